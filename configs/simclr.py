@@ -1,0 +1,83 @@
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709), and its variants by argument.
+
+python -m ssl_jax.train --config=configs/simclr.py:VARIANT --workdir=runs/NAME
+"""
+
+from ml_collections import ConfigDict
+
+from ssl_jax.augment.recipes import RECIPES
+from ssl_jax.config import default_config
+
+
+def get_config(arg: str = "imagenet") -> ConfigDict:
+    """`arg`: a variant, and optionally other views: "cifar10", "imagenet,augment=moco_v2"."""
+    variant, _, recipe = arg.partition(",augment=")
+    variants = {f.__name__: f for f in (digits, cifar10, cifar10_cpu, imagenet)}
+    if variant not in variants:
+        raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(variants)}")
+    if recipe and recipe not in RECIPES:
+        raise ValueError(f"unknown augmentation {recipe!r}; there are: {', '.join(RECIPES)}")
+    config = default_config()
+    config.method = {
+        "name": "simclr",
+        "temperature": 0.1,
+        "head_depth": 2,
+        "hidden_dim": 0,  # the encoder's width: 2048 for ResNet-50
+        "output_dim": 128,
+    }
+    variants[variant](config)
+    if recipe:
+        set_views(config, recipe, size=config.augment.size)
+    return config
+
+
+def set_views(config: ConfigDict, recipe: str, **overrides) -> None:
+    """Writes a recipe's views into the config: the first in full, the second where it differs."""
+    first, second = (view._replace(**overrides) for view in RECIPES[recipe])
+    config.augment.update(first._asdict())
+    differs = {k: v for k, v in second._asdict().items() if v != getattr(first, k)}
+    config.augment.second = differs
+
+
+def digits(config: ConfigDict) -> None:
+    """scikit-learn's 1,797 handwritten digits, 8x8: `make demo`."""
+    set_views(config, "digits")
+    config.data.source = "digits"
+    config.model.update(name="resnet10", width=0.25, stem="cifar")
+    config.method.update(temperature=0.2, hidden_dim=128, output_dim=64)
+    config.optim.update(name="adamw", lr=2e-3, lr_rule="constant", weight_decay=1e-4)
+    config.optim.warmup_epochs = 2.0
+    config.train.update(batch_size=256, epochs=30.0, log_every=5, checkpoint_every=50)
+    config.eval.update(labels_per_class=(10, 0), draws=10, knn_k=20)
+
+
+def cifar10(config: ConfigDict) -> None:
+    """ResNet-18 with the CIFAR stem: the authors' README recipe (lr 1.0, wd 1e-4, T 0.5)."""
+    set_views(config, "simclr_cifar")
+    config.data.source = "tfds:cifar10"
+    config.model.update(name="resnet18", stem="cifar")
+    config.method.update(temperature=0.5)
+    config.optim.update(lr=1.0, lr_rule="constant", weight_decay=1e-4)
+    config.train.update(batch_size=512, epochs=1000.0, log_every=50, checkpoint_every=2000)
+
+
+def cifar10_cpu(config: ConfigDict) -> None:
+    """A 10-layer ResNet of width 16 on 24x24 crops: learns something real on 2 CPU cores."""
+    cifar10(config)
+    set_views(config, "simclr_cifar", size=24)
+    config.model.update(name="resnet10", width=0.25)
+    config.method.update(temperature=0.2, hidden_dim=256, output_dim=128)
+    config.optim.update(name="adamw", lr=2e-3, lr_rule="constant", weight_decay=1e-4)
+    config.optim.warmup_epochs = 0.5
+    config.train.update(batch_size=256, steps=1500, log_every=20, checkpoint_every=300)
+    config.eval.update(max_train=10_000)
+
+
+def imagenet(config: ConfigDict) -> None:
+    """ResNet-50, batch 4096, 1000 epochs: the paper's section 2.2 and appendix B.9."""
+    set_views(config, "simclr_imagenet")
+    config.data.source = "tfds:imagenet2012"
+    config.data.eval_split = "validation"
+    config.augment.placement = "device"
+    config.train.update(batch_size=4096, epochs=1000.0, log_every=50, checkpoint_every=1250)
+    config.eval.update(crop=0.875, batch_size=1024, baselines=False)

@@ -1,0 +1,1 @@
+"""Self-supervised pre-training in JAX. `python -m ssl_jax.train --help` is the front door."""

@@ -1,0 +1,75 @@
+"""What a view is, and what was decided for one: plain data, read by both executors.
+
+The sampler and the host executor (`augment.host`, TensorFlow) and the device executor
+(`augment.device`, JAX) all read this one specification.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+Value = Any  # a number, or an array of numbers of NumPy, TensorFlow or JAX
+
+
+class View(NamedTuple):
+    """One random view of an image; the fields are applied in this order.
+
+    Colour values are fractions of the [0, 1] range and are clipped to it after every operation.
+    Factors are drawn uniformly: brightness, contrast and saturation from
+    [max(0, 1 - strength), 1 + strength], hue from [-strength, strength].
+    """
+
+    size: int = 224  # pixels, square
+    crop_area: tuple[float, float] = (0.08, 1.0)  # fraction of the image's area
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height, drawn log-uniformly
+    flip: float = 0.5  # probability
+    jitter: float = 0.8  # probability that the four operations below are applied, in random order
+    brightness: float = 0.8  # multiplicative
+    contrast: float = 0.8  # about the mean of each channel
+    saturation: float = 0.8  # of HSV
+    hue: float = 0.2  # fraction of a full turn of HSV's hue
+    grayscale: float = 0.2  # probability
+    blur: float = 0.5  # probability
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the crop; drawn for every image
+    blur_kernel: float = 0.1  # kernel width as a fraction of `size`, made odd
+    solarize: float = 0.0  # probability; threshold 0.5
+    noise: float = 0.0  # Gaussian noise's largest standard deviation; drawn uniformly from 0
+
+
+class Decisions(NamedTuple):
+    """Every random choice made for one view; also the layout of the vector that ships them.
+
+    A field's position is the number of its random stream: append, never insert or reorder.
+    Every value is a float32, whole numbers too; an operation that the View switches off has 0.
+    """
+
+    top: Value = 0  # crop box, pixels of the source image
+    left: Value = 0
+    height: Value = 0
+    width: Value = 0
+    flip: Value = 0  # 1: mirrored left to right
+    jitter: Value = 0  # 1: the next five are applied
+    order: Value = 0  # row of ORDERS
+    brightness: Value = 0
+    contrast: Value = 0
+    saturation: Value = 0
+    hue: Value = 0  # turns
+    grayscale: Value = 0  # 1: applied
+    blur: Value = 0  # 1: applied
+    blur_sigma: Value = 0  # pixels
+    solarize: Value = 0  # 1: applied
+    noise: Value = 0  # standard deviation
+    noise_seed: Value = 0  # below 2**23, names one field of Gaussian noise
+
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ORDERS = tuple(itertools.permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))
+
+
+def factors(strength: float) -> tuple[float, float]:
+    """The range of a multiplicative jitter factor."""
+    return max(0.0, 1 - strength), 1 + strength
+
+
+def blur_radius(view: View) -> int:
+    """Taps on either side of the blur kernel's centre (224 pixels: 11, so a width of 23)."""
+    return int(view.blur_kernel * view.size) // 2

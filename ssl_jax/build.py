@@ -1,0 +1,213 @@
+"""From a config to parts: the one place where config fields meet constructors.
+
+Verbs call these; everything that is called here takes plain keyword arguments.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ssl_jax import methods, models, optim, parallel, step
+from ssl_jax.augment import device
+from ssl_jax.augment.views import View
+from ssl_jax.data import pipeline, sources
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.methods import Batch, Method
+from ssl_jax.report import figures
+
+HostBatch = dict[str, np.ndarray]
+
+
+class Parts(NamedTuple):
+    """Everything that a run is made of."""
+
+    source: sources.Source
+    test: sources.Source | None  # labelled images to evaluate by
+    mesh: Mesh
+    total_steps: int
+    method: Method
+    init: Callable[[], step.TrainState]
+    train_step: Callable[..., Any]  # (state, batch) -> (state, metrics), jitted, state donated
+
+    @property
+    def abstract_state(self) -> step.TrainState:
+        """Shapes, dtypes and shardings of the state on this mesh."""
+        return step.abstract_state(self.init, self.method, self.mesh)
+
+    def new_state(self) -> step.TrainState:
+        """Step 0's state, born on the devices that hold it."""
+        return step.born_sharded(self.init, self.method, self.mesh)
+
+
+def parts(config: ConfigDict, mesh: Mesh) -> Parts:
+    """Builds a run; every mismatch of config, data and devices is a Fault here."""
+    data = source(config, config.data.split)
+    parallel.check_batch(config.train.batch_size, mesh, config.train.microbatch)
+    total = total_steps(config, data.size)
+    algorithm = method(config, total)
+    tx, schedule = optimizer(config, data.size, total)
+    probe = step.Probe(len(data.classes) if config.train.probe and len(data.classes) > 1 else 0)
+    seed = config.train.seed
+    train_step = step.make_train_step(
+        algorithm,
+        tx,
+        schedule,
+        probe,
+        seed=seed,
+        mesh=mesh,
+        prepare=prepare(config),
+        microbatch=config.train.microbatch,
+    )
+    return Parts(
+        source=data,
+        test=test_source(config, data),
+        mesh=mesh,
+        total_steps=total,
+        method=algorithm,
+        init=step.init_fn(algorithm, tx, probe, batch_spec(config), seed=seed),
+        train_step=jax.jit(train_step, donate_argnums=0),
+    )
+
+
+def views(config: ConfigDict) -> tuple[View, ...]:
+    """The random views of an image: `augment`, then the same with `augment.second`'s changes."""
+    first = View(**{field: config.augment[field] for field in View._fields})
+    return first, first._replace(**config.augment.second.to_dict())
+
+
+def encoder(config: ConfigDict) -> Any:
+    """The encoder module; bfloat16 on accelerators unless `model.dtype` says otherwise."""
+    fields = config.model.to_dict()
+    name, dtype = fields.pop("name"), fields.pop("dtype")
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return models.get(name, dtype=jnp.dtype(dtype), **fields)
+
+
+def method(config: ConfigDict, total_steps: int) -> Method:
+    """The method around its encoder; a hyperparameter it does not take is a Fault."""
+    fields = config.method.to_dict()
+    make = methods.get(fields.pop("name"))
+    try:
+        return make(encoder(config), views=views(config), total_steps=total_steps, **fields)
+    except (TypeError, ValueError) as error:
+        raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+
+
+def source(config: ConfigDict, split: str) -> sources.Source:
+    """The examples of one split."""
+    return sources.get(config.data.source, data_dir=config.data.dir, split=split)
+
+
+def test_source(config: ConfigDict, train: sources.Source) -> sources.Source | None:
+    """The labelled images to evaluate by; None without labels or without such a split.
+
+    Raises:
+      Fault: a single class, or other classes than in training: label numbers would not agree.
+    """
+    if not train.classes or not config.data.eval_split:
+        return None
+    try:
+        test = source(config, config.data.eval_split)
+    except Fault as fault:
+        # A folder of one's own often has no second split, and pre-training needs none.
+        if config.data.source != "folder" or fault.code != MISSING_INPUT:
+            raise
+        print(f"no evaluation: {fault}", flush=True)
+        return None
+    if len(train.classes) < 2:
+        raise Fault(
+            f"{train.name} has the one class {train.classes[0]!r}: evaluation needs two. Add "
+            'classes, or train without evaluation by --config.data.eval_split=""',
+            BAD_DATA,
+        )
+    if test.classes != train.classes:
+        odd = sorted(set(test.classes) ^ set(train.classes))
+        raise Fault(
+            f"{config.data.split!r} and {config.data.eval_split!r} of {train.name} have different "
+            f"classes: {', '.join(odd[:5])}. Give both the same class folders, or train without "
+            'evaluation by --config.data.eval_split=""',
+            BAD_DATA,
+        )
+    return test
+
+
+def total_steps(config: ConfigDict, size: int) -> int:
+    """Length of the run: train.steps, or as many as show every image train.epochs times."""
+    return config.train.steps or pipeline.total_steps(
+        size, config.train.batch_size, config.train.epochs
+    )
+
+
+def optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Callable]:
+    """(optax transformation, schedule) for `total` steps over `size` images."""
+    fields = config.optim.to_dict()
+    warmup = round(fields.pop("warmup_epochs") * size / config.train.batch_size)
+    return optim.make(
+        batch_size=config.train.batch_size,
+        warmup_steps=min(warmup, total),
+        total_steps=total,
+        **fields,
+    )
+
+
+def prepare(config: ConfigDict) -> Callable[[Batch], Batch]:
+    """What the device does to a batch before the method sees it: the colour stage, or nothing."""
+    if config.augment.placement == "host":
+        return lambda batch: batch
+    specification = views(config)
+
+    def colour(batch: Batch) -> Batch:
+        batch = dict(batch)
+        decisions = batch.pop("decisions")
+        return batch | {"views": device.apply(batch["views"], decisions, specification)}
+
+    return colour
+
+
+def batch_spec(config: ConfigDict) -> Batch:
+    """Shapes of a global batch as the method sees it."""
+    b, size = config.train.batch_size, config.augment.size
+    shape = (b, len(views(config)), size, size, 3)
+    return {
+        "views": jax.ShapeDtypeStruct(shape, jnp.float32),
+        "index": jax.ShapeDtypeStruct((b,), jnp.int32),
+    }
+
+
+def train_batches(
+    config: ConfigDict, source: sources.Source, *, start_step: int, num_steps: int
+) -> pipeline.Batches:
+    """This host's rows of the global batches start_step, ..., num_steps - 1."""
+    return pipeline.train_batches(
+        source,
+        views=views(config),
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        start_step=start_step,
+        num_steps=num_steps,
+        placement=config.augment.placement,
+        host=(jax.process_index(), jax.process_count()),
+        on_bad_image=config.data.on_bad_image,
+        max_bad=config.data.max_bad,
+    )
+
+
+def parameter_table(config: ConfigDict, params: Any) -> str:
+    """Every parameter, and whether the optimizer decays and adapts it."""
+    return optim.table(params, config.optim.name, weight_decay=config.optim.weight_decay)
+
+
+def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: int = 8) -> None:
+    """Writes a picture of `count` images, each beside the views that the first batch has of it."""
+    batch = next(iter(train_batches(config, source, start_step=0, num_steps=1)))
+    batch = {name: rows[:count] for name, rows in batch.items()}
+    views = np.asarray(prepare(config)(jax.tree.map(jnp.asarray, batch))["views"])
+    originals = [source.load(int(index))[0] for index in batch["index"]]
+    figures.view_grid(originals, views, path)

@@ -1,0 +1,93 @@
+"""What every verb shares: flags, friendly errors, exit codes."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from ssl_jax import config as configuration
+from ssl_jax.errors import BAD_CONFIG, INTERRUPTED, USAGE, Fault
+
+FLAGS = flags.FLAGS
+
+
+def define_config() -> None:
+    """Declares --config=FILE[:VARIANT] and its overrides --config.a.b=value."""
+    config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/simclr.py:digits.")
+    flags.mark_flag_as_required("config")
+
+
+def define_workdir() -> None:
+    """Declares --workdir."""
+    flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes it.")
+    flags.mark_flag_as_required("workdir")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`; a Fault becomes one message and its exit code."""
+
+    def guarded(argv: list[str]) -> None:
+        if argv[1:]:
+            _stop(f"unexpected argument {argv[1]!r}; flags are written --name=value", USAGE)
+        try:
+            main()
+        except Fault as fault:
+            _stop(str(fault), fault.code)
+        except KeyboardInterrupt:
+            _stop("interrupted", INTERRUPTED)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"ssl_jax: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; what ml_collections reports by traceback becomes one line."""
+    if "--help" in argv or "-h" in argv or "--helpfull" in argv:
+        return app.parse_flags_with_usage(argv)
+    try:
+        return FLAGS(argv, known_only=False)
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config."):
+            _stop(_misspelt(error.flagname.removeprefix("config.")), BAD_CONFIG)
+        _stop(f"{error}; see --help", USAGE)
+    except (AttributeError, KeyError) as error:
+        for argument in argv[1:]:
+            field = argument.lstrip("-").split("=")[0].removeprefix("config.")
+            if argument.startswith("--config.") and field not in _known_fields():
+                _stop(_misspelt(field), BAD_CONFIG)
+        _stop(f"bad config: {error}", BAD_CONFIG)
+    except flags.Error as error:
+        text = str(error).strip()
+        if "Error whilst parsing config file" in text:  # followed by the file's own traceback
+            _stop(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
+        _stop(text.replace("flag --", ""), BAD_CONFIG if "config." in text else USAGE)
+    except (ValueError, TypeError) as error:
+        _stop(f"bad config: {error}", BAD_CONFIG)
+    raise AssertionError("unreachable")
+
+
+def _known_fields() -> list[str]:
+    config = FLAGS["config"].value if "config" in FLAGS else None
+    return list(configuration.flatten(config or configuration.default_config()))
+
+
+def _misspelt(field: str) -> str:
+    return f"{field}: unknown config field; {configuration.nearest(field, _known_fields())}"
+
+
+def config() -> ConfigDict:
+    """The config that the command line gave; raises Fault with every problem at once."""
+    value = FLAGS.config
+    try:
+        value.items  # a file that is not there answers only when it is looked into
+    except OSError as error:
+        path = FLAGS["config"].config_filename
+        raise Fault(f"--config: there is no file {path}", BAD_CONFIG) from error
+    if found := configuration.problems(value):
+        raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
+    return value

@@ -1,0 +1,208 @@
+"""Every setting of a run: its default, its meaning, its valid range, and what may change later.
+
+Read before JAX or TensorFlow is imported, so that a mistake is reported in under two seconds.
+ConfigDict lives here, in `configs/` and in the verbs; everything below takes plain keywords.
+"""
+
+import difflib
+import json
+import math
+import os
+import pkgutil
+from typing import Any
+
+import ml_collections
+
+from ssl_jax.augment.views import View
+
+# What a run is: changing one of these makes another run, in another workdir.
+IDENTITY = ("data.source", "data.split", "data.on_bad_image", "augment.", "model.", "method.")
+IDENTITY += ("train.batch_size", "train.seed", "train.probe")
+# How long and how hard it trains: `--allow_change=optim.lr` lets a run go on with another value.
+SCHEDULE = ("optim.", "train.epochs", "train.steps")
+# Everything else is free: where data lies, how often to log, how to evaluate, where to compute.
+FREE = ("augment.placement", "model.dtype")
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The fields that every config has; a file in `configs/` changes what differs."""
+    config = ml_collections.ConfigDict()
+    config.data = {
+        "source": "digits",  # digits | folder | tfds:<name>
+        "dir": "",  # of the folder, or tensorflow-datasets' data_dir
+        "split": "train",
+        "eval_split": "test",  # labelled images for evaluation; "" for none
+        "on_bad_image": "stop",  # stop | quarantine (replace by the next readable image)
+        "max_bad": 0.001,  # fraction of the images that quarantine tolerates
+    }
+    config.augment = {
+        **View()._asdict(),
+        "placement": "host",  # host | device: where the colour operations run
+        "second": {},  # what differs in the second view
+    }
+    config.model = {
+        "name": "resnet50",
+        "width": 1.0,
+        "stem": "imagenet",  # imagenet | cifar
+        "sk_ratio": 0.0,  # selective kernels: 0.0625 in SimCLR v2, 0 for none
+        "bn_group": 0,  # rows that share BatchNorm statistics (each view is a row); 0: all
+        "dtype": "auto",  # auto (bfloat16 on accelerators, float32 on CPU) | float32 | bfloat16
+    }
+    config.method = {"name": "simclr"}
+    config.optim = {
+        "name": "lars",  # lars | sgd | adamw
+        "lr": 0.3,
+        "lr_rule": "linear",  # linear: lr * batch/256 | sqrt: lr * sqrt(batch) | constant
+        "weight_decay": 1e-6,
+        "momentum": 0.9,
+        "warmup_epochs": 10.0,
+    }
+    config.train = {
+        "batch_size": 256,  # global, in images
+        "epochs": 100.0,
+        "steps": 0,  # overrides epochs when positive
+        "microbatch": 0,  # images encoded at once over all devices; 0: the whole batch
+        "seed": 0,
+        "probe": True,  # online linear probe beside the training, when there are labels
+        "log_every": 10,  # steps
+        "checkpoint_every": 500,  # steps
+        "keep": 2,  # checkpoints
+    }
+    config.eval = {
+        "batch_size": 256,
+        "crop": 1.0,  # centre crop, fraction of the image's short side; 0.875 on ImageNet
+        "knn_k": 200,
+        "knn_temperature": 0.1,
+        "labels_per_class": (0,),  # one linear evaluation each; 0 takes all labels
+        "draws": 1,  # of labels, when few are taken
+        "max_train": 0,  # train images for evaluation; 0: all
+        "baselines": True,  # beside the method: the untrained encoder and raw pixels
+    }
+    return config
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"optim.lr": 0.3, ...} of a ConfigDict or of nested dicts."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def to_json(config: Any) -> str:
+    """Canonical JSON of a config."""
+    plain = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.dumps(plain, indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """The config that `to_json` wrote; JSON's lists become tuples again."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: tuples(v) for k, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ml_collections.ConfigDict(tuples(json.loads(text)))
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """ "; did you mean x?" or, without a near match, the choices."""
+    match = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"choose from: {', '.join(choices)}"
+
+
+def problems(config: ml_collections.ConfigDict) -> list[str]:
+    """Everything that is wrong with the values of `config`, one sentence each."""
+    flat = flatten(config)
+    found = []
+
+    def check(field: str, good: bool, need: str) -> None:
+        if not good:
+            found.append(f"{field}={flat[field]!r}: {need}")
+
+    def choice(field: str, choices: list[str]) -> None:
+        check(field, flat[field] in choices, nearest(str(flat[field]), choices))
+
+    choice("method.name", _modules("methods"))
+    choice("optim.name", ["lars", "sgd", "adamw"])
+    choice("optim.lr_rule", ["linear", "sqrt", "constant"])
+    choice("augment.placement", ["host", "device"])
+    choice("data.on_bad_image", ["stop", "quarantine"])
+    choice("model.dtype", ["auto", "float32", "bfloat16"])
+    choice("model.stem", ["imagenet", "cifar"])
+    source = flat["data.source"]
+    known = source in ("digits", "folder") or source.startswith("tfds:")
+    check("data.source", known, nearest(source, ["digits", "folder", "tfds:<name>"]))
+    check("data.dir", bool(flat["data.dir"]) or source != "folder", "name the folder of images")
+    for field in ("augment.size", "train.batch_size", "train.log_every", "train.checkpoint_every"):
+        check(field, flat[field] >= 1, "at least 1")
+    for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size"):
+        check(field, flat[field] >= 1, "at least 1")
+    for field in ("train.steps", "train.microbatch", "model.bn_group", "optim.warmup_epochs"):
+        check(field, flat[field] >= 0, "0 or more")
+    for field in ("optim.lr", "optim.weight_decay", "optim.momentum", "data.max_bad"):
+        check(field, math.isfinite(flat[field]) and flat[field] >= 0, "a finite number, 0 or more")
+    for field in ("model.width", "eval.knn_temperature"):
+        check(field, flat[field] > 0, "more than 0")
+    check("eval.crop", 0 < flat["eval.crop"] <= 1, "in (0, 1]")
+    check("train.epochs", flat["train.steps"] > 0 or flat["train.epochs"] > 0, "more than 0")
+    if flat["train.microbatch"]:
+        grouped = flat["model.bn_group"] > 0
+        need = "needs model.bn_group > 0: BatchNorm over the whole batch crosses its chunks"
+        check("train.microbatch", grouped, need)
+    return found + _view_problems(config.augment)
+
+
+def _view_problems(augment: ml_collections.ConfigDict) -> list[str]:
+    found = []
+    fields = View._fields
+    for key in augment.second:
+        if key not in fields:
+            found.append(f"augment.second.{key}: unknown; {nearest(key, list(fields))}")
+    for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+        if not 0 <= augment[name] <= 1:
+            found.append(f"augment.{name}={augment[name]!r}: a probability, in [0, 1]")
+    for name in ("brightness", "contrast", "saturation", "noise"):
+        if augment[name] < 0:
+            found.append(f"augment.{name}={augment[name]!r}: 0 or more")
+    if not 0 <= augment.hue <= 0.5:
+        found.append(f"augment.hue={augment.hue!r}: a fraction of a turn, in [0, 0.5]")
+    for name in ("crop_area", "crop_aspect", "blur_sigma"):
+        pair = augment[name]
+        if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (name == "crop_area" and pair[1] > 1):
+            found.append(f"augment.{name}={pair!r}: (low, high) with 0 < low <= high")
+    return found
+
+
+def _modules(package: str) -> list[str]:
+    folder = os.path.join(os.path.dirname(__file__), package)
+    return sorted(m.name for m in pkgutil.iter_modules([folder]) if m.name[0] != "_")
+
+
+def changes(old: Any, new: Any) -> dict[str, list[str]]:
+    """What differs between two configs, by class: {"identity" | "schedule": ["a.b: 1 -> 2"]}."""
+    before, after = flatten(json.loads(to_json(old))), flatten(json.loads(to_json(new)))
+    found: dict[str, list[str]] = {"identity": [], "schedule": []}
+    for field in sorted(before.keys() | after.keys()):
+        if before.get(field) != after.get(field) and (kind := _class(field)):
+            line = f"{field}: {before.get(field, 'absent')!r} -> {after.get(field, 'absent')!r}"
+            found[kind].append(line)
+    return found
+
+
+def is_identity(field: str) -> bool:
+    """Whether another value of `field` makes another run."""
+    return _class(field) == "identity"
+
+
+def _class(field: str) -> str | None:
+    if field in FREE:
+        return None
+    for kind, prefixes in (("identity", IDENTITY), ("schedule", SCHEDULE)):
+        if any(field == p or (p.endswith(".") and field.startswith(p)) for p in prefixes):
+            return kind
+    return None

@@ -1,0 +1,110 @@
+"""A folder of image files as a source."""
+
+import collections
+import logging
+import os
+
+import numpy as np
+
+from ssl_jax.data import images
+from ssl_jax.data.sources import Source
+from ssl_jax.errors import BAD_DATA, IO_ERROR, MISSING_INPUT, Fault
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+_log = logging.getLogger(__name__)
+
+
+def open_folder(data_dir: str, split: str) -> Source:
+    """Opens a folder of images.
+
+    `data_dir/split/CLASS/**/image` has labels: the class folders, in bytewise order of their names
+    (an empty one counts). `data_dir/split/image` has none. Where there is no folder
+    `data_dir/split`, "train" is `data_dir` itself, unless a folder in it is called like a split;
+    any other split is missing. Hidden files and folders are passed over, links are followed.
+    Examples are in bytewise order of their paths, class by class.
+
+    Raises:
+      Fault: no such folder (66), or no image in it (65).
+    """
+    root = _root(data_dir, split)
+    names, files = _entries(root)
+    if names and files:
+        _log.warning("%s: passed over %d files beside the class folders", root, len(files))
+    paths, labels = [], []
+    skipped: collections.Counter[str] = collections.Counter()
+    for label, name in enumerate(names or [""]):
+        found = _images(os.path.join(root, name) if name else root, skipped)
+        if name and not found:
+            _log.warning("%s: class folder %r holds no image", root, name)
+        paths += found
+        labels += [label if name else -1] * len(found)
+    if skipped:
+        kinds = ", ".join(f"{n} {ext or 'without extension'}" for ext, n in skipped.most_common(5))
+        _log.warning(
+            "%s: passed over files that are not images by their extension: %s", root, kinds
+        )
+    if not paths:
+        raise Fault(
+            f"no image in {root}; expected files that end in {', '.join(sorted(EXTENSIONS))}, in "
+            "one folder for each class or, without labels, in the folder itself.",
+            BAD_DATA,
+        )
+
+    def describe(index: int) -> str:
+        path = paths[index]
+        return path if path.isprintable() else repr(path)
+
+    def load(index: int) -> tuple[np.ndarray, int]:
+        try:
+            with open(paths[index], "rb") as file:
+                data = file.read()
+        except OSError as error:
+            code = MISSING_INPUT if isinstance(error, FileNotFoundError) else IO_ERROR
+            raise Fault(f"cannot read {describe(index)}: {error.strerror}", code) from error
+        return images.decode(data), labels[index]
+
+    return Source("folder", len(paths), tuple(names), load, describe)
+
+
+def _root(data_dir: str, split: str) -> str:
+    """Returns the folder of a split."""
+    root = os.path.join(data_dir, split)
+    if os.path.isdir(root):
+        return root
+    if not os.path.isdir(data_dir):
+        raise Fault(f"no folder {os.path.abspath(data_dir)} (data_dir)", MISSING_INPUT)
+    names, _ = _entries(data_dir)
+    if split == "train" and not _SPLITS & {name.lower() for name in names}:
+        return data_dir
+    there = ", ".join(names[:10]) + (", …" if len(names) > 10 else "") or "no folder at all"
+    raise Fault(
+        f"no folder {os.path.abspath(root)} for the split {split!r}; in {data_dir} there is: "
+        f"{there}. Create it, or choose another split.",
+        MISSING_INPUT,
+    )
+
+
+def _entries(root: str) -> tuple[list[str], list[str]]:
+    """Returns the folders and the files in a folder, hidden ones left out, in bytewise order."""
+    with os.scandir(root) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    folders = [entry.name for entry in visible if entry.is_dir()]
+    files = [entry.name for entry in visible if not entry.is_dir()]
+    return sorted(folders, key=os.fsencode), sorted(files, key=os.fsencode)
+
+
+def _images(root: str, skipped: collections.Counter[str]) -> list[str]:
+    """Returns the image files below a folder in bytewise order; counts the others in `skipped`."""
+    found = []
+    for folder, names, files in os.walk(root, followlinks=True):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            extension = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if extension in EXTENSIONS:
+                found.append(os.path.join(folder, name))
+            else:
+                skipped[extension] += 1
+    return sorted(found, key=os.fsencode)

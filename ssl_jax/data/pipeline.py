@@ -1,0 +1,229 @@
+"""Which examples are in which batch, and the way from their bytes to arrays, on tf.data.
+
+Global batch k takes the positions [k·B, (k+1)·B) of one endless sequence: position g is place
+g % N of epoch g // N, and the place names an example through `order.shuffle`. So every example
+comes exactly once in an epoch, an epoch's tail shares a batch with the next one's head (such a
+batch may hold an example twice), any step is reached at once, and each host reads its own rows.
+"""
+
+import math
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ssl_jax.augment.views import View
+from ssl_jax.data import order
+from ssl_jax.data.loader import Loader
+from ssl_jax.data.sources import Source
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
+
+OnBadImage = Literal["stop", "quarantine"]
+_PREFETCH = 2  # batches
+
+
+def steps_per_epoch(size: int, batch_size: int) -> float:
+    """Returns size / batch_size: a fraction, because the tail of an epoch is carried over."""
+    return size / batch_size
+
+
+def total_steps(size: int, batch_size: int, epochs: float) -> int:
+    """Returns the smallest number of steps in which every example comes `epochs` times."""
+    return math.ceil(epochs * size / batch_size)
+
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """An iterator of batches that raises what went wrong with a row instead of returning it.
+
+    Attributes:
+      bad: index -> reason, of every unreadable example met so far (quarantine only).
+    """
+
+    def __init__(self, dataset: Any, loader: Loader):
+        self._loader = loader
+        self._iterators = [dataset.as_numpy_iterator()]
+        self.bad = loader.bad
+        # At the end of the program too: TensorFlow's threads call Python, and a program whose
+        # interpreter ends while they still do hangs for ever, now and then.
+        self._finalizer = weakref.finalize(self, self._iterators.clear)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if not self._iterators:
+            raise StopIteration
+        batch = next(self._iterators[0])
+        self._loader.raise_first(batch.pop("failure"))
+        return batch
+
+    def close(self) -> None:
+        """Stops the threads that read ahead, and with them the iteration."""
+        self._finalizer()
+
+
+def rows(
+    step: int, *, size: int, batch_size: int, seed: int, host: tuple[int, int] = (0, 1)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (epoch, index), int64 [b] each: this host's rows of global batch `step`."""
+    process, processes = host
+    b = batch_size // processes
+    g = np.int64(step) * batch_size + process * b + np.arange(b, dtype=np.int64)
+    epoch = g // size
+    return epoch, order.shuffle(g % size, seed=seed, epoch=epoch, size=size)
+
+
+def train_batches(
+    source: Source,
+    *,
+    views: Sequence[View],
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    num_steps: int,
+    placement: Literal["host", "device"],
+    host: tuple[int, int] = (0, 1),
+    on_bad_image: OnBadImage = "stop",
+    max_bad: float = 0.001,
+) -> Batches:
+    """Returns the batches of steps start_step, ..., num_steps - 1 of a run of `num_steps` steps.
+
+    Args:
+      source: the examples.
+      views: the random views to make of every image.
+      batch_size: of the global batch.
+      seed: with epoch and index it determines order and augmentation.
+      start_step: first step.
+      num_steps: length of the whole run, not of what is left of it.
+      placement: "host" makes finished views; "device" uint8 crops and their decisions.
+      host: (process, number of processes); each gets its own batch_size / processes rows.
+      on_bad_image: "stop" raises at an unreadable image; "quarantine" puts the next readable
+        example in its place (its pixels, label and index, under the random decisions of the
+        missing one), logs each bad file once and collects it in `Batches.bad`.
+      max_bad: largest fraction of unreadable images that quarantine tolerates.
+
+    Returns:
+      An iterator of {"views" [b, V, s, s, 3] float32 in [0, 1] (host) or uint8 (device),
+      "decisions" float32 [b, V, D] (device only), "index" int64 [b], "label" int32 [b]}.
+
+    Raises:
+      Fault: fewer examples than one batch, or (from the iterator) an unreadable image (65);
+        batch_size does not divide by the number of hosts (78).
+    """
+    tf = _tensorflow()
+    from ssl_jax.augment import host as augment
+
+    _check_hosts(batch_size, host)
+    if source.size < batch_size:
+        raise Fault(
+            f"{source.size} images < batch {batch_size} in {source.name}: choose a batch_size of "
+            "at most the number of images, or more data.",
+            BAD_DATA,
+        )
+    loader = Loader(source, quarantine=on_bad_image == "quarantine", max_bad=max_bad)
+    augmented = augment.make(views, seed=seed, placement=placement)
+
+    def plan(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rows(int(step), size=source.size, batch_size=batch_size, seed=seed, host=host)
+
+    def example(epoch: Any, index: Any) -> dict[str, Any]:
+        image, label, replacement, failure = _call(tf, loader.replaced, index)
+        made = augmented(image, epoch, index)
+        return {**made, "index": replacement, "label": label, "failure": failure}
+
+    dataset = tf.data.Dataset.range(start_step, num_steps)
+    dataset = dataset.map(lambda step: tf.numpy_function(plan, [step], [tf.int64, tf.int64]))
+    return Batches(_run(tf, dataset.unbatch(), example, batch_size // host[1]), loader)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    size: int,
+    crop: float,
+    batch_size: int,
+    host: tuple[int, int] = (0, 1),
+    indices: Sequence[int] | np.ndarray | None = None,
+    on_bad_image: OnBadImage = "stop",
+    max_bad: float = 0.001,
+) -> Batches:
+    """Returns the batches of one pass in the order of the index, each image's centre view.
+
+    Args:
+      source: the examples.
+      size: side of the view in pixels.
+      crop: fraction of the short side that the view shows.
+      batch_size: of the global batch.
+      host: (process, number of processes); all get the same number of batches.
+      indices: which examples, in this order; all by default.
+      on_bad_image: "stop" raises at an unreadable image; "quarantine" masks its row out.
+      max_bad: largest fraction of unreadable images that quarantine tolerates.
+
+    Returns:
+      An iterator of {"image" uint8 [b, size, size, 3], "index" int64 [b], "label" int32 [b],
+      "mask" bool [b]}; the last batch is padded with zeros, index and label -1, mask False.
+
+    Raises:
+      Fault: as `train_batches`.
+    """
+    tf = _tensorflow()
+    from ssl_jax.augment import host as augment
+
+    _check_hosts(batch_size, host)
+    loader = Loader(source, quarantine=on_bad_image == "quarantine", max_bad=max_bad)
+    chosen = np.arange(source.size) if indices is None else np.asarray(indices)
+    batches = -(-len(chosen) // batch_size)
+    padded = np.full(batches * batch_size, -1, np.int64)
+    padded[: len(chosen)] = chosen
+    own = padded.reshape(batches, host[1], batch_size // host[1])[:, host[0]].reshape(-1)
+
+    def example(index: Any) -> dict[str, Any]:
+        image, label, mask, failure = _call(tf, loader.masked, index)
+        made = augment.center_view(image, size=size, crop=crop)
+        made = tf.where(mask, made, tf.zeros_like(made))
+        return {"image": made, "index": index, "label": label, "mask": mask, "failure": failure}
+
+    dataset = tf.data.Dataset.from_tensor_slices(own)
+    return Batches(_run(tf, dataset, example, batch_size // host[1]), loader)
+
+
+def _call(tf: Any, load: Callable, index: Any) -> tuple[Any, Any, Any, Any]:
+    """Calls one of the loader's two functions from a TensorFlow graph."""
+    third = tf.bool if load.__name__ == "masked" else tf.int64
+    outputs = tf.numpy_function(load, [index], [tf.uint8, tf.int32, third, tf.int64])
+    for output, shape in zip(outputs, ([None, None, 3], [], [], []), strict=True):
+        output.set_shape(shape)
+    return tuple(outputs)
+
+
+def _run(tf: Any, dataset: Any, example: Callable, b: int) -> Any:
+    """Maps, batches and reads ahead, in a fixed order, on as many threads as there are cores."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = cores
+    options.threading.max_intra_op_parallelism = 1
+    dataset = dataset.map(example, num_parallel_calls=cores, deterministic=True)
+    return dataset.batch(b, drop_remainder=True).prefetch(_PREFETCH).with_options(options)
+
+
+def _check_hosts(batch_size: int, host: tuple[int, int]) -> None:
+    processes = host[1]
+    if batch_size % processes:
+        below = batch_size // processes * processes
+        near = [n for n in (below, below + processes) if n]
+        raise Fault(
+            f"batch_size {batch_size} does not divide by {processes} processes; nearest that do: "
+            f"{', '.join(map(str, near))}",
+            BAD_CONFIG,
+        )
+
+
+def _tensorflow() -> Any:
+    """Imports TensorFlow, quiet and without a claim on the accelerators' memory."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    return tf

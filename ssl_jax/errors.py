@@ -1,0 +1,30 @@
+"""The one exception that users see, and the exit codes of every command (sysexits style).
+
+A leaf that any module may import: raising `Fault` deep inside the data pipeline ends the command
+with one clear message and the documented exit code, never a traceback.
+"""
+
+USAGE = 64
+BAD_DATA = 65
+MISSING_INPUT = 66
+CANNOT_CREATE = 73
+IO_ERROR = 74
+STOPPED_EARLY = 75  # state saved: run the same command again
+BAD_CHECKPOINT = 76
+BAD_CONFIG = 78
+NUMERIC = 80
+OUT_OF_MEMORY = 82
+INTERRUPTED = 130  # Ctrl-C, state saved
+
+
+class Fault(Exception):
+    """A failure that the user can act on.
+
+    Args:
+      message: what happened, where (path, step), and what to do.
+      code: exit code, one of the constants of this module.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,1 @@
+"""Evaluations of frozen features. They receive functions and arrays, and alone read labels."""

@@ -1,0 +1,61 @@
+"""What a run ran on: versions, revision, devices, command."""
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ssl_jax import config as configuration
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "numpy")
+
+
+def config_hash(config: ConfigDict) -> str:
+    """sha256 of the fields that make a run what it is; the same for every place it runs on."""
+    flat = configuration.flatten(config)
+    identity = {k: v for k, v in sorted(flat.items()) if configuration.is_identity(k)}
+    return hashlib.sha256(repr(identity).encode()).hexdigest()
+
+
+def collect(config: ConfigDict, mesh: Any, source: Any) -> dict[str, Any]:
+    """The contents of metadata.json."""
+    devices = mesh.devices.flatten()
+    return {
+        "command": " ".join(["python -m ssl_jax.train", *sys.argv[1:]]),
+        "config_hash": config_hash(config),
+        "revision": _revision(),
+        "python": platform.python_version(),
+        "versions": {name: v for name in PACKAGES if (v := _version(name))},
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+        "source": source.name,
+        "train_images": source.size,
+        "classes": len(source.classes),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The git revision of the checkout, "-dirty" when files differ; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    here = Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

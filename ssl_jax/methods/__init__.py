@@ -1,0 +1,69 @@
+"""The one seam of the project: what a self-supervised method is.
+
+A method is one module in this folder whose single public symbol is
+`make(encoder, *, views, total_steps, **hyperparameters) -> Method`. The loop never branches on it.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from ssl_jax.augment.views import View
+
+Tree = Any
+Batch = dict[str, jax.Array]
+
+
+def merge_statistics(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
+    """Default `after_update`: the statistics that `encode` returned replace the old ones."""
+    del params, step
+    return {**extra, "batch_stats": stats}
+
+
+class Method(NamedTuple):
+    """A self-supervised method as data and pure functions.
+
+    Letters: b images, v views, f features. `extra` is opaque to the loop: batch statistics,
+    momentum encoder, queue, memory bank.
+    """
+
+    views: tuple[View, ...]
+    """The random views that the pipeline makes of every image."""
+
+    init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]
+    """(key, batch of shapes) -> (params, extra). Runs under `jax.eval_shape` and sharded jit."""
+
+    encode: Callable[[Tree, Tree, Batch, jax.Array, bool], tuple[dict[str, jax.Array], Tree]]
+    """(params, extra, batch, key, train) -> (outputs, stats). Row i of every output depends on
+    example i and on normalisation groups alone, so the batch may be encoded in chunks. An output
+    named "features", [b, v, f], feeds the online probe."""
+
+    objective: Callable[[Tree, Tree, dict[str, jax.Array], jax.Array, jax.Array], tuple]
+    """(params, extra, outputs, key, step) -> (loss, (extra, metrics)). The only place where
+    examples meet. Never sees a label."""
+
+    features: Callable[[Tree, Tree, jax.Array], jax.Array]
+    """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, f] float32, for inference."""
+
+    after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
+    """(params, extra, stats, step) -> extra, after the optimizer's step."""
+
+    layout: Tree = "replicated"
+    """Prefix tree of "replicated" or "rows": how `extra` is laid out over devices."""
+
+    evals: tuple[str, ...] = ("knn", "linear")
+
+
+def names() -> list[str]:
+    """The methods that exist, found without importing them."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get(name: str) -> Callable[..., Method]:
+    """Returns `make` of the method called `name`; raises ValueError that lists what exists."""
+    if name not in names():
+        raise ValueError(f"unknown method {name!r}; there are: {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}").make

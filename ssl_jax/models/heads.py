@@ -1,0 +1,65 @@
+"""Heads between the encoder's features and the loss."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from ssl_jax.models.norm import BatchNorm
+
+
+class ProjectionHead(nn.Module):
+    """SimCLR's projection head: dense layers, each followed by batch normalisation.
+
+    No dense layer has a bias (normalisation would cancel it). All layers but the last end in ReLU;
+    the last has neither ReLU nor, in its normalisation, a bias. Weights start as N(0, 0.01²).
+
+    Attributes:
+      depth: dense layers: 0 = the identity, 1 = linear, 2 in SimCLR, 3 in SimCLR v2.
+      hidden_dim: width of the layers before the last; None = the input's (2048 after ResNet-50),
+        as in SimCLR's code.
+      output_dim: width of the last layer.
+      bn_group: rows that share normalisation statistics; 0 = the global batch.
+      bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
+      dtype: of the dense layers and hidden activations; parameters are float32.
+
+    Source: SimCLR (arXiv 2002.05709), section 4.2; biases, normalisation and initialisation from
+    google-research/simclr tf2/model.py (LinearLayer, ProjectionHead), which the paper leaves open.
+    """
+
+    depth: int = 2
+    hidden_dim: int | None = None
+    output_dim: int = 128
+    bn_group: int = 0
+    bn_views: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Features [n, f] to projections [n, output_dim] float32 (depth 0: x itself).
+
+        Raises:
+          ValueError: depth below 0.
+        """
+        if self.depth < 0:
+            raise ValueError(f"projection head of depth {self.depth}: 0 (identity) or more layers")
+        hidden_dim = self.hidden_dim or x.shape[-1]
+        for i in range(self.depth):
+            last = i == self.depth - 1
+            x = nn.Dense(
+                self.output_dim if last else hidden_dim,
+                use_bias=False,
+                kernel_init=nn.initializers.normal(0.01),
+                dtype=self.dtype,
+                name=f"dense{i}",
+            )(x)
+            # The loss normalises in float32: rounding z to bfloat16 first would cost accuracy.
+            x = BatchNorm(
+                group=self.bn_group,
+                views=self.bn_views,
+                use_bias=not last,
+                dtype=jnp.float32 if last else self.dtype,
+                name=f"bn{i}",
+            )(x, train)
+            x = x if last else nn.relu(x)
+        return x

@@ -1,0 +1,101 @@
+"""Batch normalisation whose groups are positions in the global batch, never devices."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+EPSILON = 1e-5
+DECAY = 0.9  # torch writes this as momentum 0.1
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all rows, or over each contiguous group of rows.
+
+    Parameters "scale" and "bias" and running statistics "mean" and "var" (collection
+    "batch_stats") are float32 [c] whatever `dtype` is. Under plain jit a batch sharded on its
+    rows is normalised as one batch; groups that lie inside one device's rows cost no
+    communication.
+
+    Training replaces each running statistic by 0.9 old + 0.1 new, where new is the mean over
+    groups and views of their means or biased variances (torch keeps the unbiased variance).
+
+    Attributes:
+      group: rows that share statistics, all views counted; 0 = the global batch.
+      views: views that do *not* share statistics. Row i is view i % views of example i // views.
+      use_scale: learn a scale.
+      use_bias: learn a bias.
+      scale_init: zeros makes a residual branch start as nothing ("zero gamma").
+      dtype: of the output.
+
+    Source: Ioffe and Szegedy (arXiv 1502.03167), algorithm 1; epsilon and decay of SimCLR's code.
+    """
+
+    group: int = 0
+    views: int = 1
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises x [n, ..., c] over all axes but the last.
+
+        Raises:
+          ValueError: in training, if `group` does not divide the rows or `views` the group.
+        """
+        shape, features = x.shape, x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        x = x.astype(jnp.float32)
+        # Sums around the running mean: one pass over the activations, and no cancellation in
+        # E[x²] - E[x]² once the running mean has come near the mean. The result is the same.
+        x = x - _last(mean.value, x.ndim)
+        variance = _last(var.value, x.ndim)
+        if train:
+            x, offset, variance = _centre(x, *self._split(len(x)))
+            if not self.is_initializing():
+                mean.value = mean.value + (1 - DECAY) * _mean(offset)
+                var.value = DECAY * var.value + (1 - DECAY) * _mean(variance)
+        multiplier = jax.lax.rsqrt(variance + EPSILON)
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, features, jnp.float32)
+            multiplier = multiplier * _last(scale, x.ndim)
+        x = (x * multiplier).reshape(shape)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+            x = x + _last(bias, x.ndim)
+        return x.astype(self.dtype)
+
+    def _split(self, rows: int) -> tuple[int, int, int]:
+        """How n rows divide: (groups, examples of a group, views)."""
+        group = self.group or rows
+        if group < 0 or rows % group or group % self.views:
+            raise ValueError(
+                f"batch normalisation in groups of {group} rows, {self.views} view(s) normalised "
+                f"apart: the group must divide the {rows} rows of the batch (examples x views) "
+                "and the views must divide the group"
+            )
+        return rows // group, group // self.views, self.views
+
+
+def _centre(
+    x: jax.Array, groups: int, examples: int, views: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x [n, ..., c] as [groups, examples, views, ..., c] less its mean over examples and positions,
+    that mean, and the biased variance, both [groups, 1, views, 1.., c]."""
+    x = x.reshape(groups, examples, views, *x.shape[1:])
+    axes = (1, *range(3, x.ndim - 1))
+    mean = x.mean(axes, keepdims=True)
+    variance = jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean)
+    return x - mean, mean, jnp.maximum(variance, 0)
+
+
+def _last(vector: jax.Array, ndim: int) -> jax.Array:
+    return vector.reshape((1,) * (ndim - 1) + vector.shape)
+
+
+def _mean(statistic: jax.Array) -> jax.Array:
+    """Over groups and views: [..., c] -> [c]."""
+    return statistic.reshape(-1, statistic.shape[-1]).mean(0)

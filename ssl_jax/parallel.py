@@ -1,0 +1,74 @@
+"""The mesh, the shardings and the way from host rows to global arrays.
+
+The only owner of the axis name: everywhere else the program is written over the global batch, and
+how many devices or hosts hold it never changes what is computed.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ssl_jax.errors import BAD_CONFIG, Fault
+
+DATA = "data"
+Tree = Any
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A one-dimensional mesh over `devices`, by default all devices of all processes."""
+    devices = jax.devices() if devices is None else devices
+    # Auto, since under the default Explicit axes the Gram matrix of a batch-sharded array, the
+    # core of every contrastive loss, is a sharding type error.
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """The first axis is divided over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def shardings(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
+    """Turns a prefix tree of the words "replicated" and "rows" into the leaves' shardings."""
+    words = {"replicated": replicated(mesh), "rows": rows(mesh)}
+    return jax.tree.map(
+        lambda word, subtree: jax.tree.map(lambda _: words[word], subtree), layout, tree
+    )
+
+
+def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays, sharded on the first axis, from the rows that this process holds.
+
+    64-bit integers become 32-bit: the device sees example indices, never positions in a run.
+    """
+    sharding = rows(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, value.astype(np.int32) if value.dtype == np.int64 else value
+        )
+        for name, value in batch.items()
+    }
+
+
+def check_batch(batch_size: int, mesh: Mesh, microbatch: int = 0) -> None:
+    """Raises Fault with the nearest valid sizes unless every device gets the same rows."""
+    for name, size in (("train.batch_size", batch_size), ("train.microbatch", microbatch)):
+        if size % mesh.size:
+            below = size // mesh.size * mesh.size
+            valid = [n for n in (below, below + mesh.size) if n]
+            raise Fault(
+                f"{name}={size} does not divide over {mesh.size} devices; "
+                f"nearest sizes that do: {', '.join(map(str, valid))}",
+                BAD_CONFIG,
+            )
+    if microbatch and batch_size % microbatch:
+        raise Fault(
+            f"train.microbatch={microbatch} does not divide train.batch_size={batch_size}",
+            BAD_CONFIG,
+        )

@@ -1,0 +1,30 @@
+"""Draw the random views that a config makes of real images, before paying for a run.
+
+python -m ssl_jax.preview --config=configs/simclr.py:digits --out=views.png
+"""
+
+import pathlib
+
+from absl import flags
+
+from ssl_jax import cli
+
+
+def main() -> None:
+    """The verb: see the module's docstring."""
+    config = cli.config()
+    from ssl_jax import build
+
+    path = pathlib.Path(flags.FLAGS.out).absolute()
+    # The picture needs 8 images; a folder smaller than a training batch can be looked at too.
+    config.train.batch_size = min(config.train.batch_size, flags.FLAGS.images)
+    source = build.source(config, config.data.split)
+    build.draw_views(config, source, path, count=flags.FLAGS.images)
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.define_config()
+    flags.DEFINE_string("out", "views.png", "PNG file to write.")
+    flags.DEFINE_integer("images", 8, "Images to draw.", lower_bound=1)
+    cli.run(main)

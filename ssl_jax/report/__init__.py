@@ -1,0 +1,1 @@
+"""The report of a run: reads the files of its workdir, writes figures/*.png and report.html."""

@@ -1,0 +1,19 @@
+"""Writes figures and report.html of a run.
+
+python -m ssl_jax.report --workdir=runs/NAME
+"""
+
+from absl import flags
+
+from ssl_jax import cli
+from ssl_jax.report import page
+
+
+def main() -> None:
+    """Writes the report of --workdir and prints its path."""
+    print(page.write(flags.FLAGS.workdir))
+
+
+if __name__ == "__main__":
+    cli.define_workdir()
+    cli.run(main)

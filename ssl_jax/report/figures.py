@@ -1,0 +1,316 @@
+"""The pictures of a run, as PNG files: curves, map of the features, neighbours, views."""
+
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from ssl_jax.report.files import Run, series
+
+INK, MUTED, RULE = "#1b2733", "#667585", "#d9dfe5"
+BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito 2008: told apart with any colour vision
+# Paul Tol's "muted" scheme and a grey, for classes.
+CLASSES = ("#332288", "#ddaa33", "#117733", "#cc6677", "#44aa99", "#882255", "#88ccee")
+CLASSES += ("#999933", "#aa4499", "#777777")
+MARKERS = "o^sDvP"
+NAMED_CLASSES = len(CLASSES) * len(MARKERS)  # beyond, colours would repeat
+MAP_POINTS = 1500
+SMOOTH_FROM = 40  # logged steps
+MIN_POINTS = 10  # examples, for a map or neighbours
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#edf0f3",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+}
+
+
+class Panel(NamedTuple):
+    """One plot of `curves`."""
+
+    key: str  # in metrics.jsonl
+    title: str
+    unit: str = ""
+    noisy: bool = False  # draw a running mean over it
+    from_zero: bool = True
+
+
+PANELS = (
+    Panel("loss", "Loss", noisy=True, from_zero=False),
+    Panel("contrastive_accuracy", "Contrastive accuracy", "%", noisy=True),
+    Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
+    Panel("lr", "Learning rate"),
+    Panel("images_per_second", "Throughput", "images / s"),
+    Panel("feature_std", "Feature standard deviation"),
+    Panel("alignment", "Alignment"),
+    Panel("grad_norm", "Gradient norm", noisy=True),
+)
+
+
+def curves(run: Run, path: str | os.PathLike[str]) -> bool:
+    """Plots what was logged over training; False, and no file, when nothing was."""
+    panels = [panel for panel in PANELS if len(series(run, panel.key)[0])]
+    if not panels:
+        return False
+    columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(
+            figsize=(11.8 if columns > 2 else 5.2 * columns, 2.7 * rows), layout="constrained"
+        )
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+        for i, panel in enumerate(panels, 1):
+            _curve(figure.add_subplot(rows, columns, i), run, panel)
+        _save(figure, path)
+    return True
+
+
+def chance(run: Run, key: str) -> float | None:
+    """Value of a SimCLR metric when views are told apart at random among 2B - 1 candidates."""
+    if run.method != "simclr" or run.batch_size < 1:
+        return None
+    candidates = 2 * run.batch_size - 1
+    return {"loss": math.log(candidates), "contrastive_accuracy": 1 / candidates}.get(key)
+
+
+def _curve(ax: Axes, run: Run, panel: Panel) -> None:
+    scale = 100.0 if panel.unit == "%" else 1.0
+    steps, values = series(run, panel.key)
+    values = values * scale
+    if len(values) < 3:
+        ax.plot(steps, values, "o", color=BLUE)
+    elif panel.noisy and len(values) > SMOOTH_FROM:
+        ax.plot(steps, values, color=BLUE, linewidth=1, alpha=0.35)
+        ax.plot(steps, _smooth(values, len(values) // 40), color=BLUE)
+    else:
+        ax.plot(steps, values, color=BLUE)
+    if panel.from_zero:
+        ax.set_ylim(0, 1.12 * max(values.max(), 1e-9))
+    if (level := chance(run, panel.key)) is not None:
+        ax.axhline(level * scale, color=ORANGE, linewidth=1.3, linestyle=(0, (4, 3)))
+        ax.annotate(
+            f"chance {level * scale:.2f}", (1, level * scale), (-2, 4), color=ORANGE,
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", size=8.5,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
+        ax.margins(y=0.14)
+    ax.set_title(panel.title + (f"  ({panel.unit})" if panel.unit else ""))
+    ax.set_xlabel("step")
+    ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+
+
+def _smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred running mean over 2 * width + 1 values, fewer at the ends."""
+    kernel = np.ones(2 * width + 1)
+    weight = np.convolve(np.ones(len(values)), kernel, mode="same")
+    return np.convolve(values, kernel, mode="same") / weight
+
+
+def feature_map(run: Run, path: str | os.PathLike[str]) -> bool:
+    """Draws the sample's features in 2-D, PCA and t-SNE, by class; False when there are too few.
+
+    t-SNE (van der Maaten and Hinton 2008) sees unit-length features after PCA to 50 dimensions.
+    Labels only colour the points.
+    """
+    features, labels, classes = _points(run)
+    if len(features) < MIN_POINTS:
+        return False
+    unit = _unit(features)
+    reduced = PCA(min(50, *unit.shape), random_state=0).fit_transform(unit)
+    tsne = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init="pca", random_state=0, max_iter=500)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.8, 6.0), layout="constrained")
+        big, small = figure.subplots(1, 2, width_ratios=[1.55, 1])
+        groups = _groups(labels, classes)
+        _scatter(big, tsne.fit_transform(reduced), groups, size=17, named=len(groups) <= 20)
+        _scatter(small, reduced[:, :2], groups, size=9, named=False)
+        big.set_title("t-SNE")
+        small.set_title("First two principal components")
+        if 1 < len(groups) <= NAMED_CLASSES:
+            handles, names = big.get_legend_handles_labels()
+            figure.legend(
+                handles, names, loc="outside lower center", ncols=min(len(names), 10),
+                markerscale=1.6, handletextpad=0.1, columnspacing=1.0, fontsize=9,
+            )  # fmt: skip
+        _save(figure, path)
+    return True
+
+
+def _points(run: Run) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    if not run.sample:
+        return np.zeros((0, 1)), np.zeros(0, int), []
+    features, labels = (run.sample[k][:MAP_POINTS] for k in ("features", "label"))
+    return features, labels, [str(name) for name in run.sample["classes"]]
+
+
+def _groups(labels: np.ndarray, classes: list[str]) -> list[tuple[str, np.ndarray]]:
+    """(class name, mask) of every class in `labels`; one nameless group without labels."""
+    found = np.unique(labels[labels >= 0])
+    if not len(found):
+        return [("", np.ones(len(labels), bool))]
+    return [(class_name(int(code), classes), labels == code) for code in found]
+
+
+def class_name(code: int, classes: Sequence[str]) -> str:
+    """Name of a class, its number when there is no name, "" without a label."""
+    if code < 0:
+        return ""
+    return classes[code] if code < len(classes) else str(code)
+
+
+def _scatter(
+    ax: Axes, xy: np.ndarray, groups: list[tuple[str, np.ndarray]], *, size: float, named: bool
+) -> None:
+    for i, (name, mask) in enumerate(groups):
+        marker = MARKERS[i // len(CLASSES) % len(MARKERS)]
+        color = CLASSES[i % len(CLASSES)] if len(groups) > 1 else BLUE
+        ax.scatter(*xy[mask].T, s=size, c=color, marker=marker, alpha=0.8, lw=0, label=name)
+    for name, mask in groups if named else ():
+        x, y = np.median(xy[mask], axis=0)
+        halo = [withStroke(linewidth=3.5, foreground="white")]
+        ax.text(x, y, name, ha="center", va="center", size=10, weight="bold", path_effects=halo)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_aspect("equal", adjustable="datalim")
+
+
+def nearest(features: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the `count` nearest others in cosine similarity: [n, f] -> int [n, count]."""
+    unit = _unit(features)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+
+
+def precision(run: Run, count: int = 6) -> float | None:
+    """Fraction of the sample's nearest neighbours that share the query's class; None unlabelled."""
+    if not run.sample or len(run.sample["features"]) < MIN_POINTS:
+        return None
+    labels = run.sample["label"]
+    same = labels[nearest(run.sample["features"], count)] == labels[:, None]
+    return float(same[labels >= 0].mean()) if (labels >= 0).any() else None
+
+
+def neighbours(run: Run, path: str | os.PathLike[str], *, count: int = 6) -> bool:
+    """Draws queries, one of each class first, and their nearest neighbours in the sample.
+
+    The frame says whether a neighbour is of the query's class. False when examples are too few.
+    """
+    if not run.sample or len(run.sample["features"]) < MIN_POINTS:
+        return False
+    labels, images = run.sample["label"], run.sample["image"]
+    classes = [str(name) for name in run.sample["classes"]]
+    rows, found = _queries(labels, 10), nearest(run.sample["features"], count)
+    down = math.ceil(len(rows) / 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.8, 0.93 * down + 0.28))
+        widths = [1, 0.14, *[1] * count, 0.45, 1, 0.14, *[1] * count]
+        grid = figure.add_gridspec(
+            down, len(widths), width_ratios=widths, wspace=0.1, hspace=0.3,
+            left=0.005, right=0.995, top=1 - 0.26 / (0.93 * down + 0.28), bottom=0.015,
+        )  # fmt: skip
+        for i, query in enumerate(rows):
+            line, column = i % down, i // down * (count + 3)
+            ax = figure.add_subplot(grid[line, column])
+            show(ax, images[query], frame=INK)
+            ax.set_title(class_name(int(labels[query]), classes), size=8.5, pad=3, loc="center")
+            for j, other in enumerate(found[query]):
+                right = labels[other] == labels[query]
+                frame = RULE if labels[query] < 0 else BLUE if right else ORANGE
+                ax = figure.add_subplot(grid[line, column + 2 + j])
+                show(ax, images[other], frame=frame)
+                if labels[query] >= 0 and not right:
+                    name = class_name(int(labels[other]), classes)
+                    ax.set_title(name, size=8.5, pad=3, loc="center", color=ORANGE, weight="normal")
+        _save(figure, path)
+    return True
+
+
+def _queries(labels: np.ndarray, limit: int) -> list[int]:
+    """Rows in turn over classes, so that every class is asked before any is asked twice."""
+    turn = np.zeros(len(labels), int)
+    for code in np.unique(labels):
+        rows = np.flatnonzero(labels == code)
+        turn[rows] = np.arange(len(rows))
+    return np.lexsort((labels, turn))[:limit].tolist()
+
+
+def view_grid(
+    originals: Sequence[np.ndarray],
+    views: Sequence[np.ndarray] | np.ndarray,
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws a row for every image: the original, then its random views.
+
+    Args:
+      originals: uint8 [h, w, 3], of any sizes.
+      views: [n, v, s, s, 3], uint8 or float in [0, 1].
+      path: PNG file to write.
+    """
+    across = 1 + len(views[0])
+    rows = len(originals)
+    side = min(1.5, 11.8 / across)
+    height = rows * side + 0.35
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(across * side, height))
+        axes = figure.subplots(rows, across, squeeze=False)
+        figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.33 / height, wspace=0.06, hspace=0.06)
+        for line, original, row in zip(axes, originals, views, strict=True):
+            for ax, image in zip(line, [original, *row], strict=True):
+                show(ax, image)
+        for i, ax in enumerate(axes[0]):
+            ax.set_title(f"view {i}" if i else "original", size=10, loc="center", pad=6)
+        _save(figure, path)
+
+
+def show(ax: Axes, image: np.ndarray, *, frame: str = "") -> None:
+    """Draws an image [h, w, 3], centred in a square, with a coloured frame when one is given."""
+    small = max(image.shape[:2]) < 64
+    ax.imshow(
+        image if image.dtype == np.uint8 else np.clip(image, 0, 1),
+        interpolation="nearest" if small else "antialiased",
+    )
+    ax.grid(visible=False)
+    ax.set(xticks=[], yticks=[])
+    ax.set_anchor("C")
+    for spine in ax.spines.values():
+        spine.set(visible=bool(frame), color=frame or "none", linewidth=2.6)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)  # no pyplot: no global state, no window system
+    figure.savefig(path, dpi=150, facecolor="white")

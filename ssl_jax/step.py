@@ -1,0 +1,238 @@
+"""The training step: encode, objective, gradient, update, over the global batch.
+
+One pure function, jitted once. It branches on no method, device count or host count.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ssl_jax import parallel
+from ssl_jax.methods import Batch, Method, Tree
+
+PROBE_LEARNING_RATE = 1e-3
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a run carries from step to step. Randomness is derived from `step`, not carried."""
+
+    step: jax.Array  # int32 []
+    params: Tree
+    extra: Tree
+    opt_state: Tree
+    probe: Tree  # the online probe's parameters and optimizer state; {} without labels
+
+
+class Probe(NamedTuple):
+    """Online linear probe: softmax regression on stop-gradient features, by its own Adam.
+
+    It stands outside the method, its optimizer, LARS and weight decay, so labels reach nothing
+    but the probe itself.
+    """
+
+    num_classes: int
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        return optax.adam(PROBE_LEARNING_RATE)
+
+    def init(self, feature_dim: int) -> Tree:
+        """Zero weights for features of width `feature_dim`; {} when there are no classes."""
+        if not self.num_classes:
+            return {}
+        params = {
+            "kernel": jnp.zeros((feature_dim, self.num_classes)),
+            "bias": jnp.zeros((self.num_classes,)),
+        }
+        return {"params": params, "opt_state": self.tx.init(params)}
+
+    def update(self, state: Tree, features: jax.Array, label: jax.Array) -> tuple[Tree, dict]:
+        """One step on features [b, v, f] and labels [b] (-1: no label); (state, metrics)."""
+        x = jax.lax.stop_gradient(features)
+        y = jnp.broadcast_to(label[:, None], x.shape[:2])
+        weight = (y >= 0).astype(x.dtype)
+        count = jnp.maximum(weight.sum(), 1)
+
+        def loss_fn(params):
+            logits = jnp.einsum("bvf,fk->bvk", x, params["kernel"]) + params["bias"][None, None]
+            loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(y, 0))
+            hits = (logits.argmax(-1) == y).astype(x.dtype)
+            return (loss * weight).sum() / count, (hits * weight).sum() / count
+
+        (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
+        updates, opt_state = self.tx.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        new = {"params": params, "opt_state": opt_state}
+        return new, {"probe_loss": loss, "probe_accuracy": accuracy}
+
+
+def init_fn(
+    method: Method, tx: optax.GradientTransformation, probe: Probe, spec: Batch, *, seed: int
+) -> Callable[[], TrainState]:
+    """The function that makes step 0's state; run it under `born_sharded`.
+
+    Args:
+      spec: the global batch as the method sees it ("views" [b, v, h, w, 3] and "index" [b]), as
+        ShapeDtypeStructs or arrays; only shapes and dtypes are read.
+    """
+
+    def init() -> TrainState:
+        key = jax.random.key(seed)
+        zeros = jax.tree.map(lambda x: jnp.zeros((2, *x.shape[1:]), x.dtype), spec)
+        params, extra = method.init(key, zeros)
+        outputs, _ = jax.eval_shape(lambda: method.encode(params, extra, zeros, key, True))
+        width = outputs["features"].shape[-1] if "features" in outputs else 0
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            extra=extra,
+            opt_state=tx.init(params),
+            probe=probe.init(width) if width else {},
+        )
+
+    return init
+
+
+def state_shardings(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> TrainState:
+    """The sharding of every leaf: replicated, but for what `method.layout` lays out by rows."""
+    abstract = jax.eval_shape(init)
+    every = parallel.shardings("replicated", abstract, mesh)
+    return every.replace(extra=parallel.shardings(method.layout, abstract.extra, mesh))
+
+
+def abstract_state(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state, for restoring a checkpoint onto this mesh."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(init),
+        state_shardings(init, method, mesh),
+    )
+
+
+def born_sharded(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> TrainState:
+    """Makes the state directly on the devices that will hold it."""
+    return jax.jit(init, out_shardings=state_shardings(init, method, mesh))()
+
+
+def make_train_step(
+    method: Method,
+    tx: optax.GradientTransformation,
+    schedule: Callable[[jax.Array], jax.Array],
+    probe: Probe,
+    *,
+    seed: int,
+    mesh: Mesh,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
+    microbatch: int = 0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns (state, batch) -> (state, metrics), to be jitted with the state donated.
+
+    Args:
+      schedule: the learning rate that `tx` uses at a step; only logged here.
+      seed: root of all randomness; step k draws from fold_in(key(seed), k).
+      prepare: per-example work on the device before `encode` (colour augmentation).
+      microbatch: global rows encoded at once, 0 for all. The gradient is that of the whole batch
+        whatever the objective, as long as no normalisation group crosses a chunk.
+    """
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array) -> tuple[dict, Tree]:
+        return method.encode(params, extra, prepare(batch), key, True)
+
+    value_and_grad = _chunked(mesh, microbatch) if microbatch else _whole
+    root = jax.random.key(seed)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        encode_key, objective_key = jax.random.split(jax.random.fold_in(root, state.step + 1))
+        # The method never sees the labels: they stay behind here.
+        inputs = {name: value for name, value in batch.items() if name != "label"}
+
+        def objective(params, outputs):
+            return method.objective(params, state.extra, outputs, objective_key, state.step)
+
+        (loss, (extra, metrics), outputs, stats), grads = value_and_grad(
+            lambda params, chunk: encode(params, state.extra, chunk, encode_key),
+            objective,
+            state.params,
+            inputs,
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "lr": schedule(state.step),
+            **metrics,
+        }
+        probe_state = state.probe
+        if probe_state:
+            probe_state, probed = probe.update(probe_state, outputs["features"], batch["label"])
+            metrics |= probed
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            extra=method.after_update(params, extra, stats, state.step),
+            opt_state=opt_state,
+            probe=probe_state,
+        )
+        return new, metrics
+
+    return train_step
+
+
+def _whole(encode, objective, params: Tree, batch: Batch):
+    """Loss and gradient in one pass: ((loss, aux, outputs, stats), gradient)."""
+
+    def loss_fn(params):
+        outputs, stats = encode(params, batch)
+        loss, aux = objective(params, outputs)
+        return loss, (aux, outputs, stats)
+
+    (loss, (aux, outputs, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return (loss, aux, outputs, stats), grads
+
+
+def _chunked(mesh: Mesh, microbatch: int):
+    """As `_whole`, encoding `microbatch` rows at a time (GradCache, arXiv 2101.06983, section 3).
+
+    Encode every chunk without gradient; take the objective's gradient with respect to all
+    outputs; encode each chunk again under its vjp. Memory holds one chunk's activations.
+    """
+
+    def split(x: jax.Array) -> jax.Array:
+        # A chunk takes the same rows of every device, so that no image moves.
+        chunks = x.shape[0] // microbatch
+        x = x.reshape(mesh.size, chunks, -1, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(chunks, microbatch, *x.shape[3:])
+        return jax.lax.with_sharding_constraint(
+            x, NamedSharding(mesh, PartitionSpec(None, parallel.DATA))
+        )
+
+    def merge(x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], mesh.size, -1, *x.shape[2:]).swapaxes(0, 1)
+        x = x.reshape(-1, *x.shape[3:])
+        return jax.lax.with_sharding_constraint(x, parallel.rows(mesh))
+
+    def value_and_grad(encode, objective, params: Tree, batch: Batch):
+        chunks = jax.tree.map(split, batch)
+        outputs, stats = jax.lax.map(lambda chunk: encode(params, chunk), chunks)
+        outputs = jax.tree.map(merge, outputs)
+        # Running statistics move linearly with a chunk's statistics, so their mean is exact.
+        stats = jax.tree.map(lambda s: s.mean(0), stats)
+        (loss, aux), (grads, cotangents) = jax.value_and_grad(
+            objective, argnums=(0, 1), has_aux=True
+        )(params, outputs)
+
+        def accumulate(grads, chunk_and_cotangent):
+            chunk, cotangent = chunk_and_cotangent
+            _, vjp = jax.vjp(lambda p: encode(p, chunk)[0], params)
+            return jax.tree.map(jnp.add, grads, vjp(cotangent)[0]), None
+
+        grads, _ = jax.lax.scan(accumulate, grads, (chunks, jax.tree.map(split, cotangents)))
+        return (loss, aux, outputs, stats), grads
+
+    return value_and_grad

@@ -1,0 +1,26 @@
+"""Stricter than production: 8 virtual devices, rank promotion raises (warnings are errors in
+pyproject.toml). Real data is optional: SSL_JAX_DATA_DIR, default ../shared/data."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "cpu" in os.environ["JAX_PLATFORMS"]:
+    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+    """The folder of real data; the test is skipped where there is none."""
+    path = pathlib.Path(os.environ.get("SSL_JAX_DATA_DIR", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}; set SSL_JAX_DATA_DIR")
+    return path

@@ -1,0 +1,352 @@
+"""The pipeline on invented sources; augmentation is a stand-in where only the order matters."""
+
+import hashlib
+import itertools
+import logging
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from ssl_jax.augment.recipes import RECIPES
+from ssl_jax.augment.views import View
+from ssl_jax.data import pipeline, sources
+from ssl_jax.data.sources import Source
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, Fault
+
+BAD = (3, 4, 17)
+
+
+def invented(size, bad=(), error=ValueError):
+    """Images of any shape, told apart by their first pixel; counts what is loaded."""
+    loads, lock = [], threading.Lock()
+
+    def load(index):
+        with lock:
+            loads.append(index)
+        if index in bad:
+            raise error(f"spoilt {index}")
+        image = np.random.default_rng(index).integers(0, 256, (9 + index % 5, 12, 3), np.uint8)
+        image[0, 0] = index % 256
+        return image, index % 10
+
+    source = Source("invented", size, tuple("abcdefghij"), load, lambda index: f"file {index}")
+    return source, loads
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Views become the first pixel, so that a test of the order takes no time."""
+
+    def make(views, *, seed, placement):
+        def augment(image, epoch, index):
+            return {"views": image[:1, :1, :1], "epoch": epoch, "given": index}
+
+        return augment
+
+    monkeypatch.setattr("ssl_jax.augment.host.make", make)
+
+
+def train(source, **options):
+    defaults = {
+        "views": (View(size=8), View(size=8)),
+        "batch_size": 8,
+        "seed": 1,
+        "start_step": 0,
+        "num_steps": 4,
+        "placement": "device",
+    }
+    return pipeline.train_batches(source, **{**defaults, **options})
+
+
+def column(batches, key):
+    return np.concatenate([batch[key] for batch in batches])
+
+
+def assert_equal(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(37, 8), (8, 8), (40, 8), (9, 8)])
+def test_every_example_once_in_an_epoch(plain, size, batch_size):
+    source, _ = invented(size)
+    steps = pipeline.total_steps(size, batch_size, 3)
+    batches = list(train(source, batch_size=batch_size, num_steps=steps))
+    assert len(batches) == steps
+    index = column(batches, "index")[: 3 * size].reshape(3, size)
+    epoch = column(batches, "epoch")[: 3 * size].reshape(3, size)
+    for e in range(3):
+        assert sorted(index[e]) == list(range(size))
+        assert (epoch[e] == e).all()
+    assert not (index[0] == index[1]).all()
+    every = column(batches, "index")
+    np.testing.assert_array_equal(column(batches, "views")[:, 0, 0, 0], every)
+    np.testing.assert_array_equal(column(batches, "label"), every % 10)
+
+
+def test_types_and_shapes():
+    source, loads = invented(20)
+    (batch,) = train(source, num_steps=1)
+    assert len(loads) == 8  # one for both views
+    decisions = batch.pop("decisions")
+    assert decisions.shape[:2] == (8, 2)
+    assert decisions.dtype == np.float32
+    kinds = {key: (value.dtype.name, value.shape) for key, value in batch.items()}
+    assert kinds == {
+        "views": ("uint8", (8, 2, 8, 8, 3)),
+        "index": ("int64", (8,)),
+        "label": ("int32", (8,)),
+    }
+    (batch,) = train(source, num_steps=1, placement="host")
+    assert batch["views"].dtype == np.float32
+    assert set(batch) == {"views", "index", "label"}
+
+
+def test_another_seed_is_another_order(plain):
+    source, _ = invented(50)
+    orders = [column(train(source, seed=s, num_steps=6), "index").tolist() for s in (0, 1, 0)]
+    assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
+
+
+def test_frozen_first_batch(plain):
+    source, _ = invented(1000)
+    index = column(train(source, batch_size=64, seed=42, num_steps=1), "index")
+    digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
+    assert digest[:16] == "91b1672d5dc7bf3b"
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_start_step(placement):
+    source, _ = invented(21)
+    options = {"placement": placement, "num_steps": 7, "views": RECIPES["digits"]}
+    whole = list(train(source, **options))
+    for start in (1, 5, 7):
+        assert_equal(list(train(source, start_step=start, **options)), whole[start:])
+
+
+def test_a_late_start_loads_nothing_of_what_it_skips(plain):
+    source, loads = invented(1000)
+    step = 10**12
+    batches = list(train(source, start_step=step, num_steps=step + 3))
+    assert len(loads) == 24
+    assert sorted(loads) == sorted(column(batches, "index"))
+    assert (column(batches, "epoch") == step * 8 // 1000).all()
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+@pytest.mark.parametrize("bad", [(), BAD])
+def test_hosts_share_the_same_batches(hosts, bad):
+    def run(host):
+        options = {"on_bad_image": "quarantine", "max_bad": 0.5, "views": RECIPES["digits"]}
+        return list(train(invented(21, bad)[0], host=host, num_steps=6, **options))
+
+    parts = [run((process, hosts)) for process in range(hosts)]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_equal(joined, run((0, 1)))
+
+
+def test_quarantine_takes_the_next_readable(plain, caplog):
+    source, _ = invented(21, BAD)
+    expected = column(train(invented(21)[0], num_steps=21), "index")
+    batches = train(source, num_steps=21, on_bad_image="quarantine", max_bad=3 / 21)
+    seen = list(batches)
+    replaced = np.select([np.isin(expected, (3, 4)), expected == 17], [5, 18], expected)
+    np.testing.assert_array_equal(column(seen, "index"), replaced)
+    np.testing.assert_array_equal(column(seen, "views")[:, 0, 0, 0], replaced)
+    np.testing.assert_array_equal(column(seen, "label"), replaced % 10)
+    # A twin in the same batch must not be the same view: its random decisions are the original's.
+    np.testing.assert_array_equal(column(seen, "given"), expected)
+    assert batches.bad == {i: f"spoilt {i}" for i in BAD}
+    assert sorted(r.getMessage() for r in caplog.records if r.levelno == logging.WARNING) == sorted(
+        f"unreadable, goes into quarantine: file {i}: spoilt {i}" for i in BAD
+    )
+
+
+def test_quarantine_wraps_around(plain):
+    source, _ = invented(8, (7,))
+    batches = list(train(source, on_bad_image="quarantine", max_bad=0.2))
+    assert set(column(batches, "index")) == set(range(7))
+
+
+def fault(batches, code, pattern):
+    with pytest.raises(Fault, match=pattern) as caught:
+        list(batches)
+    assert caught.value.code == code
+    assert "tensorflow" not in str(caught.value)
+
+
+def test_too_many_bad_images(plain):
+    options = {"on_bad_image": "quarantine", "num_steps": 30}
+    pattern = "^3 of 21 images are unreadable.*file .*spoilt"
+    fault(train(invented(21, BAD)[0], max_bad=0.1, **options), BAD_DATA, pattern)
+    everything = invented(21, range(21))[0]
+    fault(train(everything, max_bad=1.0, **options), BAD_DATA, "no image of invented is readable")
+
+
+def test_bad_image_stops_by_default(plain):
+    order = column(train(invented(21)[0], num_steps=2), "index")
+    first = int(order[11])
+    batches = train(invented(21, (first,))[0])
+    np.testing.assert_array_equal(next(batches)["index"], order[:8])
+    fault(batches, BAD_DATA, f"^file {first}: spoilt {first}.*on_bad_image=quarantine")
+
+
+@pytest.mark.parametrize("on_bad_image", ["stop", "quarantine"])
+def test_other_errors_come_out_as_they_are(plain, on_bad_image):
+    def full(message):
+        return Fault(message, IO_ERROR)
+
+    for batches in (
+        train(invented(21, BAD, full)[0], on_bad_image=on_bad_image),
+        evaluate(invented(21, BAD, full)[0], on_bad_image=on_bad_image),
+    ):
+        fault(batches, IO_ERROR, "^spoilt")
+    with pytest.raises(ZeroDivisionError, match="spoilt"):
+        list(train(invented(21, BAD, ZeroDivisionError)[0], on_bad_image=on_bad_image))
+
+
+def test_refusals():
+    source, _ = invented(48)
+    with pytest.raises(Fault, match=r"48 images < batch 64 .*batch_size") as caught:
+        train(source, batch_size=64)
+    assert caught.value.code == BAD_DATA
+    for call in (train, evaluate):
+        with pytest.raises(Fault, match=r"10 does not divide by 4 .*: 8, 12") as caught:
+            call(source, batch_size=10, host=(0, 4))
+        assert caught.value.code == BAD_CONFIG
+
+
+def test_steps():
+    assert pipeline.steps_per_epoch(50000, 512) == 97.65625
+    assert pipeline.total_steps(50000, 512, 100) == 9766
+    assert pipeline.total_steps(512, 512, 3) == 3
+
+
+def evaluate(source, **options):
+    return pipeline.eval_batches(source, **{"size": 8, "crop": 1.0, "batch_size": 8, **options})
+
+
+def test_eval_goes_by_index_and_pads():
+    source, loads = invented(21)
+    batches = list(evaluate(source))
+    assert column(batches, "index").tolist() == [*range(21), -1, -1, -1]
+    assert column(batches, "mask").tolist() == [True] * 21 + [False] * 3
+    assert column(batches, "label").tolist() == [i % 10 for i in range(21)] + [-1] * 3
+    image = column(batches, "image")
+    assert image.dtype == np.uint8
+    assert image.shape == (24, 8, 8, 3)
+    assert not image[21:].any()
+    assert sorted(loads) == list(range(21))
+
+
+def test_eval_shows_the_centre(tmp_path):
+    from ssl_jax.augment.host import center_view
+
+    source = sources.get("digits", data_dir="", split="test")
+    (batch,) = evaluate(source, indices=[7, 400], batch_size=2)
+    for row, index in enumerate((7, 400)):
+        np.testing.assert_array_equal(batch["image"][row], source.load(index)[0])
+    (batch,) = evaluate(source, indices=[7], batch_size=1, size=16, crop=0.875)
+    expected = center_view(source.load(7)[0], size=16, crop=0.875)
+    np.testing.assert_array_equal(batch["image"][0], expected)
+
+
+def test_eval_of_a_subset_on_many_hosts():
+    chosen = [20, 3, 3, 0, 11]
+    whole = list(evaluate(invented(21)[0], indices=chosen, batch_size=4))
+    assert column(whole, "index").tolist() == [*chosen, -1, -1, -1]
+    parts = [
+        list(evaluate(invented(21)[0], indices=chosen, batch_size=4, host=(process, 4)))
+        for process in range(4)
+    ]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_equal(joined, whole)
+    assert list(evaluate(invented(21)[0], indices=[])) == []
+
+
+def test_eval_masks_what_is_in_quarantine():
+    source, _ = invented(21, BAD)
+    fault(evaluate(source), BAD_DATA, "file 3: spoilt")
+    batches = evaluate(source, on_bad_image="quarantine", max_bad=0.2)
+    seen = list(batches)
+    mask = column(seen, "mask")
+    assert np.flatnonzero(~mask).tolist() == [*BAD, 21, 22, 23]
+    assert (column(seen, "label")[~mask] == -1).all()
+    assert sorted(batches.bad) == list(BAD)
+
+
+def test_close_stops_reading():
+    source, loads = invented(10**6)
+    batches = train(source, num_steps=10**6)
+    next(batches)
+    batches.close()
+    assert list(batches) == []
+    count = len(loads)
+    assert count < 1000
+
+
+ENDING = """
+import sys
+import numpy as np
+from ssl_jax.augment.views import View
+from ssl_jax.data import pipeline
+from ssl_jax.data.sources import Source
+from ssl_jax.errors import Fault
+for module in ("tensorflow", "tensorflow_datasets", "jax", "sklearn", "PIL"):
+    assert module not in sys.modules, module
+
+def load(index):
+    if index == 500:
+        raise ValueError("damaged")
+    return np.zeros((32, 32, 3), np.uint8), 0
+
+source = Source("invented", 1000, (), load, lambda index: f"file {index}")
+options = {"views": (View(size=8),), "batch_size": 100, "seed": 0, "num_steps": 1000,
+           "placement": "device"}
+left_open = pipeline.train_batches(source, start_step=0, on_bad_image="quarantine", **options)
+next(left_open)
+try:
+    list(pipeline.train_batches(source, start_step=0, **options))
+except Fault as fault:
+    sys.exit(f"{fault.code} {fault}")
+"""
+
+
+def test_a_fault_is_one_line_and_a_program_ends_cleanly():
+    """With threads still reading ahead, and nothing but the message on the terminal."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=120, check=False
+    )
+    lines = [line for line in done.stderr.splitlines() if "InitializeLog" not in line]
+    unwanted = [line for line in lines if not line.startswith(("I0000", "unreadable"))]
+    assert done.returncode == 1, done.stderr
+    assert unwanted == [
+        "65 file 500: damaged. Repair or remove it, or pass on_bad_image=quarantine to go on "
+        "without it."
+    ]
+
+
+def test_real_photographs_make_a_batch(data_dir):
+    if not (data_dir / "imagenet_sample").is_dir():
+        pytest.skip(f"no imagenet_sample in {data_dir}")
+    source = sources.get("folder", data_dir=str(data_dir / "imagenet_sample"), split="train")
+    views = tuple(view._replace(size=32) for view in RECIPES["simclr_imagenet"])
+    batches = train(source, views=views, placement="host", num_steps=2)
+    for batch in itertools.islice(batches, 2):
+        assert batch["views"].shape == (8, 2, 32, 32, 3)
+        assert batch["views"].min() >= 0
+        assert batch["views"].max() <= 1 + 1e-6
+        assert batch["views"].std() > 0.1

@@ -1,0 +1,235 @@
+import io
+import json
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_jax.data import prepared, sources
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 8, 10, 3), dtype=np.uint8)
+COUNTS = (5, 4)
+
+
+def example(i):
+    import tensorflow as tf
+
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[i]).save(buffer, "PNG")
+    image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[buffer.getvalue()]))
+    label = tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 3]))
+    features = tf.train.Features(feature={"image": image, "label": label})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def write(root, kind="tfrecord", image="image", label="class_label"):
+    """Writes what TensorFlow Datasets would leave in root/tiny/1.0.0."""
+    import tensorflow as tf
+
+    folder = root / "tiny" / "1.0.0"
+    folder.mkdir(parents=True)
+    package = "tensorflow_datasets.core.features"
+    features = {
+        image: {
+            "pythonClassName": f"{package}.image_feature.Image",
+            "image": {
+                "dtype": "uint8",
+                "encodingFormat": "png",
+                "shape": {"dimensions": [-1, -1, 3]},
+            },
+        },
+        "label": {
+            "pythonClassName": f"{package}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": "3"},
+        },
+    }
+    if label == "text":
+        features["label"] = {"pythonClassName": f"{package}.text_feature.Text", "text": {}}
+    json_features = {
+        "pythonClassName": f"{package}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }
+    split = {
+        "name": "train",
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "numBytes": "1",
+        "shardLengths": [str(n) for n in COUNTS],
+    }
+    empty = {**split, "name": "none", "shardLengths": ["0"]}
+    info = {"name": "tiny", "version": "1.0.0", "fileFormat": kind, "splits": [split, empty]}
+    (folder / "features.json").write_text(json.dumps(json_features))
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (folder / "label.labels.txt").write_text("ant\nbee\ncat\n")
+    first = 0
+    for shard, count in enumerate(COUNTS):
+        path = str(folder / f"tiny-train.{kind}-0000{shard}-of-00002")
+        if kind == "tfrecord":
+            writer = tf.io.TFRecordWriter(path)
+        else:
+            from array_record.python.array_record_module import ArrayRecordWriter
+
+            writer = ArrayRecordWriter(path, "group_size:1")
+        for i in range(first, first + count):
+            writer.write(example(i))
+        writer.close()
+        first += count
+    return folder
+
+
+def get(name, root, split="train"):
+    return sources.get(f"tfds:{name}", data_dir=str(root), split=split)
+
+
+def fault(code, pattern, name, root, split="train"):
+    with pytest.raises(Fault, match=pattern) as caught:
+        get(name, root, split)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+@pytest.mark.parametrize("name", ["tiny", "tiny:1.0.0"])
+def test_reads_every_example(tmp_path, kind, name):
+    write(tmp_path, kind)
+    source = get(name, tmp_path)
+    assert (source.size, source.classes) == (9, ("ant", "bee", "cat"))
+    for i in (8, 3, 5, 0, 1, 2, 4, 6, 7):
+        image, label = source.load(i)
+        np.testing.assert_array_equal(image, PIXELS[i])
+        assert label == i % 3
+    assert source.describe(5) == f"tiny-train.{kind}-00001-of-00002 record 0"
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+def test_damaged_record_is_the_only_one(tmp_path, kind):
+    path = write(tmp_path, kind) / f"tiny-train.{kind}-00000-of-00002"
+    data = bytearray(path.read_bytes())
+    data[data.index(example(2)[-60:-40])] ^= 1
+    path.write_bytes(data)
+    source = get("tiny", tmp_path)
+    with pytest.raises(ValueError, match="damaged"):
+        source.load(2)
+    for i in (0, 1, 3, 4, 5, 8):
+        np.testing.assert_array_equal(source.load(i)[0], PIXELS[i])
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
+def test_truncated_shard(tmp_path, kind, kept):
+    path = write(tmp_path, kind) / f"tiny-train.{kind}-00001-of-00002"
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    fault(BAD_DATA, f"{path}: .*expected 4 records", "tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("tfrecord", MISSING_INPUT), ("array_record", BAD_DATA)]
+)
+def test_missing_shard(tmp_path, kind, code):
+    path = write(tmp_path, kind) / f"tiny-train.{kind}-00001-of-00002"
+    path.unlink()
+    fault(code, f"{path}", "tiny", tmp_path)
+
+
+def test_without_labels(tmp_path):
+    write(tmp_path, label="text")
+    source = get("tiny", tmp_path)
+    assert source.classes == ()
+    assert source.load(1)[1] == -1
+
+
+def test_without_images(tmp_path):
+    write(tmp_path, image="picture")
+    fault(BAD_DATA, "no feature 'image', only: .*picture", "tiny", tmp_path)
+
+
+def test_splits(tmp_path):
+    write(tmp_path)
+    fault(MISSING_INPUT, "no split 'test'; there are: .*train", "tiny", tmp_path, "test")
+    fault(BAD_DATA, "'none' is empty", "tiny", tmp_path, "none")
+
+
+def test_offline_is_quick_and_says_how_to_prepare(tmp_path, monkeypatch):
+    import tensorflow_datasets  # noqa: F401  (its import is not what is timed)
+
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    start = time.monotonic()
+    command = f"tfds build cifar100 --data_dir={tmp_path}"
+    fault(MISSING_INPUT, f"not in {tmp_path}.*no network.*{command}", "cifar100", tmp_path)
+    assert time.monotonic() - start < 5
+
+
+def test_offline_without_an_answer(monkeypatch):
+    """A network that swallows packets must not cost more than the limit."""
+    answer = threading.Event()
+
+    def urlopen(*_, **__):
+        answer.wait(30)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(prepared, "_PROBE_SECONDS", -0.9)
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    assert not prepared._online()
+    answer.set()
+
+
+def test_to_be_fetched_by_hand(tmp_path):
+    pattern = "downloads/manual: .*ILSVRC2012_img_train.tar.*tfds build imagenet2012"
+    fault(MISSING_INPUT, pattern, "imagenet2012", tmp_path)
+
+
+def test_unknown_dataset(tmp_path):
+    fault(MISSING_INPUT, "not in .*TFDS cannot make it: .*nonesuch", "nonesuch", tmp_path)
+
+
+def test_not_a_name(tmp_path):
+    fault(BAD_CONFIG, "'a b' is not the name of a dataset", "a b", tmp_path)
+
+
+def test_online(tmp_path, monkeypatch):
+    """Prepares what is missing, then opens it; a failure becomes one message."""
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(prepared, "_online", lambda: True)
+    write(tmp_path)
+    real = tfds.builder("tiny", data_dir=str(tmp_path))
+    calls = []
+
+    def download_and_prepare():
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError("disk full")
+
+    stand_in = types.SimpleNamespace(
+        MANUAL_DOWNLOAD_INSTRUCTIONS=None,
+        download_and_prepare=download_and_prepare,
+        info=real.info,
+        data_path=real.data_path,
+    )
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: stand_in)
+    assert get("elsewhere", tmp_path).size == 9
+    fault(MISSING_INPUT, "failed: disk full.* tfds build", "elsewhere", tmp_path)
+
+
+def test_cifar10_equals_the_reader_of_tfds(data_dir):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    if not (data_dir / "cifar10").is_dir():
+        pytest.skip(f"no cifar10 in {data_dir}")
+    source = get("cifar10", data_dir, "test")
+    assert source.size == 10000
+    assert source.classes[3] == "cat"
+    builder = tfds.builder_from_directory(data_dir / "cifar10" / "3.0.2")
+    reader = builder.as_dataset(
+        split="test[:20]",
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    for i, expected in enumerate(reader.as_numpy_iterator()):
+        image, label = source.load(i)
+        assert label == expected["label"]
+        pixels = tf.io.decode_jpeg(expected["image"], dct_method="INTEGER_ACCURATE").numpy()
+        assert np.abs(image.astype(int) - pixels).max() <= 1

@@ -1,0 +1,142 @@
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_jax.data import sources
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, MISSING_INPUT, Fault
+
+
+def fault(code, pattern, name="folder", **arguments):
+    with pytest.raises(Fault, match=pattern) as caught:
+        sources.get(name, **arguments)
+    assert caught.value.code == code
+
+
+def save(path, colour, size=(6, 4), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+
+
+def test_unknown_source():
+    fault(
+        BAD_CONFIG,
+        "unknown data source 'digit'; there are: digits",
+        "digit",
+        data_dir="",
+        split="train",
+    )
+
+
+def test_digits_hold_every_image_of_scikit_learn_once():
+    from sklearn.datasets import load_digits
+
+    seen = []
+    for split, size in [("train", 1297), ("test", 500)]:
+        source = sources.get("digits", data_dir="", split=split)
+        assert source.size == size
+        assert source.classes == tuple("0123456789")
+        for i in range(size):
+            number = int(source.describe(i).split()[1])
+            image, label = source.load(i)
+            expected = np.rint(load_digits_once().images[number] * 255 / 16)
+            np.testing.assert_array_equal(image, np.stack([expected] * 3, -1).astype(np.uint8))
+            assert label == load_digits_once().target[number]
+            seen.append(number)
+    assert sorted(seen) == list(range(len(load_digits().target)))
+    # The split is part of every published number: it must never change.
+    digest = hashlib.sha256(repr(seen).encode()).hexdigest()
+    assert digest[:16] == "cdb5bd94556f143a"
+
+
+_digits = []
+
+
+def load_digits_once():
+    from sklearn.datasets import load_digits
+
+    if not _digits:
+        _digits.append(load_digits())
+    return _digits[0]
+
+
+def test_digits_has_two_splits():
+    fault(
+        MISSING_INPUT, "no split 'val'; there are: train, test", "digits", data_dir="", split="val"
+    )
+
+
+def test_folder_with_classes(tmp_path, caplog):
+    root = tmp_path / "train"
+    save(root / "b" / "2.png", (0, 0, 250))
+    save(root / "b" / "1.JPG", (0, 250, 0), format="JPEG")
+    save(root / "b" / "deep" / "er" / "0.bmp", (250, 0, 0))
+    save(root / "Z" / "x.webp", (9, 9, 9), lossless=True)
+    save(root / "b" / ".hidden.png", (1, 1, 1))
+    save(root / ".cache" / "1.png", (1, 1, 1))
+    save(root / "b" / "thumb.tiff", (1, 1, 1))
+    (root / "c").mkdir()
+    save(root / "é" / "0.jpeg", (99, 99, 99))
+    source = sources.get("folder", data_dir=str(tmp_path), split="train")
+    assert source.classes == ("Z", "b", "c", "é")  # bytewise: capitals first, accents last
+    assert source.size == 5
+    names = [source.describe(i)[len(str(root)) + 1 :] for i in range(5)]
+    assert names == ["Z/x.webp", "b/1.JPG", "b/2.png", "b/deep/er/0.bmp", "é/0.jpeg"]
+    assert [source.load(i)[1] for i in range(5)] == [0, 1, 1, 1, 3]
+    np.testing.assert_array_equal(source.load(2)[0], np.full((4, 6, 3), [0, 0, 250]))
+    assert "class folder 'c' holds no image" in caplog.text
+    assert "1 .tiff" in caplog.text
+
+
+def test_folder_without_classes(tmp_path):
+    save(tmp_path / "train" / "1.png", (1, 2, 3))
+    save(tmp_path / "train" / "10.png", (4, 5, 6))
+    source = sources.get("folder", data_dir=str(tmp_path), split="train")
+    assert (source.size, source.classes) == (2, ())
+    assert source.load(1)[1] == -1
+    np.testing.assert_array_equal(source.load(1)[0][0, 0], [4, 5, 6])
+
+
+@pytest.mark.parametrize("name", ["cats/1.png", "1.png"])
+def test_without_a_folder_of_the_split_train_is_all(tmp_path, name):
+    save(tmp_path / name, (1, 2, 3))
+    assert sources.get("folder", data_dir=str(tmp_path), split="train").size == 1
+    fault(MISSING_INPUT, "no folder .*/test for the split", data_dir=str(tmp_path), split="test")
+
+
+def test_a_folder_called_like_a_split_is_not_a_class(tmp_path):
+    save(tmp_path / "val" / "cats" / "1.png", (1, 2, 3))
+    pattern = f"no folder {tmp_path}/train .*there is: val"
+    fault(MISSING_INPUT, pattern, data_dir=str(tmp_path), split="train")
+
+
+def test_folder_missing_or_empty(tmp_path):
+    path = str(tmp_path / "nowhere")
+    fault(MISSING_INPUT, f"no folder {path}", data_dir=path, split="train")
+    (tmp_path / "train" / "cats").mkdir(parents=True)
+    fault(BAD_DATA, f"no image in {tmp_path}/train", data_dir=str(tmp_path), split="train")
+
+
+def test_folder_follows_links(tmp_path):
+    save(tmp_path / "elsewhere" / "1.png", (1, 2, 3))
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "cats").symlink_to(tmp_path / "elsewhere")
+    assert sources.get("folder", data_dir=str(tmp_path), split="train").size == 1
+
+
+def test_folder_damaged_vanished_and_unreadable_files(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}\n.png", (1, 2, 3))
+    source = sources.get("folder", data_dir=str(tmp_path), split="train")
+    (tmp_path / "0\n.png").write_bytes(b"")
+    (tmp_path / "1\n.png").unlink()
+    (tmp_path / "2\n.png").unlink()
+    (tmp_path / "2\n.png").mkdir()
+    assert "\n" not in source.describe(0)
+    with pytest.raises(ValueError, match="empty"):
+        source.load(0)
+    for i, code in [(1, MISSING_INPUT), (2, IO_ERROR)]:
+        with pytest.raises(Fault, match=f"cannot read .*{i}") as caught:
+            source.load(i)
+        assert caught.value.code == code

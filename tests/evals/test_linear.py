@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.evals import linear
+
+
+def blobs(n: int, f: int, classes: int = 4, noise: float = 3.0, seed: int = 0):
+    """Correlated features of very different scales, around class centres."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    centres = np.random.default_rng(99).normal(size=(classes, f))
+    x = centres[y] + noise * rng.normal(size=(n, f))
+    mix = np.random.default_rng(98).normal(size=(f, f)) * np.logspace(0, -1.5, f)
+    return (x @ mix).astype(np.float32), y
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / x.std(0)
+
+
+@pytest.mark.parametrize("n", [600, 40])  # more and fewer rows than features
+@pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-3])
+def test_fit_finds_the_optimum_of_sklearn(n, l2):
+    x, y = blobs(n, 60)
+    x = standardised(x)
+    found = linear.fit(x, y, l2=l2, num_classes=4)
+    oracle = LogisticRegression(C=1 / (n * l2), tol=1e-10, max_iter=100_000)
+    oracle.fit(x.astype(np.float64), y)
+    scale = np.abs(oracle.coef_).max()
+    np.testing.assert_allclose(found.weight.T, oracle.coef_, atol=2e-3 * scale, rtol=0)
+    # A constant added to all biases changes no probability.
+    bias, oracle_bias = (b - b.mean() for b in (np.asarray(found.bias), oracle.intercept_))
+    np.testing.assert_allclose(bias, oracle_bias, atol=2e-3 * max(scale, 1e-2), rtol=0)
+    np.testing.assert_array_equal(found.predict(x), oracle.predict(x))
+    assert found.iterations < 100
+
+
+def test_gradient_vanishes_by_hand_in_float64():
+    x, y = blobs(300, 20)
+    x = standardised(x).astype(np.float64)
+    found = linear.fit(x, y, l2=1e-2, num_classes=4)
+    weight, bias = (np.asarray(a, np.float64) for a in found[:2])
+    logits = x @ weight + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = p - np.eye(4)[y]
+    assert np.abs(x.T @ error / 300 + 1e-2 * weight).max() < 5e-5
+    assert np.abs(error.mean(0)).max() < 5e-5
+
+
+def test_held_out_rows_have_no_influence():
+    x, y = blobs(200, 20)
+    kept = np.arange(200) % 5 != 0
+    problem = linear.prepare(standardised(x), y)
+    start = linear._zeros(problem, 4)
+    found = linear._solve(problem, kept.astype(np.float32), 1e-2, start, 1e-6, 500)
+    alone = linear.fit(standardised(x)[kept], y[kept], l2=1e-2, num_classes=4, tolerance=1e-6)
+    np.testing.assert_allclose(found.weight, alone.weight, atol=2e-4)
+
+
+@pytest.mark.parametrize("labels_per_class", [0, 8])
+def test_accuracy_equals_sklearn_at_the_chosen_l2(labels_per_class):
+    train, test = blobs(400, 30), blobs(300, 30, seed=1)
+    found = linear.sweep(*train, *test, labels_per_class=labels_per_class, seed=5)
+    rows = np.arange(400)
+    if labels_per_class:
+        rng = np.random.default_rng([5, 0])
+        rows = linear.draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
+    mean, deviation = train[0].mean(0), train[0].std(0)
+    x, target = ((a - mean) / deviation for a in (train[0][rows], test[0]))
+    oracle = LogisticRegression(C=1 / (len(rows) * found["l2"][0]), tol=1e-9, max_iter=100_000)
+    oracle.fit(x.astype(np.float64), train[1][rows])
+    assert found["accuracy"] == pytest.approx(oracle.score(target, test[1]), abs=1 / 300 + 1e-9)
+    assert found["n_labels"] == (4 * labels_per_class or 400)
+    assert 0.3 < found["accuracy"] < 0.99
+
+
+def test_test_labels_choose_nothing():
+    train, (test_x, test_y) = blobs(200, 30), blobs(300, 30, seed=1)
+    shuffled = np.random.default_rng(0).permutation(test_y)
+    for count in (0, 8):
+        a = linear.sweep(*train, test_x, test_y, labels_per_class=count, draws=2)
+        b = linear.sweep(*train, test_x, shuffled, labels_per_class=count, draws=2)
+        assert a["l2"] == b["l2"]
+        assert b["accuracy"] < 0.4 < a["accuracy"]
+
+
+def test_selection_prefers_the_l2_that_generalises():
+    # Pure noise in 60 features, one that carries the class: weak penalties overfit 40 rows.
+    rng = np.random.default_rng(0)
+    y = np.arange(340) % 2
+    x = rng.normal(size=(340, 60)).astype(np.float32)
+    x[:, 0] += 3 * y
+    split = x[:60], y[:60], x[60:], y[60:]
+    chosen = linear.sweep(*split)
+    worst = min(linear.sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
+    best = max(linear.sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
+    assert chosen["accuracy"] > worst + 0.6 * (best - worst)
+    assert best - worst > 0.05
+
+
+def test_draws_are_reproducible_stratified_and_differ():
+    train, test = blobs(200, 10), blobs(100, 10, seed=1)
+    runs = [
+        linear.sweep(*train, *test, labels_per_class=6, draws=3, seed=s, l2=(0.1, 0.01))
+        for s in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0]["draws"] != runs[2]["draws"]
+    assert len(runs[0]["draws"]) == 3
+    assert runs[0]["accuracy"] == pytest.approx(np.mean(runs[0]["draws"]))
+    assert runs[0]["std"] == pytest.approx(np.std(runs[0]["draws"], ddof=1))
+    rng = np.random.default_rng(0)
+    rows = linear.draw_labels(train[1], 6, rng=rng, names=np.arange(4))
+    assert len(set(rows.tolist())) == 24
+    assert np.bincount(train[1][rows]).tolist() == [6, 6, 6, 6]
+
+
+def test_folds_are_stratified():
+    codes = np.repeat([0, 1, 2], [50, 23, 4])
+    fold = linear.fold_of(codes, 5, np.random.default_rng(0))
+    for rows in (fold, fold[codes == 0], fold[codes == 1], fold[codes == 2]):
+        counts = np.bincount(rows, minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_any_label_values_and_a_class_unseen_in_train():
+    train, test = blobs(200, 10, noise=0.3), blobs(100, 10, noise=0.3, seed=1)
+    names = np.array([7, 2, 40, 11])
+    plain = linear.sweep(*train, *test, l2=(0.01,))
+    renamed = linear.sweep(train[0], names[train[1]], test[0], names[test[1]], l2=(0.01,))
+    assert plain["accuracy"] == renamed["accuracy"] > 0.95
+    unseen = np.where(test[1] == 3, 99, test[1])
+    missed = linear.sweep(*train, test[0], unseen, l2=(0.01,))
+    assert missed["accuracy"] == pytest.approx(plain["accuracy"] - 0.25, abs=0.02)
+
+
+def test_constant_features_are_harmless():
+    (x, y), (test_x, test_y) = blobs(200, 10), blobs(100, 10, seed=1)
+    with_constant = [np.concatenate([a, np.full((len(a), 2), 3.3)], 1) for a in (x, test_x)]
+    plain = linear.sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
+    assert linear.sweep(with_constant[0], y, with_constant[1], test_y, l2=(0.01,))[
+        "accuracy"
+    ] == pytest.approx(plain, abs=0.011)
+
+
+def test_too_few_labels_name_the_class():
+    train, test = blobs(40, 5), blobs(40, 5)
+    with pytest.raises(Fault, match="class 0 has 10") as fault:
+        linear.sweep(*train, *test, labels_per_class=11)
+    assert fault.value.code == BAD_DATA
+    with pytest.raises(Fault, match="one label per class"):
+        linear.sweep(*train, *test, labels_per_class=1)
+    assert linear.sweep(*train, *test, labels_per_class=1, l2=(0.1,))["n_labels"] == 4

@@ -1,0 +1,221 @@
+"""NT-Xent and its gradient against the written-out sums in float64."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ssl_jax import losses
+
+TEMPERATURES = [0.05, 0.1, 0.5, 1.0]
+
+
+def _pairs(b, d=32, agreement=1.0, seed=0):
+    """[b, 2, d]: `agreement` is the share of the embedding that the two views have in common."""
+    rng = np.random.default_rng(seed)
+    common, own = rng.normal(size=(b, 1, d)), rng.normal(size=(b, 2, d))
+    return (3 * (agreement * common + own)).astype(np.float32)
+
+
+def _oracle(z, temperature):
+    """(loss, gradient, accuracy, entropy): one anchor at a time, in float64."""
+    z = z.astype(np.float64).reshape(-1, z.shape[-1])
+    norms = np.linalg.norm(z, axis=1, keepdims=True)
+    unit = z / norms
+    total, gradient, hits, entropy = 0.0, np.zeros_like(unit), 0, 0.0
+    for i in range(len(z)):
+        others = np.array([j for j in range(len(z)) if j != i])
+        positive = np.flatnonzero(others == (i ^ 1))[0]
+        logits = unit[others] @ unit[i] / temperature
+        shifted = np.exp(logits - logits[positive])
+        total += np.log(shifted.sum())
+        p = shifted / shifted.sum()
+        hits += np.argmax(logits) == positive
+        entropy -= (p[p > 0] * np.log(p[p > 0])).sum()
+        pull = p.copy()
+        pull[positive] -= 1
+        gradient[i] += pull @ unit[others] / temperature
+        gradient[others] += np.outer(pull, unit[i]) / temperature
+    tangent = (gradient - unit * (gradient * unit).sum(1, keepdims=True)) / norms
+    n = len(z)
+    return total / n, (tangent / n).reshape(n // 2, 2, -1), hits / n, entropy / n
+
+
+@jax.jit  # compiled once for each shape and type: the temperature is traced
+def _step(z, temperature):
+    return jax.value_and_grad(losses.nt_xent, has_aux=True)(z, temperature=temperature)
+
+
+def _value_and_gradient(z, temperature):
+    (loss, metrics), gradient = _step(z, temperature)
+    return float(loss), metrics, np.asarray(gradient)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("agreement", [0.0, 1.0, 5.0])
+def test_float64_oracle(temperature, agreement):
+    z = _pairs(24, agreement=agreement)
+    want, want_gradient, accuracy, entropy = _oracle(z, temperature)
+    loss, metrics, gradient = _value_and_gradient(z, temperature)
+    assert abs(loss - want) < 1e-5 * max(want, 0.1)
+    error = np.abs(gradient - want_gradient).max()
+    assert error < 1e-5 * max(np.abs(want_gradient).max(), 1e-3)
+    assert metrics["contrastive_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert metrics["entropy"] == pytest.approx(entropy, abs=1e-5)
+    unit = z.astype(np.float64) / np.linalg.norm(z.astype(np.float64), axis=-1, keepdims=True)
+    alignment = np.square(unit[:, 0] - unit[:, 1]).sum(-1).mean()
+    assert metrics["alignment"] == pytest.approx(alignment, abs=1e-6)
+
+
+def test_tiny_loss_keeps_its_digits():
+    z = _pairs(24, agreement=100.0)
+    want, want_gradient, *_ = _oracle(z, 0.1)
+    assert want < 0.02
+    loss, _, gradient = _value_and_gradient(z, 0.1)
+    assert loss == pytest.approx(want, rel=1e-5)
+    assert np.abs(gradient - want_gradient).max() < 1e-4 * np.abs(want_gradient).max()
+
+
+def test_optax_agrees():
+    z = _pairs(8)
+    labels = np.arange(16) // 2
+    with jax.numpy_rank_promotion("allow"):
+        want = jax.jit(optax.losses.ntxent)(z.reshape(16, 32), labels, temperature=0.3)
+    assert _value_and_gradient(z, 0.3)[0] == pytest.approx(float(want), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_types_are_computed_in_float32(dtype):
+    z = jnp.asarray(_pairs(8), dtype)
+    loss, _, gradient = _value_and_gradient(z, 0.1)
+    want, _, want_gradient = _value_and_gradient(np.asarray(z, np.float32), 0.1)
+    assert loss == pytest.approx(want, rel=1e-6)
+    assert gradient.dtype == z.dtype
+    np.testing.assert_allclose(
+        gradient.astype(np.float32), want_gradient, rtol=2 * float(jnp.finfo(dtype).eps), atol=1e-6
+    )
+
+
+def test_float64_stays_float64():
+    z = _pairs(8)
+    with jax.enable_x64(True):
+        loss, metrics = jax.jit(losses.nt_xent, static_argnames="temperature")(
+            jnp.asarray(z, jnp.float64), temperature=0.1
+        )
+        assert {v.dtype for v in (loss, *metrics.values())} == {jnp.dtype(jnp.float64)}
+        assert float(loss) == pytest.approx(_oracle(z, 0.1)[0], rel=1e-13)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_equal_rows_are_a_uniform_guess(temperature):
+    z = np.tile(np.linspace(-1, 2, 32, dtype=np.float32), (8, 2, 1))
+    loss, metrics, gradient = _value_and_gradient(z, temperature)
+    assert loss == pytest.approx(np.log(15), rel=1e-6)
+    assert metrics["entropy"] == pytest.approx(np.log(15), rel=1e-6)
+    assert metrics["contrastive_accuracy"] == 0  # a tie is not a hit: collapse must not look good
+    assert np.abs(gradient).max() < 1e-5
+
+
+def test_duplicated_rows():
+    z = _pairs(8)
+    z[3] = z[5] = z[1, 0]
+    want, want_gradient, *_ = _oracle(z, 0.1)
+    loss, _, gradient = _value_and_gradient(z, 0.1)
+    assert loss == pytest.approx(want, rel=1e-5)
+    assert np.abs(gradient - want_gradient).max() < 1e-5 * np.abs(want_gradient).max()
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_length_of_a_row_does_not_matter(scale):
+    z = _pairs(8)
+    want, _, want_gradient = _value_and_gradient(z, 0.1)
+    z[2, 1] *= scale
+    loss, _, gradient = _value_and_gradient(z, 0.1)
+    assert loss == pytest.approx(want, rel=1e-6)
+    rescaled = gradient * np.where(np.arange(16).reshape(8, 2, 1) == 5, scale, 1)
+    np.testing.assert_allclose(rescaled, want_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_one_hot_rows_keep_their_gradient():
+    z = np.zeros((4, 2, 8), np.float32)
+    z[range(4), 0, range(4)] = 5
+    z[range(4), 1, range(4)] = z[range(4), 1, range(4, 8)] = 2
+    _, want, *_ = _oracle(z, 0.5)
+    np.testing.assert_allclose(_value_and_gradient(z, 0.5)[2], want, rtol=1e-5, atol=1e-7)
+
+
+def test_zero_row_is_finite():
+    z = _pairs(8)
+    z[4, 0] = 0
+    loss, metrics, gradient = _value_and_gradient(z, 0.05)
+    assert all(np.isfinite(v) for v in (loss, *metrics.values()))
+    assert np.isfinite(gradient).all()
+    zero = _value_and_gradient(np.zeros_like(z), 0.05)
+    assert zero[0] == pytest.approx(np.log(15), rel=1e-6)
+    assert np.isfinite(zero[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "temperature", "message"),
+    [
+        ((8, 16), 0.1, "shape"),
+        ((8, 3, 16), 0.1, "shape"),
+        ((1, 2, 16), 0.1, "at least 2"),
+        ((8, 2, 16), 0, "temperature"),
+        ((8, 2, 16), -0.1, "temperature"),
+        ((8, 2, 16), float("nan"), "temperature"),
+    ],
+)
+def test_refusals(shape, temperature, message):
+    with pytest.raises(ValueError, match=message):
+        losses.nt_xent(jnp.ones(shape), temperature=temperature)
+
+
+def _on_mesh(devices, z):
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    step = jax.jit(
+        jax.value_and_grad(lambda z: losses.nt_xent(z, temperature=0.1), has_aux=True),
+        out_shardings=(None, sharding),
+    )
+    with jax.set_mesh(mesh):
+        return step.lower(jax.ShapeDtypeStruct(z.shape, z.dtype, sharding=sharding)).compile(), (
+            jax.device_put(z, sharding)
+        )
+
+
+def test_devices_never_change_the_result():
+    z = _pairs(16)
+    results = []
+    for devices in (1, 2, 4, 8):
+        step, sharded = _on_mesh(devices, z)
+        results.append(jax.tree.map(np.asarray, step(sharded)))
+    (want, want_metrics), want_gradient = results[0]
+    for (loss, metrics), gradient in results[1:]:
+        assert loss == pytest.approx(want, rel=1e-6)
+        np.testing.assert_allclose(
+            gradient, want_gradient, rtol=0, atol=1e-6 * np.abs(want_gradient).max()
+        )
+        for name, value in metrics.items():
+            assert value == pytest.approx(want_metrics[name], rel=1e-5, abs=1e-6)
+
+
+def test_similarities_stay_sharded():
+    b, d = 1024, 64
+    step, _ = _on_mesh(8, np.zeros((b, 2, d), np.float32))
+    text = step.as_text()
+    assert "all-to-all" not in text
+    assert "collective-permute" not in text
+    assert not re.search(rf"\[{2 * b},{2 * b}\]", text)
+    gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather", text)
+    assert gathers
+    for shape in gathers:
+        assert np.prod([int(n) for n in shape.split(",")]) == 2 * b * d
+    full = 4 * (2 * b) ** 2
+    assert step.memory_analysis().temp_size_in_bytes < full

@@ -1,0 +1,67 @@
+"""The projection head against SimCLR's arithmetic in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax.models.heads import ProjectionHead
+
+FEATURES = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
+
+
+def _oracle(x, params, depth):
+    x = x.astype(np.float64)
+    for i in range(depth):
+        x = x @ np.asarray(params[f"dense{i}"]["kernel"], np.float64)
+        x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) * np.asarray(params[f"bn{i}"]["scale"])
+        if i < depth - 1:
+            x = np.maximum(x + np.asarray(params[f"bn{i}"]["bias"]), 0)
+    return x
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_layers_and_output(depth):
+    head = ProjectionHead(depth=depth, hidden_dim=20, output_dim=6)
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), FEATURES, True))["params"]
+    widths = [12] + [20] * (depth - 1) + [6]
+    for i in range(depth):
+        last = i == depth - 1
+        assert {k: v.shape for k, v in shapes[f"dense{i}"].items()} == {
+            "kernel": (widths[i], widths[i + 1])
+        }
+        assert set(shapes[f"bn{i}"]) == ({"scale"} if last else {"scale", "bias"})
+    assert len(shapes) == 2 * depth
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    stats = {f"bn{i}": {"mean": np.zeros(w), "var": np.ones(w)} for i, w in enumerate(widths[1:])}
+    stats = jax.tree.map(np.float32, stats)
+    apply = jax.jit(
+        lambda x: head.apply(
+            {"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"]
+        )[0]
+    )
+    np.testing.assert_allclose(apply(FEATURES), _oracle(FEATURES, params, depth), atol=2e-5)
+
+
+def test_depth_0_is_the_identity():
+    out, variables = ProjectionHead(depth=0).init_with_output(jax.random.key(0), FEATURES, True)
+    np.testing.assert_array_equal(out, FEATURES)
+    assert not variables
+
+
+def test_defaults_are_simclr_s():
+    head = ProjectionHead(dtype=jnp.bfloat16)
+    features = jax.ShapeDtypeStruct((4, 2048), jnp.float32)
+    out, variables = jax.eval_shape(
+        lambda x: head.init_with_output(jax.random.key(0), x, True), features
+    )
+    assert (out.shape, out.dtype) == ((4, 128), jnp.float32)
+    assert variables["params"]["dense0"]["kernel"].shape == (2048, 2048)
+    kernel = ProjectionHead(depth=1).init(jax.random.key(0), FEATURES, True)["params"]["dense0"]
+    np.testing.assert_allclose(np.std(kernel["kernel"]), 0.01, rtol=0.08)  # 1536 draws
+
+
+def test_negative_depth():
+    with pytest.raises(ValueError, match="depth -1"):
+        ProjectionHead(depth=-1).init(jax.random.key(0), FEATURES, True)

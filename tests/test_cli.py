@@ -1,0 +1,106 @@
+"""Mistakes on the command line: one clear message, the documented exit code, within seconds."""
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DIGITS = "--config=configs/simclr.py:digits"
+
+
+def ssl_jax(verb, *arguments, **environment):
+    """Runs a verb as a user does; returns (exit code, stderr, CPU seconds)."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(
+        [sys.executable, "-m", f"ssl_jax.{verb}", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in result.stderr, result.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return result.returncode, result.stderr, seconds
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "says"),
+    [
+        ("--config.optim.lrr=1", 78, "did you mean 'optim.lr"),
+        ("--config.opt.lr=1", 78, "did you mean 'optim.lr'"),
+        ("--config.train.batch_size=many", 78, "batch_size"),
+        ("--config.train.batch_size=7.5", 78, "batch_size"),
+        ("--config.train.batch_size=-1", 78, "at least 1"),
+        ("--config.optim.name=lasr", 78, "did you mean 'lars'"),
+        ("--config.method.name=simcrl", 78, "did you mean 'simclr'"),
+        ("--config.data.source=digit", 78, "did you mean 'digits'"),
+        ("--config.augment.crop_area=(0.5,0.2)", 78, "low <= high"),
+        ("--config.train.microbatch=64", 78, "model.bn_group"),
+        ("--batch_size=8", 64, "batch_size"),
+        ("stray", 64, "stray"),
+    ],
+)
+def test_mistakes_are_answered_before_jax_is_imported(argument, code, says, tmp_path):
+    found, message, seconds = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run", argument)
+    assert found == code, message
+    assert says in message
+    assert len(message.strip().splitlines()) <= 3
+    assert not (tmp_path / "run").exists()
+    # CPU time, since the wall clock counts the machine's other work as well.
+    assert seconds < 2, f"took {seconds:.1f} s"
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    wrong = ["--config.optim.lr=-1.0", "--config.augment.flip=2.0", "--config.optim.name=adam"]
+    code, message, _ = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run", *wrong)
+    assert code == 78
+    assert all(field in message for field in ("optim.lr", "augment.flip", "did you mean 'adamw'"))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("configs/simclr.py:digit", "digits, cifar10"),
+        ("configs/simclr.py:digits,augment=moco", "moco_v2"),
+        ("configs/nothing.py", "nothing.py"),
+    ],
+)
+def test_a_config_that_does_not_exist(config, says, tmp_path):
+    code, message, _ = ssl_jax("train", f"--config={config}", f"--workdir={tmp_path}/run")
+    assert code == 78
+    assert says in message
+
+
+def test_missing_workdir_flag():
+    code, message, _ = ssl_jax("train", DIGITS)
+    assert code == 64
+    assert "workdir" in message
+
+
+def test_workdir_that_is_a_file(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    code, message, _ = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run")
+    assert code == 73
+    assert "cannot write the workdir" in message
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_evaluating_and_reporting_what_is_not_there(tmp_path):
+    for verb in ("evaluate", "report"):
+        code, message, _ = ssl_jax(verb, f"--workdir={tmp_path}/none")
+        assert code == 66, message
+        assert "none" in message
+
+
+def test_help_names_the_flags():
+    result = subprocess.run(
+        [sys.executable, "-m", "ssl_jax.train", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "--config" in result.stdout
+    assert "--workdir" in result.stdout

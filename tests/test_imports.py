@@ -1,0 +1,76 @@
+"""The direction of imports, and what importing costs."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ssl_jax"
+VERBS = {"train", "evaluate", "preview"}
+# What a package or module may import of its siblings; modules that are not named may import all.
+ALLOWED = {
+    "errors": set(),
+    "losses": {"losses", "errors"},
+    "models": {"models", "errors"},
+    "augment": {"augment", "errors"},
+    "optim": {"errors"},
+    "parallel": {"errors"},
+    "data": {"data", "augment", "errors"},
+    "methods": {"methods", "losses", "models", "augment", "errors"},
+    "step": {"methods", "parallel", "optim", "errors"},
+    "evals": {"evals", "errors"},
+    "report": {"report", "errors", "workdir"},
+}
+
+
+def modules():
+    return sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def imports(path, *, lazy=True):
+    """Absolute names that a module imports; `lazy` includes those inside functions."""
+    tree = ast.parse((PACKAGE / path).read_text())
+    for node in ast.walk(tree) if lazy else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_imports_point_downwards(path):
+    siblings = {n.split(".")[1] for n in imports(path) if n.startswith("ssl_jax.")}
+    assert not siblings & VERBS, "nobody imports a verb"
+    allowed = ALLOWED.get(path.parts[0].removesuffix(".py"))
+    if allowed is not None:
+        assert siblings <= allowed
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_tensorflow_stays_in_data_and_the_host_executor_and_is_lazy(path):
+    heavy = {"tensorflow", "tensorflow_datasets", "clu"}
+    assert not heavy & {name.split(".")[0] for name in imports(path, lazy=False)}
+    if path.parts[0] not in ("data", "metrics.py") and path.name != "host.py":
+        assert not heavy & {name.split(".")[0] for name in imports(path)}
+    if path.parts[0] == "data":
+        assert "jax" not in {name.split(".")[0] for name in imports(path)}
+
+
+def test_every_module_imports_without_tensorflow_and_verbs_without_jax():
+    names = [
+        str(p.with_suffix("")).replace("/", ".") for p in modules() if "__main__" not in str(p)
+    ]
+    code = f"""
+import importlib, sys
+for missing in ("tensorflow", "tensorflow_datasets", "clu"):
+    sys.modules[missing] = None
+for verb in {sorted(VERBS)}:
+    importlib.import_module("ssl_jax." + verb)
+assert "jax" not in sys.modules, "a verb must answer a mistake before it imports JAX"
+for name in {names}:
+    importlib.import_module("ssl_jax." + name.removesuffix(".__init__").removesuffix("__init__"))
+""".replace('"ssl_jax." + name.removesuffix(".__init__").removesuffix("__init__")',
+            '("ssl_jax." + name).removesuffix(".__init__")')  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, timeout=120)

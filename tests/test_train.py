@@ -1,0 +1,296 @@
+"""The whole way through the public functions: train, resume, evaluate, report; and what may go wrong.
+
+Real configs, shrunk: a few steps of the digits variant on a narrow encoder, on 8 virtual devices.
+"""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.simclr import get_config
+from ssl_jax import evaluate, train, workdir
+from ssl_jax.errors import Fault
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SMALL = {
+    "model.width": 0.125,
+    "method.hidden_dim": 16,
+    "method.output_dim": 8,
+    "train.batch_size": 64,
+    "train.steps": 6,
+    "train.log_every": 1,
+    "train.checkpoint_every": 2,
+    "eval.draws": 2,
+    "eval.labels_per_class": (10,),
+}
+
+
+def small(variant="digits", **overrides):
+    """A variant's config, shrunk; keywords are fields with "__" for the dot."""
+    config = get_config(variant)
+    fields = {name.replace("__", "."): value for name, value in overrides.items()}
+    with config.unlocked():
+        for name, value in (SMALL | fields).items():
+            section, field = name.split(".")
+            config[section][field] = value
+    return config
+
+
+def run(config, path, allow=()):
+    """What `python -m ssl_jax.train` does once its flags are read."""
+    with workdir.open_workdir(path) as folder:
+        train.settle_config(config, folder, list(allow))
+        train.train(config, folder)
+
+
+def losses(path):
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+
+
+def arrays(path, step):
+    """Every array of a checkpoint, by name, read with Orbax alone."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as reader:
+        tree = reader.restore(path / "checkpoints" / str(step))
+    return {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def assert_same_run(a, b, step):
+    assert losses(a) == losses(b)
+    one, two = arrays(a, step), arrays(b, step)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished") / "run"
+    run(small(), path)
+    return path
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    for name in ("config.json", "metadata.json", "metrics.jsonl", "report.html", "figures/views.png",
+                 "figures/curves.png", "figures/map.png", "figures/neighbours.png", "eval/knn.json",
+                 "eval/linear_10.json", "eval/sample.npz", "checkpoints/6/MANIFEST.json"):  # fmt: skip
+        assert (finished / name).stat().st_size > 0, name
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert list(losses(finished)) == [1, 2, 3, 4, 5, 6]
+    assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["4", "6"]
+    knn = json.loads((finished / "eval/knn.json").read_text())
+    assert set(knn["results"]) == {"simclr", "untrained encoder", "raw pixels"}
+    assert knn["step"] == 6
+    # All 500, whatever the batch size, and a known value: raw pixels of this split by 20-NN.
+    assert knn["results"]["raw pixels"]["n_test"] == 500
+    assert knn["results"]["raw pixels"]["accuracy"] > 0.9
+
+
+def test_the_untrained_loss_is_near_chance(finished):
+    # 2b - 1 = 127 others; an untrained head has no preference among them worth much.
+    assert abs(losses(finished)[1] - np.log(127)) < 0.5
+
+
+def test_running_again_changes_nothing_and_says_so(finished, capfd):
+    before = (finished / "metrics.jsonl").read_bytes()
+    run(small(), finished)
+    assert "resumed at step 6 of 6" in capfd.readouterr().out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_is_refused_by_class(finished, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    with pytest.raises(Fault, match=r"train\.batch_size: 64 -> 32") as refused:
+        run(small(train__batch_size=32), path)
+    assert refused.value.code == 78
+    with pytest.raises(Fault, match=r"--allow_change=train\.steps") as refused:
+        run(small(train__steps=7), path)
+    assert refused.value.code == 78
+    run(small(train__steps=7, train__log_every=2), path, allow=["train.steps"])
+    assert list(losses(path))[-1] == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_rest_is_bit_equal(number, finished, tmp_path, monkeypatch):
+    from ssl_jax import parallel
+
+    path, to_global, count = tmp_path / "run", parallel.to_global, iter(range(100))
+
+    def interrupted(batch, mesh):
+        if next(count) == 3:
+            os.kill(os.getpid(), number)
+        return to_global(batch, mesh)
+
+    monkeypatch.setattr(parallel, "to_global", interrupted)
+    with pytest.raises(Fault, match="saved step") as stopped:
+        run(small(), path)
+    assert stopped.value.code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    monkeypatch.undo()
+    assert 3 <= max(losses(path)) < 6
+    run(small(), path)
+    assert_same_run(path, finished, 6)
+
+
+def test_colour_on_the_device_trains_as_on_the_host(finished, tmp_path):
+    run(small(augment__placement="device", data__eval_split=""), tmp_path / "run")
+    host, device = losses(finished), losses(tmp_path / "run")
+    # Equal pixels to rounding, so equal first losses; later steps amplify the rounding.
+    np.testing.assert_allclose(device[1], host[1], rtol=2e-5)
+    np.testing.assert_allclose(device[2], host[2], rtol=2e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    run(small(train__steps=2), path)
+    _poison_views_from(monkeypatch, step=4)
+    with pytest.raises(Fault, match=r"at step 4\. The last good checkpoint is step 3") as stopped:
+        longer = small(train__steps=6, train__checkpoint_every=1)
+        run(longer, path, allow=["train.steps"])
+    assert stopped.value.code == 80
+    assert (path / "checkpoints" / "3" / "MANIFEST.json").exists()
+    assert all(np.isfinite(v).all() for v in arrays(path, 3).values())
+
+
+def _poison_views_from(patch, step):
+    from ssl_jax import parallel
+
+    to_global, count = parallel.to_global, iter(range(3, 100))
+
+    def poisoned(batch, mesh):
+        if next(count) >= step:
+            batch = batch | {"views": batch["views"] * np.float32("nan")}
+        return to_global(batch, mesh)
+
+    patch.setattr(parallel, "to_global", poisoned)
+
+
+def test_batch_that_does_not_divide_over_the_devices(tmp_path):
+    with pytest.raises(Fault, match="8 devices; nearest sizes that do: 96, 104") as refused:
+        run(small(train__batch_size=100), tmp_path / "run")
+    assert refused.value.code == 78
+
+
+def test_fewer_images_than_a_batch(tmp_path):
+    with pytest.raises(Fault, match="1297 images < batch 2048") as refused:
+        run(small(train__batch_size=2048), tmp_path / "run")
+    assert refused.value.code == 65
+
+
+def test_dataset_that_is_not_prepared(tmp_path):
+    with pytest.raises(Fault, match="no_such_dataset") as refused:
+        run(small(data__source="tfds:no_such_dataset", data__dir=str(tmp_path)), tmp_path / "run")
+    assert refused.value.code == 66
+
+
+def photographs(folder, count, classes=()):
+    """Random smooth pictures, in class folders or flat."""
+    rng = np.random.Generator(np.random.PCG64(1))
+    for i in range(count):
+        target = folder / classes[i % len(classes)] if classes else folder
+        target.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).resize((40, 32)).save(target / f"{i:03}.jpg")
+
+
+def folder_config(path, **overrides):
+    return small(
+        data__source="folder", data__dir=str(path), train__batch_size=16, train__steps=2, **overrides
+    )
+
+
+def test_a_flat_folder_of_ones_own_pictures_trains_and_reports(tmp_path, capfd):
+    photographs(tmp_path / "mine", 20)
+    run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    assert "no labelled test images" in capfd.readouterr().out
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "probe_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_a_folder_of_one_class_refuses_to_be_evaluated(tmp_path):
+    for split in ("train", "test"):
+        photographs(tmp_path / "mine" / split, 20, classes=["cat"])
+    with pytest.raises(Fault, match="one class 'cat'") as refused:
+        run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    assert refused.value.code == 65
+    run(folder_config(tmp_path / "mine", data__eval_split=""), tmp_path / "other")
+
+
+def test_splits_of_other_classes_are_refused(tmp_path):
+    photographs(tmp_path / "mine" / "train", 20, classes=["cat", "dog"])
+    photographs(tmp_path / "mine" / "test", 20, classes=["cat", "bird"])
+    with pytest.raises(Fault, match="different classes: bird, dog") as refused:
+        run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    assert refused.value.code == 65
+
+
+def test_a_page_named_jpg_stops_the_run_or_is_replaced(tmp_path):
+    photographs(tmp_path / "mine", 20)
+    (tmp_path / "mine" / "007.jpg").write_text("<html>404 not found</html>")
+    with pytest.raises(Fault, match=r"007\.jpg") as refused:
+        run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    assert refused.value.code == 65
+    quarantine = {"data__on_bad_image": "quarantine", "data__max_bad": 0.1}
+    run(folder_config(tmp_path / "mine", **quarantine), tmp_path / "other")
+    bad = json.loads((tmp_path / "other" / "bad_images.json").read_text())
+    assert [pathlib.Path(name).name for name in bad] == ["007.jpg"]
+
+
+def test_evaluating_again_with_another_protocol(finished, tmp_path, capfd):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    config = evaluate.load_config(path)
+    assert config.eval.labels_per_class == (10,)
+    config.eval.knn_k = 5
+    evaluate.evaluate(config, path)
+    assert "5-NN" in capfd.readouterr().out
+    old, new = (json.loads((p / "eval/linear_10.json").read_text()) for p in (finished, path))
+    assert old["results"] == new["results"]
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
+    """SIGKILL at random moments, through the command; the seed is printed to replay it."""
+    fields = SMALL | {"train.steps": 40, "data.eval_split": "", "train.checkpoint_every": 1}
+    command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+
+    def start(path):
+        return subprocess.Popen(
+            [*command, f"--workdir={path}"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        )
+
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"kill schedule of seed {seed}")
+    moments = random.Random(seed)
+    for kill in range(3):
+        process = start(tmp_path / "killed")
+        goal = 8 * (kill + 1)  # a step after which to die, so that every life gets somewhere
+        while process.poll() is None and _last_step(tmp_path / "killed") < goal:
+            time.sleep(0.02)
+        time.sleep(moments.random() * 0.3)
+        process.kill()
+        process.wait()
+    assert start(tmp_path / "killed").wait(timeout=300) == 0
+    assert start(tmp_path / "whole").wait(timeout=300) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole", 40)
+
+
+def _last_step(path):
+    try:
+        return len((path / "metrics.jsonl").read_text().splitlines())
+    except FileNotFoundError:
+        return 0
