@@ -20,11 +20,9 @@ from ssl_jax.evals import features, suite
 
 Columns = dict[str, np.ndarray]
 
-SAMPLE = suite.MAX_SAMPLE
 TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw pixels"
 
 
-TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw pixels"
 
 
 def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> None:
@@ -35,7 +33,7 @@ def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> 
     read = reader(config, parts, state)
     is_main = jax.process_index() == 0
     shown = parts.test or parts.source
-    test = read(shown, 0 if parts.test else SAMPLE)
+    test = read(shown, 0 if parts.test else suite.MAX_SAMPLE)
     if is_main:
         write_sample(config, shown, test, path)
     if parts.test is None:

@@ -116,7 +116,11 @@ def abstract_state(init: Callable[[], TrainState], method: Method, mesh: Mesh) -
 
 def born_sharded(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> TrainState:
     """Makes the state directly on the devices that will hold it."""
-    return jax.jit(init, out_shardings=state_shardings(init, method, mesh))()
+    # XLA's CPU backend spends seconds on optimising random draws that run once.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    shardings = state_shardings(init, method, mesh)
+    return jax.jit(init, out_shardings=shardings, compiler_options=options)()
 
 
 def make_train_step(

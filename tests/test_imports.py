@@ -44,6 +44,8 @@ def test_imports_point_downwards(path):
     siblings = {n.split(".")[1] for n in imports(path) if n.startswith("ssl_jax.")}
     assert not siblings & VERBS, "nobody imports a verb"
     allowed = ALLOWED.get(path.parts[0].removesuffix(".py"))
+    if path.name == "__main__.py":  # a verb as well
+        return
     if allowed is not None:
         assert siblings <= allowed
 

@@ -89,8 +89,8 @@ class Loader:
         where = self._source.describe(index)
         if not self._quarantine:
             raise Fault(
-                f"{where}: {reason}. Repair or remove it, or pass on_bad_image=quarantine to go on "
-                "without it.",
+                f"{where}: {reason}. Repair or remove it, or go on without it by "
+                "--config.data.on_bad_image=quarantine",
                 BAD_DATA,
             )
         with self._lock:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from ssl_jax.models.resnet import ResNet
 
 _RESNETS = {
+    "resnet8": ("BasicBlock", (1, 1, 1)),
     "resnet10": ("BasicBlock", (1, 1, 1, 1)),
     "resnet18": ("BasicBlock", (2, 2, 2, 2)),
     "resnet34": ("BasicBlock", (3, 4, 6, 3)),

@@ -1,4 +1,4 @@
-"""Writes figures and report.html of a run.
+"""Writes figures and report.html of a run, from the files in its workdir alone.
 
 python -m ssl_jax.report --workdir=runs/NAME
 """
@@ -10,7 +10,7 @@ from ssl_jax.report import page
 
 
 def main() -> None:
-    """Writes the report of --workdir and prints its path."""
+    """The verb: see the module's docstring."""
     print(page.write(flags.FLAGS.workdir))
 
 

@@ -14,14 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from ssl_jax.report.files import Run, series
 
 INK, MUTED, RULE = "#1b2733", "#667585", "#d9dfe5"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito 2008: told apart with any colour vision
 # Paul Tol's "muted" scheme and a grey, for classes.
-CLASSES = ("#332288", "#ddaa33", "#117733", "#cc6677", "#44aa99", "#882255", "#88ccee")
-CLASSES += ("#999933", "#aa4499", "#777777")
+CLASSES = (
+    *("#332288", "#ddaa33", "#117733", "#cc6677", "#44aa99"),
+    *("#882255", "#88ccee", "#999933", "#aa4499", "#777777"),
+)
 MARKERS = "o^sDvP"
 NAMED_CLASSES = len(CLASSES) * len(MARKERS)  # beyond, colours would repeat
 MAP_POINTS = 1500
@@ -144,14 +147,12 @@ def feature_map(run: Run, path: str | os.PathLike[str]) -> bool:
     features, labels, classes = _points(run)
     if len(features) < MIN_POINTS:
         return False
-    unit = _unit(features)
-    reduced = PCA(min(50, *unit.shape), random_state=0).fit_transform(unit)
-    tsne = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init="pca", random_state=0, max_iter=500)
+    reduced, embedded = _embed(_unit(features))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.8, 6.0), layout="constrained")
         big, small = figure.subplots(1, 2, width_ratios=[1.55, 1])
         groups = _groups(labels, classes)
-        _scatter(big, tsne.fit_transform(reduced), groups, size=17, named=len(groups) <= 20)
+        _scatter(big, embedded, groups, size=17, named=len(groups) <= 20)
         _scatter(small, reduced[:, :2], groups, size=9, named=False)
         big.set_title("t-SNE")
         small.set_title("First two principal components")
@@ -163,6 +164,16 @@ def feature_map(run: Run, path: str | os.PathLike[str]) -> bool:
             )  # fmt: skip
         _save(figure, path)
     return True
+
+
+def _embed(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows [n, f] -> principal components [n, <= 50] and t-SNE [n, 2]."""
+    # At this size threads wait for one another longer than they work, and more so on a busy host.
+    with threadpool_limits(1):
+        reduced = PCA(min(50, *unit.shape), random_state=0).fit_transform(unit)
+        perplexity = min(30, (len(unit) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=500)
+        return reduced, tsne.fit_transform(reduced)
 
 
 def _points(run: Run) -> tuple[np.ndarray, np.ndarray, list[str]]:

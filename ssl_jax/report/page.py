@@ -106,7 +106,7 @@ def _numbers(run: Run) -> str:
         rows.append(f"<tr{lead}><th>{ESCAPE(shown)}</th>{cells}</tr>")
     steps = sorted({e["step"] for e in evals if "step" in e})
     when = f" of step {', '.join(f'{s:,}' for s in steps)}" if steps else ""
-    first = next(iter(evals[0]["results"].values()), {})
+    first: dict[str, Any] = next(iter(evals[0]["results"].values()), {})
     counts = f" on {first['n_test']:,} test examples" if "n_test" in first else ""
     return _section(
         "Evaluation",

@@ -6,7 +6,8 @@ from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import linear
 
 
-def blobs(n: int, f: int, classes: int = 4, noise: float = 3.0, seed: int = 0):
+# One shape in most tests: compiling the solver takes seconds, running it milliseconds.
+def blobs(n: int = 200, f: int = 20, classes: int = 4, noise: float = 3.0, seed: int = 0):
     """Correlated features of very different scales, around class centres."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % classes
@@ -20,25 +21,25 @@ def standardised(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(0)) / x.std(0)
 
 
-@pytest.mark.parametrize("n", [600, 40])  # more and fewer rows than features
+@pytest.mark.parametrize("n", [200, 16])  # more and fewer rows than features
 @pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-3])
 def test_fit_finds_the_optimum_of_sklearn(n, l2):
-    x, y = blobs(n, 60)
+    x, y = blobs(n)
     x = standardised(x)
     found = linear.fit(x, y, l2=l2, num_classes=4)
     oracle = LogisticRegression(C=1 / (n * l2), tol=1e-10, max_iter=100_000)
     oracle.fit(x.astype(np.float64), y)
     scale = np.abs(oracle.coef_).max()
-    np.testing.assert_allclose(found.weight.T, oracle.coef_, atol=2e-3 * scale, rtol=0)
+    np.testing.assert_allclose(found.weight.T, oracle.coef_, atol=5e-3 * scale, rtol=0)
     # A constant added to all biases changes no probability.
     bias, oracle_bias = (b - b.mean() for b in (np.asarray(found.bias), oracle.intercept_))
-    np.testing.assert_allclose(bias, oracle_bias, atol=2e-3 * max(scale, 1e-2), rtol=0)
+    np.testing.assert_allclose(bias, oracle_bias, atol=5e-3 * scale, rtol=0)
     np.testing.assert_array_equal(found.predict(x), oracle.predict(x))
-    assert found.iterations < 100
+    assert found.iterations < 150
 
 
 def test_gradient_vanishes_by_hand_in_float64():
-    x, y = blobs(300, 20)
+    x, y = blobs()
     x = standardised(x).astype(np.float64)
     found = linear.fit(x, y, l2=1e-2, num_classes=4)
     weight, bias = (np.asarray(a, np.float64) for a in found[:2])
@@ -46,25 +47,27 @@ def test_gradient_vanishes_by_hand_in_float64():
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     error = p - np.eye(4)[y]
-    assert np.abs(x.T @ error / 300 + 1e-2 * weight).max() < 5e-5
+    assert np.abs(x.T @ error / 200 + 1e-2 * weight).max() < 5e-5
     assert np.abs(error.mean(0)).max() < 5e-5
 
 
 def test_held_out_rows_have_no_influence():
-    x, y = blobs(200, 20)
+    x, y = blobs()
     kept = np.arange(200) % 5 != 0
-    problem = linear.prepare(standardised(x), y)
+    problem = linear.prepare(x := standardised(x), y)
     start = linear._zeros(problem, 4)
-    found = linear._solve(problem, kept.astype(np.float32), 1e-2, start, 1e-6, 500)
-    alone = linear.fit(standardised(x)[kept], y[kept], l2=1e-2, num_classes=4, tolerance=1e-6)
-    np.testing.assert_allclose(found.weight, alone.weight, atol=2e-4)
+    found = linear._solve(problem, kept.astype(np.float32), 1e-2, start, 1e-5, 300)
+    oracle = LogisticRegression(C=1 / (kept.sum() * 1e-2), tol=1e-10, max_iter=100_000)
+    oracle.fit(x[kept].astype(np.float64), y[kept])
+    weight = problem.axes @ found.weight
+    np.testing.assert_allclose(weight.T, oracle.coef_, atol=1e-3 * np.abs(oracle.coef_).max())
 
 
-@pytest.mark.parametrize("labels_per_class", [0, 8])
+@pytest.mark.parametrize("labels_per_class", [0, 4])
 def test_accuracy_equals_sklearn_at_the_chosen_l2(labels_per_class):
-    train, test = blobs(400, 30), blobs(300, 30, seed=1)
+    train, test = blobs(), blobs(seed=1)
     found = linear.sweep(*train, *test, labels_per_class=labels_per_class, seed=5)
-    rows = np.arange(400)
+    rows = np.arange(200)
     if labels_per_class:
         rng = np.random.default_rng([5, 0])
         rows = linear.draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
@@ -72,15 +75,15 @@ def test_accuracy_equals_sklearn_at_the_chosen_l2(labels_per_class):
     x, target = ((a - mean) / deviation for a in (train[0][rows], test[0]))
     oracle = LogisticRegression(C=1 / (len(rows) * found["l2"][0]), tol=1e-9, max_iter=100_000)
     oracle.fit(x.astype(np.float64), train[1][rows])
-    assert found["accuracy"] == pytest.approx(oracle.score(target, test[1]), abs=1 / 300 + 1e-9)
-    assert found["n_labels"] == (4 * labels_per_class or 400)
+    assert found["accuracy"] == pytest.approx(oracle.score(target, test[1]), abs=1 / 200 + 1e-9)
+    assert found["n_labels"] == (4 * labels_per_class or 200)
     assert 0.3 < found["accuracy"] < 0.99
 
 
 def test_test_labels_choose_nothing():
-    train, (test_x, test_y) = blobs(200, 30), blobs(300, 30, seed=1)
+    train, (test_x, test_y) = blobs(noise=1.0), blobs(noise=1.0, seed=1)
     shuffled = np.random.default_rng(0).permutation(test_y)
-    for count in (0, 8):
+    for count in (0, 4):
         a = linear.sweep(*train, test_x, test_y, labels_per_class=count, draws=2)
         b = linear.sweep(*train, test_x, shuffled, labels_per_class=count, draws=2)
         assert a["l2"] == b["l2"]
@@ -102,9 +105,9 @@ def test_selection_prefers_the_l2_that_generalises():
 
 
 def test_draws_are_reproducible_stratified_and_differ():
-    train, test = blobs(200, 10), blobs(100, 10, seed=1)
+    train, test = blobs(), blobs(seed=1)
     runs = [
-        linear.sweep(*train, *test, labels_per_class=6, draws=3, seed=s, l2=(0.1, 0.01))
+        linear.sweep(*train, *test, labels_per_class=4, draws=3, seed=s, l2=(0.1, 0.01))
         for s in (0, 0, 1)
     ]
     assert runs[0] == runs[1]
@@ -113,9 +116,9 @@ def test_draws_are_reproducible_stratified_and_differ():
     assert runs[0]["accuracy"] == pytest.approx(np.mean(runs[0]["draws"]))
     assert runs[0]["std"] == pytest.approx(np.std(runs[0]["draws"], ddof=1))
     rng = np.random.default_rng(0)
-    rows = linear.draw_labels(train[1], 6, rng=rng, names=np.arange(4))
-    assert len(set(rows.tolist())) == 24
-    assert np.bincount(train[1][rows]).tolist() == [6, 6, 6, 6]
+    rows = linear.draw_labels(train[1], 4, rng=rng, names=np.arange(4))
+    assert len(set(rows.tolist())) == 16
+    assert np.bincount(train[1][rows]).tolist() == [4, 4, 4, 4]
 
 
 def test_folds_are_stratified():
@@ -127,7 +130,7 @@ def test_folds_are_stratified():
 
 
 def test_any_label_values_and_a_class_unseen_in_train():
-    train, test = blobs(200, 10, noise=0.3), blobs(100, 10, noise=0.3, seed=1)
+    train, test = blobs(noise=0.3), blobs(noise=0.3, seed=1)
     names = np.array([7, 2, 40, 11])
     plain = linear.sweep(*train, *test, l2=(0.01,))
     renamed = linear.sweep(train[0], names[train[1]], test[0], names[test[1]], l2=(0.01,))
@@ -138,18 +141,20 @@ def test_any_label_values_and_a_class_unseen_in_train():
 
 
 def test_constant_features_are_harmless():
-    (x, y), (test_x, test_y) = blobs(200, 10), blobs(100, 10, seed=1)
-    with_constant = [np.concatenate([a, np.full((len(a), 2), 3.3)], 1) for a in (x, test_x)]
-    plain = linear.sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
-    assert linear.sweep(with_constant[0], y, with_constant[1], test_y, l2=(0.01,))[
-        "accuracy"
-    ] == pytest.approx(plain, abs=0.011)
+    (x, y), (test_x, test_y) = blobs(), blobs(seed=1)
+    x[:, :2], test_x[:, :2] = 3.3, 3.4
+    found = linear.sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
+    mean, deviation = x[:, 2:].mean(0), x[:, 2:].std(0)
+    oracle = LogisticRegression(C=1 / (200 * 0.01), tol=1e-9, max_iter=100_000)
+    oracle.fit((x[:, 2:] - mean) / deviation, y)
+    expected = oracle.score((test_x[:, 2:] - mean) / deviation, test_y)
+    assert found == pytest.approx(expected, abs=1 / 200 + 1e-9)
 
 
 def test_too_few_labels_name_the_class():
-    train, test = blobs(40, 5), blobs(40, 5)
-    with pytest.raises(Fault, match="class 0 has 10") as fault:
-        linear.sweep(*train, *test, labels_per_class=11)
+    train, test = blobs(), blobs()
+    with pytest.raises(Fault, match="class 0 has 50") as fault:
+        linear.sweep(*train, *test, labels_per_class=51)
     assert fault.value.code == BAD_DATA
     with pytest.raises(Fault, match="one label per class"):
         linear.sweep(*train, *test, labels_per_class=1)

@@ -1,0 +1,94 @@
+import math
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from ssl_jax.report import figures, files
+
+
+def size(path) -> tuple[int, int]:
+    """Width and height in pixels of a PNG that is not blank."""
+    image = matplotlib.image.imread(path)
+    assert image.std() > 0.02
+    return image.shape[1], image.shape[0]
+
+
+@pytest.fixture
+def run(finished_run) -> files.Run:
+    return files.read(finished_run)
+
+
+def test_curves(run, tmp_path):
+    assert figures.curves(run, tmp_path / "new" / "curves.png")
+    assert size(tmp_path / "new" / "curves.png") == (1770, 810)  # 5 panels in rows of 3
+
+
+def test_curves_of_one_step_and_of_none(run, tmp_path):
+    assert figures.curves(run._replace(metrics=[{"step": 5, "loss": 2.0}]), tmp_path / "one.png")
+    assert size(tmp_path / "one.png") == (780, 405)
+    assert not figures.curves(run._replace(metrics=[]), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_chance_is_one_positive_among_2b_minus_1(run):
+    assert figures.chance(run, "loss") == pytest.approx(math.log(63))
+    assert figures.chance(run, "contrastive_accuracy") == pytest.approx(1 / 63)
+    assert figures.chance(run, "lr") is None
+    assert figures.chance(run._replace(config={}), "loss") is None
+    other = run.config | {"method": {"name": "byol"}}
+    assert figures.chance(run._replace(config=other), "loss") is None
+
+
+def test_running_mean_by_hand():
+    np.testing.assert_allclose(figures._smooth(np.array([1.0, 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5])
+
+
+def test_map_with_and_without_labels(run, tmp_path):
+    assert figures.feature_map(run, tmp_path / "map.png")
+    assert size(tmp_path / "map.png") == (1770, 900)
+    unlabelled = run.sample | {"label": np.full(30, -1), "classes": np.array([], str)}
+    assert figures.feature_map(run._replace(sample=unlabelled), tmp_path / "plain.png")
+    few = {name: column[:9] for name, column in run.sample.items()}
+    assert not figures.feature_map(run._replace(sample=few), tmp_path / "few.png")
+
+
+def test_map_of_many_classes(run, tmp_path):
+    many = run.sample | {"label": np.arange(30), "classes": np.array([], str)}
+    assert figures.feature_map(run._replace(sample=many), tmp_path / "map.png")
+
+
+def test_nearest_by_hand():
+    # Angles 0, 10, 25 and 90 degrees; lengths must not matter, and nobody is his own neighbour.
+    angle = np.deg2rad([0, 10, 25, 90])
+    x = np.stack([np.cos(angle), np.sin(angle)], 1) * np.array([[1], [5], [0.1], [3]])
+    assert figures.nearest(x, 2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+
+
+def test_neighbours_and_their_precision(run, tmp_path):
+    assert figures.neighbours(run, tmp_path / "neighbours.png")
+    width, height = size(tmp_path / "neighbours.png")
+    assert width == 1770
+    assert 600 < height < 900
+    unit = run.sample["features"] / np.linalg.norm(run.sample["features"], axis=1)[:, None]
+    order = np.argsort(-(unit @ unit.T), axis=1)[:, 1:7]
+    same = run.sample["label"][order] == run.sample["label"][:, None]
+    assert figures.precision(run) == pytest.approx(same.mean())
+    unlabelled = run.sample | {"label": np.full(30, -1)}
+    assert figures.precision(run._replace(sample=unlabelled)) is None
+    assert figures.neighbours(run._replace(sample=unlabelled), tmp_path / "plain.png")
+
+
+def test_queries_ask_every_class_first():
+    labels = np.array([1, 1, 1, 0, 0, 2])
+    assert figures._queries(labels, 4) == [3, 0, 5, 4]
+
+
+def test_view_grid_takes_any_sizes_and_both_ranges(tmp_path):
+    rng = np.random.default_rng(0)
+    originals = [rng.integers(0, 256, (h, 30, 3)).astype(np.uint8) for h in (20, 40, 80)]
+    views = rng.random((3, 2, 16, 16, 3)).astype(np.float32) * 1.01  # rounding beyond 1
+    figures.view_grid(originals, views, tmp_path / "a.png")
+    assert size(tmp_path / "a.png") == (675, 727)
+    figures.view_grid(originals, (views * 255).astype(np.uint8), tmp_path / "b.png")
+    assert size(tmp_path / "b.png") == (675, 727)
