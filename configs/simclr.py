@@ -41,13 +41,13 @@ def set_views(config: ConfigDict, recipe: str, **overrides) -> None:
 
 def digits(config: ConfigDict) -> None:
     """scikit-learn's 1,797 handwritten digits, 8x8: `make demo`."""
-    set_views(config, "digits")
+    set_views(config, "digits", size=12)
     config.data.source = "digits"
-    config.model.update(name="resnet10", width=0.25, stem="cifar")
-    config.method.update(temperature=0.2, hidden_dim=128, output_dim=64)
-    config.optim.update(name="adamw", lr=2e-3, lr_rule="constant", weight_decay=1e-4)
+    config.model.update(name="resnet8", width=0.5, stem="cifar", zero_gamma=False)
+    config.method.update(temperature=0.2, hidden_dim=256)
+    config.optim.update(name="adamw", lr=5e-3, lr_rule="constant", weight_decay=1e-4)
     config.optim.warmup_epochs = 2.0
-    config.train.update(batch_size=256, epochs=30.0, log_every=5, checkpoint_every=50)
+    config.train.update(batch_size=128, epochs=25.0, log_every=10, checkpoint_every=50)
     config.eval.update(labels_per_class=(10, 0), draws=10, knn_k=20)
 
 
@@ -65,11 +65,11 @@ def cifar10_cpu(config: ConfigDict) -> None:
     """A 10-layer ResNet of width 16 on 24x24 crops: learns something real on 2 CPU cores."""
     cifar10(config)
     set_views(config, "simclr_cifar", size=24)
-    config.model.update(name="resnet10", width=0.25)
-    config.method.update(temperature=0.2, hidden_dim=256, output_dim=128)
-    config.optim.update(name="adamw", lr=2e-3, lr_rule="constant", weight_decay=1e-4)
-    config.optim.warmup_epochs = 0.5
-    config.train.update(batch_size=256, steps=1500, log_every=20, checkpoint_every=300)
+    config.model.update(name="resnet10", width=0.25, zero_gamma=False)
+    config.method.update(temperature=0.2, hidden_dim=256)
+    config.optim.update(name="adamw", lr=3e-3, lr_rule="constant", weight_decay=1e-4)
+    config.optim.warmup_epochs = 0.2
+    config.train.update(batch_size=128, steps=1000, log_every=20, checkpoint_every=250)
     config.eval.update(max_train=10_000)
 
 

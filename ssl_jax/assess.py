@@ -4,6 +4,7 @@ Beside the method's features stand two baselines under the same protocol: the sa
 untrained, and raw pixels.
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
+from ssl_jax import build, parallel, workdir
 from ssl_jax.data import pipeline, sources
 from ssl_jax.evals import features, suite
 
 Columns = dict[str, np.ndarray]
 
 TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw pixels"
-
-
+DONE = ".done"  # last file of an evaluation: by which settings it was made
 
 
 def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> None:
@@ -45,21 +45,72 @@ def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> 
     sets = {config.method.name: TRAINED}
     if config.eval.baselines:
         sets |= {UNTRAINED: UNTRAINED, RAW: RAW}
-    results = suite.run(
-        {
-            name: (train[column], train["label"], test[column], test["label"])
-            for name, column in sets.items()
-        },
-        step=int(state.step),
-        evals=parts.method.evals,
-        k=config.eval.knn_k,
-        temperature=config.eval.knn_temperature,
-        labels_per_class=config.eval.labels_per_class,
-        draws=config.eval.draws,
-        seed=config.train.seed,
-    )
-    suite.write(path, results)
+    arrays = {
+        name: (train[column], train["label"], test[column], test["label"])
+        for name, column in sets.items()
+    }
+    _forget(path, int(state.step))
+    results: dict[str, Any] = {}
+    protocols = [("linear", n) for n in config.eval.labels_per_class] + [("knn", 0)]
+    for kind, count in protocols:
+        if kind not in parts.method.evals:
+            continue
+        # One at a time: a protocol that its labels do not allow costs none of the others.
+        found = suite.run(
+            arrays,
+            step=int(state.step),
+            evals=(kind,),
+            k=config.eval.knn_k,
+            temperature=config.eval.knn_temperature,
+            labels_per_class=(count,),
+            draws=config.eval.draws,
+            seed=config.train.seed,
+            images=_images(config, parts, len(train["label"])),
+        )
+        suite.write(path, found)
+        results |= found
+    workdir.write_json(path / "eval" / DONE, _settings(config, int(state.step)))
     print(suite.table(results), flush=True)
+
+
+def _images(config: ConfigDict, parts: build.Parts, used: int) -> dict[str, Any]:
+    """What the protocol says of the images."""
+    drawn = f", drawn by seed {config.train.seed}" if used < parts.source.size else ""
+    return {
+        "train images": f"{used:,} of {parts.source.size:,} ({config.data.split}){drawn}",
+        "test images": f"{config.data.eval_split} of {parts.source.name}",
+        "view": f"{config.augment.size} px, central {config.eval.crop:g} of the short side",
+        "untrained encoder": "initial weights; BatchNorm statistics of initialisation "
+        "(mean 0, variance 1)",
+    }
+
+
+def _forget(path: Path, step: int) -> None:
+    """Removes numbers of other steps, lest one table mix them."""
+    folder = path / "eval"
+    (folder / DONE).unlink(missing_ok=True)
+    for file in folder.glob("*.json"):
+        if json.loads(file.read_text()).get("step") != step:
+            file.unlink()
+
+
+def reprint(config: ConfigDict, path: Path, step: int) -> bool:
+    """Prints the table again if `evaluate` has made it of this step by these settings."""
+    folder = path / "eval"
+    if not (folder / DONE).exists():
+        return False
+    if json.loads((folder / DONE).read_text()) != _settings(config, step):
+        return False
+    names = [f"linear_{n}" if n else "linear" for n in config.eval.labels_per_class]
+    files = [file for name in (*names, "knn") if (file := folder / f"{name}.json").exists()]
+    print(suite.table({file.stem: json.loads(file.read_text()) for file in files}), flush=True)
+    return True
+
+
+def _settings(config: ConfigDict, step: int) -> dict[str, Any]:
+    """What the numbers depend on beside the checkpoint, as JSON gives it back."""
+    settings = {"step": step, "eval_split": config.data.eval_split, **config.eval.to_dict()}
+    return json.loads(json.dumps(settings))
 
 
 def reader(
@@ -79,7 +130,10 @@ def reader(
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def columns(trees: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         images = batch.pop("image").astype(jnp.float32) / 255
-        found = {name: parts.method.features(*tree, images) for name, tree in trees.items()}
+        found = {
+            name: parts.method.features(params, extra, images)
+            for name, (params, extra) in trees.items()
+        }
         if config.eval.baselines:
             found[RAW] = images.reshape(len(images), -1)
         return batch | found

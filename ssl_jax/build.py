@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import methods, models, optim, parallel, step
+from ssl_jax import methods, models, optim, step
 from ssl_jax.augment import device
 from ssl_jax.augment.views import View
 from ssl_jax.data import pipeline, sources
@@ -46,9 +46,12 @@ class Parts(NamedTuple):
 
 
 def parts(config: ConfigDict, mesh: Mesh) -> Parts:
-    """Builds a run; every mismatch of config, data and devices is a Fault here."""
+    """Builds a run; nothing is compiled or computed yet.
+
+    Raises:
+      Fault: the config does not fit the data, or names a model or method that cannot be.
+    """
     data = source(config, config.data.split)
-    parallel.check_batch(config.train.batch_size, mesh, config.train.microbatch)
     total = total_steps(config, data.size)
     algorithm = method(config, total)
     tx, schedule = optimizer(config, data.size, total)
@@ -64,7 +67,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         prepare=prepare(config),
         microbatch=config.train.microbatch,
     )
-    return Parts(
+    built = Parts(
         source=data,
         test=test_source(config, data),
         mesh=mesh,
@@ -73,6 +76,11 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         init=step.init_fn(algorithm, tx, probe, batch_spec(config), seed=seed),
         train_step=jax.jit(train_step, donate_argnums=0),
     )
+    try:
+        jax.eval_shape(built.init)
+    except (TypeError, ValueError) as error:
+        raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+    return built
 
 
 def views(config: ConfigDict) -> tuple[View, ...]:
@@ -149,12 +157,15 @@ def optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Callable]
     """(optax transformation, schedule) for `total` steps over `size` images."""
     fields = config.optim.to_dict()
     warmup = round(fields.pop("warmup_epochs") * size / config.train.batch_size)
-    return optim.make(
-        batch_size=config.train.batch_size,
-        warmup_steps=min(warmup, total),
-        total_steps=total,
-        **fields,
-    )
+    try:
+        return optim.make(
+            batch_size=config.train.batch_size,
+            warmup_steps=min(warmup, total),
+            total_steps=total,
+            **fields,
+        )
+    except TypeError as error:
+        raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error
 
 
 def prepare(config: ConfigDict) -> Callable[[Batch], Batch]:
@@ -171,7 +182,7 @@ def prepare(config: ConfigDict) -> Callable[[Batch], Batch]:
     return colour
 
 
-def batch_spec(config: ConfigDict) -> Batch:
+def batch_spec(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a global batch as the method sees it."""
     b, size = config.train.batch_size, config.augment.size
     shape = (b, len(views(config)), size, size, 3)
@@ -182,13 +193,18 @@ def batch_spec(config: ConfigDict) -> Batch:
 
 
 def train_batches(
-    config: ConfigDict, source: sources.Source, *, start_step: int, num_steps: int
+    config: ConfigDict,
+    source: sources.Source,
+    *,
+    start_step: int,
+    num_steps: int,
+    batch_size: int = 0,
 ) -> pipeline.Batches:
     """This host's rows of the global batches start_step, ..., num_steps - 1."""
     return pipeline.train_batches(
         source,
         views=views(config),
-        batch_size=config.train.batch_size,
+        batch_size=batch_size or config.train.batch_size,
         seed=config.train.seed,
         start_step=start_step,
         num_steps=num_steps,
@@ -205,9 +221,11 @@ def parameter_table(config: ConfigDict, params: Any) -> str:
 
 
 def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: int = 8) -> None:
-    """Writes a picture of `count` images, each beside the views that the first batch has of it."""
-    batch = next(iter(train_batches(config, source, start_step=0, num_steps=1)))
-    batch = {name: rows[:count] for name, rows in batch.items()}
+    """Writes a picture of the run's first `count` images, each beside its views."""
+    count = min(count, source.size)
+    # The first images of the first batch, whatever its size: order and views are per example.
+    batches = train_batches(config, source, start_step=0, num_steps=1, batch_size=count)
+    batch = next(batches)
     views = np.asarray(prepare(config)(jax.tree.map(jnp.asarray, batch))["views"])
     originals = [source.load(int(index))[0] for index in batch["index"]]
     figures.view_grid(originals, views, path)

@@ -2,12 +2,20 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
-from ssl_jax.errors import BAD_CONFIG, INTERRUPTED, USAGE, Fault
+from ssl_jax.errors import (
+    BAD_CONFIG,
+    INTERRUPTED,
+    IO_ERROR,
+    OUT_OF_MEMORY,
+    USAGE,
+    Fault,
+)
 
 FLAGS = flags.FLAGS
 
@@ -36,6 +44,13 @@ def run(main: Callable[[], None]) -> None:
             _stop(str(fault), fault.code)
         except KeyboardInterrupt:
             _stop("interrupted", INTERRUPTED)
+        except OSError as error:
+            _stop(f"cannot read or write {error.filename or ''}: {error}", IO_ERROR)
+        except (MemoryError, RuntimeError) as error:  # XLA reports exhausted memory as the latter
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            advice = "lower train.batch_size, set train.microbatch or use more devices"
+            _stop(f"out of memory: {advice}\n{str(error).splitlines()[0]}", OUT_OF_MEMORY)
 
     app.run(guarded, flags_parser=_parse)
 
@@ -84,10 +99,11 @@ def config() -> ConfigDict:
     """The config that the command line gave; raises Fault with every problem at once."""
     value = FLAGS.config
     try:
-        value.items  # a file that is not there answers only when it is looked into
+        dict(value)  # a file that is not there answers only when it is looked into
     except OSError as error:
-        path = FLAGS["config"].config_filename
-        raise Fault(f"--config: there is no file {path}", BAD_CONFIG) from error
+        flag: Any = FLAGS["config"]
+        message = f"--config: there is no file {flag.config_filename}"
+        raise Fault(message, BAD_CONFIG) from error
     if found := configuration.problems(value):
         raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
     return value

@@ -13,11 +13,14 @@ from typing import Any
 
 import ml_collections
 
+from ssl_jax import models
 from ssl_jax.augment.views import View
 
 # What a run is: changing one of these makes another run, in another workdir.
-IDENTITY = ("data.source", "data.split", "data.on_bad_image", "augment.", "model.", "method.")
-IDENTITY += ("train.batch_size", "train.seed", "train.probe")
+IDENTITY = (
+    *("data.source", "data.split", "augment.", "model.", "method.", "optim.name"),
+    *("train.batch_size", "train.seed", "train.probe"),
+)
 # How long and how hard it trains: `--allow_change=optim.lr` lets a run go on with another value.
 SCHEDULE = ("optim.", "train.epochs", "train.steps")
 # Everything else is free: where data lies, how often to log, how to evaluate, where to compute.
@@ -45,6 +48,7 @@ def default_config() -> ml_collections.ConfigDict:
         "width": 1.0,
         "stem": "imagenet",  # imagenet | cifar
         "sk_ratio": 0.0,  # selective kernels: 0.0625 in SimCLR v2, 0 for none
+        "zero_gamma": True,  # residual blocks start as the identity
         "bn_group": 0,  # rows that share BatchNorm statistics (each view is a row); 0: all
         "dtype": "auto",  # auto (bfloat16 on accelerators, float32 on CPU) | float32 | bfloat16
     }
@@ -128,6 +132,7 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
         check(field, flat[field] in choices, nearest(str(flat[field]), choices))
 
     choice("method.name", _modules("methods"))
+    choice("model.name", models.names())
     choice("optim.name", ["lars", "sgd", "adamw"])
     choice("optim.lr_rule", ["linear", "sqrt", "constant"])
     choice("augment.placement", ["host", "device"])
@@ -142,9 +147,11 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size"):
         check(field, flat[field] >= 1, "at least 1")
-    for field in ("train.steps", "train.microbatch", "model.bn_group", "optim.warmup_epochs"):
+    for field in ("train.steps", "train.microbatch", "model.bn_group"):
         check(field, flat[field] >= 0, "0 or more")
-    for field in ("optim.lr", "optim.weight_decay", "optim.momentum", "data.max_bad"):
+    for field in ("optim.lr", "optim.weight_decay", "optim.momentum", "optim.warmup_epochs"):
+        check(field, math.isfinite(flat[field]) and flat[field] >= 0, "a finite number, 0 or more")
+    for field in ("train.epochs", "model.sk_ratio", "data.max_bad"):
         check(field, math.isfinite(flat[field]) and flat[field] >= 0, "a finite number, 0 or more")
     for field in ("model.width", "eval.knn_temperature"):
         check(field, flat[field] > 0, "more than 0")
@@ -154,27 +161,40 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
         grouped = flat["model.bn_group"] > 0
         need = "needs model.bn_group > 0: BatchNorm over the whole batch crosses its chunks"
         check("train.microbatch", grouped, need)
+    few = [n for n in flat["eval.labels_per_class"] if n == 1 or n < 0]
+    check("eval.labels_per_class", not few, "each 0 (all labels) or at least 2: one is held out")
     return found + _view_problems(config.augment)
 
 
 def _view_problems(augment: ml_collections.ConfigDict) -> list[str]:
+    fields = list(View._fields)
+    unknown = [key for key in augment.second if key not in fields]
+    if unknown:
+        return [f"augment.second.{key}: unknown; {nearest(key, fields)}" for key in unknown]
+    first = View(**{field: augment[field] for field in fields})
+    second = first._replace(**augment.second.to_dict())
+    found = _one_view_problems(first, "augment")
+    return found + [p for p in _one_view_problems(second, "augment.second") if second != first]
+
+
+def _one_view_problems(view: View, where: str) -> list[str]:
     found = []
-    fields = View._fields
-    for key in augment.second:
-        if key not in fields:
-            found.append(f"augment.second.{key}: unknown; {nearest(key, list(fields))}")
+
+    def check(name: str, good: bool, need: str) -> None:
+        if not good:
+            found.append(f"{where}.{name}={getattr(view, name)!r}: {need}")
+
     for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
-        if not 0 <= augment[name] <= 1:
-            found.append(f"augment.{name}={augment[name]!r}: a probability, in [0, 1]")
+        check(name, 0 <= getattr(view, name) <= 1, "a probability, in [0, 1]")
     for name in ("brightness", "contrast", "saturation", "noise"):
-        if augment[name] < 0:
-            found.append(f"augment.{name}={augment[name]!r}: 0 or more")
-    if not 0 <= augment.hue <= 0.5:
-        found.append(f"augment.hue={augment.hue!r}: a fraction of a turn, in [0, 0.5]")
+        check(name, 0 <= getattr(view, name) < math.inf, "a finite number, 0 or more")
+    check("hue", 0 <= view.hue <= 0.5, "a fraction of a turn, in [0, 0.5]")
+    check("blur_kernel", 0 < view.blur_kernel <= 1, "a fraction of the size, in (0, 1]")
     for name in ("crop_area", "crop_aspect", "blur_sigma"):
-        pair = augment[name]
-        if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (name == "crop_area" and pair[1] > 1):
-            found.append(f"augment.{name}={pair!r}: (low, high) with 0 < low <= high")
+        pair = getattr(view, name)
+        good = len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf
+        check(name, good, "(low, high) with 0 < low <= high")
+    check("crop_area", max(view.crop_area) <= 1, "fractions of the image, at most 1")
     return found
 
 

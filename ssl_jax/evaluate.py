@@ -1,6 +1,6 @@
 """Evaluate the newest checkpoint of a run: kNN and linear evaluation, beside two baselines.
 
-    python -m ssl_jax.evaluate --workdir=runs/digits --eval.labels_per_class="(1, 10, 0)"
+    python -m ssl_jax.evaluate --workdir=runs/digits --eval.labels_per_class="(2, 10, 0)"
 
 Writes `WORKDIR/eval/*.json`, each number with its protocol, and prints the table. The protocol is
 the config's `eval` section; `--eval.FIELD=VALUE` changes a field for this evaluation.
@@ -13,12 +13,12 @@ from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import cli
 from ssl_jax import config as configuration
-from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 
 
 def main() -> None:
     """The verb: see the module's docstring."""
-    path = pathlib.Path(flags.FLAGS.workdir).absolute()
+    path = pathlib.Path(flags.FLAGS.workdir).expanduser().absolute()
     config = load_config(path)
     config.eval.update(config_flags.get_override_values(flags.FLAGS["eval"]))
     if flags.FLAGS.data_dir:
@@ -33,7 +33,13 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     file = path / "config.json"
     if not file.is_file():
         raise Fault(f"no run at {path}: {file.name} is missing", MISSING_INPUT)
-    return configuration.from_json(file.read_text())
+    try:
+        config = configuration.default_config()
+        with config.unlocked():
+            config.update(configuration.from_json(file.read_text()))
+    except ValueError as error:
+        raise Fault(f"{file} is not JSON: {error}; restore it", BAD_DATA) from error
+    return config
 
 
 def evaluate(config: ConfigDict, path: pathlib.Path) -> None:

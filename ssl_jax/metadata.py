@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
@@ -19,8 +20,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cp
 def config_hash(config: ConfigDict) -> str:
     """sha256 of the fields that make a run what it is; the same for every place it runs on."""
     flat = configuration.flatten(config)
-    identity = {k: v for k, v in sorted(flat.items()) if configuration.is_identity(k)}
-    return hashlib.sha256(repr(identity).encode()).hexdigest()
+    identity = {k: _plain(v) for k, v in flat.items() if configuration.is_identity(k)}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """One spelling for equal values: (0.2, 1) and (0.2, 1.0) configure the same run."""
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def collect(config: ConfigDict, mesh: Any, source: Any) -> dict[str, Any]:

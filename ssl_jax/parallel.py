@@ -56,8 +56,15 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
-def check_batch(batch_size: int, mesh: Mesh, microbatch: int = 0) -> None:
-    """Raises Fault with the nearest valid sizes unless every device gets the same rows."""
+def check_batch(
+    batch_size: int, mesh: Mesh, *, microbatch: int = 0, bn_group: int = 0, views: int = 1
+) -> None:
+    """Checks that a global batch can be divided as asked, before anything is compiled.
+
+    Raises:
+      Fault: devices would get unequal rows (the nearest sizes that do are named), or a group of
+        `bn_group` rows would cross two chunks: a chunk takes its rows from every device.
+    """
     for name, size in (("train.batch_size", batch_size), ("train.microbatch", microbatch)):
         if size % mesh.size:
             below = size // mesh.size * mesh.size
@@ -70,5 +77,13 @@ def check_batch(batch_size: int, mesh: Mesh, microbatch: int = 0) -> None:
     if microbatch and batch_size % microbatch:
         raise Fault(
             f"train.microbatch={microbatch} does not divide train.batch_size={batch_size}",
+            BAD_CONFIG,
+        )
+    rows_together = views * (microbatch // mesh.size if microbatch else batch_size)
+    if bn_group and rows_together % bn_group:
+        what = "one device's rows of a micro-batch" if microbatch else "the batch"
+        raise Fault(
+            f"model.bn_group={bn_group} does not divide {what}: {rows_together} rows "
+            f"({views} views an image)",
             BAD_CONFIG,
         )

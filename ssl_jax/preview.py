@@ -16,8 +16,6 @@ def main() -> None:
     from ssl_jax import build
 
     path = pathlib.Path(flags.FLAGS.out).absolute()
-    # The picture needs 8 images; a folder smaller than a training batch can be looked at too.
-    config.train.batch_size = min(config.train.batch_size, flags.FLAGS.images)
     source = build.source(config, config.data.split)
     build.draw_views(config, source, path, count=flags.FLAGS.images)
     print(path)

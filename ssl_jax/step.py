@@ -72,7 +72,7 @@ class Probe(NamedTuple):
 
 
 def init_fn(
-    method: Method, tx: optax.GradientTransformation, probe: Probe, spec: Batch, *, seed: int
+    method: Method, tx: optax.GradientTransformation, probe: Probe, spec: Tree, *, seed: int
 ) -> Callable[[], TrainState]:
     """The function that makes step 0's state; run it under `born_sharded`.
 
@@ -85,7 +85,7 @@ def init_fn(
         key = jax.random.key(seed)
         zeros = jax.tree.map(lambda x: jnp.zeros((2, *x.shape[1:]), x.dtype), spec)
         params, extra = method.init(key, zeros)
-        outputs, _ = jax.eval_shape(lambda: method.encode(params, extra, zeros, key, True))
+        outputs, _ = jax.eval_shape(lambda b: method.encode(params, extra, b, key, True), spec)
         width = outputs["features"].shape[-1] if "features" in outputs else 0
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -6,9 +6,11 @@ The same command again resumes, bit for bit. At the end the features are evaluat
 `WORKDIR/report.html` is written.
 """
 
+import contextlib
 import math
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from absl import flags
@@ -18,9 +20,11 @@ from ssl_jax import cli, workdir
 from ssl_jax import config as configuration
 from ssl_jax.errors import (
     BAD_CONFIG,
+    BAD_DATA,
     INTERRUPTED,
     NUMERIC,
     STOPPED_EARLY,
+    USAGE,
     Fault,
 )
 
@@ -31,38 +35,34 @@ from ssl_jax.errors import (
 def main() -> None:
     """The verb: see the module's docstring."""
     config = cli.config()
+    if workdir.is_remote(flags.FLAGS.workdir):
+        raise Fault(f"--workdir={flags.FLAGS.workdir}: give a local or mounted folder", USAGE)
     with workdir.open_workdir(flags.FLAGS.workdir) as run:
-        settle_config(config, run, flags.FLAGS.allow_change)
+        check_config(config, run, flags.FLAGS.allow_change)
         train(config, run)
 
 
-def settle_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -> None:
-    """Writes config.json, or holds the config against the one that the workdir began with.
+def check_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -> None:
+    """Holds the config against the one that the workdir's run has.
 
     Raises:
       Fault: a field differs that makes another run (always), or one of the schedule that
         `allowed` does not name.
     """
     old = run.read_json("config.json")
-    if old is not None:
-        found = configuration.changes(old, config)
-        refused = found["identity"] + [
-            line for line in found["schedule"] if line.split(":")[0] not in allowed
-        ]
-        if refused:
-            raise Fault(
-                f"{run.path} holds a run with another config:\n  "
-                + "\n  ".join(refused)
-                + "\nuse another --workdir"
-                + (
-                    ""
-                    if found["identity"]
-                    else ", or --allow_change="
-                    + ",".join(line.split(":")[0] for line in found["schedule"])
-                ),
-                BAD_CONFIG,
-            )
-    run.write_json("config.json", config.to_dict())
+    if old is None:
+        return
+    found = configuration.changes(old, config)
+    scheduled = [line.split(":")[0] for line in found["schedule"]]
+    refused = found["identity"] + [
+        line for line in found["schedule"] if line.split(":")[0] not in allowed
+    ]
+    if refused:
+        advice = "use another --workdir"
+        if not found["identity"]:
+            advice += f", or --allow_change={','.join(scheduled)}"
+        message = f"{run.path} holds a run with another config:\n  "
+        raise Fault(message + "\n  ".join(refused) + "\n" + advice, BAD_CONFIG)
 
 
 def train(config: ConfigDict, run: workdir.Workdir) -> None:
@@ -74,9 +74,17 @@ def train(config: ConfigDict, run: workdir.Workdir) -> None:
     from ssl_jax.report import page
 
     mesh = parallel.make_mesh()
+    parallel.check_batch(
+        config.train.batch_size,
+        mesh,
+        microbatch=config.train.microbatch,
+        bn_group=config.model.bn_group,
+        views=len(build.views(config)),
+    )
     parts = build.parts(config, mesh)
-    is_main = jax.process_index() == 0
+    data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
     with (
+        Stop() as stop,
         jax.set_mesh(mesh),
         Checkpoints(
             run.path / "checkpoints",
@@ -85,55 +93,84 @@ def train(config: ConfigDict, run: workdir.Workdir) -> None:
         ) as checkpoints,
     ):
         restored = checkpoints.restore_latest(parts.abstract_state)
-        state, start, _ = restored or (parts.new_state(), 0, {})
-        if is_main:
-            print(
-                f"resumed at step {start} of {parts.total_steps}"
-                if restored
-                else build.parameter_table(config, state.params),
-                flush=True,
-            )
+        state, start, before = restored or (parts.new_state(), 0, data)
+        check_data(before, data)
+        # Only now: a first attempt that fails before this point binds the workdir to nothing.
+        run.write_json("config.json", config.to_dict())
+        if restored:
+            print(f"resumed at step {start} of {parts.total_steps}", flush=True)
+        else:
+            print(build.parameter_table(config, state.params), flush=True)
         if start < parts.total_steps:
-            if is_main:
-                run.write_json("metadata.json", metadata.collect(config, mesh, parts.source))
-                build.draw_views(config, parts.source, run.path / "figures" / "views.png")
-            state = loop(config, run, parts, state, start, checkpoints)
-        assess.evaluate(config, parts, state, run.path)
-    if is_main:
-        print(f"report: {page.write(run.path)}", flush=True)
+            run.write_json("metadata.json", metadata.collect(config, mesh, parts.source))
+            build.draw_views(config, parts.source, run.path / "figures" / "views.png")
+            with stop.gently():
+                state = loop(config, run, parts, state, start, checkpoints, stop, data)
+        try:
+            if start < parts.total_steps or not assess.reprint(config, run.path, start):
+                assess.evaluate(config, parts, state, run.path)
+        finally:
+            print(f"report: {page.write(run.path)}", flush=True)
+
+
+def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises Fault if the data are others than those that the checkpoint was trained on.
+
+    The order of the examples follows from their number.
+    """
+    for field, value in now.items():
+        if before.get(field) != value:
+            raise Fault(
+                f"the data have changed since the last checkpoint: {field} was "
+                f"{before.get(field)}, is {value}; restore the data or use another --workdir",
+                BAD_DATA,
+            )
 
 
 def loop(
-    config: ConfigDict, run: workdir.Workdir, parts: Any, state: Any, start: int, checkpoints: Any
+    config: ConfigDict,
+    run: workdir.Workdir,
+    parts: Any,
+    state: Any,
+    start: int,
+    checkpoints: Any,
+    stop: "Stop",
+    data: dict[str, Any],
 ) -> Any:
     """Trains from step `start` to the end; stops on a signal or a non-finite loss."""
-    import jax
-
     from ssl_jax import build, parallel
     from ssl_jax.metrics import MetricWriter
 
     total = parts.total_steps
     batches = build.train_batches(config, parts.source, start_step=start, num_steps=total)
-    is_main = jax.process_index() == 0
-    with Stop() as stop, MetricWriter(run.path, resume_step=start, is_main=is_main) as writer:
-        log = Log(config, parts, writer, checkpoints, start)
-        for k, batch in enumerate(batches, start + 1):
-            state, metrics = parts.train_step(state, parallel.to_global(batch, parts.mesh))
-            log.settle()
-            log.pending = (k, metrics)
-            checkpoints.check()
-            if k % config.train.checkpoint_every == 0 or k == total or stop.code:
+    try:
+        with MetricWriter(run.path, resume_step=start) as writer:
+            log = Log(config, parts, writer, checkpoints, start)
+            for k, batch in enumerate(batches, start + 1):
+                state, metrics = parts.train_step(state, parallel.to_global(batch, parts.mesh))
                 log.settle()
-                checkpoints.save(k, state, {"images": k * config.train.batch_size})
-            if stop.code:
-                checkpoints.wait()
-                batches.close()
-                raise Fault(f"{stop.name}: saved step {k}; run the same command again", stop.code)
-    if batches.bad:
-        names = {parts.source.describe(i): reason for i, reason in sorted(batches.bad.items())}
-        run.write_json("bad_images.json", names)
-        print(f"replaced {len(names)} unreadable images: see {run.path}/bad_images.json")
+                log.pending = (k, metrics)
+                checkpoints.check()
+                stopping = stop.signal  # looked at once: it may change on the next line
+                if k % config.train.checkpoint_every == 0 or k == total or stopping:
+                    log.settle()
+                    checkpoints.save(k, state, data)
+                if stopping:
+                    checkpoints.wait()
+                    raise stop.fault(f"saved step {k}")
+    finally:
+        batches.close()
+        note_bad_images(run, parts.source, batches.bad)
     return state
+
+
+def note_bad_images(run: workdir.Workdir, source: Any, bad: dict[int, str]) -> None:
+    """Adds what quarantine replaced to bad_images.json."""
+    if bad:
+        known = run.read_json("bad_images.json") or {}
+        known |= {source.describe(index): reason for index, reason in bad.items()}
+        run.write_json("bad_images.json", known)
+        print(f"replaced {len(known)} unreadable images: see {run.path / 'bad_images.json'}")
 
 
 class Log:
@@ -163,42 +200,58 @@ class Log:
         (step, arrays), self.pending = self.pending, None
         metrics = {name: float(value) for name, value in jax.device_get(arrays).items()}
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+            self.checkpoints.wait()
             good = self.checkpoints.latest_step()
             raise Fault(
                 f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']} at step {step}. "
                 + (f"The last good checkpoint is step {good}. " if good else "")
-                + "Try a lower optim.lr, more optim.warmup_epochs or a higher method.temperature",
+                + "The same command meets the same step again: go on with a lower rate by "
+                "--allow_change=optim.lr --config.optim.lr=..., or start anew with a longer "
+                "optim.warmup_epochs or a higher method.temperature",
                 NUMERIC,
             )
         if step % self.every == 0 or step == self.total:
             line, rates = self.progress(step, metrics)
             self.writer.write(step, metrics | rates)
-            if jax.process_index() == 0:
-                print(line, flush=True)
+            print(line, flush=True)
 
 
 class Stop:
-    """Turns SIGTERM and SIGINT into a request that the loop answers at the next step."""
+    """SIGTERM and SIGINT: the loop saves at its next step; elsewhere there is nothing to save."""
 
     CODES: ClassVar = {signal.SIGTERM: STOPPED_EARLY, signal.SIGINT: INTERRUPTED}
 
     def __init__(self) -> None:
-        self.code = 0
-        self.name = ""
+        self.signal: signal.Signals | None = None
+        self._gently = False
+
+    def fault(self, saved: str) -> Fault:
+        """What ends the command after the signal."""
+        assert self.signal is not None
+        message = f"{self.signal.name}: {saved}; run the same command again"
+        return Fault(message, self.CODES[self.signal])
+
+    @contextlib.contextmanager
+    def gently(self) -> Iterator[None]:
+        """Inside, a signal is only noted; one that nobody has answered ends the command after."""
+        self._gently = True
+        try:
+            yield
+        finally:
+            self._gently = False
+        if self.signal:
+            raise self.fault("all steps are saved")
 
     def _request(self, number: int, _: Any) -> None:
-        if self.code:
+        if self.signal and self._gently:
             print("saving; this signal is ignored", file=sys.stderr, flush=True)
             return
-        self.code = self.CODES[signal.Signals(number)]
-        self.name = signal.Signals(number).name
+        self.signal = signal.Signals(number)
+        if not self._gently:
+            raise self.fault("nothing new to save")
 
     def __enter__(self) -> "Stop":
-        import jax
-
-        # With several processes SIGTERM belongs to jax.distributed's preemption notice.
-        alone = jax.process_count() == 1
-        self._old = {s: signal.signal(s, self._request) for s in self.CODES if alone}
+        self._old = {number: signal.signal(number, self._request) for number in self.CODES}
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The whole way through the public functions: train, resume, evaluate, report; and what may go wrong.
+"""The whole way: train, resume, evaluate, report; and what may go wrong on it.
 
 Real configs, shrunk: a few steps of the digits variant on a narrow encoder, on 8 virtual devices.
 """
@@ -49,7 +49,7 @@ def small(variant="digits", **overrides):
 def run(config, path, allow=()):
     """What `python -m ssl_jax.train` does once its flags are read."""
     with workdir.open_workdir(path) as folder:
-        train.settle_config(config, folder, list(allow))
+        train.check_config(config, folder, list(allow))
         train.train(config, folder)
 
 
@@ -76,6 +76,13 @@ def assert_same_run(a, b, step):
         np.testing.assert_array_equal(value, two[name], err_msg=name)
 
 
+PROMISED = (
+    *("config.json", "metadata.json", "metrics.jsonl", "report.html"),
+    *("eval/knn.json", "eval/linear_10.json", "eval/sample.npz", "checkpoints/6/MANIFEST.json"),
+    *(f"figures/{name}.png" for name in ("views", "curves", "map", "neighbours")),
+)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("finished") / "run"
@@ -84,9 +91,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_everything_that_is_promised(finished):
-    for name in ("config.json", "metadata.json", "metrics.jsonl", "report.html", "figures/views.png",
-                 "figures/curves.png", "figures/map.png", "figures/neighbours.png", "eval/knn.json",
-                 "eval/linear_10.json", "eval/sample.npz", "checkpoints/6/MANIFEST.json"):  # fmt: skip
+    for name in PROMISED:
         assert (finished / name).stat().st_size > 0, name
     assert list(finished.glob("events.out.tfevents.*"))
     assert list(losses(finished)) == [1, 2, 3, 4, 5, 6]
@@ -157,8 +162,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     path = tmp_path / "run"
     run(small(train__steps=2), path)
     _poison_views_from(monkeypatch, step=4)
+    longer = small(train__steps=6, train__checkpoint_every=1)
     with pytest.raises(Fault, match=r"at step 4\. The last good checkpoint is step 3") as stopped:
-        longer = small(train__steps=6, train__checkpoint_every=1)
         run(longer, path, allow=["train.steps"])
     assert stopped.value.code == 80
     assert (path / "checkpoints" / "3" / "MANIFEST.json").exists()
@@ -182,12 +187,64 @@ def test_batch_that_does_not_divide_over_the_devices(tmp_path):
     with pytest.raises(Fault, match="8 devices; nearest sizes that do: 96, 104") as refused:
         run(small(train__batch_size=100), tmp_path / "run")
     assert refused.value.code == 78
+    # The mistake has not bound the workdir to its config.
+    run(small(train__batch_size=96, train__steps=1, data__eval_split=""), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"model__bn_group": 48}, "bn_group=48 does not divide the batch: 128 rows"),
+        (
+            {"model__bn_group": 8, "train__microbatch": 16},
+            "one device's rows of a micro-batch: 4 rows",
+        ),
+        ({"model__sk_ratio": 0.0625}, "selective kernels need resnet50"),
+        ({"method__head_depth": -1}, "depth -1"),
+    ],
+)
+def test_models_that_cannot_be_are_refused_before_compiling(fields, says, tmp_path):
+    with pytest.raises(Fault, match=says) as refused:
+        run(small(**fields), tmp_path / "run")
+    assert refused.value.code == 78
+
+
+def test_grouped_normalisation_in_micro_batches_trains_as_in_one(tmp_path):
+    fields = {"model__bn_group": 4, "data__eval_split": "", "train__steps": 2}
+    for name, microbatch in (("whole", 0), ("chunked", 16)):
+        run(small(**fields, train__microbatch=microbatch), tmp_path / name)
+    whole, chunked = losses(tmp_path / "whole"), losses(tmp_path / "chunked")
+    np.testing.assert_allclose(chunked[1], whole[1], rtol=1e-6)
+    np.testing.assert_allclose(chunked[2], whole[2], rtol=2e-4)  # Adam enlarges the rounding
 
 
 def test_fewer_images_than_a_batch(tmp_path):
     with pytest.raises(Fault, match="1297 images < batch 2048") as refused:
         run(small(train__batch_size=2048), tmp_path / "run")
     assert refused.value.code == 65
+
+
+def test_images_added_to_the_folder_of_a_run(tmp_path):
+    photographs(tmp_path / "mine", 20)
+    run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    photographs(tmp_path / "mine" / "more", 3)
+    for file in (tmp_path / "mine" / "more").iterdir():
+        file.rename(tmp_path / "mine" / f"more_{file.name}")
+    (tmp_path / "mine" / "more").rmdir()
+    with pytest.raises(Fault, match="train_images was 20, is 23") as refused:
+        run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    assert refused.value.code == 65
+
+
+def test_an_evaluation_that_labels_do_not_allow_costs_no_other(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(Fault, match="5000 labels per class asked") as refused:
+        run(small(train__steps=1, eval__labels_per_class=(10, 5000)), path)
+    assert refused.value.code == 65
+    assert (path / "eval" / "linear_10.json").exists()
+    assert (path / "report.html").exists()
+    run(small(train__steps=1, eval__labels_per_class=(10,)), path)
+    assert (path / "eval" / "knn.json").exists()
 
 
 def test_dataset_that_is_not_prepared(tmp_path):
@@ -208,7 +265,11 @@ def photographs(folder, count, classes=()):
 
 def folder_config(path, **overrides):
     return small(
-        data__source="folder", data__dir=str(path), train__batch_size=16, train__steps=2, **overrides
+        data__source="folder",
+        data__dir=str(path),
+        train__batch_size=16,
+        train__steps=2,
+        **overrides,
     )
 
 

@@ -24,11 +24,6 @@ OnBadImage = Literal["stop", "quarantine"]
 _PREFETCH = 2  # batches
 
 
-def steps_per_epoch(size: int, batch_size: int) -> float:
-    """Returns size / batch_size: a fraction, because the tail of an epoch is carried over."""
-    return size / batch_size
-
-
 def total_steps(size: int, batch_size: int, epochs: float) -> int:
     """Returns the smallest number of steps in which every example comes `epochs` times."""
     return math.ceil(epochs * size / batch_size)

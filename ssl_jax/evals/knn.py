@@ -35,8 +35,8 @@ def predict(
     """
     if k < 1 or temperature <= 0:
         raise ValueError(f"k={k} and temperature={temperature} must be positive")
-    classes, codes = np.unique(labels, return_inverse=True)
-    unit_bank, codes = _unit(jnp.asarray(bank, jnp.float32)), jnp.asarray(codes, jnp.int32)
+    classes, numbers = np.unique(labels, return_inverse=True)
+    unit_bank, codes = _unit(jnp.asarray(bank, jnp.float32)), jnp.asarray(numbers, jnp.int32)
     block = int(np.clip(BLOCK_SCORES // len(bank), 8, len(queries)))
     predicted = []
     for start in range(0, len(queries), block):

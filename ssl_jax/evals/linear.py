@@ -275,6 +275,12 @@ def _solve(
         return params + updates, state, new_value, new_grad, iteration + 1, stalled
 
     params = jnp.concatenate([start[0] / scale, start[1][None]])
-    carry = (params, solver.init(params), *jax.value_and_grad(objective)(params), 0, 0)
+    carry: tuple[Any, ...] = (
+        params,
+        solver.init(params),
+        *jax.value_and_grad(objective)(params),
+        0,
+        0,
+    )
     params, _, _, grad, iterations, _ = jax.lax.while_loop(unfinished, step, carry)
     return Linear(scale * params[:-1], params[-1], iterations, jnp.linalg.norm(grad))

@@ -26,6 +26,7 @@ def run(
     draws: int = 1,
     l2: tuple[float, ...] = linear.L2,
     seed: int = 0,
+    images: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates every feature set by every protocol.
 
@@ -40,6 +41,7 @@ def run(
       draws: of labels, where they are drawn.
       l2: strengths to choose from in linear evaluation, relative to the mean loss.
       seed: of draws and folds.
+      images: which images, and how they were cut; goes into every protocol.
 
     Returns:
       {file name without .json: evaluation}: "knn", "linear" (all labels), "linear_10" (10 labels
@@ -55,7 +57,7 @@ def run(
     if "knn" in evals:
         found["knn"] = {
             "evaluation": "knn",
-            "protocol": _knn_protocol(k, temperature),
+            "protocol": _knn_protocol(k, temperature) | dict(images or {}),
             "step": step,
             "results": {
                 name: _knn(arrays, k, temperature) for name, arrays in feature_sets.items()
@@ -64,7 +66,7 @@ def run(
     for count in labels_per_class if "linear" in evals else ():
         found[f"linear_{count}" if count else "linear"] = {
             "evaluation": "linear",
-            "protocol": _linear_protocol(count, draws, l2, seed),
+            "protocol": _linear_protocol(count, draws, l2, seed) | dict(images or {}),
             "step": step,
             "results": {
                 name: _sizes(arrays)
@@ -115,8 +117,8 @@ def _knn_protocol(k: int, temperature: float) -> dict[str, Any]:
         "exp(similarity / temperature) (Wu et al. 2018, section 3.4)",
         "k": k,
         "temperature": temperature,
-        "bank": "all train examples, without augmentation",
-        "score": "top-1 accuracy on all test examples",
+        "bank": "the train images, without augmentation",
+        "score": "top-1 accuracy on the test images",
     }
 
 
@@ -130,15 +132,15 @@ def _linear_protocol(count: int, draws: int, l2: tuple[float, ...], seed: int) -
     return {
         "classifier": "multinomial logistic regression on frozen features, by L-BFGS to a "
         f"gradient norm of {linear.TOLERANCE:g}, at most {linear.MAX_ITERATIONS} iterations",
-        "labels": f"{count} per class, drawn at random" if count else "all train labels",
+        "labels": f"{count} per class, drawn at random" if count else "of all the train images",
         "labels_per_class": count,
         "draws": draws if count else 1,
-        "features": "without augmentation; standardised by the mean and standard deviation of all "
-        "train features",
+        "features": "without augmentation; standardised by the mean and standard deviation over "
+        "the train images",
         "l2": sorted(l2, reverse=True),
         "l2 scale": "relative to the mean loss, on the weights only",
         "l2 choice": chosen if len(l2) > 1 else "given",
-        "score": "top-1 accuracy on all test examples"
+        "score": "top-1 accuracy on the test images"
         + (", mean and standard deviation over draws" if count and draws > 1 else ""),
         "seed": seed,
     }
@@ -163,7 +165,7 @@ def write_sample(
     index: np.ndarray,
     classes: Sequence[str],
 ) -> None:
-    """Writes workdir/eval/sample.npz for the report: test examples, the first MAX_SAMPLE of them.
+    """Writes workdir/eval/sample.npz for the report: test examples, at most MAX_SAMPLE of them.
 
     Args:
       features: float [n, f].

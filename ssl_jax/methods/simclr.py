@@ -94,6 +94,6 @@ def make(
             "params": params["encoder"],
             "batch_stats": extra["batch_stats"]["encoder"],
         }
-        return encoder.apply(variables, images, False).astype(jnp.float32)
+        return jnp.asarray(encoder.apply(variables, images, False), jnp.float32)
 
     return Method(views=views, init=init, encode=encode, objective=objective, features=features)

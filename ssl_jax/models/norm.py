@@ -54,7 +54,9 @@ class BatchNorm(nn.Module):
         x = x - _last(mean.value, x.ndim)
         variance = _last(var.value, x.ndim)
         if train:
-            x, offset, variance = _centre(x, *self._split(len(x)))
+            # Initialisation sees two images, fewer than a group: only shapes matter there.
+            split = (1, len(x), 1) if self.is_initializing() else self._split(len(x))
+            x, offset, variance = _centre(x, *split)
             if not self.is_initializing():
                 mean.value = mean.value + (1 - DECAY) * _mean(offset)
                 var.value = DECAY * var.value + (1 - DECAY) * _mean(variance)

@@ -139,15 +139,18 @@ def _smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def feature_map(run: Run, path: str | os.PathLike[str]) -> bool:
-    """Draws the sample's features in 2-D, PCA and t-SNE, by class; False when there are too few.
+    """Draws the sample's features in 2-D, PCA and t-SNE, by class.
+
+    Returns False, and draws nothing, when there are too few or all are the same (a collapse).
 
     t-SNE (van der Maaten and Hinton 2008) sees unit-length features after PCA to 50 dimensions.
     Labels only colour the points.
     """
     features, labels, classes = _points(run)
-    if len(features) < MIN_POINTS:
+    unit = _unit(features)
+    if len(features) < MIN_POINTS or not np.ptp(unit, axis=0).max() > 1e-6:
         return False
-    reduced, embedded = _embed(_unit(features))
+    reduced, embedded = _embed(unit)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.8, 6.0), layout="constrained")
         big, small = figure.subplots(1, 2, width_ratios=[1.55, 1])

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,5 +92,5 @@ def _sample(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as arrays:
             return dict(arrays)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise Fault(f"{path}: unreadable ({error}); evaluate again", BAD_DATA) from error

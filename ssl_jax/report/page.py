@@ -195,7 +195,7 @@ def _map(run: Run) -> str:
         return _section("Map of the features", _absent(_no_sample(run)))
     count = min(len(run.sample["features"]), figures.MAP_POINTS)
     labelled = bool((run.sample["label"] >= 0).any())
-    caption = f"{count:,} test examples in feature space. t-SNE on unit-length features after PCA "
+    caption = f"{count:,} images in feature space. t-SNE on unit-length features after PCA "
     caption += "to 50 dimensions: it keeps neighbours together, distances between groups mean "
     caption += "little. " + ("Labels only colour the points." if labelled else "No labels.")
     return _section("Map of the features", _figure(path, "2-D map of the features", caption))
@@ -206,7 +206,7 @@ def _neighbours(run: Run) -> str:
     if not figures.neighbours(run, path):
         return _section("Nearest neighbours", _absent(_no_sample(run)))
     caption = "Left of each row: a query; then its six nearest neighbours in cosine similarity "
-    caption += f"among {len(run.sample['features']):,} test examples."
+    caption += f"among {len(run.sample['features']):,} images."
     if (share := figures.precision(run)) is not None:
         caption += " Blue: the query's class; orange, with its name: another. Over all queries, "
         caption += f"{100 * share:.1f} % of the six are of the query's class."
@@ -215,7 +215,7 @@ def _neighbours(run: Run) -> str:
 
 def _no_sample(run: Run) -> str:
     if run.sample:
-        return f"Needs {figures.MIN_POINTS} test examples; eval/sample.npz holds fewer."
+        return f"Needs {figures.MIN_POINTS} images of different features; eval/sample.npz has fewer."
     return "No sample of test features yet (eval/sample.npz)."
 
 

@@ -227,7 +227,6 @@ def test_refusals():
 
 
 def test_steps():
-    assert pipeline.steps_per_epoch(50000, 512) == 97.65625
     assert pipeline.total_steps(50000, 512, 100) == 9766
     assert pipeline.total_steps(512, 512, 3) == 3
 

@@ -156,3 +156,10 @@ def test_groups_inside_a_device_move_no_activation():
 def test_group_that_does_not_divide_the_batch(group, views):
     with pytest.raises(ValueError, match="must divide the 32 rows"):
         BatchNorm(group=group, views=views).init(jax.random.key(0), jnp.ones((32, 3)), True)
+
+
+def test_groups_larger_than_the_images_of_initialisation():
+    norm = BatchNorm(group=16)
+    variables = norm.init(jax.random.key(0), jnp.ones((2, 3)), True)
+    out, _ = norm.apply(variables, jnp.ones((32, 3)), True, mutable=["batch_stats"])
+    assert out.shape == (32, 3)

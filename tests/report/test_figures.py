@@ -53,6 +53,12 @@ def test_map_with_and_without_labels(run, tmp_path):
     assert not figures.feature_map(run._replace(sample=few), tmp_path / "few.png")
 
 
+def test_collapsed_features_have_no_map(run, tmp_path):
+    for value in (0.0, 1.0):
+        same = run.sample | {"features": np.full_like(run.sample["features"], value)}
+        assert not figures.feature_map(run._replace(sample=same), tmp_path / "map.png")
+
+
 def test_map_of_many_classes(run, tmp_path):
     many = run.sample | {"label": np.arange(30), "classes": np.array([], str)}
     assert figures.feature_map(run._replace(sample=many), tmp_path / "map.png")
