@@ -215,7 +215,7 @@ def _neighbours(run: Run) -> str:
 
 def _no_sample(run: Run) -> str:
     if run.sample:
-        return f"Needs {figures.MIN_POINTS} images of different features; eval/sample.npz has fewer."
+        return f"Needs {figures.MIN_POINTS} images whose features differ; the sample has fewer."
     return "No sample of test features yet (eval/sample.npz)."
 
 
