@@ -1,10 +1,11 @@
 """What every verb shares: flags, friendly errors, exit codes."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
@@ -52,6 +53,11 @@ def run(main: Callable[[], None]) -> None:
             advice = "lower train.batch_size, set train.microbatch or use more devices"
             _stop(f"out of memory: {advice}\n{str(error).splitlines()[0]}", OUT_OF_MEMORY)
 
+    # TensorFlow reads these when it is imported. Its oneDNN kernels round differently from machine
+    # to machine, which would make a run depend on where its images were augmented.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
 
 

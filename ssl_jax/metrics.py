@@ -105,7 +105,6 @@ class MetricWriter:
 
 
 def _summary_writer(folder: epath.PathLike) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from clu import metric_writers
 
     return metric_writers.SummaryWriter(os.fspath(folder))

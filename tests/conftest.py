@@ -6,6 +6,7 @@ import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 if "cpu" in os.environ["JAX_PLATFORMS"]:
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 

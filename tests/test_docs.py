@@ -29,7 +29,7 @@ def load(argument):
     return module.get_config(variant) if variant else module.get_config()
 
 
-@pytest.mark.parametrize(("module", "rest"), commands())
+@pytest.mark.parametrize(("module", "rest"), list(commands()))
 def test_command(module, rest):
     assert importlib.util.find_spec(module), f"no module {module}"
     words = shlex.split(rest.replace("[", "").replace("]", ""), comments=True)

@@ -216,8 +216,7 @@ def _check_hosts(batch_size: int, host: tuple[int, int]) -> None:
 
 
 def _tensorflow() -> Any:
-    """Imports TensorFlow, quiet and without a claim on the accelerators' memory."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Imports TensorFlow without a claim on the accelerators' memory."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

@@ -1,0 +1,24 @@
+"""The smallest encoder with everything that a step or a method may meet."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ssl_jax.models.norm import BatchNorm
+
+
+class Encoder(nn.Module):
+    """Convolution, BatchNorm, dense: compiled in a fraction of a ResNet's time.
+
+    No biases: before BatchNorm their gradient is nothing but rounding.
+    """
+
+    bn_group: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(8, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
+        x = nn.relu(BatchNorm(group=self.bn_group)(x, train))
+        return nn.Dense(8, use_bias=False)(x.mean((1, 2)))
