@@ -2,14 +2,15 @@
 
     python -m ssl_jax.train --config=configs/simclr.py:VARIANT --workdir=runs/NAME
 
-:digits       scikit-learn's digits, no files needed.
+:digits       scikit-learn's digits, no files needed. Expected: see benchmarks/RESULTS.md. About
+              2 minutes on 2 CPU cores.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10.
-              Under 15 minutes.
-:cifar10      ResNet-18 by the authors' README (1000 epochs, batch 512). Expected: about 91 % linear
-              (their README); not run here yet. One recent GPU: hours.
-:imagenet     ResNet-50 by the paper (1000 epochs, batch 4096). Expected: 69.3 % linear top-1 (paper,
-              table 6); 100 epochs (--config.train.epochs=100.0): 64.6 % (table B.1). Not run here
-              yet. Cost in the paper: about 1.5 h per 100 epochs on 128 TPU v3 cores.
+              Expected: see benchmarks/RESULTS.md. About 14 minutes on 2 CPU cores.
+:cifar10      ResNet-18 by the authors' README (1000 epochs, batch 512). Expected: about 91 %
+              linear (their README); not run here yet. Hours on one recent GPU.
+:imagenet     ResNet-50 by the paper (1000 epochs, batch 4096). Expected: 69.3 % linear top-1
+              (paper, table 6), 64.6 % after 100 epochs (table B.1); not run here yet. The paper
+              took about 1.5 h for 100 epochs on 128 TPU v3 cores.
 
 "VARIANT,augment=moco_v2" takes the views of another recipe of `ssl_jax.augment.recipes`.
 """

@@ -8,7 +8,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 if "cpu" in os.environ["JAX_PLATFORMS"]:
-    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    # The tests compile hundreds of small programs and run each for moments: LLVM's optimisation
+    # would be most of their time.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    )
 
 import jax
 import pytest

@@ -1,6 +1,6 @@
 """The whole way: train, resume, evaluate, report; and what may go wrong on it.
 
-Real configs, shrunk: a few steps of the digits variant on a narrow encoder, on 8 virtual devices.
+Real configs, shrunk: a few steps of the digits variant on a narrow encoder, on 2 virtual devices.
 """
 
 import json
@@ -13,16 +13,18 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs.simclr import get_config
-from ssl_jax import evaluate, train, workdir
+from ssl_jax import evaluate, parallel, train, workdir
 from ssl_jax.errors import Fault
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {
+    "data.eval_split": "",
     "model.width": 0.125,
     "method.hidden_dim": 16,
     "method.output_dim": 8,
@@ -46,9 +48,13 @@ def small(variant="digits", **overrides):
     return config
 
 
-def run(config, path, allow=()):
-    """What `python -m ssl_jax.train` does once its flags are read."""
-    with workdir.open_workdir(path) as folder:
+def run(config, path, allow=(), report=False, devices=2):
+    """What `python -m ssl_jax.train` does once its flags are read; the pictures cost seconds."""
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
+        patch.setattr(parallel, "make_mesh", lambda: mesh)
+        if not report:
+            patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
         train.check_config(config, folder, list(allow))
         train.train(config, folder)
 
@@ -60,7 +66,6 @@ def losses(path):
 
 def arrays(path, step):
     """Every array of a checkpoint, by name, read with Orbax alone."""
-    import jax
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as reader:
@@ -86,7 +91,7 @@ PROMISED = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("finished") / "run"
-    run(small(), path)
+    run(small(data__eval_split="test"), path, report=True)
     return path
 
 
@@ -111,7 +116,7 @@ def test_the_untrained_loss_is_near_chance(finished):
 
 def test_running_again_changes_nothing_and_says_so(finished, capfd):
     before = (finished / "metrics.jsonl").read_bytes()
-    run(small(), finished)
+    run(small(data__eval_split="test"), finished)
     assert "resumed at step 6 of 6" in capfd.readouterr().out
     assert (finished / "metrics.jsonl").read_bytes() == before
 
@@ -131,8 +136,6 @@ def test_another_config_is_refused_by_class(finished, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_rest_is_bit_equal(number, finished, tmp_path, monkeypatch):
-    from ssl_jax import parallel
-
     path, to_global, count = tmp_path / "run", parallel.to_global, iter(range(100))
 
     def interrupted(batch, mesh):
@@ -151,8 +154,8 @@ def test_a_signal_saves_and_the_rest_is_bit_equal(number, finished, tmp_path, mo
 
 
 def test_colour_on_the_device_trains_as_on_the_host(finished, tmp_path):
-    run(small(augment__placement="device", data__eval_split=""), tmp_path / "run")
-    host, device = losses(finished), losses(tmp_path / "run")
+    run(small(augment__placement="host"), tmp_path / "run")
+    device, host = losses(finished), losses(tmp_path / "run")
     # Equal pixels to rounding, so equal first losses; later steps amplify the rounding.
     np.testing.assert_allclose(device[1], host[1], rtol=2e-5)
     np.testing.assert_allclose(device[2], host[2], rtol=2e-3)
@@ -171,8 +174,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def _poison_views_from(patch, step):
-    from ssl_jax import parallel
-
     to_global, count = parallel.to_global, iter(range(3, 100))
 
     def poisoned(batch, mesh):
@@ -185,10 +186,10 @@ def _poison_views_from(patch, step):
 
 def test_batch_that_does_not_divide_over_the_devices(tmp_path):
     with pytest.raises(Fault, match="8 devices; nearest sizes that do: 96, 104") as refused:
-        run(small(train__batch_size=100), tmp_path / "run")
+        run(small(train__batch_size=100), tmp_path / "run", devices=8)
     assert refused.value.code == 78
     # The mistake has not bound the workdir to its config.
-    run(small(train__batch_size=96, train__steps=1, data__eval_split=""), tmp_path / "run")
+    run(small(train__batch_size=96, train__steps=1), tmp_path / "run", devices=8)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_batch_that_does_not_divide_over_the_devices(tmp_path):
     [
         ({"model__bn_group": 48}, "bn_group=48 does not divide the batch: 128 rows"),
         (
-            {"model__bn_group": 8, "train__microbatch": 16},
-            "one device's rows of a micro-batch: 4 rows",
+            {"model__bn_group": 8, "train__microbatch": 20, "train__batch_size": 60},
+            "one device's rows of a micro-batch: 20 rows",
         ),
         ({"model__sk_ratio": 0.0625}, "selective kernels need resnet50"),
         ({"method__head_depth": -1}, "depth -1"),
@@ -210,7 +211,7 @@ def test_models_that_cannot_be_are_refused_before_compiling(fields, says, tmp_pa
 
 
 def test_grouped_normalisation_in_micro_batches_trains_as_in_one(tmp_path):
-    fields = {"model__bn_group": 4, "data__eval_split": "", "train__steps": 2}
+    fields = {"model__bn_group": 4, "train__steps": 2}
     for name, microbatch in (("whole", 0), ("chunked", 16)):
         run(small(**fields, train__microbatch=microbatch), tmp_path / name)
     whole, chunked = losses(tmp_path / "whole"), losses(tmp_path / "chunked")
@@ -238,12 +239,13 @@ def test_images_added_to_the_folder_of_a_run(tmp_path):
 
 def test_an_evaluation_that_labels_do_not_allow_costs_no_other(tmp_path):
     path = tmp_path / "run"
+    labels = {"data__eval_split": "test", "eval__labels_per_class": (10, 5000)}
     with pytest.raises(Fault, match="5000 labels per class asked") as refused:
-        run(small(train__steps=1, eval__labels_per_class=(10, 5000)), path)
+        run(small(train__steps=1, **labels), path, report=True)
     assert refused.value.code == 65
     assert (path / "eval" / "linear_10.json").exists()
     assert (path / "report.html").exists()
-    run(small(train__steps=1, eval__labels_per_class=(10,)), path)
+    run(small(train__steps=1, data__eval_split="test"), path)
     assert (path / "eval" / "knn.json").exists()
 
 
@@ -264,18 +266,13 @@ def photographs(folder, count, classes=()):
 
 
 def folder_config(path, **overrides):
-    return small(
-        data__source="folder",
-        data__dir=str(path),
-        train__batch_size=16,
-        train__steps=2,
-        **overrides,
-    )
+    fields = {"train__batch_size": 16, "train__steps": 2, "data__eval_split": "test"} | overrides
+    return small(data__source="folder", data__dir=str(path), **fields)
 
 
 def test_a_flat_folder_of_ones_own_pictures_trains_and_reports(tmp_path, capfd):
     photographs(tmp_path / "mine", 20)
-    run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    run(folder_config(tmp_path / "mine"), tmp_path / "run", report=True)
     assert "no labelled test images" in capfd.readouterr().out
     assert (tmp_path / "run" / "report.html").exists()
     assert "probe_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -324,7 +321,7 @@ def test_evaluating_again_with_another_protocol(finished, tmp_path, capfd):
 
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
     """SIGKILL at random moments, through the command; the seed is printed to replay it."""
-    fields = SMALL | {"train.steps": 40, "data.eval_split": "", "train.checkpoint_every": 1}
+    fields = SMALL | {"train.steps": 40, "train.checkpoint_every": 1}
     command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
