@@ -3,16 +3,19 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test parity lint clean
 
 demo: $(VENV)/.core
 	$(RUN) -m ssl_jax.train --config=configs/simclr.py:digits --workdir=$(DEMO)
 
+# A file stays on one worker: its fixtures train models.
 test: $(VENV)/.dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
 
-test-slow: $(VENV)/.dev
-	$(RUN) -m pytest -m slow
+# ResNets against timm's, with copied weights; torch is large, so it is not in the requirements.
+parity: $(VENV)/.dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch timm
+	$(RUN) -m pytest tests/models/test_resnet_timm.py
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def collect(config: ConfigDict, mesh: Any, source: Any) -> dict[str, Any]:
     """The contents of metadata.json."""
     devices = mesh.devices.flatten()
     return {
-        "command": " ".join(["python -m ssl_jax.train", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "ssl_jax.train", *sys.argv[1:]]),
         "config_hash": config_hash(config),
         "revision": _revision(),
         "python": platform.python_version(),

@@ -1,8 +1,11 @@
 """Stricter than production: 8 virtual devices, rank promotion raises (warnings are errors in
 pyproject.toml). Real data is optional: SSL_JAX_DATA_DIR, default ../shared/data."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,6 +17,12 @@ if "cpu" in os.environ["JAX_PLATFORMS"]:
         "XLA_FLAGS",
         "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
     )
+
+# Runs of one config compile the same programs: once a session is enough, for its children too.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ssl_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import pytest

@@ -38,7 +38,7 @@ def ssl_jax(verb, *arguments, **environment):
         ("--config.train.batch_size=7.5", 78, "batch_size"),
         ("--config.train.batch_size=-1", 78, "at least 1"),
         ("--config.optim.name=lasr", 78, "did you mean 'lars'"),
-        ("--config.model.name=resnet81", 78, "did you mean 'resnet18'"),
+        ("--config.model.name=resnt18", 78, "did you mean 'resnet18'"),
         ("--config.eval.labels_per_class=(1,)", 78, "at least 2"),
         ("--config.method.name=simcrl", 78, "did you mean 'simclr'"),
         ("--config.data.source=digit", 78, "did you mean 'digits'"),
