@@ -154,8 +154,8 @@ def test_a_signal_saves_and_the_rest_is_bit_equal(number, finished, tmp_path, mo
 
 
 def test_colour_on_the_device_trains_as_on_the_host(finished, tmp_path):
-    run(small(augment__placement="host"), tmp_path / "run")
-    device, host = losses(finished), losses(tmp_path / "run")
+    run(small(augment__placement="device"), tmp_path / "run")
+    host, device = losses(finished), losses(tmp_path / "run")
     # Equal pixels to rounding, so equal first losses; later steps amplify the rounding.
     np.testing.assert_allclose(device[1], host[1], rtol=2e-5)
     np.testing.assert_allclose(device[2], host[2], rtol=2e-3)
