@@ -154,8 +154,10 @@ def test_groups_inside_a_device_move_no_activation():
 
 @pytest.mark.parametrize(("group", "views"), [(5, 1), (8, 3), (-4, 1), (64, 1)])
 def test_group_that_does_not_divide_the_batch(group, views):
+    norm = BatchNorm(group=group, views=views)
+    variables = norm.init(jax.random.key(0), jnp.ones((2, 3)), True)
     with pytest.raises(ValueError, match="must divide the 32 rows"):
-        BatchNorm(group=group, views=views).init(jax.random.key(0), jnp.ones((32, 3)), True)
+        norm.apply(variables, jnp.ones((32, 3)), True, mutable=["batch_stats"])
 
 
 def test_groups_larger_than_the_images_of_initialisation():
