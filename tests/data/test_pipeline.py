@@ -333,8 +333,8 @@ def test_a_fault_is_one_line_and_a_program_ends_cleanly():
     unwanted = [line for line in lines if not line.startswith(("I0000", "unreadable"))]
     assert done.returncode == 1, done.stderr
     assert unwanted == [
-        "65 file 500: damaged. Repair or remove it, or pass on_bad_image=quarantine to go on "
-        "without it."
+        "65 file 500: damaged. Repair or remove it, or go on without it by "
+        "--config.data.on_bad_image=quarantine"
     ]
 
 
