@@ -486,7 +486,8 @@ def test_killed_while_saving(tmp_path, point, caplog):
     result = _python(script, tmp_path, SSLJAX_CRASH_AT=point)
     assert (result.returncode, result.stdout) == (137, "")
     left = {p.name for p in tmp_path.iterdir()} - {"1"}
-    assert left
+    # Death in the middle of the data can come before Orbax's thread has made its folder.
+    assert left or point == "save.during_data"
     state, step, _ = restore(tmp_path)
     assert step == 1
     assert_same(state, make_state(1))
