@@ -4,6 +4,8 @@ The only owner of the axis name: everywhere else the program is written over the
 how many devices or hosts hold it never changes what is computed.
 """
 
+import contextlib
+import os
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ssl_jax.errors import BAD_CONFIG, Fault
 
 DATA = "data"
+ROWS_PER_CORE = 32  # with fewer, a core as a device spends its time on waiting for the others
 Tree = Any
 
 
@@ -56,8 +59,26 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
+def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1) -> None:
+    """Makes every CPU core a device, if none was asked for; before JAX starts its backends.
+
+    XLA keeps 1.4 cores busy with one device's program: as two devices, two cores run a small
+    ResNet's step in two thirds of the time. Nothing changes where there is an accelerator.
+    """
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if asked or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+        return
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    for devices in range(min(cores, (microbatch or batch_size) // ROWS_PER_CORE), 1, -1):
+        with contextlib.suppress(Fault):
+            check_batch(batch_size, devices, microbatch=microbatch, bn_group=bn_group, views=views)
+            jax.config.update("jax_num_cpu_devices", devices)
+            return
+
+
 def check_batch(
-    batch_size: int, mesh: Mesh, *, microbatch: int = 0, bn_group: int = 0, views: int = 1
+    batch_size: int, devices: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1
 ) -> None:
     """Checks that a global batch can be divided as asked, before anything is compiled.
 
@@ -66,11 +87,11 @@ def check_batch(
         `bn_group` rows would cross two chunks: a chunk takes its rows from every device.
     """
     for name, size in (("train.batch_size", batch_size), ("train.microbatch", microbatch)):
-        if size % mesh.size:
-            below = size // mesh.size * mesh.size
-            valid = [n for n in (below, below + mesh.size) if n]
+        if size % devices:
+            below = size // devices * devices
+            valid = [n for n in (below, below + devices) if n]
             raise Fault(
-                f"{name}={size} does not divide over {mesh.size} devices; "
+                f"{name}={size} does not divide over {devices} devices; "
                 f"nearest sizes that do: {', '.join(map(str, valid))}",
                 BAD_CONFIG,
             )
@@ -79,7 +100,7 @@ def check_batch(
             f"train.microbatch={microbatch} does not divide train.batch_size={batch_size}",
             BAD_CONFIG,
         )
-    rows_together = views * (microbatch // mesh.size if microbatch else batch_size)
+    rows_together = views * (microbatch // devices if microbatch else batch_size)
     if bn_group and rows_together % bn_group:
         what = "one device's rows of a micro-batch" if microbatch else "the batch"
         raise Fault(

@@ -73,14 +73,14 @@ def train(config: ConfigDict, run: workdir.Workdir) -> None:
     from ssl_jax.checkpoint import Checkpoints
     from ssl_jax.report import page
 
+    division = {
+        "microbatch": config.train.microbatch,
+        "bn_group": config.model.bn_group,
+        "views": len(build.views(config)),
+    }
+    parallel.use_cores(config.train.batch_size, **division)
     mesh = parallel.make_mesh()
-    parallel.check_batch(
-        config.train.batch_size,
-        mesh,
-        microbatch=config.train.microbatch,
-        bn_group=config.model.bn_group,
-        views=len(build.views(config)),
-    )
+    parallel.check_batch(config.train.batch_size, mesh.size, **division)
     parts = build.parts(config, mesh)
     data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
     with (

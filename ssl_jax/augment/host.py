@@ -15,6 +15,8 @@ from ssl_jax.errors import BAD_CONFIG, Fault
 
 Tensor = Any  # tf.Tensor
 ATTEMPTS = 10  # boxes tried before the fallback, as in Inception's crop
+FIELDS = Decisions._fields[4:]  # what is drawn after the box
+DRAWS = 64  # for each view; more than are used, so that a new field leaves the old ones' values
 PHILOX = 1  # named, so that the bits do not depend on what TensorFlow prefers on a device
 
 
@@ -42,11 +44,11 @@ def make(
     def augment(image: Tensor, epoch: Tensor, index: Tensor) -> dict[str, Tensor]:
         import tensorflow as tf
 
-        keys = tf.unstack(_keys(seed, epoch, index, len(views)))
-        chosen = [_decide(key, image, view) for key, view in zip(keys, views, strict=True)]
-        crops = [_crop(image, d, view) for d, view in zip(chosen, views, strict=True)]
+        decisions = _decide(_uniform(seed, epoch, index, len(views)), tf.shape(image), views)
+        crops = _crops(image, decisions, views)
         if placement == "device":
-            return {"views": tf.stack(crops), "decisions": tf.stack([tf.stack(d) for d in chosen])}
+            return {"views": tf.stack(crops), "decisions": decisions}
+        chosen = [Decisions(*tf.unstack(row)) for row in tf.unstack(decisions)]
         triples = zip(crops, chosen, views, strict=True)
         return {"views": tf.stack([_colour(crop, d, view) for crop, d, view in triples])}
 
@@ -80,81 +82,75 @@ def _to_bytes(pixels: Tensor) -> Tensor:
     return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
-def _keys(seed: int, epoch: Tensor, index: Tensor, views: int) -> Tensor:
-    """One 64-bit key for each view: uint64 [v], a function of (seed, epoch, index, view) alone.
+def _uniform(seed: int, epoch: Tensor, index: Tensor, views: int) -> Tensor:
+    """Uniform float32 [v, DRAWS] in [0, 1), a function of (seed, epoch, index, view) alone.
 
-    Philox is a bijection of its 128-bit counter, here (epoch and view, index): two positions of
-    a run collide only as random 64-bit numbers do. The low 20 bits of the counter number the views.
+    Multiples of 2**-23. Philox is a bijection of its 128-bit counter, here (epoch and block of
+    four numbers, index): no two positions of a run share a number. A view has 16 blocks, and the
+    low 20 bits of the counter hold them.
     """
     import tensorflow as tf
 
     counter = tf.stack([tf.cast(epoch, tf.int64) * 2**20, tf.cast(index, tf.int64)])
-    return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[views],
+    return tf.raw_ops.StatelessRandomUniformV2(
+        shape=[views, DRAWS],
         key=tf.constant([seed % 2**64], tf.uint64),
         counter=tf.cast(counter, tf.uint64),
-        alg=PHILOX,
-        dtype=tf.uint64,
-    )
-
-
-def _uniform(key: Tensor, op: str, shape: Sequence[int] = ()) -> Tensor:
-    """Uniform float32 in [0, 1) from the stream of `op`; multiples of 2**-23.
-
-    Each op folds its own number into the counter's upper half, so no op's values depend on which
-    others were drawn. (TensorFlow's fold_in for every op does the same for 0.5 ms more per image.)
-    """
-    import tensorflow as tf
-
-    return tf.raw_ops.StatelessRandomUniformV2(
-        shape=tf.constant(shape, tf.int32),
-        key=key[None],
-        counter=tf.constant([0, Decisions._fields.index(op)], tf.uint64),
         alg=PHILOX,
         dtype=tf.float32,
     )
 
 
-def _decide(key: Tensor, image: Tensor, view: View) -> Decisions:
-    """All decisions of one view, float32 scalars; what `view` switches off is not drawn."""
+def _decide(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
+    """All decisions of all views, float32 [v, len(Decisions)], from uniform [v, DRAWS].
+
+    A few operations on all views at once: TensorFlow spends microseconds on starting each.
+    """
     import tensorflow as tf
 
-    def chance(op: str, probability: float) -> Tensor:
-        if not probability:
-            return tf.constant(0.0)
-        return tf.cast(_uniform(key, op) < probability, tf.float32)
-
-    def between(op: str, low: float, high: float, wanted: float) -> Tensor:
-        return low + (high - low) * _uniform(key, op) if wanted else tf.constant(0.0)
-
-    def below(op: str, end: int, wanted: float) -> Tensor:
-        return tf.floor(end * _uniform(key, op)) if wanted else tf.constant(0.0)
-
-    uniform = _uniform(key, "top", [2 * ATTEMPTS + 2])
-    top, left, height, width = _box(uniform, tf.shape(image), view)
-    return Decisions(
-        top=top,
-        left=left,
-        height=height,
-        width=width,
-        flip=chance("flip", view.flip),
-        jitter=chance("jitter", view.jitter),
-        order=below("order", len(ORDERS), view.jitter),
-        brightness=between("brightness", *factors(view.brightness), view.jitter),
-        contrast=between("contrast", *factors(view.contrast), view.jitter),
-        saturation=between("saturation", *factors(view.saturation), view.jitter),
-        hue=between("hue", -view.hue, view.hue, view.jitter),
-        grayscale=chance("grayscale", view.grayscale),
-        blur=chance("blur", view.blur),
-        blur_sigma=between("blur_sigma", *view.blur_sigma, view.blur),
-        solarize=chance("solarize", view.solarize),
-        noise=between("noise", 0, view.noise, view.noise),
-        noise_seed=below("noise_seed", 2**23, view.noise),
-    )
+    probability, low, span, whole = np.array([_laws(view) for view in views]).transpose(2, 0, 1)
+    u = uniform[:, 2 * ATTEMPTS + 2 :][:, : len(FIELDS)]
+    drawn = tf.cast(u < probability.astype(np.float32), tf.float32)
+    drawn += low.astype(np.float32) + span.astype(np.float32) * u
+    drawn = tf.where(whole > 0, tf.floor(drawn), drawn)
+    return tf.concat([_boxes(uniform, shape, views), drawn], 1)
 
 
-def _box(uniform: Tensor, shape: Tensor, view: View) -> list[Tensor]:
-    """Top, left, height and width of the crop, whole numbers in float32.
+def _laws(view: View) -> list[tuple[float, float, float, bool]]:
+    """(probability, low, span, whole) of each of FIELDS: with u uniform in [0, 1), the decision is
+    (u < probability) + low + span u, rounded down where it is whole. Off: 0."""
+
+    def chance(probability: float) -> tuple[float, float, float, bool]:
+        return probability, 0, 0, False
+
+    def between(low: float, high: float) -> tuple[float, float, float, bool]:
+        return 0, low, high - low, False
+
+    laws = {
+        "flip": chance(view.flip),
+        "grayscale": chance(view.grayscale),
+        "blur": chance(view.blur),
+        "solarize": chance(view.solarize),
+        "noise": between(0, view.noise),
+    }
+    if view.jitter:
+        laws |= {
+            "jitter": chance(view.jitter),
+            "order": (0, 0, len(ORDERS), True),
+            "brightness": between(*factors(view.brightness)),
+            "contrast": between(*factors(view.contrast)),
+            "saturation": between(*factors(view.saturation)),
+            "hue": between(-view.hue, view.hue),
+        }
+    if view.blur:
+        laws["blur_sigma"] = between(*view.blur_sigma)
+    if view.noise:
+        laws["noise_seed"] = (0, 0, 2**23, True)
+    return [laws.get(field, chance(0)) for field in FIELDS]
+
+
+def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
+    """Top, left, height and width of every view's crop, whole numbers in float32 [v, 4].
 
     The first of ATTEMPTS boxes of uniform area and log-uniform aspect that fits (Szegedy et al.
     2015, section 6); if none does, the largest box of the nearest allowed aspect. Either way the
@@ -163,34 +159,51 @@ def _box(uniform: Tensor, shape: Tensor, view: View) -> list[Tensor]:
     import tensorflow as tf
 
     height, width = tf.unstack(tf.cast(shape[:2], tf.float32))
-    (least, most), (narrow, wide) = view.crop_area, view.crop_aspect
-    low, high = math.log(narrow), math.log(wide)
-    area = height * width * (least + (most - least) * uniform[:ATTEMPTS])
-    aspect = tf.exp(low + (high - low) * uniform[ATTEMPTS : 2 * ATTEMPTS])
+    least, most = np.array([view.crop_area for view in views], np.float32).T[..., None]
+    narrow, wide = np.array([view.crop_aspect for view in views], np.float32).T[..., None]
+    low, high = np.log(narrow), np.log(wide)
+    area = height * width * (least + (most - least) * uniform[:, :ATTEMPTS])
+    aspect = tf.exp(low + (high - low) * uniform[:, ATTEMPTS : 2 * ATTEMPTS])
     heights, widths = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
 
-    nearest = tf.clip_by_value(width / height, narrow, wide)
-    last_height = tf.clip_by_value(tf.round(width / nearest), 1, height)
-    last_width = tf.clip_by_value(tf.round(height * nearest), 1, width)
-    heights = tf.concat([heights, [last_height]], 0)
-    widths = tf.concat([widths, [last_width]], 0)
+    nearest = tf.minimum(tf.maximum(width / height, narrow), wide)  # broadcasts, as clip does not
+    last_heights = tf.clip_by_value(tf.round(width / nearest), 1, height)
+    last_widths = tf.clip_by_value(tf.round(height * nearest), 1, width)
+    heights = tf.concat([heights, last_heights], 1)
+    widths = tf.concat([widths, last_widths], 1)
 
     fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-    first = tf.argmax(fits)
-    h, w = heights[first], widths[first]
-    top = tf.floor(uniform[-2] * (height - h + 1))
-    return [top, tf.floor(uniform[-1] * (width - w + 1)), h, w]
+    first = tf.argmax(fits, 1)
+    h, w = (tf.gather(sizes, first, batch_dims=1) for sizes in (heights, widths))
+    place = uniform[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2]
+    top = tf.floor(place[:, 0] * (height - h + 1))
+    return tf.stack([top, tf.floor(place[:, 1] * (width - w + 1)), h, w], 1)
 
 
-def _crop(image: Tensor, d: Decisions, view: View) -> Tensor:
-    """Cut out, resized and mirrored: uint8 [s, s, 3]."""
+def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tensor]:
+    """Every view cut out, resized and mirrored: uint8 [s, s, 3]."""
     import tensorflow as tf
 
-    top, left, height, width = (tf.cast(edge, tf.int32) for edge in d[:4])
-    box = image[top : top + height, left : left + width]
-    crop = tf.image.resize(box, [view.size, view.size], "bicubic", antialias=True)
-    crop = tf.ensure_shape(_to_bytes(crop), [view.size, view.size, 3])
-    return _maybe(view.flip, d.flip, lambda x: tf.reverse(x, [1]), crop)
+    size = views[0].size
+    edges = tf.pad(tf.cast(decisions[:, :4], tf.int32), [[0, 0], [0, 1]])
+    begins = tf.unstack(tf.gather(edges, [0, 1, 4], axis=1))
+    extents = tf.unstack(tf.gather(edges - [0, 0, 0, 0, 1], [2, 3, 4], axis=1))  # -1: all colours
+    scales = tf.unstack(size / decisions[:, 2:4])
+    flips = tf.unstack(decisions[:, Decisions._fields.index("flip")])
+    crops = []
+    for begin, extent, scale, flip, view in zip(begins, extents, scales, flips, views, strict=True):
+        # What tf.image.resize calls, without its checks, which cost as much on a small image.
+        crop = tf.raw_ops.ScaleAndTranslate(
+            images=tf.slice(image, begin, extent)[None],
+            size=[size, size],
+            scale=scale,
+            translation=[0.0, 0.0],
+            kernel_type="keyscubic",
+            antialias=True,
+        )
+        crop = tf.ensure_shape(_to_bytes(crop[0]), [size, size, 3])
+        crops.append(_maybe(view.flip, flip, lambda x: tf.reverse(x, [1]), crop))
+    return crops
 
 
 def _maybe(probability: float, decision: Tensor, op: Callable[[Tensor], Tensor], x: Tensor):

@@ -38,7 +38,7 @@ class View(NamedTuple):
 class Decisions(NamedTuple):
     """Every random choice made for one view; also the layout of the vector that ships them.
 
-    A field's position is the number of its random stream: append, never insert or reorder.
+    A field's position is the number of its random draw: append, never insert or reorder.
     Every value is a float32, whole numbers too; an operation that the View switches off has 0.
     """
 

@@ -181,10 +181,8 @@ def test_crop_resizes_the_box_and_mirrors():
     y, x = np.mgrid[:90, :120] / 20
     waves = np.stack([np.sin(y + x), np.cos(2 * x), np.sin(3 * y)], -1)
     image = np.uint8(127 + 120 * waves)
-    d = Decisions(
-        *map(tf.constant, map(float, Decisions(top=10, left=20, height=60, width=80, flip=1)))
-    )
-    got = host._crop(tf.constant(image), d, OFF._replace(flip=1)).numpy()
+    d = tf.constant([Decisions(top=10, left=20, height=60, width=80, flip=1)], tf.float32)
+    got = host._crops(tf.constant(image), d, [OFF._replace(flip=1)])[0].numpy()
     box = (20, 10, 100, 70)
     pillow = Image.fromarray(image).crop(box).resize((32, 32), Image.Resampling.BICUBIC)
     error = np.abs(got[:, ::-1].astype(int) - np.asarray(pillow))

@@ -12,7 +12,7 @@ from ssl_jax.augment.recipes import RECIPES
 from ssl_jax.augment.views import ORDERS, Decisions, View
 from ssl_jax.errors import BAD_CONFIG, Fault
 
-DRAWS = 2000
+DRAWS = 6000
 EVERYTHING = View(
     size=4,
     crop_area=(0.1, 0.4),
@@ -116,17 +116,20 @@ def test_views_epochs_examples_and_seeds_differ_and_large_positions_work():
     assert not np.any(decisions(RECIPES["simclr_imagenet"], positions, seed=6).hue == pair.hue)
 
 
-def test_keys_of_a_large_run_do_not_collide():
-    """A dense block of positions at the far end of a long run: all 64-bit keys are distinct."""
+def test_draws_of_a_large_run_do_not_repeat():
+    """A dense block of positions at the far end of a long run: no two views share their draws."""
     blocks = []
     for epoch in (0, 1, 998, 999):
         data = tf.data.Dataset.range(1_281_167 - 3000, 1_281_167)
-        data = data.map(lambda i, e=epoch: host._keys(0, e, i, 2)).batch(3000)
-        blocks.append(next(iter(data)).numpy().ravel())
-    keys = np.concatenate(blocks)
-    assert len(np.unique(keys)) == 4 * 3000 * 2
-    bits = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64).mean(0)
-    assert abs(bits - 0.5).max() < 5 * 0.5 / np.sqrt(len(keys))
+        data = data.map(lambda i, e=epoch: host._uniform(0, tf.constant(e, tf.int64), i, 2))
+        blocks.append(next(iter(data.batch(3000))).numpy())
+    draws = np.concatenate(blocks).reshape(-1, host.DRAWS)
+    bits = (draws * 2**23).astype(np.uint32)
+    for words in (0, host.DRAWS - 4):  # the first and the last of a view's blocks
+        assert len(np.unique(bits[:, words : words + 4], axis=0)) == 4 * 3000 * 2
+    assert scipy.stats.kstest(draws[:, 7], "uniform").pvalue > 1e-3
+    ones = np.unpackbits((bits << 9).astype(">u4").view(np.uint8)).reshape(bits.size, 32).mean(0)
+    assert abs(ones[:23] - 0.5).max() < 5 * 0.5 / np.sqrt(bits.size)
 
 
 def test_a_switched_off_operation_leaves_the_others_alone():
@@ -152,10 +155,10 @@ def test_golden():
     """
     d = decisions(RECIPES["byol"] + (EVERYTHING._replace(size=224),), [(0, 0), (7, 123456789)])
     stacked = np.stack(d, axis=-1)
-    assert hashlib.sha256(stacked.astype("<f4").tobytes()).hexdigest()[:16] == "30ee6e62a38612f7"
-    np.testing.assert_array_equal(d.width, [[140, 188, 128], [101, 192, 98]])
-    np.testing.assert_array_equal(d.order, [[15, 6, 10], [22, 16, 17]])
-    assert d.brightness[1, 0] == np.float32(1.0264058)
+    assert hashlib.sha256(stacked.astype("<f4").tobytes()).hexdigest()[:16] == "01d9d22c80d28b99"
+    np.testing.assert_array_equal(d.width, [[94, 174, 102], [82, 121, 124]])
+    np.testing.assert_array_equal(d.order, [[9, 4, 9], [16, 18, 14]])
+    assert d.brightness[1, 0] == np.float32(0.618144)
 
 
 def test_faults():
