@@ -76,13 +76,13 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """A 10-layer ResNet of width 16 on 24x24 crops: learns something real on 2 CPU cores."""
     cifar10(config)
-    set_views(config, "simclr_cifar", size=24)
+    set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.model.update(name="resnet10", width=0.25, zero_gamma=False)
     config.method.update(temperature=0.2, hidden_dim=256)
-    config.optim.update(name="adamw", lr=3e-3, lr_rule="constant", weight_decay=1e-4)
+    config.optim.update(name="adamw", lr=5e-3, lr_rule="constant", weight_decay=1e-4)
     config.optim.warmup_epochs = 0.2
-    config.train.update(batch_size=128, steps=1000, log_every=20, checkpoint_every=250)
-    config.eval.update(max_train=10_000)
+    config.train.update(batch_size=128, steps=1250, log_every=25, checkpoint_every=250)
+    config.eval.update(labels_per_class=(1000,), draws=1, knn_k=20)
 
 
 def imagenet(config: ConfigDict) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import methods, models, optim, step
+from ssl_jax import methods, models, optim, parallel, step
 from ssl_jax.augment import device
 from ssl_jax.augment.views import View
 from ssl_jax.data import pipeline, sources
@@ -74,7 +74,9 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         total_steps=total,
         method=algorithm,
         init=step.init_fn(algorithm, tx, probe, batch_spec(config), seed=seed),
-        train_step=jax.jit(train_step, donate_argnums=0),
+        train_step=jax.jit(
+            train_step, donate_argnums=0, compiler_options=parallel.compiler_options(mesh)
+        ),
     )
     try:
         jax.eval_shape(built.init)

@@ -20,6 +20,7 @@ SHOWN = {
     "contrastive_accuracy": "contrastive accuracy {:.1%}",
     "probe_accuracy": "probe accuracy {:.1%}",
     "lr": "lr {:.3g}",
+    "noise_scale": "noise scale {:.3g}",
 }
 
 
@@ -172,3 +173,27 @@ class Progress:
             parts += [f"{rates['images_per_second']:,.0f} images/s", f"{left} left"]
         self._last = (step, now)
         return "  ".join(parts), rates
+
+
+class NoiseScale:
+    """The gradient noise scale, in images: from about this batch on, a larger one saves few steps.
+
+    The ratio of exponentially weighted means over the steps since the run was started or resumed;
+    one step's ratio would be biased and wild.
+
+    Source: McCandlish et al. (arXiv 1812.06162), equation 2.9 and appendix A.1.
+    """
+
+    DECAY = 0.99
+
+    def __init__(self) -> None:
+        self._noise = self._signal = 0.0
+
+    def __call__(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """{"noise_scale": ...} from a step's "gradient_noise" and "gradient_signal"; {} without
+        these, which only micro-batches give, and while no signal is found."""
+        if "gradient_noise" not in metrics:
+            return {}
+        self._noise += (1 - self.DECAY) * (metrics["gradient_noise"] - self._noise)
+        self._signal += (1 - self.DECAY) * (metrics["gradient_signal"] - self._signal)
+        return {"noise_scale": self._noise / self._signal} if self._signal > 0 else {}

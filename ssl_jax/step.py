@@ -158,7 +158,7 @@ def make_train_step(
         def objective(params, outputs):
             return method.objective(params, state.extra, outputs, objective_key, state.step)
 
-        (loss, (extra, metrics), outputs, stats), grads = value_and_grad(
+        (loss, (extra, metrics), outputs, stats), grads, measured = value_and_grad(
             lambda params, chunk: encode(params, state.extra, chunk, encode_key),
             objective,
             state.params,
@@ -171,6 +171,7 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "lr": schedule(state.step),
             **metrics,
+            **measured,
         }
         probe_state = state.probe
         if probe_state:
@@ -189,7 +190,7 @@ def make_train_step(
 
 
 def _whole(encode, objective, params: Tree, batch: Batch):
-    """Loss and gradient in one pass: ((loss, aux, outputs, stats), gradient)."""
+    """Loss and gradient in one pass: ((loss, aux, outputs, stats), gradient, metrics)."""
 
     def loss_fn(params):
         outputs, stats = encode(params, batch)
@@ -197,7 +198,7 @@ def _whole(encode, objective, params: Tree, batch: Batch):
         return loss, (aux, outputs, stats)
 
     (loss, (aux, outputs, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    return (loss, aux, outputs, stats), grads
+    return (loss, aux, outputs, stats), grads, {}
 
 
 def _chunked(mesh: Mesh, microbatch: int):
@@ -231,12 +232,45 @@ def _chunked(mesh: Mesh, microbatch: int):
             objective, argnums=(0, 1), has_aux=True
         )(params, outputs)
 
-        def accumulate(grads, chunk_and_cotangent):
+        def accumulate(carry, chunk_and_cotangent):
+            total, squares = carry
             chunk, cotangent = chunk_and_cotangent
             _, vjp = jax.vjp(lambda p: encode(p, chunk)[0], params)
-            return jax.tree.map(jnp.add, grads, vjp(cotangent)[0]), None
+            (part,) = vjp(cotangent)
+            squares += optax.tree.norm(part, squared=True)
+            return (jax.tree.map(jnp.add, total, part), squares), None
 
-        grads, _ = jax.lax.scan(accumulate, grads, (chunks, jax.tree.map(split, cotangents)))
-        return (loss, aux, outputs, stats), grads
+        start = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
+        (total, squares), _ = jax.lax.scan(
+            accumulate, start, (chunks, jax.tree.map(split, cotangents))
+        )
+        measured = _gradient_noise(total, squares, microbatch, len(batch["index"]))
+        return (loss, aux, outputs, stats), jax.tree.map(jnp.add, grads, total), measured
 
     return value_and_grad
+
+
+def _gradient_noise(total: Tree, squares: jax.Array, small: int, big: int) -> dict[str, jax.Array]:
+    """Unbiased estimates from the gradients of the chunks, whose sum is `total`.
+
+    Args:
+      squares: sum of the chunks' squared norms, each as its share of `total`.
+      small, big: images of a chunk and of the batch.
+
+    Returns:
+      "gradient_noise": trace of the covariance of one image's gradient; "gradient_signal": squared
+      norm of the true gradient, below 0 by chance where it drowns. Each step's are rough: the noise
+      scale is the ratio of their means over many steps. {} if there is one chunk.
+
+    Source: McCandlish et al. (arXiv 1812.06162), appendix A.1. The objective's coupling of the
+    images is held fixed: a chunk's gradient is its part of the whole batch's.
+    """
+    chunks = big // small
+    if chunks == 1:
+        return {}
+    of_big = optax.tree.norm(total, squared=True)
+    of_small = chunks * squares
+    return {
+        "gradient_noise": (of_small - of_big) * big / (chunks - 1),
+        "gradient_signal": (chunks * of_big - of_small) / (chunks - 1),
+    }

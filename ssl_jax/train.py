@@ -179,7 +179,7 @@ class Log:
     def __init__(
         self, config: ConfigDict, parts: Any, writer: Any, checkpoints: Any, start: int
     ) -> None:
-        from ssl_jax.metrics import Progress
+        from ssl_jax.metrics import NoiseScale, Progress
 
         self.every, self.total = config.train.log_every, parts.total_steps
         self.writer, self.checkpoints = writer, checkpoints
@@ -189,6 +189,7 @@ class Log:
             batch_size=config.train.batch_size,
             epoch_size=parts.source.size,
         )
+        self.noise_scale = NoiseScale()
         self.pending: tuple[int, Any] | None = None
 
     def settle(self) -> None:
@@ -210,6 +211,7 @@ class Log:
                 "optim.warmup_epochs or a higher method.temperature",
                 NUMERIC,
             )
+        metrics |= self.noise_scale(metrics)
         if step % self.every == 0 or step == self.total:
             line, rates = self.progress(step, metrics)
             self.writer.write(step, metrics | rates)

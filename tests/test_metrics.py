@@ -191,3 +191,13 @@ def test_progress_survives_a_clock_that_stands():
     line(10, {})
     assert line(20, {}) == ("step 20/1000  epoch 2.00", {"epoch": 2.0})
     assert line(20, {})[1] == {"epoch": 2.0}
+
+
+def test_noise_scale_is_the_ratio_of_means():
+    noise_scale = metrics.NoiseScale()
+    assert noise_scale({"loss": 1.0}) == {}
+    assert noise_scale({"gradient_noise": 3.0, "gradient_signal": -1.0}) == {}
+    for k in range(2000):  # ratios 2 and 6, whose mean is 4; that of the means is 10/3
+        given = {"gradient_noise": 4.0 + 2 * (k % 2), "gradient_signal": 2.0 - k % 2}
+        found = noise_scale(given)["noise_scale"] if k > 100 else noise_scale(given)
+    assert found == pytest.approx(10 / 3, rel=0.02)

@@ -81,8 +81,41 @@ def test_chunks_give_the_gradient_of_the_whole_batch(devices):
     # Groups of 8 rows, one device's 4 images of a chunk; of two they would be ill-conditioned.
     method, batch = make_method(bn_group=8), host_batch(128)
     whole, chunked = (run(method, devices, 1, batch, microbatch=m) for m in (0, 32))
+    assert chunked[1].pop("gradient_noise") > 0
+    chunked[1].pop("gradient_signal")
     assert gap(whole[1], chunked[1]) < 1e-5
     assert state_gap(whole[0], chunked[0]) < 5e-5
+
+
+def test_gradient_noise_of_a_known_distribution():
+    """Per-example gradients are the examples: noise is their variance, signal their mean."""
+    rng = np.random.default_rng(0)
+    mean, spread = np.full(5, 0.5), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    value_and_grad = step._chunked(mesh, 4)
+
+    @jax.jit
+    def measure(x):
+        return value_and_grad(
+            lambda w, batch: ({"y": batch["index"] @ w}, {}),
+            lambda w, outputs: (outputs["y"].mean(), ({}, {})),
+            jnp.zeros(5),
+            {"index": x},
+        )
+
+    found = []
+    with jax.set_mesh(mesh):
+        for _ in range(400):
+            x = (mean + spread * rng.normal(size=(16, 5))).astype(np.float32)
+            _, gradient, measured = measure(parallel.to_global({"x": x}, mesh)["x"])
+            np.testing.assert_allclose(gradient, x.mean(0), rtol=1e-5, atol=1e-6)
+            found.append([measured["gradient_noise"], measured["gradient_signal"]])
+    noise, signal = np.mean(found, 0)
+    error = np.std(found, 0) / np.sqrt(len(found))
+    assert abs(noise - np.square(spread).sum()) < 4 * error[0]
+    assert abs(signal - np.square(mean).sum()) < 4 * error[1]
+    assert error[0] < 0.05 * noise
+    assert error[1] < 0.1 * signal
 
 
 def test_labels_reach_nothing_but_the_probe():

@@ -20,5 +20,5 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = nn.Conv(8, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
-        x = nn.relu(BatchNorm(group=self.bn_group)(x, train))
+        x = nn.relu(BatchNorm(group=self.bn_group, dtype=self.dtype)(x, train))
         return nn.Dense(8, use_bias=False)(x.mean((1, 2)))

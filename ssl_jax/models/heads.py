@@ -58,7 +58,7 @@ class ProjectionHead(nn.Module):
                 group=self.bn_group,
                 views=self.bn_views,
                 use_bias=not last,
-                dtype=jnp.float32 if last else self.dtype,
+                dtype=jnp.promote_types(self.dtype, jnp.float32) if last else self.dtype,
                 name=f"bn{i}",
             )(x, train)
             x = x if last else nn.relu(x)

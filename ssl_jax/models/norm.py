@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
         shape, features = x.shape, x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
-        x = x.astype(jnp.float32)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         # Sums around the running mean: one pass over the activations, and no cancellation in
         # E[x²] - E[x]² once the running mean has come near the mean. The result is the same.
         x = x - _last(mean.value, x.ndim)

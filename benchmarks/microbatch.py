@@ -1,0 +1,84 @@
+"""Exact micro-batches: memory of a large batch beside a small one's, and the gradient's error.
+
+    python -m benchmarks.microbatch --batch=4096 --microbatch=256
+
+Takes a SimCLR step of a small ResNet on random images: the large batch in micro-batches, the large
+batch whole, and one micro-batch alone. Prints the memory that the compiler plans for each
+(arguments, outputs and temporaries), the seconds of a step, and the relative distance of the large
+batch's two gradients.
+"""
+
+import time
+from typing import Any
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+SIZE = 24
+
+
+def main(_: Any) -> None:
+    """The command: see the module's docstring."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    small, large = FLAGS.microbatch, FLAGS.batch
+    found = {
+        "micro-batches": _step(large, small),
+        "whole": _step(large, 0),
+        "one alone": _step(small, 0),
+    }
+    for name, (_, size, seconds) in found.items():
+        ratio = size / found["one alone"][1]
+        print(f"{name:14} {size / 2**20:8.0f} MiB  {ratio:5.2f} x one alone  {seconds:7.2f} s")
+    chunked, whole = found["micro-batches"][0], found["whole"][0]
+    gap = optax.tree.norm(jax.tree.map(jnp.subtract, chunked, whole)) / optax.tree.norm(whole)
+    print(f"relative distance of the gradients: {float(gap):.1e}")
+
+
+def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
+    """(gradient, bytes, seconds of the second step)."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from ssl_jax import methods, models, parallel, step
+    from ssl_jax.augment.views import View
+
+    # Groups of one micro-batch's rows: the same groups whether the batch is divided or not.
+    encoder = models.get("resnet10", width=0.25, stem="cifar", bn_group=2 * FLAGS.microbatch)
+    views = (View(size=SIZE), View(size=SIZE))
+    method = methods.get("simclr")(encoder, views=views, total_steps=2, temperature=0.2)
+    keep = optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params),
+        lambda updates, *_: (jax.tree.map(jnp.zeros_like, updates), updates),
+    )
+    spec = {
+        "views": jax.ShapeDtypeStruct((batch_size, 2, SIZE, SIZE, 3), jnp.float32),
+        "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+    batch = {
+        "views": jax.random.uniform(jax.random.key(0), spec["views"].shape),
+        "index": jnp.arange(batch_size, dtype=jnp.int32),
+    }
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    probe = step.Probe(0)
+    with jax.set_mesh(mesh):
+        state = step.born_sharded(step.init_fn(method, keep, probe, spec, seed=0), method, mesh)
+        function = step.make_train_step(
+            method, keep, lambda _: jnp.zeros(()), probe, seed=0, mesh=mesh, microbatch=microbatch
+        )
+        compiled = jax.jit(function).lower(state, batch).compile()
+        jax.block_until_ready(compiled(state, batch))
+        start = time.perf_counter()
+        new, _ = jax.block_until_ready(compiled(state, batch))
+    memory = compiled.memory_analysis()
+    size = sum(getattr(memory, f"{part}_size_in_bytes") for part in ("argument", "output", "temp"))
+    return new.opt_state, size, time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("batch", 4096, "Images of the large batch.")
+    flags.DEFINE_integer("microbatch", 256, "Images of a micro-batch.")
+    app.run(main)

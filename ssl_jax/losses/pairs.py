@@ -1,0 +1,206 @@
+"""Sums over all pairs of rows of a function of their logit, without ever holding the pairs.
+
+The one engine under every softmax-contrastive loss. A loss names, for one tile of logits, the
+terms to be summed for each row; everything else it says with these sums is plain autodiff over n
+numbers. Logits are made tile by tile, twice (forward and backward), so memory is O(n d).
+
+Why the gradient is cheap: with term f, cotangents g of the sums and symmetric logits,
+
+    d/dx_i = sum_j (g_i + g_j) f'(x_i . x_j) x_j
+
+so each row's gradient needs only the other rows and their cotangents, n numbers: no gradient of an
+embedding crosses devices (compare Inf-CL, arXiv 2410.17243, which sends them around the ring).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from ssl_jax.losses.tiles import Body, Rows, Work, pull, sum_pairs, wide, zeros
+
+Tree = Any
+
+# Below, one gather is quicker than the hops of a ring; above, its result costs memory.
+GATHER_BYTES = 8 * 2**20
+TRANSPORTS = ("gather", "ring")
+
+
+class _Plan(NamedTuple):
+    work: Work
+    devices: int
+    transport: str
+    both: bool  # sums for the columns too
+
+
+def pair_sums(
+    body: Body,
+    rows: Rows,
+    columns: Rows | None = None,
+    *,
+    shared: Tree = (),
+    both: bool = False,
+    transport: str | None = None,
+    dtype: Any = None,
+) -> Tree:
+    """Sums the body's terms over all pairs, for each row.
+
+    Under `jax.set_mesh` rows are divided over all devices of the mesh and stay so.
+
+    Args:
+      body: (logits [r, c], own, other, shared) -> (terms, monitors), trees of [r, c] or of what
+        broadcasts to it, elementwise in the logits. `own` holds `aux` of the rows that are summed
+        for, `other` of the rows that are summed over, broadcasting to [r, c]. Terms are
+        differentiable in the logits; monitors are not.
+      columns: the rows to sum over; None for `rows` themselves, which must then have groups.
+      shared: scalars for the body, without gradient.
+      both: also sum for each column, over the rows.
+      transport: how columns reach a device: "gather" all at once, or "ring", a block at a time.
+        None chooses by size.
+      dtype: in which rows are multiplied and travel, bfloat16 for accelerators' speed; products
+        are summed in `rows.x.dtype`. None for that too.
+
+    Returns:
+      (terms, monitors), trees of [n]; with `both`, a pair of these: for rows, for columns.
+
+    Raises:
+      ValueError: rows that do not divide over the devices, or an unknown transport.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if mesh.empty else mesh.size
+    for side in (rows, columns):
+        if side is not None and len(side.x) % devices:
+            raise ValueError(f"{len(side.x)} rows do not divide over {devices} devices")
+    if transport not in (None, *TRANSPORTS):
+        raise ValueError(f"unknown transport {transport!r}; there are: {', '.join(TRANSPORTS)}")
+    dtype = rows.x.dtype if dtype is None else dtype
+    if transport is None:
+        size = (columns or rows).x.size * jnp.dtype(dtype).itemsize
+        transport = "gather" if size <= GATHER_BYTES else "ring"
+    split = devices > 1
+    axes = mesh.axis_names if split else ()
+    work = Work(body, axes, jnp.dtype(dtype))
+    plan = _Plan(work, devices, transport if split else "none", both)
+
+    def local(rows: Rows, columns: Rows | None, shared: Tree) -> Tree:
+        fixed = (rows[1:], columns and columns[1:], shared)
+        return _sums(plan, rows.x, columns and columns.x, fixed)
+
+    if split:
+        by_rows = PartitionSpec(plan.work.axes)
+        local = jax.shard_map(
+            local, in_specs=(by_rows, by_rows, PartitionSpec()), out_specs=by_rows
+        )
+    return local(rows, columns, shared)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sums(plan: _Plan, x: jax.Array, y: jax.Array | None, fixed: Tree) -> Tree:
+    return _forward(plan, x, y, fixed)[0]
+
+
+def _forward(plan: _Plan, x: jax.Array, y: jax.Array | None, fixed: Tree):
+    rows_rest, columns_rest, shared = fixed
+    rows = Rows(x.astype(plan.work.dtype), *rows_rest)
+    if y is None:
+        return _within(plan, rows, shared), (rows, None, shared)
+    columns = Rows(y.astype(plan.work.dtype), *columns_rest)
+    found = _between(plan, rows, columns, shared)
+    return (found if plan.both else found[0]), (rows, columns, shared)
+
+
+def _backward(plan: _Plan, residuals: Tree, cotangents: Tree):
+    rows, columns, shared = residuals
+    if columns is None:
+        g = cotangents[0]
+        return _pull(plan, rows, g, rows, g, shared), None, None
+    g, h = (side[0] for side in cotangents) if plan.both else (cotangents[0], None)
+    return (
+        _pull(plan, rows, g, columns, h, shared),
+        _pull(plan, columns, h, rows, g, shared),
+        None,
+    )
+
+
+_sums.defvjp(_forward, _backward)
+
+
+# Transports. A block is the rows of one device with whatever travels beside them.
+
+
+def _shift(block: Tree, plan: _Plan, hops: int = 1) -> Tree:
+    """Every device's block to the device `hops` further on."""
+    ring = [(i, (i + hops) % plan.devices) for i in range(plan.devices)]
+    return jax.tree.map(lambda a: lax.ppermute(a, plan.work.axes, ring), block)
+
+
+def _gather(block: Tree, plan: _Plan) -> Tree:
+    return jax.tree.map(lambda a: lax.all_gather(a, plan.work.axes, tiled=True), block)
+
+
+def _within(plan: _Plan, rows: Rows, shared: Tree) -> Tree:
+    """Sums for every row over all rows, each pair of blocks visited once where they travel."""
+    if plan.transport == "gather":
+        return sum_pairs(plan.work, rows, _gather(rows, plan), shared, False)[0]
+    sums = sum_pairs(plan.work, rows, None, shared, True)[0]
+    if plan.transport == "none":
+        return sums
+    hops = plan.devices // 2
+
+    def visit(carry, hop):
+        sums, block, theirs = carry
+        coming = _shift(block, plan)  # independent of the work on this block: they overlap
+        mine, more = sum_pairs(plan.work, rows, block, shared, True)
+        # Half-way around, two devices hold each other's block: each sums for its own rows only.
+        twice = 2 * hop == plan.devices
+        theirs = jax.tree.map(lambda a, b: a + jnp.where(twice, 0, b), theirs, more)
+        return (jax.tree.map(jnp.add, sums, mine), coming, _shift(theirs, plan)), None
+
+    start = (sums, _shift(rows, plan), jax.tree.map(lambda a: a * 0, sums))
+    (sums, _, theirs), _ = lax.scan(visit, start, jnp.arange(1, hops + 1))
+    return jax.tree.map(jnp.add, sums, _shift(theirs, plan, -hops - 1))
+
+
+def _between(plan: _Plan, rows: Rows, columns: Rows, shared: Tree) -> Tree:
+    """Sums for every row over all columns and, with `plan.both`, for every column over all rows."""
+    if plan.transport == "none":
+        return sum_pairs(plan.work, rows, columns, shared, plan.both)
+    if plan.transport == "gather":
+        mine, theirs = sum_pairs(plan.work, rows, _gather(columns, plan), shared, plan.both)
+        scatter = partial(lax.psum_scatter, axis_name=plan.work.axes, tiled=True)
+        return mine, jax.tree.map(scatter, theirs)
+
+    def visit(carry, _):
+        sums, block, theirs = carry
+        coming = _shift(block, plan)
+        mine, more = sum_pairs(plan.work, rows, block, shared, plan.both)
+        theirs = _shift(jax.tree.map(jnp.add, theirs, more), plan)
+        return (jax.tree.map(jnp.add, sums, mine), coming, theirs), None
+
+    shapes = jax.eval_shape(lambda: sum_pairs(plan.work, rows, columns, shared, plan.both))
+    mine, theirs = zeros(shapes, plan.work)
+    # After as many hops as there are devices, a block's sums are home again.
+    (sums, _, theirs), _ = lax.scan(visit, (mine, columns, theirs), length=plan.devices)
+    return sums, theirs
+
+
+def _pull(plan: _Plan, rows: Rows, g: Tree, columns: Rows, h: Tree, shared: Tree) -> jax.Array:
+    """Gradient [n, d] of the rows, from the cotangents of the rows' sums (g), the columns' (h)."""
+    if plan.transport == "none":
+        return pull(plan.work, rows, g, columns, h, shared)
+    if plan.transport == "gather":
+        columns, h = _gather((columns, h), plan)
+        return pull(plan.work, rows, g, columns, h, shared)
+
+    def visit(carry, _):
+        gradient, block, h = carry
+        coming = _shift((block, h), plan)
+        gradient += pull(plan.work, rows, g, block, h, shared)
+        return (gradient, *coming), None
+
+    like = jax.ShapeDtypeStruct(rows.x.shape, wide(rows.x.dtype))
+    (gradient, *_), _ = lax.scan(visit, (zeros(like, plan.work), columns, h), length=plan.devices)
+    return gradient

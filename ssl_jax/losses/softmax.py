@@ -1,0 +1,115 @@
+"""What the softmax losses share: unit rows, the shift that keeps exponentials in range, metrics."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Metrics = dict[str, jax.Array]
+Tree = Any
+
+# exp leaves float32 at -87 and 88; a sum of 2^20 terms needs 14 of the upper side.
+_WINDOW, _HEADROOM = 80, 70
+
+
+def normalise(z: jax.Array) -> jax.Array:
+    """Rows [..., d] of unit length, in float32 at least; a zero row stays zero.
+
+    Division by the largest element first: the square of a huge one overflows. The result does not
+    depend on that element, so neither does the gradient.
+    """
+    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    largest = lax.stop_gradient(jnp.abs(z).max(-1, keepdims=True))
+    z = z / jnp.where(largest > 0, largest, 1)
+    squares = jnp.square(z).sum(-1, keepdims=True)
+    return z * lax.rsqrt(jnp.where(squares > 0, squares, 1))
+
+
+def product_type(z: jax.Array) -> Any:
+    """The type in which similarities of z are multiplied: float16's range is too small for it."""
+    return z.dtype if z.dtype == jnp.bfloat16 else jnp.promote_types(z.dtype, jnp.float32)
+
+
+class Scale(NamedTuple):
+    """Scalars for the bodies, without gradient. Logits are at most 1 / temperature."""
+
+    temperature: jax.Array
+    concentration: jax.Array
+    """Of hard negatives; 0 elsewhere."""
+
+    def shift(self, power: float | jax.Array = 1) -> jax.Array:
+        """What to subtract from power * logits before exp. One constant for all pairs, so that
+        sums of exponentials add up over tiles and devices.
+
+        At the largest logit, or lower where the smallest would leave float32's range otherwise.
+        """
+        top = power / self.temperature
+        return top - jnp.clip(2 * top - _WINDOW, 0, _HEADROOM)
+
+
+def scaled(
+    z: jax.Array, temperature: float | jax.Array, concentration: float = 0
+) -> tuple[jax.Array, Scale]:
+    """Rows [..., d] whose inner products are logits, and the scale of these.
+
+    The temperature's gradient flows through the rows.
+    """
+    if isinstance(temperature, int | float | np.number) and not temperature > 0:
+        raise ValueError(f"temperature {temperature}: want a number above 0")
+    unit = normalise(z)
+    temperature = jnp.asarray(temperature, unit.dtype)
+    numbers = (temperature, jnp.asarray(concentration, unit.dtype))
+    return unit * lax.rsqrt(temperature), Scale(*map(lax.stop_gradient, numbers))
+
+
+def softmax_body(logits: jax.Array, own: Tree, other: Tree, scale: Scale) -> tuple[Tree, Tree]:
+    """Body for `pair_sums`: term sum of e^(logit - shift); monitors for `softmax_metrics`."""
+    del other
+    return jnp.exp(logits - scale.shift()), monitors(logits, own, scale)
+
+
+def monitors(logits: jax.Array, own: Tree, scale: Scale) -> Tree:
+    """What `softmax_metrics` needs, with own["positive"] the logit of a row's positive."""
+    shifted = logits - scale.shift()
+    return {
+        "closer": (logits >= own["positive"]).astype(logits.dtype),
+        "mass": jnp.exp(shifted),
+        "moment": shifted * jnp.exp(shifted),
+        "potential": jnp.exp(4 * (logits * scale.temperature - 1)),
+    }
+
+
+def log_sum(total: jax.Array, shift: jax.Array) -> jax.Array:
+    """log of a sum of shifted exponentials, shift undone; finite also if all underflowed."""
+    return jnp.log(jnp.maximum(total, jnp.finfo(total.dtype).tiny)) + shift
+
+
+def softmax_metrics(sums: Tree, positive: jax.Array, scale: Scale, *, negatives: int) -> Metrics:
+    """Metrics of a softmax over a row's positive and its negatives, without gradient.
+
+    Args:
+      sums: of `monitors` over the negatives, arrays [n].
+      positive: logits of the positives [n].
+      negatives: their number for each row.
+
+    Returns:
+      Scalars: "contrastive_accuracy" and "contrastive_top5", share of rows with none, with fewer
+      than five, of their negatives at least as close as their positive; "entropy" in nats;
+      "alignment" and "uniformity" (Wang and Isola, arXiv 2005.10242, section 4.1): mean squared
+      distance of unit-length positives, log of the mean of exp(-2 distance^2) over negatives.
+    """
+    sums, positive = lax.stop_gradient((sums, positive))
+    shift = scale.shift()
+    whole = jnp.logaddexp(log_sum(sums["mass"], shift), positive)
+    surprise = whole - positive
+    # -sum p log p over the negatives, log p = logit - whole.
+    others = ((whole - shift) * sums["mass"] - sums["moment"]) * jnp.exp(shift - whole)
+    return {
+        "contrastive_accuracy": (sums["closer"] < 1).mean(dtype=positive.dtype),
+        "contrastive_top5": (sums["closer"] < 5).mean(dtype=positive.dtype),
+        "entropy": (surprise * jnp.exp(-surprise) + others).mean(),
+        "alignment": 2 - 2 * scale.temperature * positive.mean(),
+        "uniformity": jnp.log(sums["potential"].mean() / negatives),
+    }

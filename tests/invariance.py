@@ -1,0 +1,117 @@
+"""Ten steps of a real run on any number of devices and processes, for `test_invariance`.
+
+As a program, one process of several: invariance.py PROCESS PROCESSES DEVICES PORT OUT.npz
+"""
+
+import hashlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tiny
+
+from ssl_jax import methods, optim, parallel, step
+from ssl_jax.augment.recipes import RECIPES
+from ssl_jax.data import pipeline, sources
+
+B, SIZE, STEPS, CLASSES = 32, 4, 10, 10
+VIEWS = tuple(view._replace(size=SIZE) for view in RECIPES["digits"])
+
+
+def batches(host):
+    """This host's rows of ten batches of digits."""
+    source = sources.get("digits", data_dir="", split="train")
+    return list(
+        pipeline.train_batches(
+            source, views=VIEWS, batch_size=B, seed=4, start_step=0, num_steps=STEPS,
+            placement="host", host=host,
+        )
+    )  # fmt: skip
+
+
+def row_hashes(rows):
+    """One hash for each row of every batch: images, index, label."""
+    return np.array(
+        [
+            [
+                hashlib.sha256(b"".join(batch[name][i].tobytes() for name in sorted(batch)))
+                .hexdigest()
+                for i in range(len(batch["index"]))
+            ]
+            for batch in rows
+        ]
+    )  # fmt: skip
+
+
+def _recorded():
+    """Keeps the gradient in its state, before LARS."""
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params), lambda updates, *_: (updates, updates)
+    )
+
+
+def trajectory(rows, dtype, devices=None):
+    """{name: array} after the first and the tenth step, of SimCLR with BatchNorm under LARS.
+
+    A name is "STEP/WHAT/LEAF"; WHAT is loss, gradient, statistics or params.
+    """
+    encoder = tiny.Encoder(dtype=dtype)
+    method = methods.get("simclr")(
+        encoder, views=VIEWS, total_steps=STEPS, temperature=0.2, hidden_dim=16, output_dim=8
+    )
+    lars, schedule = optim.make(
+        "lars", lr=0.3, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=STEPS,
+        weight_decay=1e-4,
+    )  # fmt: skip
+    tx, probe = optax.chain(_recorded(), lars), step.Probe(CLASSES)
+    mesh = parallel.make_mesh(devices)
+
+    def cast(tree):
+        wide = jnp.floating
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, wide) else x, tree)
+
+    spec = {
+        "views": jax.ShapeDtypeStruct((B, 2, SIZE, SIZE, 3), dtype),
+        "index": jax.ShapeDtypeStruct((B,), jnp.int32),
+    }
+    found = {}
+    with jax.set_mesh(mesh):
+        start = step.init_fn(method, tx, probe, spec, seed=1)
+        state = step.born_sharded(lambda: cast(start()), method, mesh)
+        function = jax.jit(step.make_train_step(method, tx, schedule, probe, seed=1, mesh=mesh))
+        for k, batch in enumerate(rows, 1):
+            batch = batch | {"views": batch["views"].astype(dtype)}
+            state, metrics = function(state, parallel.to_global(batch, mesh))
+            if k not in (1, STEPS):
+                continue
+            trees = {
+                "loss": metrics["loss"],
+                "gradient": state.opt_state[0],
+                "statistics": state.extra["batch_stats"],
+                "params": state.params,
+            }
+            for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+                what = path[0].key
+                found[f"{k}/{what}/{jax.tree_util.keystr(path[1:])}"] = np.asarray(leaf)
+    return found
+
+
+def main():
+    process, processes, devices, port = map(int, sys.argv[1:5])
+    jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", processes, process)
+    assert jax.device_count() == devices * processes
+    rows = batches((process, processes))
+    found = {"hashes": row_hashes(rows)}
+    for dtype in (jnp.float32, jnp.float64):
+        with jax.enable_x64(dtype == jnp.float64):
+            steps = trajectory(rows, dtype)
+        found |= {f"{jnp.dtype(dtype)}/{name}": leaf for name, leaf in steps.items()}
+    np.savez(sys.argv[5], **found)
+
+
+if __name__ == "__main__":
+    main()

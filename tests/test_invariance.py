@@ -1,0 +1,97 @@
+"""The same global batches on 1, 2, 4, 8 devices, and on 2 processes of 4, give the same run."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import invariance
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+# Relative gap of a tree at the first and at the tenth step. In float32 only rounding may differ,
+# and every step enlarges it; in float64 a real difference cannot hide behind rounding.
+BOUNDS = {"float32": (5e-7, 5e-6), "float64": (1e-12, 1e-12)}
+# At the first step BatchNorm's sums lie far from its running means, and its gradient in float32 is
+# as far from that in float64 on one device.
+GRADIENT = 5e-6
+FOLDER = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return invariance.batches((0, 1))
+
+
+def _run(rows, name, devices):
+    with jax.enable_x64(name == "float64"):
+        return invariance.trajectory(rows, jnp.dtype(name), jax.devices()[:devices])
+
+
+@pytest.fixture(scope="module")
+def alone(rows):
+    return {name: _run(rows, name, 1) for name in BOUNDS}
+
+
+def _gaps(got, want):
+    """{"STEP/WHAT": relative distance of all its leaves together}."""
+    assert got.keys() == want.keys()
+    parts = {}
+    for name, leaf in want.items():
+        difference, size = parts.setdefault(name.rsplit("/", 1)[0], [0.0, 0.0])
+        wide = leaf.astype(np.float64)
+        parts[name.rsplit("/", 1)[0]] = [
+            difference + np.square(got[name] - wide).sum(),
+            size + np.square(wide).sum(),
+        ]
+    return {name: np.sqrt(difference / size) for name, (difference, size) in parts.items()}
+
+
+def _assert_equal(got, want, dtype):
+    gaps = _gaps(got, want)
+    first, tenth = BOUNDS[dtype]
+    for name, found in gaps.items():
+        bound = first if name.startswith("1/") else tenth
+        if name == "1/gradient" and dtype == "float32":
+            bound = GRADIENT
+        assert found <= bound, gaps
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_devices(rows, alone, dtype, devices):
+    got = _run(rows, dtype, devices)
+    assert {leaf.dtype for leaf in got.values()} == {np.dtype(dtype)}
+    _assert_equal(got, alone[dtype], dtype)
+
+
+def test_two_processes_of_four_devices(rows, alone, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parent, FOLDER))),
+    }
+    out = [tmp_path / f"{process}.npz" for process in range(2)]
+    children = [
+        subprocess.Popen(
+            [sys.executable, FOLDER / "invariance.py", *map(str, (p, 2, 4, port, out[p]))], env=env
+        )
+        for p in range(2)
+    ]
+    try:
+        assert [child.wait(timeout=300) for child in children] == [0, 0]
+    finally:
+        for child in children:
+            child.kill()
+    found = [dict(np.load(file)) for file in out]
+    hashes = np.concatenate([f.pop("hashes") for f in found], axis=1)
+    np.testing.assert_array_equal(hashes, invariance.row_hashes(rows))
+    for mine in found:
+        for dtype in BOUNDS:
+            part = {n.split("/", 1)[1]: x for n, x in mine.items() if n.startswith(dtype)}
+            _assert_equal(part, alone[dtype], dtype)
