@@ -66,6 +66,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         mesh=mesh,
         prepare=prepare(config),
         microbatch=config.train.microbatch,
+        noise_scale=config.train.noise_scale,
     )
     built = Parts(
         source=data,

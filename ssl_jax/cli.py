@@ -33,6 +33,19 @@ def define_workdir() -> None:
     flags.mark_flag_as_required("workdir")
 
 
+def define_section(name: str) -> None:
+    """Defines --NAME.FIELD=VALUE for one section of the config.
+
+    ml_collections looks at the command line already here, and answers a misspelt field by a
+    traceback.
+    """
+    for argument in sys.argv[1:]:
+        field = argument.lstrip("-").split("=")[0]
+        if argument.startswith(f"--{name}.") and field not in _known_fields():
+            _stop(_misspelt(field), BAD_CONFIG)
+    config_flags.DEFINE_config_dict(name, configuration.default_config()[name])
+
+
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`; a Fault becomes one message and its exit code."""
 

@@ -66,6 +66,7 @@ def default_config() -> ml_collections.ConfigDict:
         "epochs": 100.0,
         "steps": 0,  # overrides epochs when positive
         "microbatch": 0,  # images encoded at once over all devices; 0: the whole batch
+        "noise_scale": False,  # log the gradient noise scale; needs micro-batches
         "seed": 0,
         "probe": True,  # online linear probe beside the training, when there are labels
         "log_every": 10,  # steps
@@ -160,7 +161,9 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     if flat["train.microbatch"]:
         grouped = flat["model.bn_group"] > 0
         need = "needs model.bn_group > 0: BatchNorm over the whole batch crosses its chunks"
-        check("train.microbatch", grouped, need)
+        check("train.microbatch", grouped, need + ", e.g. the images of one, counted in views")
+    several = 0 < flat["train.microbatch"] < flat["train.batch_size"]
+    check("train.noise_scale", several or not flat["train.noise_scale"], "needs train.microbatch")
     few = [n for n in flat["eval.labels_per_class"] if n == 1 or n < 0]
     check("eval.labels_per_class", not few, "each 0 (all labels) or at least 2: one is held out")
     return found + _view_problems(config.augment)

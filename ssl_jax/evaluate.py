@@ -64,6 +64,6 @@ def evaluate(config: ConfigDict, path: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     cli.define_workdir()
-    config_flags.DEFINE_config_dict("eval", configuration.default_config().eval)
+    cli.define_section("eval")
     flags.DEFINE_string("data_dir", "", "Where the data lies here, if not where it was trained.")
     cli.run(main)

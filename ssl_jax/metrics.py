@@ -33,7 +33,8 @@ class MetricWriter:
     Args:
       folder: the workdir.
       resume_step: lines of later steps, written by a run that died after its last checkpoint, and
-        a last line cut short are dropped; the log then reads as that of an unbroken run.
+        a last line cut short are dropped; the log then reads as that of an unbroken run (but for
+        `NoiseScale`, which begins anew).
       is_main: False on all processes but 0, which then write nothing.
       tensorboard: write events too; the import of TensorFlow takes seconds.
 

@@ -22,8 +22,7 @@ Tree = Any
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A one-dimensional mesh over `devices`, by default all devices of all processes."""
     devices = jax.devices() if devices is None else devices
-    # Auto, since under the default Explicit axes the Gram matrix of a batch-sharded array, the
-    # core of every contrastive loss, is a sharding type error.
+    # Auto: under the default Explicit axes, much of what mixes rows is a sharding type error.
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -60,7 +59,7 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1) -> None:
-    """Makes every CPU core a device, if none was asked for; before JAX starts its backends.
+    """Makes CPU cores devices, as many as divide the batch, if none was asked for.
 
     XLA keeps 1.4 cores busy with one device's program: as two devices, two cores run a small
     ResNet's step in two thirds of the time. Nothing changes where there is an accelerator.
@@ -68,18 +67,23 @@ def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views:
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if asked or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    for devices in range(min(cores, (microbatch or batch_size) // ROWS_PER_CORE), 1, -1):
+    for devices in range(min(_cores(), (microbatch or batch_size) // ROWS_PER_CORE), 1, -1):
         with contextlib.suppress(Fault):
             check_batch(batch_size, devices, microbatch=microbatch, bn_group=bn_group, views=views)
-            jax.config.update("jax_num_cpu_devices", devices)
+            # Too late where the caller has used JAX before: then the devices are what they are.
+            with contextlib.suppress(RuntimeError):
+                jax.config.update("jax_num_cpu_devices", devices)
             return
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def compiler_options(mesh: Mesh) -> dict[str, bool | int] | None:
     """What `jax.jit` should tell the compiler of a program that runs for long on this mesh."""
-    if mesh.devices.flat[0].platform != "cpu" or mesh.size == 1:
+    if mesh.devices.flat[0].platform != "cpu" or not 1 < _cores() <= mesh.size:
         return None
     # Every core has its device: a convolution that spreads over threads takes them from another.
     # Measured on a small ResNet's step: 10 % less time by this, 8 % by whole AVX-512 registers.

@@ -133,6 +133,7 @@ def make_train_step(
     mesh: Mesh,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
     microbatch: int = 0,
+    noise_scale: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns (state, batch) -> (state, metrics), to be jitted with the state donated.
 
@@ -142,12 +143,14 @@ def make_train_step(
       prepare: per-example work on the device before `encode` (colour augmentation).
       microbatch: global rows encoded at once, 0 for all. The gradient is that of the whole batch
         whatever the objective, as long as no normalisation group crosses a chunk.
+      noise_scale: with micro-batches, also measure the gradient's noise and signal. Devices then
+        add up their gradients after every chunk instead of once.
     """
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array) -> tuple[dict, Tree]:
         return method.encode(params, extra, prepare(batch), key, True)
 
-    value_and_grad = _chunked(mesh, microbatch) if microbatch else _whole
+    value_and_grad = _chunked(mesh, microbatch, noise_scale) if microbatch else _whole
     root = jax.random.key(seed)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -201,7 +204,7 @@ def _whole(encode, objective, params: Tree, batch: Batch):
     return (loss, aux, outputs, stats), grads, {}
 
 
-def _chunked(mesh: Mesh, microbatch: int):
+def _chunked(mesh: Mesh, microbatch: int, noise_scale: bool):
     """As `_whole`, encoding `microbatch` rows at a time (GradCache, arXiv 2101.06983, section 3).
 
     Encode every chunk without gradient; take the objective's gradient with respect to all
@@ -237,14 +240,17 @@ def _chunked(mesh: Mesh, microbatch: int):
             chunk, cotangent = chunk_and_cotangent
             _, vjp = jax.vjp(lambda p: encode(p, chunk)[0], params)
             (part,) = vjp(cotangent)
-            squares += optax.tree.norm(part, squared=True)
+            if noise_scale:
+                squares += optax.tree.norm(part, squared=True)
             return (jax.tree.map(jnp.add, total, part), squares), None
 
         start = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
         (total, squares), _ = jax.lax.scan(
             accumulate, start, (chunks, jax.tree.map(split, cotangents))
         )
-        measured = _gradient_noise(total, squares, microbatch, len(batch["index"]))
+        measured = {}
+        if noise_scale:
+            measured = _gradient_noise(total, squares, microbatch, len(batch["index"]))
         return (loss, aux, outputs, stats), jax.tree.map(jnp.add, grads, total), measured
 
     return value_and_grad

@@ -2,8 +2,8 @@
 
     python -m ssl_jax.train --config=configs/simclr.py:digits --workdir=runs/digits
 
-The same command again resumes, bit for bit. At the end the features are evaluated and
-`WORKDIR/report.html` is written.
+The same command again resumes, on the same devices bit for bit. At the end the features are
+evaluated and `WORKDIR/report.html` is written.
 """
 
 import contextlib

@@ -106,3 +106,9 @@ def test_help_names_the_flags():
     )
     assert "--config" in result.stdout
     assert "--workdir" in result.stdout
+
+
+def test_a_misspelt_field_of_an_evaluation(tmp_path):
+    code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--eval.label_per_class=1")
+    assert code == 78
+    assert "did you mean 'eval.labels_per_class" in message

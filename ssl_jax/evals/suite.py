@@ -124,7 +124,7 @@ def _knn_protocol(k: int, temperature: float) -> dict[str, Any]:
 
 def _linear_protocol(count: int, draws: int, l2: tuple[float, ...], seed: int) -> dict[str, Any]:
     chosen = (
-        "best accuracy on held-out train labels: 5 stratified folds up to "
+        "best accuracy, then least loss, on held-out train labels: 5 stratified folds up to "
         f"{linear.ONE_FOLD_FROM:,} labels, one such fold above, fitted to a gradient norm of "
         f"{linear.PATH_TOLERANCE:g} in at most {linear.PATH_ITERATIONS} iterations; then refitted "
         "on all of them"

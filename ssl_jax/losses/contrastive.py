@@ -27,14 +27,14 @@ def nt_xent(
       z: projections [b, 2, d], b >= 2, of any length (normalised here; a zero row stays zero).
         Unit rows are multiplied in z's type, bfloat16, float32 or float64 (float16 is taken to
         float32), and summed in float32 at least.
-      temperature: > 0; from 0.0134 on no similarity leaves float32's range. May be learned.
+      temperature: > 0; from 0.0148 on no similarity leaves float32's range. May be learned.
       transport: "gather", "ring" or None, how rows reach the other devices (`pairs.pair_sums`).
 
     Returns:
       The scalar loss in nats, and the metrics of `softmax.softmax_metrics`, without gradient.
 
     Raises:
-      ValueError: wrong shape, b < 2, b not divisible by the devices of the mesh, or a Python
+      ValueError: wrong shape, b < 2, 2b not divisible by the devices of the mesh, or a Python
         number as temperature that is not positive.
 
     Source: SimCLR (arXiv 2002.05709), equation 1.
@@ -90,7 +90,8 @@ def hard_negatives(
     """Debiased contrastive loss with negatives weighted by e^(concentration * similarity / tau).
 
     Arguments, metrics and errors as `debiased`, and
-      concentration: beta >= 0, how much harder negatives count; 0 gives `debiased`.
+      concentration: beta >= 0, how much harder negatives count; 0 gives `debiased`. No similarity
+        leaves float32's range from a temperature of 0.0148 (1 + beta) on.
 
     Source: Robinson et al. (arXiv 2010.04592), section 3 and figure 2. Weights carry gradient, as
     in the authors' code.
@@ -125,15 +126,15 @@ def _over_negatives(
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] != 2:
         raise ValueError(f"z of shape {z.shape}: want [b, 2, d] with b of at least 2")
     unit, scale = softmax.scaled(z, temperature, concentration)
+    dtype = softmax.product_type(z)
     positive = jnp.repeat((unit[:, 0] * unit[:, 1]).sum(-1), 2)
+    threshold = softmax.rank_threshold(unit[:, 0], unit[:, 1], scale, dtype)
     rows = Rows(
         unit.reshape(positive.size, -1),
         group=jnp.repeat(jnp.arange(len(z), dtype=jnp.int32), 2),
-        aux={"positive": jax.lax.stop_gradient(positive)},
+        aux={"threshold": jnp.repeat(threshold, 2)},
     )
-    terms, monitors = pair_sums(
-        body, rows, shared=scale, transport=transport, dtype=softmax.product_type(z)
-    )
+    terms, monitors = pair_sums(body, rows, shared=scale, transport=transport, dtype=dtype)
     count = positive.size - 2
     metrics = softmax.softmax_metrics(monitors, positive, scale, negatives=count)
     return _Found(positive, terms, count, scale, metrics)

@@ -41,6 +41,7 @@ def info_nce(
     equation 1.
     """
     _check(query, key, least=1 if queue is not None else 2)
+    query, key = _alike(query, key)
     rows, columns, positive, scale = _towers(query, key, temperature)
     if queue is None:
         count = len(key) - 1
@@ -50,7 +51,7 @@ def info_nce(
         keys = jax.lax.stop_gradient(softmax.normalise(queue))
         # All of the temperature goes to the queries: nothing is to be derived by the keys.
         scaled = rows.x * jax.lax.rsqrt(jnp.asarray(temperature, rows.x.dtype))
-        rows, columns = Rows(scaled, aux=rows.aux), Rows(keys, aux={"positive": keys[:, 0]})
+        rows, columns = Rows(scaled, aux=rows.aux), Rows(keys, aux={"threshold": keys[:, 0]})
         count = len(queue)
     terms, monitors = pair_sums(
         softmax.softmax_body,
@@ -75,6 +76,7 @@ def paired_info_nce(
     Source: CLIP (Radford et al., arXiv 2103.00020), figure 3.
     """
     _check(x, y, least=2)
+    x, y = _alike(x, y)
     rows, columns, positive, scale = _towers(x, y, temperature)
     sides = pair_sums(
         softmax.softmax_body,
@@ -100,12 +102,19 @@ def _check(x: jax.Array, y: jax.Array, *, least: int) -> None:
         )
 
 
+def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both in the type that holds either: a bfloat16 query must not round a float32 key."""
+    dtype = jnp.promote_types(x.dtype, y.dtype)
+    return x.astype(dtype), y.astype(dtype)
+
+
 def _towers(
     x: jax.Array, y: jax.Array, temperature: float | jax.Array
 ) -> tuple[Rows, Rows, jax.Array, Scale]:
     (x_unit, scale), (y_unit, _) = (softmax.scaled(z, temperature) for z in (x, y))
+    threshold = softmax.rank_threshold(x_unit, y_unit, scale, softmax.product_type(x))
     positive = (x_unit * y_unit).sum(-1)
     group = jnp.arange(len(x), dtype=jnp.int32)
-    aux = {"positive": jax.lax.stop_gradient(positive)}
+    aux = {"threshold": threshold}
     rows, columns = (Rows(unit, group, aux) for unit, z in ((x_unit, x), (y_unit, y)))
     return rows, columns, positive, scale

@@ -2,7 +2,7 @@
 
 The one engine under every softmax-contrastive loss. A loss names, for one tile of logits, the
 terms to be summed for each row; everything else it says with these sums is plain autodiff over n
-numbers. Logits are made tile by tile, twice (forward and backward), so memory is O(n d).
+numbers. Logits are made tile by tile and again for the gradient, so memory is O(n d).
 
 Why the gradient is cheap: with term f, cotangents g of the sums and symmetric logits,
 
@@ -25,7 +25,7 @@ from ssl_jax.losses.tiles import Body, Rows, Work, pull, sum_pairs, wide, zeros
 Tree = Any
 
 # Below, one gather is quicker than the hops of a ring; above, its result costs memory.
-GATHER_BYTES = 8 * 2**20
+GATHER_BYTES = 64 * 2**20
 TRANSPORTS = ("gather", "ring")
 
 
@@ -61,13 +61,14 @@ def pair_sums(
       transport: how columns reach a device: "gather" all at once, or "ring", a block at a time.
         None chooses by size.
       dtype: in which rows are multiplied and travel, bfloat16 for accelerators' speed; products
-        are summed in `rows.x.dtype`. None for that too.
+        are summed in `rows.x.dtype`, float32 for bfloat16. None for that too.
 
     Returns:
       (terms, monitors), trees of [n]; with `both`, a pair of these: for rows, for columns.
 
     Raises:
-      ValueError: rows that do not divide over the devices, or an unknown transport.
+      ValueError: rows that do not divide over the devices, an unknown transport, or a dtype whose
+        products are not summed in the rows' type.
     """
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty else mesh.size
@@ -77,6 +78,8 @@ def pair_sums(
     if transport not in (None, *TRANSPORTS):
         raise ValueError(f"unknown transport {transport!r}; there are: {', '.join(TRANSPORTS)}")
     dtype = rows.x.dtype if dtype is None else dtype
+    if wide(dtype) != rows.x.dtype:
+        raise ValueError(f"products of {jnp.dtype(dtype)} for rows of {rows.x.dtype}")
     if transport is None:
         size = (columns or rows).x.size * jnp.dtype(dtype).itemsize
         transport = "gather" if size <= GATHER_BYTES else "ring"

@@ -10,8 +10,9 @@ from jax import lax
 Metrics = dict[str, jax.Array]
 Tree = Any
 
-# exp leaves float32 at -87 and 88; a sum of 2^20 terms needs 14 of the upper side.
-_WINDOW, _HEADROOM = 80, 70
+# exp leaves float32 at -87 and 88. Above, a sum of 2^20 terms needs 14, and its cotangent, which
+# divides by the sum and by the number of rows, must not fall below the range either.
+_WINDOW, _HEADROOM = 80, 55
 
 
 def normalise(z: jax.Array) -> jax.Array:
@@ -64,6 +65,13 @@ def scaled(
     return unit * lax.rsqrt(temperature), Scale(*map(lax.stop_gradient, numbers))
 
 
+def rank_threshold(x: jax.Array, y: jax.Array, scale: Scale, dtype: Any) -> jax.Array:
+    """Logits [...] of the pairs x, y [..., d] as the tiles see them, less a few roundings: in a
+    collapse, where all are equal, a negative must count as close as the positive."""
+    logits = (x.astype(dtype).astype(x.dtype) * y.astype(dtype).astype(x.dtype)).sum(-1)
+    return lax.stop_gradient(logits - 8 * jnp.finfo(x.dtype).eps / scale.temperature)
+
+
 def softmax_body(logits: jax.Array, own: Tree, other: Tree, scale: Scale) -> tuple[Tree, Tree]:
     """Body for `pair_sums`: term sum of e^(logit - shift); monitors for `softmax_metrics`."""
     del other
@@ -71,10 +79,10 @@ def softmax_body(logits: jax.Array, own: Tree, other: Tree, scale: Scale) -> tup
 
 
 def monitors(logits: jax.Array, own: Tree, scale: Scale) -> Tree:
-    """What `softmax_metrics` needs, with own["positive"] the logit of a row's positive."""
+    """What `softmax_metrics` needs, with own["threshold"] from `rank_threshold`."""
     shifted = logits - scale.shift()
     return {
-        "closer": (logits >= own["positive"]).astype(logits.dtype),
+        "closer": (logits >= own["threshold"]).astype(logits.dtype),
         "mass": jnp.exp(shifted),
         "moment": shifted * jnp.exp(shifted),
         "potential": jnp.exp(4 * (logits * scale.temperature - 1)),
@@ -96,7 +104,7 @@ def softmax_metrics(sums: Tree, positive: jax.Array, scale: Scale, *, negatives:
 
     Returns:
       Scalars: "contrastive_accuracy" and "contrastive_top5", share of rows with none, with fewer
-      than five, of their negatives at least as close as their positive; "entropy" in nats;
+      than five, of their negatives as close as their positive or closer; "entropy" in nats;
       "alignment" and "uniformity" (Wang and Isola, arXiv 2005.10242, section 4.1): mean squared
       distance of unit-length positives, log of the mean of exp(-2 distance^2) over negatives.
     """

@@ -13,9 +13,9 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all rows, or over each contiguous group of rows.
 
     Parameters "scale" and "bias" and running statistics "mean" and "var" (collection
-    "batch_stats") are float32 [c] whatever `dtype` is. Under plain jit a batch sharded on its
-    rows is normalised as one batch; groups that lie inside one device's rows cost no
-    communication.
+    "batch_stats") are float32 [c] whatever `dtype` is; float64 rows give float64 statistics. Under
+    plain jit a batch sharded on its rows is normalised as one batch; groups that lie inside one
+    device's rows cost no communication.
 
     Training replaces each running statistic by 0.9 old + 0.1 new, where new is the mean over
     groups and views of their means or biased variances (torch keeps the unbiased variance).

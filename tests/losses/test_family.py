@@ -122,6 +122,30 @@ def test_bfloat16(case):
     assert _gap(_computed(case, 0.2, jnp.bfloat16), want) < 5e-3
 
 
+def test_a_mesh_of_two_axes_and_filled_up_tiles_in_a_ring(monkeypatch):
+    monkeypatch.setattr(tiles, "TILE", 7)
+    want = _oracle("paired_info_nce", 0.2)
+    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2,
+                         devices=jax.devices()[:4])  # fmt: skip
+    with jax.enable_x64(True), jax.set_mesh(mesh):
+        sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+        arrays = [jax.device_put(a, sharding) for a in TOWERS]
+        got = _value_and_grad(
+            lambda x, y, t: losses.paired_info_nce(x, y, temperature=t, transport="ring")[0],
+            arrays,
+            jnp.asarray(0.2),
+        )
+    assert _gap(got, want) < 1e-13
+
+
+def test_towers_of_two_types_take_the_wider():
+    x, y = (jnp.asarray(t, jnp.float32) for t in TOWERS)
+    narrow = x.astype(jnp.bfloat16)
+    got = [losses.paired_info_nce(*p, temperature=0.1)[0] for p in ((narrow, y), (y, narrow))]
+    want = losses.paired_info_nce(narrow.astype(jnp.float32), y, temperature=0.1)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 def test_every_example_its_own_class_is_nt_xent():
     z = jnp.asarray(PAIR[0], jnp.float32)
     for label in (np.arange(B), np.full(B, -1)):

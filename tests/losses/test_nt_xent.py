@@ -134,6 +134,24 @@ def test_equal_rows_are_a_uniform_guess(temperature):
     assert np.abs(gradient).max() < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_collapse_never_looks_like_a_hit(dtype):
+    for seed in range(8):
+        row = np.random.default_rng(seed).normal(size=128)
+        z = jnp.asarray(np.tile(row, (64, 2, 1)), dtype)
+        assert _value_and_gradient(z, 0.1)[1]["contrastive_accuracy"] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.015, 0.02])
+def test_gradient_near_collapse(temperature):
+    """Sums of many large exponentials: their cotangents must not fall out of float32."""
+    rng = np.random.default_rng(0)
+    z = (rng.normal(size=16) + 1e-2 * rng.normal(size=(256, 2, 16))).astype(np.float32)
+    _, want, *_ = _oracle(z, temperature)
+    _, _, gradient = _value_and_gradient(z, temperature)
+    assert np.abs(gradient - want).max() < 1e-3 * np.abs(want).max()  # z itself is rounded
+
+
 def test_duplicated_rows():
     z = _pairs(8)
     z[3] = z[5] = z[1, 0]
