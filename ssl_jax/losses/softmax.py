@@ -68,8 +68,12 @@ def scaled(
 def rank_threshold(x: jax.Array, y: jax.Array, scale: Scale, dtype: Any) -> jax.Array:
     """Logits [...] of the pairs x, y [..., d] as the tiles see them, less a few roundings: in a
     collapse, where all are equal, a negative must count as close as the positive."""
-    logits = (x.astype(dtype).astype(x.dtype) * y.astype(dtype).astype(x.dtype)).sum(-1)
-    return lax.stop_gradient(logits - 8 * jnp.finfo(x.dtype).eps / scale.temperature)
+    if dtype == jnp.bfloat16:
+        # Not by astype there and back: XLA takes that for nothing to do.
+        x, y = (lax.reduce_precision(z, exponent_bits=8, mantissa_bits=7) for z in (x, y))
+    logits = (x * y).sum(-1)
+    rounding = 4 * x.shape[-1] ** 0.5 * jnp.finfo(x.dtype).eps  # of a sum of d products
+    return lax.stop_gradient(logits - rounding / scale.temperature)
 
 
 def softmax_body(logits: jax.Array, own: Tree, other: Tree, scale: Scale) -> tuple[Tree, Tree]:
