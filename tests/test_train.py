@@ -6,12 +6,8 @@ Real configs, shrunk: a few steps of the digits variant on a narrow encoder, on 
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -317,38 +313,3 @@ def test_evaluating_again_with_another_protocol(finished, tmp_path, capfd):
     assert "5-NN" in capfd.readouterr().out
     old, new = (json.loads((p / "eval/linear_10.json").read_text()) for p in (finished, path))
     assert old["results"] == new["results"]
-
-
-def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
-    """SIGKILL at random moments, through the command; the seed is printed to replay it."""
-    fields = SMALL | {"train.steps": 40, "train.checkpoint_every": 1}
-    command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
-    command += [f"--config.{name}={value}" for name, value in fields.items()]
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-
-    def start(path):
-        return subprocess.Popen(
-            [*command, f"--workdir={path}"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
-        )
-
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"kill schedule of seed {seed}")
-    moments = random.Random(seed)
-    for kill in range(3):
-        process = start(tmp_path / "killed")
-        goal = 8 * (kill + 1)  # a step after which to die, so that every life gets somewhere
-        while process.poll() is None and _last_step(tmp_path / "killed") < goal:
-            time.sleep(0.02)
-        time.sleep(moments.random() * 0.3)
-        process.kill()
-        process.wait()
-    assert start(tmp_path / "killed").wait(timeout=300) == 0
-    assert start(tmp_path / "whole").wait(timeout=300) == 0
-    assert_same_run(tmp_path / "killed", tmp_path / "whole", 40)
-
-
-def _last_step(path):
-    try:
-        return len((path / "metrics.jsonl").read_text().splitlines())
-    except FileNotFoundError:
-        return 0
