@@ -24,14 +24,17 @@ def main(_: Any) -> None:
     import optax
 
     small, large = FLAGS.microbatch, FLAGS.batch
-    found = {
-        "micro-batches": _step(large, small),
-        "whole": _step(large, 0),
-        "one alone": _step(small, 0),
-    }
-    for name, (_, size, seconds) in found.items():
+    found = {}
+    for name, batch, chunk in (
+        ("one alone", small, 0),
+        ("micro-batches", large, small),
+        ("whole", large, 0),
+    ):
+        found[name] = _step(batch, chunk)
+        _, size, seconds = found[name]
         ratio = size / found["one alone"][1]
-        print(f"{name:14} {size / 2**20:8.0f} MiB  {ratio:5.2f} x one alone  {seconds:7.2f} s")
+        line = f"{name:14} {size / 2**20:8.0f} MiB  {ratio:5.2f} x one alone  {seconds:7.2f} s"
+        print(line, flush=True)
     chunked, whole = found["micro-batches"][0], found["whole"][0]
     gap = optax.tree.norm(jax.tree.map(jnp.subtract, chunked, whole)) / optax.tree.norm(whole)
     print(f"relative distance of the gradients: {float(gap):.1e}")

@@ -160,8 +160,11 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     check("train.epochs", flat["train.steps"] > 0 or flat["train.epochs"] > 0, "more than 0")
     if flat["train.microbatch"]:
         grouped = flat["model.bn_group"] > 0
-        need = "needs model.bn_group > 0: BatchNorm over the whole batch crosses its chunks"
-        check("train.microbatch", grouped, need + ", e.g. the images of one, counted in views")
+        need = (
+            "needs model.bn_group, e.g. 32 (rows, all views counted; it divides those of one "
+            "device's micro-batch): BatchNorm over the whole batch would couple micro-batches"
+        )
+        check("train.microbatch", grouped, need)
     several = 0 < flat["train.microbatch"] < flat["train.batch_size"]
     check("train.noise_scale", several or not flat["train.noise_scale"], "needs train.microbatch")
     few = [n for n in flat["eval.labels_per_class"] if n == 1 or n < 0]

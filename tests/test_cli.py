@@ -44,6 +44,7 @@ def ssl_jax(verb, *arguments, **environment):
         ("--config.data.source=digit", 78, "did you mean 'digits'"),
         ("--config.augment.crop_area=(0.5,0.2)", 78, "low <= high"),
         ("--config.train.microbatch=64", 78, "model.bn_group"),
+        ("--config.train.noise_scale=True", 78, "needs train.microbatch"),
         ("--batch_size=8", 64, "batch_size"),
         ("stray", 64, "stray"),
     ],

@@ -51,7 +51,7 @@ def info_nce(
         keys = jax.lax.stop_gradient(softmax.normalise(queue))
         # All of the temperature goes to the queries: nothing is to be derived by the keys.
         scaled = rows.x * jax.lax.rsqrt(jnp.asarray(temperature, rows.x.dtype))
-        rows, columns = Rows(scaled, aux=rows.aux), Rows(keys, aux={"threshold": keys[:, 0]})
+        rows, columns = Rows(scaled, aux=rows.aux), Rows(keys)
         count = len(queue)
     terms, monitors = pair_sums(
         softmax.softmax_body,

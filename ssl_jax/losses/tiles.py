@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     """int32 [n], at least 0. Pairs of equal group are left out. None leaves none out."""
 
     aux: Tree = ()
-    """Arrays [n] for the body, without gradient: positive logits, labels."""
+    """Arrays [n] for the body, without gradient: thresholds of rank, labels."""
 
 
 class Work(NamedTuple):
@@ -99,12 +99,12 @@ def pull(work: Work, rows: Rows, g: Tree, columns: Rows, h: Tree, shared: Tree) 
         keep = _keep(row, column)
 
         def sums(logits):
-            mine = work.body(logits, _down(own), _across(other), shared)[0]
-            theirs = work.body(logits, _across(other), _down(own), shared)[0]
-            return (
-                None if g is None else _totals(mine, keep, 1),
-                None if h is None else _totals(theirs, keep, 0),
-            )
+            mine = theirs = None
+            if g is not None:
+                mine = _totals(work.body(logits, _down(own), _across(other), shared)[0], keep, 1)
+            if h is not None:
+                theirs = _totals(work.body(logits, _across(other), _down(own), shared)[0], keep, 0)
+            return mine, theirs
 
         _, pullback = jax.vjp(sums, _logits(row.rows, column.rows))
         (weights,) = pullback((g, h))
