@@ -5,7 +5,8 @@
 Takes a SimCLR step of a small ResNet on random images: the large batch in micro-batches, the large
 batch whole, and one micro-batch alone. Prints the memory that the compiler plans for each
 (arguments, outputs and temporaries), the seconds of a step, and the relative distance of the large
-batch's two gradients.
+batch's two gradients. In float32 that holds the units whose ReLU rounding turns on or off; with
+--dtype=float64 hardly any is left, and nothing else can hide.
 """
 
 import time
@@ -23,6 +24,7 @@ def main(_: Any) -> None:
     import jax.numpy as jnp
     import optax
 
+    jax.config.update("jax_enable_x64", FLAGS.dtype == "float64")
     small, large = FLAGS.microbatch, FLAGS.batch
     found = {}
     for name, batch, chunk in (
@@ -50,7 +52,9 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
     from ssl_jax.augment.views import View
 
     # Groups of one micro-batch's rows: the same groups whether the batch is divided or not.
-    encoder = models.get("resnet10", width=0.25, stem="cifar", bn_group=2 * FLAGS.microbatch)
+    group = 2 * FLAGS.microbatch
+    dtype = jnp.dtype(FLAGS.dtype)
+    encoder = models.get("resnet10", width=0.25, stem="cifar", bn_group=group, dtype=dtype)
     views = (View(size=SIZE), View(size=SIZE))
     method = methods.get("simclr")(encoder, views=views, total_steps=2, temperature=0.2)
     keep = optax.GradientTransformation(
@@ -58,11 +62,11 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
         lambda updates, *_: (jax.tree.map(jnp.zeros_like, updates), updates),
     )
     spec = {
-        "views": jax.ShapeDtypeStruct((batch_size, 2, SIZE, SIZE, 3), jnp.float32),
+        "views": jax.ShapeDtypeStruct((batch_size, 2, SIZE, SIZE, 3), dtype),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
     batch = {
-        "views": jax.random.uniform(jax.random.key(0), spec["views"].shape),
+        "views": jax.random.uniform(jax.random.key(0), spec["views"].shape, dtype),
         "index": jnp.arange(batch_size, dtype=jnp.int32),
     }
     mesh = parallel.make_mesh(jax.devices()[:1])
@@ -84,4 +88,5 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
 if __name__ == "__main__":
     flags.DEFINE_integer("batch", 4096, "Images of the large batch.")
     flags.DEFINE_integer("microbatch", 256, "Images of a micro-batch.")
+    flags.DEFINE_string("dtype", "float32", "Of images and activations: float32, float64.")
     app.run(main)

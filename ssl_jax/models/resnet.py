@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.norm import BatchNorm
 
 SK_MIN_CHANNELS = 32
@@ -29,6 +30,7 @@ def _conv(channels: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name
         use_bias=False,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         dtype=dtype,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 

@@ -1,0 +1,64 @@
+"""The convolution's restated gradients against autodiff's."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from ssl_jax.models import conv
+
+
+def _gradients(function, x, kernel, g):
+    return jax.jit(lambda *a: jax.vjp(function, *a[:2])[1](a[2]))(x, kernel, g)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (8, 7)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "padding"),
+    [(1, "VALID"), (3, ((1, 1), (1, 1))), (3, "SAME"), (4, ((0, 1), (2, 0))), (2, "VALID")],
+)
+def test_gradients_are_autodiffs(size, stride, kernel, padding):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, k = jnp.asarray(rng.normal(size=(3, *size, 2))), rng.normal(size=(kernel, kernel, 2, 4))
+
+        def usual(x, k):
+            return lax.conv_general_dilated(x, k, stride, padding, dimension_numbers=conv.LAYOUT)
+
+        def ours(x, k):
+            return conv.conv_general_dilated(x, k, stride, padding)
+
+        y = usual(x, k)
+        np.testing.assert_array_equal(ours(x, k), y)
+        g = jnp.asarray(rng.normal(size=y.shape))
+        for found, want in zip(_gradients(ours, x, k, g), _gradients(usual, x, k, g), strict=True):
+            assert found.shape == want.shape
+            np.testing.assert_allclose(found, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("option", [{"feature_group_count": 2}, {"rhs_dilation": (2, 2)}])
+def test_what_it_cannot_do_is_refused(option):
+    with pytest.raises(ValueError, match="neither dilation nor groups"):
+        conv.conv_general_dilated(
+            jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2)), (1, 1), "SAME", **option
+        )
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the layout of XLA's CPU kernels")
+def test_gradients_in_a_loop_keep_the_layout_of_the_fast_kernels():
+    def gradients(kernel, images):
+        def add(total, x):
+            def loss(k, x):
+                return (conv.conv_general_dilated(x, k, (2, 2), "SAME") ** 2).sum()
+
+            return jax.tree.map(jnp.add, total, jax.grad(loss, (0, 1))(kernel, x)), None
+
+        return jax.lax.scan(add, (kernel, images[0]), images)[0]
+
+    shapes = jnp.zeros((3, 3, 4, 5)), jnp.zeros((2, 6, 8, 8, 4))
+    text = jax.jit(gradients).lower(*shapes).compile().as_text()
+    assert set(re.findall(r"dim_labels=([\w>-]+)", text)) == {"b01f_01io->b01f"}
