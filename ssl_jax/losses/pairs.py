@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from ssl_jax.losses.tiles import Body, Rows, Work, pull, sum_pairs, wide, zeros
+from ssl_jax.losses import tiles
+from ssl_jax.losses.tiles import Body, Places, Rows, Tiles, Work, wide, zeros
 
 Tree = Any
 
@@ -86,7 +88,7 @@ def pair_sums(
     split = devices > 1
     axes = mesh.axis_names if split else ()
     work = Work(body, axes, jnp.dtype(dtype))
-    plan = _Plan(work, devices, transport if split else "none", both)
+    plan = _Plan(work, devices, transport if split else "gather", both)
 
     def local(rows: Rows, columns: Rows | None, shared: Tree) -> Tree:
         fixed = (rows[1:], columns and columns[1:], shared)
@@ -131,7 +133,7 @@ def _backward(plan: _Plan, residuals: Tree, cotangents: Tree):
 _sums.defvjp(_forward, _backward)
 
 
-# Transports. A block is the rows of one device with whatever travels beside them.
+# Transports. A block is the rows of one device, in tiles, with whatever travels beside them.
 
 
 def _shift(block: Tree, plan: _Plan, hops: int = 1) -> Tree:
@@ -140,70 +142,116 @@ def _shift(block: Tree, plan: _Plan, hops: int = 1) -> Tree:
     return jax.tree.map(lambda a: lax.ppermute(a, plan.work.axes, ring), block)
 
 
-def _gather(block: Tree, plan: _Plan) -> Tree:
-    return jax.tree.map(lambda a: lax.all_gather(a, plan.work.axes, tiled=True), block)
+def _gather(block: Tiles, plan: _Plan) -> Tiles:
+    """The tiles of all devices, in their order."""
+    if plan.devices == 1:
+        return block
+    gather = partial(lax.all_gather, axis_name=plan.work.axes, tiled=True)
+    valid = None if block.valid is None else np.tile(block.valid, (plan.devices, 1))
+    return Tiles(jax.tree.map(gather, block.rows), valid)
+
+
+def _scatter(sums: Tree, plan: _Plan) -> Tree:
+    """Every device's sums for the tiles of all devices, to those whose tiles they are."""
+    if plan.devices == 1:
+        return sums
+    return jax.tree.map(partial(lax.psum_scatter, axis_name=plan.work.axes, tiled=True), sums)
+
+
+def _add(a: Tree, b: Tree) -> Tree:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _half(plan: _Plan, block: Tiles) -> Places:
+    """Of the pairs of gathered tiles the half that this device visits: each pair is visited once.
+
+    Its own triangle, then the blocks of the devices after it, as far as half-way around.
+    """
+    own = tiles.triangle(block)
+    if plan.devices == 1:
+        return own
+    here, count = lax.axis_index(plan.work.axes), len(block.rows.x)
+    further = tiles.grid(block, block)
+    hops = jnp.arange(1, plan.devices // 2 + 1, dtype=jnp.int32)[:, None]
+    rows = jnp.broadcast_to(further.row[None], (len(hops), len(further.row)))
+    columns = (here + hops) % plan.devices * count + further.column[None]
+    # Half-way around, two devices visit the same pairs: each sums for its own rows only.
+    mirror = jnp.broadcast_to(2 * hops != plan.devices, columns.shape)
+    return Places(
+        jnp.concatenate([own.row, rows.ravel()]),
+        jnp.concatenate([here * count + own.column, columns.ravel()]),
+        jnp.concatenate([own.row != own.column, mirror.ravel()]),
+    )
 
 
 def _within(plan: _Plan, rows: Rows, shared: Tree) -> Tree:
-    """Sums for every row over all rows, each pair of blocks visited once where they travel."""
+    """Sums for every row over all rows; each pair of rows is visited once."""
+    block = tiles.cut(rows)
+    sum_pairs = partial(tiles.sum_pairs, plan.work, block, shared=shared)
     if plan.transport == "gather":
-        return sum_pairs(plan.work, rows, _gather(rows, plan), shared, False)[0]
-    sums = sum_pairs(plan.work, rows, None, shared, True)[0]
-    if plan.transport == "none":
-        return sums
+        mine, theirs = sum_pairs(_gather(block, plan), places=_half(plan, block))
+        return tiles.uncut(_add(mine, _scatter(theirs, plan)), len(rows.x))
     hops = plan.devices // 2
 
     def visit(carry, hop):
-        sums, block, theirs = carry
-        coming = _shift(block, plan)  # independent of the work on this block: they overlap
-        mine, more = sum_pairs(plan.work, rows, block, shared, True)
-        # Half-way around, two devices hold each other's block: each sums for its own rows only.
-        twice = 2 * hop == plan.devices
-        theirs = jax.tree.map(lambda a, b: a + jnp.where(twice, 0, b), theirs, more)
-        return (jax.tree.map(jnp.add, sums, mine), coming, _shift(theirs, plan)), None
+        sums, rows, theirs = carry
+        coming = _shift(rows, plan)  # independent of the work on these: they overlap
+        guest = block._replace(rows=rows)
+        # As above: half-way around, each sums for its own rows only.
+        places = tiles.grid(block, guest, mirror=2 * hop != plan.devices)
+        mine, more = sum_pairs(guest, places=places)
+        return (_add(sums, mine), coming, _shift(_add(theirs, more), plan)), None
 
-    start = (sums, _shift(rows, plan), jax.tree.map(lambda a: a * 0, sums))
+    sums = _add(*sum_pairs(block, places=tiles.triangle(block)))
+    start = (sums, _shift(block.rows, plan), jax.tree.map(jnp.zeros_like, sums))
     (sums, _, theirs), _ = lax.scan(visit, start, jnp.arange(1, hops + 1))
-    return jax.tree.map(jnp.add, sums, _shift(theirs, plan, -hops - 1))
+    return tiles.uncut(_add(sums, _shift(theirs, plan, -hops - 1)), len(rows.x))
 
 
 def _between(plan: _Plan, rows: Rows, columns: Rows, shared: Tree) -> Tree:
     """Sums for every row over all columns and, with `plan.both`, for every column over all rows."""
-    if plan.transport == "none":
-        return sum_pairs(plan.work, rows, columns, shared, plan.both)
+    block, others = tiles.cut(rows), tiles.cut(columns)
+    mirror = True if plan.both else None
+
+    def sum_pairs(guest):
+        places = tiles.grid(block, guest, mirror)
+        return tiles.sum_pairs(plan.work, block, guest, shared, places)
+
     if plan.transport == "gather":
-        mine, theirs = sum_pairs(plan.work, rows, _gather(columns, plan), shared, plan.both)
-        scatter = partial(lax.psum_scatter, axis_name=plan.work.axes, tiled=True)
-        return mine, jax.tree.map(scatter, theirs)
+        mine, theirs = sum_pairs(_gather(others, plan))
+        theirs = _scatter(theirs, plan)
+    else:
 
-    def visit(carry, _):
-        sums, block, theirs = carry
-        coming = _shift(block, plan)
-        mine, more = sum_pairs(plan.work, rows, block, shared, plan.both)
-        theirs = _shift(jax.tree.map(jnp.add, theirs, more), plan)
-        return (jax.tree.map(jnp.add, sums, mine), coming, theirs), None
+        def visit(carry, _):
+            sums, rows, theirs = carry
+            coming = _shift(rows, plan)
+            mine, more = sum_pairs(others._replace(rows=rows))
+            return (_add(sums, mine), coming, _shift(_add(theirs, more), plan)), None
 
-    shapes = jax.eval_shape(lambda: sum_pairs(plan.work, rows, columns, shared, plan.both))
-    mine, theirs = zeros(shapes, plan.work)
-    # After as many hops as there are devices, a block's sums are home again.
-    (sums, _, theirs), _ = lax.scan(visit, (mine, columns, theirs), length=plan.devices)
-    return sums, theirs
+        start = zeros(jax.eval_shape(lambda: sum_pairs(others)), plan.work)
+        # After as many hops as there are devices, a block's sums are home again.
+        (mine, _, theirs), _ = lax.scan(
+            visit, (start[0], others.rows, start[1]), length=plan.devices
+        )
+    return tiles.uncut(mine, len(rows.x)), tiles.uncut(theirs, len(columns.x))
 
 
 def _pull(plan: _Plan, rows: Rows, g: Tree, columns: Rows, h: Tree, shared: Tree) -> jax.Array:
     """Gradient [n, d] of the rows, from the cotangents of the rows' sums (g), the columns' (h)."""
-    if plan.transport == "none":
-        return pull(plan.work, rows, g, columns, h, shared)
+    block = tiles.cut(rows._replace(aux=(rows.aux, g)))
+    others = tiles.cut(columns._replace(aux=(columns.aux, h)))
+
+    def pull(guest):
+        return tiles.pull(plan.work, block, guest, shared, tiles.grid(block, guest))
+
     if plan.transport == "gather":
-        columns, h = _gather((columns, h), plan)
-        return pull(plan.work, rows, g, columns, h, shared)
+        return tiles.uncut(pull(_gather(others, plan)), len(rows.x))
 
     def visit(carry, _):
-        gradient, block, h = carry
-        coming = _shift((block, h), plan)
-        gradient += pull(plan.work, rows, g, block, h, shared)
-        return (gradient, *coming), None
+        gradient, rows = carry
+        coming = _shift(rows, plan)
+        return (gradient + pull(others._replace(rows=rows)), coming), None
 
-    like = jax.ShapeDtypeStruct(rows.x.shape, wide(rows.x.dtype))
-    (gradient, *_), _ = lax.scan(visit, (zeros(like, plan.work), columns, h), length=plan.devices)
-    return gradient
+    start = zeros(jax.eval_shape(lambda: pull(others)), plan.work)
+    (gradient, _), _ = lax.scan(visit, (start, others.rows), length=plan.devices)
+    return tiles.uncut(gradient, len(rows.x))

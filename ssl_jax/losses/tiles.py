@@ -41,7 +41,7 @@ class Work(NamedTuple):
     """Of the factors of every product."""
 
 
-class _Tiles(NamedTuple):
+class Tiles(NamedTuple):
     """Rows cut into tiles: every array [n, ...] has become [tiles, rows of a tile, ...]."""
 
     rows: Rows
@@ -49,52 +49,46 @@ class _Tiles(NamedTuple):
     """bool, False where rows were added to fill the last tile; None if none were."""
 
 
-def sum_pairs(
-    work: Work, rows: Rows, columns: Rows | None, shared: Tree, both: bool
-) -> tuple[Tree, Tree]:
-    """(Sums for the rows, sums for the columns or ()); with columns None, the rows' sums over
-    themselves, by the tiles on and above the diagonal, and ()."""
-    a = _cut(rows)
-    b = a if columns is None else _cut(columns)
-    grid = np.triu_indices(len(a.rows.x)) if columns is None else _grid(a, b)
+class Places(NamedTuple):
+    """Which tiles of rows meet which of columns, arrays [p], in this order."""
 
-    def tile(i, j):
-        row, column = _pick(a, i), _pick(b, j)
+    row: jax.Array
+    column: jax.Array
+    mirror: jax.Array | None = None
+    """bool: whether the columns take the tile into their sums too. None: they have no sums."""
+
+
+def sum_pairs(work: Work, a: Tiles, b: Tiles, shared: Tree, places: Places) -> tuple[Tree, Tree]:
+    """(Sums for the rows `a`, sums for the columns `b` or ()), arrays [tiles, rows of a tile]."""
+
+    def tile(place):
+        row, column = _pick(a, place.row), _pick(b, place.column)
         logits, keep = _logits(row.rows, column.rows), _keep(row, column)
         down, across = _down(row.rows.aux), _across(column.rows.aux)
         mine = _totals(work.body(logits, down, across, shared), keep, 1)
-        theirs = _totals(work.body(logits, across, down, shared), keep, 0) if both else ()
-        if columns is None:
-            # A tile on the diagonal is its own mirror image.
-            theirs = jax.tree.map(lambda t: jnp.where(i == j, 0, t), theirs)
-        return mine, theirs
+        if place.mirror is None:
+            return mine, ()
+        theirs = _totals(work.body(logits, across, down, shared), keep, 0)
+        return mine, jax.tree.map(lambda t: jnp.where(place.mirror, t, 0), theirs)
 
     def visit(sums, place):
-        i, j = place
-        mine, theirs = tile(i, j)
-        return (_add(sums[0], i, mine), _add(sums[1], j, theirs)), None
+        mine, theirs = tile(place)
+        return (_add(sums[0], place.row, mine), _add(sums[1], place.column, theirs)), None
 
-    shapes = jax.eval_shape(tile, 0, 0)
-    start = tuple(
-        zeros(shape, work, len(t.rows.x)) for shape, t in zip(shapes, (a, b), strict=True)
-    )
-    (mine, theirs), _ = lax.scan(visit, start, _indices(grid))
-    if columns is None:
-        mine, theirs = jax.tree.map(jnp.add, mine, theirs), ()
-    return _uncut(mine, rows), _uncut(theirs, rows if columns is None else columns)
+    shapes = jax.eval_shape(tile, jax.tree.map(lambda p: p[0], places))
+    start = (zeros(shapes[0], work, len(a.rows.x)), zeros(shapes[1], work, len(b.rows.x)))
+    return lax.scan(visit, start, places)[0]
 
 
-def pull(work: Work, rows: Rows, g: Tree, columns: Rows, h: Tree, shared: Tree) -> jax.Array:
-    """Gradient [n, d] of the rows, from the cotangents [n] of the rows' sums, [m] of the columns'.
+def pull(work: Work, a: Tiles, b: Tiles, shared: Tree, places: Places) -> jax.Array:
+    """Gradient [tiles, rows of a tile, d] of the rows `a` from the tiles at `places`.
 
-    None: there are no such sums.
+    `aux` of either side is a pair: the body's, and the cotangents [n] of that side's sums, None
+    if there are no such sums.
     """
-    a = _cut(rows._replace(aux=(rows.aux, g)))
-    b = _cut(columns._replace(aux=(columns.aux, h)))
 
     def visit(gradient, place):
-        i, j = place
-        row, column = _pick(a, i), _pick(b, j)
+        row, column = _pick(a, place.row), _pick(b, place.column)
         (own, g), (other, h) = row.rows.aux, column.rows.aux
         keep = _keep(row, column)
 
@@ -108,40 +102,48 @@ def pull(work: Work, rows: Rows, g: Tree, columns: Rows, h: Tree, shared: Tree) 
 
         _, pullback = jax.vjp(sums, _logits(row.rows, column.rows))
         (weights,) = pullback((g, h))
-        return _add(gradient, i, _dot(weights.astype(work.dtype), column.rows.x, (1, 0))), None
+        more = _dot(weights.astype(work.dtype), column.rows.x, (1, 0))
+        return _add(gradient, place.row, more), None
 
-    tile = jax.ShapeDtypeStruct(a.rows.x.shape[1:], wide(rows.x.dtype))
-    gradient, _ = lax.scan(visit, zeros(tile, work, len(a.rows.x)), _indices(_grid(a, b)))
-    return _uncut(gradient, rows)
+    tile = jax.ShapeDtypeStruct(a.rows.x.shape[1:], wide(a.rows.x.dtype))
+    return lax.scan(visit, zeros(tile, work, len(a.rows.x)), places)[0]
 
 
-def _cut(rows: Rows) -> _Tiles:
+def cut(rows: Rows) -> Tiles:
+    """Tiles of equal size, at most TILE rows each."""
     n = len(rows.x)
     count = -(-n // TILE)
     size = -(-n // count)
     added = count * size - n
 
-    def cut(x):
+    def tiles(x):
         x = jnp.pad(x, [(0, added)] + [(0, 0)] * (x.ndim - 1)) if added else x
         return x.reshape(count, size, *x.shape[1:])
 
     valid = (np.arange(count * size) < n).reshape(count, size) if added else None
-    return _Tiles(jax.tree.map(cut, rows), valid)
+    return Tiles(jax.tree.map(tiles, rows), valid)
 
 
-def _uncut(tree: Tree, rows: Rows) -> Tree:
-    return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:])[: len(rows.x)], tree)
+def uncut(tree: Tree, n: int) -> Tree:
+    """Arrays [tiles, rows of a tile, ...] -> [n, ...]."""
+    return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:])[:n], tree)
 
 
-def _grid(a: _Tiles, b: _Tiles) -> np.ndarray:
-    return np.indices((len(a.rows.x), len(b.rows.x))).reshape(2, -1)
+def grid(a: Tiles, b: Tiles, mirror: bool | jax.Array | None = None) -> Places:
+    """Every tile of `a` with every one of `b`."""
+    row, column = np.indices((len(a.rows.x), len(b.rows.x)), np.int32).reshape(2, -1)
+    if mirror is not None:
+        mirror = jnp.broadcast_to(mirror, row.shape)
+    return Places(jnp.asarray(row), jnp.asarray(column), mirror)
 
 
-def _indices(grid: Any) -> tuple[jax.Array, ...]:
-    return tuple(jnp.asarray(i, jnp.int32) for i in grid)
+def triangle(a: Tiles) -> Places:
+    """The tiles on and above the diagonal; one on the diagonal is its own mirror image."""
+    row, column = map(jnp.int32, np.triu_indices(len(a.rows.x)))
+    return Places(row, column, row != column)
 
 
-def _pick(tiles: _Tiles, i: jax.Array) -> _Tiles:
+def _pick(tiles: Tiles, i: jax.Array) -> Tiles:
     return jax.tree.map(
         lambda t: lax.dynamic_index_in_dim(jnp.asarray(t), i, keepdims=False), tiles
     )
@@ -163,7 +165,7 @@ def _across(aux: Tree) -> Tree:
     return jax.tree.map(lambda a: a[None, :], aux)
 
 
-def _keep(row: _Tiles, column: _Tiles) -> jax.Array | None:
+def _keep(row: Tiles, column: Tiles) -> jax.Array | None:
     """Which pairs of a tile count, bool [r, c]; None for all."""
     keep = None
     if row.rows.group is not None and column.rows.group is not None:
