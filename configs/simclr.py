@@ -81,7 +81,7 @@ def cifar10_cpu(config: ConfigDict) -> None:
     config.method.update(temperature=0.2, hidden_dim=256)
     config.optim.update(name="adamw", lr=5e-3, lr_rule="constant", weight_decay=1e-4)
     config.optim.warmup_epochs = 0.2
-    config.train.update(batch_size=128, steps=1250, log_every=25, checkpoint_every=250)
+    config.train.update(batch_size=128, steps=1100, log_every=25, checkpoint_every=250)
     config.eval.update(labels_per_class=(1000,), draws=1, knn_k=20)
 
 

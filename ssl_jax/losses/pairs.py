@@ -163,9 +163,10 @@ def _add(a: Tree, b: Tree) -> Tree:
 
 
 def _half(plan: _Plan, block: Tiles) -> Places:
-    """Of the pairs of gathered tiles the half that this device visits: each pair is visited once.
+    """Of the pairs of gathered tiles the half that this device visits.
 
-    Its own triangle, then the blocks of the devices after it, as far as half-way around.
+    Its own triangle, then the blocks of the devices after it, as far as half-way around: pairs
+    that far apart, of an even number of devices, are visited twice, all others once.
     """
     own = tiles.triangle(block)
     if plan.devices == 1:
@@ -175,7 +176,7 @@ def _half(plan: _Plan, block: Tiles) -> Places:
     hops = jnp.arange(1, plan.devices // 2 + 1, dtype=jnp.int32)[:, None]
     rows = jnp.broadcast_to(further.row[None], (len(hops), len(further.row)))
     columns = (here + hops) % plan.devices * count + further.column[None]
-    # Half-way around, two devices visit the same pairs: each sums for its own rows only.
+    # Where two devices visit the same pairs, each sums for its own rows only.
     mirror = jnp.broadcast_to(2 * hops != plan.devices, columns.shape)
     return Places(
         jnp.concatenate([own.row, rows.ravel()]),
@@ -185,7 +186,7 @@ def _half(plan: _Plan, block: Tiles) -> Places:
 
 
 def _within(plan: _Plan, rows: Rows, shared: Tree) -> Tree:
-    """Sums for every row over all rows; each pair of rows is visited once."""
+    """Sums for every row over all rows, visiting about half of the pairs."""
     block = tiles.cut(rows)
     sum_pairs = partial(tiles.sum_pairs, plan.work, block, shared=shared)
     if plan.transport == "gather":
@@ -197,7 +198,7 @@ def _within(plan: _Plan, rows: Rows, shared: Tree) -> Tree:
         sums, rows, theirs = carry
         coming = _shift(rows, plan)  # independent of the work on these: they overlap
         guest = block._replace(rows=rows)
-        # As above: half-way around, each sums for its own rows only.
+        # As in `_half`: half-way around, each sums for its own rows only.
         places = tiles.grid(block, guest, mirror=2 * hop != plan.devices)
         mine, more = sum_pairs(guest, places=places)
         return (_add(sums, mine), coming, _shift(_add(theirs, more), plan)), None

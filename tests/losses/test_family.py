@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ssl_jax import losses
 from ssl_jax.losses import tiles
 
-B, D = 40, 16  # 80 rows: whole and partly filled tiles of at most 32, on 1, 2, 4 and 8 devices
+B, D = 40, 16  # 80 rows: several tiles of at most 7 on every device, some filled up
 LABEL = np.random.default_rng(3).integers(0, 5, B)
 LABEL[:7] = -1
 LABEL[7] = 9  # the only one of its class
@@ -38,7 +38,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiles, "TILE", 32)
+    monkeypatch.setattr(tiles, "TILE", 7)
 
 
 def _value_and_grad(fn, arrays, temperature):
@@ -62,10 +62,13 @@ def _oracle(case, temperature):
 def _computed(case, temperature, dtype, devices=1, transport=None):
     arrays, options = CASES[case]
     loss = getattr(losses, case.split()[0])
+    shape = (devices,) if isinstance(devices, int) else devices
+    axes = ("data", "fsdp")[: len(shape)]
     mesh = jax.make_mesh(
-        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
-    )
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+        shape, axes, axis_types=(AxisType.Auto,) * len(shape),
+        devices=jax.devices()[: np.prod(shape)],
+    )  # fmt: skip
+    sharding = NamedSharding(mesh, PartitionSpec(axes))
     with jax.set_mesh(mesh):
         options = {
             name: jax.device_put(o if o.dtype == LABEL.dtype else o.astype(dtype), sharding)
@@ -92,7 +95,8 @@ def test_equals_the_formula_on_any_devices(case):
     want = _oracle(case, 0.2)
     places = [(1, None), (2, "ring"), (4, "gather"), (8, "ring")]
     if "queue" not in case:
-        places.append((5, "ring"))  # no two devices meet half-way around an odd ring
+        # No two devices meet half-way around an odd ring.
+        places += [(5, "ring"), (5, "gather")]
     for devices, transport in places:
         with jax.enable_x64(True):
             got = _computed(case, 0.2, jnp.float64, devices, transport)
@@ -122,20 +126,12 @@ def test_bfloat16(case):
     assert _gap(_computed(case, 0.2, jnp.bfloat16), want) < 5e-3
 
 
-def test_a_mesh_of_two_axes_and_filled_up_tiles_in_a_ring(monkeypatch):
-    monkeypatch.setattr(tiles, "TILE", 7)
-    want = _oracle("paired_info_nce", 0.2)
-    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2,
-                         devices=jax.devices()[:4])  # fmt: skip
-    with jax.enable_x64(True), jax.set_mesh(mesh):
-        sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-        arrays = [jax.device_put(a, sharding) for a in TOWERS]
-        got = _value_and_grad(
-            lambda x, y, t: losses.paired_info_nce(x, y, temperature=t, transport="ring")[0],
-            arrays,
-            jnp.asarray(0.2),
-        )
-    assert _gap(got, want) < 1e-13
+@pytest.mark.parametrize("transport", ["gather", "ring"])
+@pytest.mark.parametrize("case", ["nt_xent", "paired_info_nce"])
+def test_a_mesh_of_two_axes(case, transport):
+    with jax.enable_x64(True):
+        got = _computed(case, 0.2, jnp.float64, (2, 2), transport)
+    assert _gap(got, _oracle(case, 0.2)) < 1e-13
 
 
 def test_towers_of_two_types_take_the_wider():

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
+from ssl_jax import models
 from ssl_jax.models import conv
 
 
@@ -49,16 +51,36 @@ def test_what_it_cannot_do_is_refused(option):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the layout of XLA's CPU kernels")
-def test_gradients_in_a_loop_keep_the_layout_of_the_fast_kernels():
-    def gradients(kernel, images):
+def test_an_encoders_gradients_in_a_loop_keep_the_layout_of_the_fast_kernels():
+    encoder = models.get("resnet8", width=0.125, stem="cifar")
+    images = jnp.zeros((2, 4, 16, 16, 3))
+
+    def gradients(variables, images):
+        def loss(params, x):
+            every = {**variables, "params": params}
+            return encoder.apply(every, x, True, mutable=["batch_stats"])[0].sum()
+
         def add(total, x):
-            def loss(k, x):
-                return (conv.conv_general_dilated(x, k, (2, 2), "SAME") ** 2).sum()
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(variables["params"], x)), None
 
-            return jax.tree.map(jnp.add, total, jax.grad(loss, (0, 1))(kernel, x)), None
+        return lax.scan(add, variables["params"], images)[0]
 
-        return jax.lax.scan(add, (kernel, images[0]), images)[0]
-
-    shapes = jnp.zeros((3, 3, 4, 5)), jnp.zeros((2, 6, 8, 8, 4))
-    text = jax.jit(gradients).lower(*shapes).compile().as_text()
+    variables = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, True), images[0])
+    text = jax.jit(gradients).lower(variables, images).compile().as_text()
     assert set(re.findall(r"dim_labels=([\w>-]+)", text)) == {"b01f_01io->b01f"}
+
+
+def test_gradients_inside_shard_map_are_autodiffs():
+    rng = np.random.default_rng(0)
+    x, k = (rng.normal(size=s).astype(np.float32) for s in ((8, 6, 6, 2), (3, 3, 2, 4)))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows, every = PartitionSpec("data"), PartitionSpec()
+
+    def kernel_gradient(k, x):
+        def loss(k):
+            return (conv.conv_general_dilated(x, k, (1, 1), "SAME") ** 2).sum()
+
+        return jax.grad(loss)(k)
+
+    divided = jax.shard_map(kernel_gradient, mesh=mesh, in_specs=(every, rows), out_specs=every)
+    np.testing.assert_allclose(jax.jit(divided)(k, x), kernel_gradient(k, x), rtol=1e-4)
