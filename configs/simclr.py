@@ -5,7 +5,7 @@
 :digits       scikit-learn's digits, no files needed. Expected: 95.9 % linear from 10 labels
               per class, 97.6 % kNN. About 2.5 minutes on 2 CPU cores.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10.
-              Expected: 51.9 % linear, 52.6 % kNN. 15 to 20 minutes on 2 CPU cores.
+              Expected: 51.3 % linear, 52.4 % kNN. About 13 minutes on 2 CPU cores.
 :cifar10      ResNet-18 by the authors' README (1000 epochs, batch 512). Expected: about 91 %
               linear (their README); not run here yet. Hours on one recent GPU.
 :imagenet     ResNet-50 by the paper (1000 epochs, batch 4096). Expected: 69.3 % linear top-1
