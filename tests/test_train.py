@@ -210,8 +210,11 @@ def test_models_that_cannot_be_are_refused_before_compiling(fields, says, tmp_pa
 
 def test_grouped_normalisation_in_micro_batches_trains_as_in_one(tmp_path):
     fields = {"model__bn_group": 4, "train__steps": 2}
-    for name, microbatch in (("whole", 0), ("chunked", 16)):
-        run(small(**fields, train__microbatch=microbatch), tmp_path / name)
+    chunks = {"train__microbatch": 16, "train__noise_scale": True}
+    for name, more in (("whole", {}), ("chunked", chunks)):
+        run(small(**fields, **more), tmp_path / name)
+    lines = (tmp_path / "chunked" / "metrics.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["gradient_noise"] > 0 for line in lines)
     whole, chunked = losses(tmp_path / "whole"), losses(tmp_path / "chunked")
     np.testing.assert_allclose(chunked[1], whole[1], rtol=1e-6)
     np.testing.assert_allclose(chunked[2], whole[2], rtol=2e-4)  # Adam enlarges the rounding

@@ -70,10 +70,12 @@ def test_an_encoders_gradients_in_a_loop_keep_the_layout_of_the_fast_kernels():
     assert set(re.findall(r"dim_labels=([\w>-]+)", text)) == {"b01f_01io->b01f"}
 
 
-def test_gradients_inside_shard_map_are_autodiffs():
+@pytest.mark.parametrize("axes", ["shard_map", "explicit"])
+def test_gradients_where_axes_are_not_auto_are_autodiffs(axes):
     rng = np.random.default_rng(0)
     x, k = (rng.normal(size=s).astype(np.float32) for s in ((8, 6, 6, 2), (3, 3, 2, 4)))
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
     rows, every = PartitionSpec("data"), PartitionSpec()
 
     def kernel_gradient(k, x):
@@ -82,5 +84,9 @@ def test_gradients_inside_shard_map_are_autodiffs():
 
         return jax.grad(loss)(k)
 
-    divided = jax.shard_map(kernel_gradient, mesh=mesh, in_specs=(every, rows), out_specs=every)
-    np.testing.assert_allclose(jax.jit(divided)(k, x), kernel_gradient(k, x), rtol=1e-4)
+    divided = kernel_gradient
+    if axes == "shard_map":
+        divided = jax.shard_map(kernel_gradient, in_specs=(every, rows), out_specs=every)
+    with jax.set_mesh(mesh):
+        found = jax.jit(divided)(jax.device_put(k, every), jax.device_put(x, rows))
+    np.testing.assert_allclose(found, kernel_gradient(k, x), rtol=1e-4)
