@@ -54,9 +54,9 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
     # Groups of one micro-batch's rows: the same groups whether the batch is divided or not.
     group = 2 * FLAGS.microbatch
     dtype = jnp.dtype(FLAGS.dtype)
-    encoder = models.get("resnet10", width=0.25, stem="cifar", bn_group=group, dtype=dtype)
-    views = (View(size=SIZE), View(size=SIZE))
-    method = methods.get("simclr")(encoder, views=views, total_steps=2, temperature=0.2)
+    encoder = models.get("resnet10", width=0.25, stem="cifar", dtype=dtype)
+    run = methods.Run((View(size=SIZE),) * 2, 2, batch_size, batch_size, bn_group=group)
+    method = methods.get("simclr")(encoder, run, temperature=0.2)
     keep = optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params),
         lambda updates, *_: (jax.tree.map(jnp.zeros_like, updates), updates),

@@ -17,43 +17,25 @@
 
 from ml_collections import ConfigDict
 
-from ssl_jax.augment.recipes import RECIPES
-from ssl_jax.config import default_config
+from configs import common
+
+METHOD = {
+    "name": "simclr",
+    "temperature": 0.1,
+    "head_depth": 2,
+    "hidden_dim": 0,  # the encoder's width: 2048 for ResNet-50
+    "output_dim": 128,
+}
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """`arg`: a variant, and optionally other views: "cifar10", "imagenet,augment=moco_v2"."""
-    variant, _, recipe = arg.partition(",augment=")
-    variants = {f.__name__: f for f in (digits, cifar10, cifar10_cpu, imagenet)}
-    if variant not in variants:
-        raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(variants)}")
-    if recipe and recipe not in RECIPES:
-        raise ValueError(f"unknown augmentation {recipe!r}; there are: {', '.join(RECIPES)}")
-    config = default_config()
-    config.method = {
-        "name": "simclr",
-        "temperature": 0.1,
-        "head_depth": 2,
-        "hidden_dim": 0,  # the encoder's width: 2048 for ResNet-50
-        "output_dim": 128,
-    }
-    variants[variant](config)
-    if recipe:
-        set_views(config, recipe, size=config.augment.size)
-    return config
-
-
-def set_views(config: ConfigDict, recipe: str, **overrides) -> None:
-    """Writes a recipe's views into the config: the first in full, the second where it differs."""
-    first, second = (view._replace(**overrides) for view in RECIPES[recipe])
-    config.augment.update(first._asdict())
-    differs = {k: v for k, v in second._asdict().items() if v != getattr(first, k)}
-    config.augment.second = differs
+    return common.select(arg, METHOD, digits, cifar10, cifar10_cpu, imagenet)
 
 
 def digits(config: ConfigDict) -> None:
     """scikit-learn's 1,797 handwritten digits, 8x8: `make demo`."""
-    set_views(config, "digits", size=12, crop_area=(0.35, 1.0), crop_aspect=(0.6, 1.6667))
+    common.set_views(config, "digits", size=12, crop_area=(0.35, 1.0), crop_aspect=(0.6, 1.6667))
     config.data.source = "digits"
     config.model.update(name="resnet8", width=0.5, stem="cifar", zero_gamma=False)
     config.method.update(temperature=0.5, hidden_dim=256)
@@ -64,32 +46,20 @@ def digits(config: ConfigDict) -> None:
 
 
 def cifar10(config: ConfigDict) -> None:
-    """ResNet-18 with the CIFAR stem: the authors' README recipe (lr 1.0, wd 1e-4, T 0.5)."""
-    set_views(config, "simclr_cifar")
-    config.data.source = "tfds:cifar10"
-    config.model.update(name="resnet18", stem="cifar")
+    """ResNet-18 by the authors' README recipe (lr 1.0, wd 1e-4, T 0.5)."""
+    common.cifar10(config)
     config.method.update(temperature=0.5)
     config.optim.update(lr=1.0, weight_decay=1e-4)  # times 512 / 256 by the linear rule
-    config.train.update(batch_size=512, epochs=1000.0, log_every=50, checkpoint_every=2000)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """A 10-layer ResNet of width 16 on 24x24 crops: learns something real on 2 CPU cores."""
-    cifar10(config)
-    set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
-    config.model.update(name="resnet10", width=0.25, zero_gamma=False)
+    """The small encoder that learns something real on 2 CPU cores."""
+    common.cifar10_cpu(config)
     config.method.update(temperature=0.2, hidden_dim=256)
-    config.optim.update(name="adamw", lr=5e-3, lr_rule="constant", weight_decay=1e-4)
-    config.optim.warmup_epochs = 0.2
-    config.train.update(batch_size=128, steps=1100, log_every=25, checkpoint_every=250)
-    config.eval.update(labels_per_class=(1000,), draws=1, knn_k=20)
 
 
 def imagenet(config: ConfigDict) -> None:
     """ResNet-50, batch 4096, 1000 epochs: the paper's section 2.2 and appendix B.9."""
-    set_views(config, "simclr_imagenet")
-    config.data.source = "tfds:imagenet2012"
-    config.data.eval_split = "validation"
-    config.augment.placement = "device"
-    config.train.update(batch_size=4096, epochs=1000.0, log_every=50, checkpoint_every=1250)
-    config.eval.update(crop=0.875, batch_size=1024, baselines=False)
+    common.imagenet(config)
+    common.set_views(config, "simclr_imagenet")
+    config.train.update(batch_size=4096, epochs=1000.0)

@@ -53,7 +53,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
     """
     data = source(config, config.data.split)
     total = total_steps(config, data.size)
-    algorithm = method(config, total)
+    algorithm = method(config, total, data.size, mesh.size)
     tx, schedule = optimizer(config, data.size, total)
     probe = step.Probe(len(data.classes) if config.train.probe and len(data.classes) > 1 else 0)
     seed = config.train.seed
@@ -96,17 +96,26 @@ def encoder(config: ConfigDict) -> Any:
     """The encoder module; bfloat16 on accelerators unless `model.dtype` says otherwise."""
     fields = config.model.to_dict()
     name, dtype = fields.pop("name"), fields.pop("dtype")
+    del fields["bn_group"]  # of the run: `models.chain` sets it for the encoder and its heads
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return models.get(name, dtype=jnp.dtype(dtype), **fields)
 
 
-def method(config: ConfigDict, total_steps: int) -> Method:
+def method(config: ConfigDict, total_steps: int, num_examples: int, devices: int) -> Method:
     """The method around its encoder; a hyperparameter it does not take is a Fault."""
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
+    run = methods.Run(
+        views=views(config),
+        total_steps=total_steps,
+        batch_size=config.train.batch_size,
+        num_examples=num_examples,
+        bn_group=config.model.bn_group,
+        chunk=config.train.microbatch // devices,
+    )
     try:
-        return make(encoder(config), views=views(config), total_steps=total_steps, **fields)
+        return make(encoder(config), run, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
 

@@ -139,7 +139,8 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     choice("augment.placement", ["host", "device"])
     choice("data.on_bad_image", ["stop", "quarantine"])
     choice("model.dtype", ["auto", "float32", "bfloat16"])
-    choice("model.stem", ["imagenet", "cifar"])
+    if "model.stem" in flat:  # ResNets only
+        choice("model.stem", ["imagenet", "cifar"])
     source = flat["data.source"]
     known = source in ("digits", "folder") or source.startswith("tfds:")
     check("data.source", known, nearest(source, ["digits", "folder", "tfds:<name>"]))
@@ -153,9 +154,10 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     for field in ("optim.lr", "optim.weight_decay", "optim.momentum", "optim.warmup_epochs"):
         check(field, math.isfinite(flat[field]) and flat[field] >= 0, "a finite number, 0 or more")
     for field in ("train.epochs", "model.sk_ratio", "data.max_bad"):
-        check(field, math.isfinite(flat[field]) and flat[field] >= 0, "a finite number, 0 or more")
+        good = math.isfinite(flat.get(field, 0)) and flat.get(field, 0) >= 0
+        check(field, good, "a finite number, 0 or more")
     for field in ("model.width", "eval.knn_temperature"):
-        check(field, flat[field] > 0, "more than 0")
+        check(field, flat.get(field, 1) > 0, "more than 0")
     check("eval.crop", 0 < flat["eval.crop"] <= 1, "in (0, 1]")
     check("train.epochs", flat["train.steps"] > 0 or flat["train.epochs"] > 0, "more than 0")
     if flat["train.microbatch"]:

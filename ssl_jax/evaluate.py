@@ -34,9 +34,11 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     if not file.is_file():
         raise Fault(f"no run at {path}: {file.name} is missing", MISSING_INPUT)
     try:
-        config = configuration.default_config()
+        config, saved = configuration.default_config(), configuration.from_json(file.read_text())
         with config.unlocked():
-            config.update(configuration.from_json(file.read_text()))
+            # A family's own fields: another family's defaults must not fill them up.
+            config.model, config.method = {}, {}
+            config.update(saved)
     except ValueError as error:
         raise Fault(f"{file} is not JSON: {error}; restore it", BAD_DATA) from error
     return config

@@ -79,13 +79,23 @@ def init_fn(
     Args:
       spec: the global batch as the method sees it ("views" [b, v, h, w, 3] and "index" [b]), as
         ShapeDtypeStructs or arrays; only shapes and dtypes are read.
+
+    Raises (the function):
+      ValueError: the method cannot work on such a batch.
     """
 
     def init() -> TrainState:
         key = jax.random.key(seed)
         zeros = jax.tree.map(lambda x: jnp.zeros((2, *x.shape[1:]), x.dtype), spec)
         params, extra = method.init(key, zeros)
-        outputs, _ = jax.eval_shape(lambda b: method.encode(params, extra, b, key, True), spec)
+
+        def forward(batch):
+            outputs, _ = method.encode(params, extra, batch, key)
+            # Only here an objective meets the whole batch's shapes before anything is compiled.
+            method.objective(params, extra, outputs, key, jnp.zeros((), jnp.int32))
+            return outputs
+
+        outputs = jax.eval_shape(forward, spec)
         width = outputs["features"].shape[-1] if "features" in outputs else 0
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -148,7 +158,7 @@ def make_train_step(
     """
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array) -> tuple[dict, Tree]:
-        return method.encode(params, extra, prepare(batch), key, True)
+        return method.encode(params, extra, prepare(batch), key)
 
     value_and_grad = _chunked(mesh, microbatch, noise_scale) if microbatch else _whole
     root = jax.random.key(seed)
@@ -231,14 +241,19 @@ def _chunked(mesh: Mesh, microbatch: int, noise_scale: bool):
         outputs = jax.tree.map(merge, outputs)
         # Running statistics move linearly with a chunk's statistics, so their mean is exact.
         stats = jax.tree.map(lambda s: s.mean(0), stats)
+        smooth, discrete = _partition(outputs)
+
+        def of_outputs(params, smooth):
+            return objective(params, smooth | discrete)
+
         (loss, aux), (grads, cotangents) = jax.value_and_grad(
-            objective, argnums=(0, 1), has_aux=True
-        )(params, outputs)
+            of_outputs, argnums=(0, 1), has_aux=True
+        )(params, smooth)
 
         def accumulate(carry, chunk_and_cotangent):
             total, squares = carry
             chunk, cotangent = chunk_and_cotangent
-            _, vjp = jax.vjp(lambda p: encode(p, chunk)[0], params)
+            _, vjp = jax.vjp(lambda p: _partition(encode(p, chunk)[0])[0], params)
             (part,) = vjp(cotangent)
             if noise_scale:
                 squares += optax.tree.norm(part, squared=True)
@@ -254,6 +269,12 @@ def _chunked(mesh: Mesh, microbatch: int, noise_scale: bool):
         return (loss, aux, outputs, stats), jax.tree.map(jnp.add, grads, total), measured
 
     return value_and_grad
+
+
+def _partition(outputs: dict) -> tuple[dict, dict]:
+    """Outputs that have a gradient, and integers, which have none."""
+    smooth = {n: x for n, x in outputs.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+    return smooth, {n: x for n, x in outputs.items() if n not in smooth}
 
 
 def _gradient_noise(total: Tree, squares: jax.Array, small: int, big: int) -> dict[str, jax.Array]:

@@ -58,9 +58,8 @@ def trajectory(rows, dtype, devices=None):
     A name is "STEP/WHAT/LEAF"; WHAT is loss, gradient, statistics or params.
     """
     encoder = tiny.Encoder(dtype=dtype)
-    method = methods.get("simclr")(
-        encoder, views=VIEWS, total_steps=STEPS, temperature=0.2, hidden_dim=16, output_dim=8
-    )
+    run = methods.Run(VIEWS, STEPS, B, num_examples=1297)
+    method = methods.get("simclr")(encoder, run, temperature=0.2, hidden_dim=16, output_dim=8)
     lars, schedule = optim.make(
         "lars", lr=0.3, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=STEPS,
         weight_decay=1e-4,

@@ -16,10 +16,9 @@ B, SIZE, CLASSES = 32, 16, 4
 
 
 def make_method(encoder=None, bn_group=0):
-    encoder = encoder or tiny.Encoder(bn_group=bn_group)
-    views = (View(size=SIZE), View(size=SIZE))
+    run = methods.Run((View(size=SIZE),) * 2, 10, B, num_examples=B, bn_group=bn_group)
     return methods.get("simclr")(
-        encoder, views=views, total_steps=10, temperature=0.2, hidden_dim=16, output_dim=8
+        encoder or tiny.Encoder(), run, temperature=0.2, hidden_dim=16, output_dim=8
     )
 
 
@@ -208,7 +207,7 @@ def test_gradient_is_finite_and_reaches_every_parameter():
     def loss(params):
         key = jax.random.key(0)
         batch = {"views": jnp.asarray(host_batch()["views"]), "index": jnp.arange(B)}
-        outputs, _ = method.encode(params, state.extra, batch, key, True)
+        outputs, _ = method.encode(params, state.extra, batch, key)
         return method.objective(params, state.extra, outputs, key, state.step)[0]
 
     grads = jax.jit(jax.grad(loss))(params)

@@ -1,4 +1,4 @@
-"""The smallest encoder with everything that a step or a method may meet."""
+"""The smallest encoders with everything that a step or a method may meet."""
 
 from typing import Any
 
@@ -15,10 +15,16 @@ class Encoder(nn.Module):
     """
 
     bn_group: int = 0
+    bn_views: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train):
         x = nn.Conv(8, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
-        x = nn.relu(BatchNorm(group=self.bn_group, dtype=self.dtype)(x, train))
+        x = nn.relu(BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype)(x, train))
         return nn.Dense(8, use_bias=False)(x.mean((1, 2)))
+
+
+def encoder(model):
+    """The smallest encoder of the family that the config's model belongs to."""
+    return Encoder()

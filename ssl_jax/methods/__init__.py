@@ -1,7 +1,7 @@
 """The one seam of the project: what a self-supervised method is.
 
 A method is one module in this folder whose single public symbol is
-`make(encoder, *, views, total_steps, **hyperparameters) -> Method`. The loop never branches on it.
+`make(encoder, run, **hyperparameters) -> Method`. The loop never branches on it.
 """
 
 import importlib
@@ -17,6 +17,23 @@ Tree = Any
 Batch = dict[str, jax.Array]
 
 
+class Run(NamedTuple):
+    """What a method may know of the run around it."""
+
+    views: tuple[View, ...]
+    """The random views of every image: full-size first, local crops last."""
+
+    total_steps: int
+    batch_size: int  # global, in images
+    num_examples: int  # images that `batch["index"]` counts
+    bn_group: int = 0
+    """Rows of full-size views that share BatchNorm statistics; 0 = the global batch."""
+
+    chunk: int = 0
+    """Images that keep their neighbours when the batch is divided: one device's part of a
+    micro-batch. 0 = without micro-batches, all."""
+
+
 def merge_statistics(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
     """Default `after_update`: the statistics that `encode` returned replace the old ones."""
     del params, step
@@ -27,19 +44,18 @@ class Method(NamedTuple):
     """A self-supervised method as data and pure functions.
 
     Letters: b images, v views, f features. `extra` is opaque to the loop: batch statistics,
-    momentum encoder, queue, memory bank.
+    momentum encoder, queue, memory bank. A batch holds "views" [b, v, h, w, 3] in [0, 1], with
+    local crops also "local_views", and "index" [b], which example each is.
     """
-
-    views: tuple[View, ...]
-    """The random views that the pipeline makes of every image."""
 
     init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]
     """(key, batch of shapes) -> (params, extra). Runs under `jax.eval_shape` and sharded jit."""
 
-    encode: Callable[[Tree, Tree, Batch, jax.Array, bool], tuple[dict[str, jax.Array], Tree]]
-    """(params, extra, batch, key, train) -> (outputs, stats). Row i of every output depends on
-    example i and on normalisation groups alone, so the batch may be encoded in chunks. An output
-    named "features", [b, v, f], feeds the online probe."""
+    encode: Callable[[Tree, Tree, Batch, jax.Array], tuple[dict[str, jax.Array], Tree]]
+    """(params, extra, batch, key) -> (outputs, stats), in training. Row i of every output depends
+    on example i and on normalisation groups alone, so the batch may be encoded in chunks, all with
+    one key: what is drawn for an example is drawn by `fold_in(key, index)`. An output named
+    "features", [b, v, f], feeds the online probe and the health signals."""
 
     objective: Callable[[Tree, Tree, dict[str, jax.Array], jax.Array, jax.Array], tuple]
     """(params, extra, outputs, key, step) -> (loss, (extra, metrics)). The only place where

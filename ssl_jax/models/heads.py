@@ -63,3 +63,53 @@ class ProjectionHead(nn.Module):
             )(x, train)
             x = x if last else nn.relu(x)
         return x
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU between: the projection and prediction heads of most methods.
+
+    Attributes:
+      widths: of the layers, the output's last; 0 = as wide as the input of the head.
+      hidden_norm: batch normalisation before each ReLU.
+      last_norm: after the last layer: "" for none, "affine" for batch normalisation, "plain" for
+        one without scale and bias.
+      bn_group: rows that share normalisation statistics; 0 = the global batch.
+      bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
+      dtype: of the dense layers and hidden activations; parameters are float32.
+
+    A layer has a bias where no normalisation would cancel it. Weights start with variance
+    1 / fan-in (truncated normal).
+    """
+
+    widths: tuple[int, ...]
+    hidden_norm: bool = True
+    last_norm: str = ""
+    bn_group: int = 0
+    bn_views: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Features [n, f] to [n, widths[-1]] float32."""
+        last = len(self.widths) - 1
+        # Losses compute in float32: rounding the outputs to bfloat16 first would cost accuracy.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        features = x.shape[-1]
+        for i, width in enumerate(self.widths):
+            norm = bool(self.last_norm) if i == last else self.hidden_norm
+            affine = i < last or self.last_norm == "affine"
+            dtype = wide if i == last else self.dtype
+            x = nn.Dense(width or features, use_bias=not norm, dtype=self.dtype, name=f"dense{i}")(
+                x
+            )
+            if norm:
+                x = BatchNorm(
+                    group=self.bn_group,
+                    views=self.bn_views,
+                    use_scale=affine,
+                    use_bias=affine,
+                    dtype=dtype,
+                    name=f"bn{i}",
+                )(x, train)
+            x = x.astype(dtype) if i == last else nn.relu(x)
+        return x

@@ -1,4 +1,9 @@
-"""What every method must hold, whichever modules are in ssl_jax/methods/."""
+"""What every method must hold, whichever configs there are: each `:cifar10_cpu`, shrunk."""
+
+import dataclasses
+import functools
+import importlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -6,42 +11,86 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_jax import methods, optim, parallel, step
-from ssl_jax.augment.views import View
+from ssl_jax import build, methods, optim, parallel, step
+from ssl_jax.augment.views import View, split
 
-B, SIZE = 16, 8
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
+B, TOTAL, MOST = 64, 8, 128
+CHUNK = 16  # images of one device in a micro-batch
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
+
+
+def shrunk(views):
+    """The views with 8 pixels a side; local crops, which are smaller, with 4."""
+    return tuple(v._replace(size=8 if v.size == views[0].size else 4) for v in views)
 
 
 def make(name):
-    views = (View(size=SIZE), View(size=SIZE))
-    return methods.get(name)(tiny.Encoder(bn_group=8), views=views, total_steps=8)
+    """The config's method, every width and length of which is at most MOST."""
+    config = load(name)
+    views = shrunk(build.views(config))
+    # Four examples in all their full-size views share statistics, four such groups in a chunk.
+    group = 4 * len(split(views)[0])
+    run = methods.Run(views, TOTAL, B, num_examples=4 * B, bn_group=group, chunk=CHUNK)
+    fields = config.method.to_dict()
+    method = methods.get(fields.pop("name"))
+    small = {n: min(v, MOST) if type(v) is int else v for n, v in fields.items()}
+    return Case(method(tiny.encoder(config.model), run, **small), views)
 
 
-def batch():
+@dataclasses.dataclass(eq=False)  # a key by identity: a method may hold dicts
+class Case:
+    method: methods.Method
+    views: tuple[View, ...]
+
+
+def batch(views):
     rng = np.random.Generator(np.random.PCG64(3))
-    return {
-        "views": rng.random((B, 2, SIZE, SIZE, 3), np.float32),
-        "index": np.arange(B, dtype=np.int32),
-        "label": np.arange(B, dtype=np.int32) % 3,
-    }
+    rows = {"index": np.arange(B, dtype=np.int32), "label": np.arange(B, dtype=np.int32) % 3}
+    for name, group in zip(("views", "local_views"), split(views), strict=True):
+        if group:
+            size = group[0].size
+            rows[name] = rng.random((B, len(group), size, size, 3), np.float32)
+    return rows
 
 
-def steps(method, count, *, devices=1, microbatch=0, state=None, labels=None):
+TX, SCHEDULE = optim.make(
+    "sgd", lr=0.1, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=TOTAL,
+    weight_decay=0.0,
+)  # fmt: skip
+PROBE = step.Probe(3)
+
+
+def init_fn(case):
+    return step.init_fn(case.method, TX, PROBE, batch(case.views), seed=5)
+
+
+@functools.cache
+def start(case):
+    """Step 0's state."""
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    return jax.device_get(step.born_sharded(init_fn(case), case.method, mesh))
+
+
+@functools.cache
+def program(case, devices, microbatch):
+    """(mesh, shardings of the state, the jitted step)."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    tx, schedule = optim.make(
-        "sgd", lr=0.1, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=8,
-        weight_decay=0.0,
-    )  # fmt: skip
-    probe = step.Probe(3)
-    rows = batch() if labels is None else batch() | {"label": labels}
+    function = step.make_train_step(
+        case.method, TX, SCHEDULE, PROBE, seed=5, mesh=mesh, microbatch=microbatch
+    )
+    return mesh, step.state_shardings(init_fn(case), case.method, mesh), jax.jit(function)
+
+
+def steps(case, count, *, devices=1, microbatch=0, state=None, labels=None):
+    mesh, shardings, function = program(case, devices, microbatch)
+    rows = batch(case.views) | ({} if labels is None else {"label": labels})
     with jax.set_mesh(mesh):
-        init = step.init_fn(method, tx, probe, batch(), seed=5)
-        function = jax.jit(
-            step.make_train_step(
-                method, tx, schedule, probe, seed=5, mesh=mesh, microbatch=microbatch
-            )
-        )
-        state = step.born_sharded(init, method, mesh) if state is None else state
+        state = jax.device_put(start(case) if state is None else state, shardings)
         for _ in range(count):
             state, metrics = function(state, parallel.to_global(rows, mesh))
     return jax.device_get((state, metrics))
@@ -54,23 +103,22 @@ def assert_close(a, b):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * max(np.abs(y).max(), 1e-2))
 
 
-@pytest.fixture(scope="module", params=methods.names())
-def method(request):
+@pytest.fixture(scope="module", params=CONFIGS)
+def case(request):
     return make(request.param)
 
 
 @pytest.fixture(scope="module")
-def whole(method):
-    return steps(method, 2)
+def whole(case):
+    return steps(case, TOTAL)
 
 
-def test_a_step_keeps_the_structure_of_the_state(method, whole):
-    tx, _ = optim.make(
-        "sgd", lr=0.1, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=8,
-        weight_decay=0.0,
-    )  # fmt: skip
-    init = step.init_fn(method, tx, step.Probe(3), batch(), seed=5)
-    expected = jax.eval_shape(init)
+def test_every_method_has_a_config():
+    assert {load(name).method.name for name in CONFIGS} == set(methods.names())
+
+
+def test_a_step_keeps_the_structure_of_the_state(case, whole):
+    expected = jax.eval_shape(init_fn(case))
     found = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), whole[0])
     assert jax.tree.structure(expected) == jax.tree.structure(found)
     for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
@@ -78,29 +126,29 @@ def test_a_step_keeps_the_structure_of_the_state(method, whole):
 
 
 @pytest.fixture(scope="module")
-def first(method):
+def first(case):
     """One step alone, for comparisons to rounding: every further step enlarges it."""
-    return steps(method, 1)
+    return steps(case, 1)
 
 
-def test_eight_devices_agree_with_one(method, first):
-    assert_close(first, steps(method, 1, devices=8))
+def test_eight_devices_agree_with_one(case, first):
+    assert_close(first, steps(case, 1, devices=8))
 
 
-def test_chunked_agrees_with_whole(method, first):
-    assert_close(first, steps(method, 1, devices=2, microbatch=8))
+def test_chunked_agrees_with_whole(case, first):
+    assert_close(first, steps(case, 1, devices=2, microbatch=2 * CHUNK))
 
 
-def test_labels_change_nothing_but_the_probe(method, whole):
-    other, _ = steps(method, 2, labels=batch()["label"][::-1].copy())
+def test_labels_change_nothing_but_the_probe(case, whole):
+    other, _ = steps(case, TOTAL, labels=batch(case.views)["label"][::-1].copy())
     for field in ("params", "extra", "opt_state"):
         a, b = getattr(whole[0], field), getattr(other, field)
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             np.testing.assert_array_equal(x, y)
 
 
-def test_same_seed_same_bits_and_resume_is_exact(method, first, whole):
-    resumed = steps(method, 1, state=first[0])
+def test_same_seed_same_bits_and_resume_is_exact(case, first, whole):
+    resumed = steps(case, TOTAL - 1, state=first[0])
     for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -113,11 +161,11 @@ def test_every_parameter_moves_and_stays_finite(first, whole):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(whole))
 
 
-def test_features_are_float32_rows_for_inference(method, whole):
+def test_features_are_float32_rows_for_inference(case, whole):
     state, _ = whole
-    images = jnp.asarray(batch()["views"][:, 0])
-    one = method.features(state.params, state.extra, images[:1])
-    many = method.features(state.params, state.extra, images)
+    images = jnp.asarray(batch(case.views)["views"][:, 0])
+    one = case.method.features(state.params, state.extra, images[:1])
+    many = case.method.features(state.params, state.extra, images)
     assert one.dtype == jnp.float32
     assert one.ndim == 2
     # Inference uses running statistics: a row does not depend on its neighbours.

@@ -1,0 +1,129 @@
+"""MoCo v1 and v2: momentum contrast with a queue of keys (arXiv 1911.05722, 2003.04297)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.losses import info_nce
+from ssl_jax.losses.softmax import normalise
+from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._momentum import distance, moving_average
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import MLP
+
+
+def make(
+    encoder: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 0.2,
+    momentum: float = 0.999,
+    queue_size: int = 65536,
+    head_depth: int = 2,
+    hidden_dim: int = 0,
+    output_dim: int = 128,
+    shuffle_groups: int = 8,
+) -> Method:
+    """MoCo (arXiv 1911.05722, section 3, algorithm 1); head_depth 1 is v1's head, 2 v2's.
+
+    The first view is encoded as query, the second by the momentum encoder as key. A query's
+    negatives are the keys of the last queue_size / batch_size steps; the queue starts as noise.
+    The momentum encoder moves towards the new parameters after every step, which is before the
+    next keys; its running statistics are its own.
+
+    Shuffling BN: with normalisation groups (`run.bn_group`), keys are permuted among
+    `shuffle_groups` groups before the momentum encoder and back after, so that the statistics of
+    a group give nothing away. One permutation a step, the same in each block of so many groups:
+    no image leaves its device unless its block does. The paper's permutation is over all GPUs'
+    images, 8 groups of 32; without groups there is nothing to hide.
+
+    Args:
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
+      run: two views.
+      temperature: of the InfoNCE softmax: 0.07 in v1, 0.2 in v2.
+      momentum: of the momentum encoder.
+      queue_size: keys, K; a multiple of the batch.
+      head_depth: layers of the head, without BatchNorm.
+      hidden_dim: width of the head's hidden layers; 0 for the encoder's.
+      output_dim: width of queries and keys.
+      shuffle_groups: normalisation groups among which keys are permuted; 1 for none.
+
+    Raises:
+      ValueError: not two views, a queue that the batch does not divide, or groups to be permuted
+        that a batch, or one device's part of a micro-batch, does not hold.
+    """
+    if len(run.views) != 2:
+        raise ValueError(f"MoCo takes 2 views, got {len(run.views)}")
+    slots, rest = divmod(queue_size, run.batch_size)
+    if rest or not slots:
+        raise ValueError(f"queue_size {queue_size} is no multiple of the batch {run.batch_size}")
+    block = shuffle_groups * run.bn_group // 2 if shuffle_groups > 1 else 0
+    together = run.chunk or run.batch_size
+    if block and together % block:
+        what = "one device's part of a micro-batch" if run.chunk else "the batch"
+        raise ValueError(
+            f"shuffle_groups {shuffle_groups} of {run.bn_group // 2} images each do not divide "
+            f"{what}: {together} images"
+        )
+    widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
+    head = MLP(widths, hidden_norm=False, dtype=encoder.dtype)
+    networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        network_key, queue_key = jax.random.split(key)
+        params, stats = networks.init(network_key, batch["views"])
+        # A batch's keys take one slot of every row: with rows divided over devices none moves.
+        noise = jax.random.normal(queue_key, (run.batch_size, slots, output_dim))
+        extra = {
+            "batch_stats": {"online": stats, "target": stats},
+            "target": params,
+            "queue": normalise(noise),
+        }
+        return params, extra
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
+        stats, views = extra["batch_stats"], batch["views"]
+        query, online = networks(params, stats["online"], views[:, :1])
+        permuted, restore = _permutation(key, block, views[:, 1:])
+        keys, target = networks(extra["target"], stats["target"], permuted)
+        outputs = {
+            "query": query["head"][:, 0],
+            "key": restore(keys["head"][:, 0]),
+            "features": query["encoder"],
+        }
+        return outputs, {"online": online, "target": target}
+
+    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
+        del key
+        keys = jax.lax.stop_gradient(normalise(outputs["key"]))
+        queue = extra["queue"]
+        loss, metrics = info_nce(
+            outputs["query"], keys, temperature=temperature, queue=queue.reshape(-1, output_dim)
+        )
+        metrics |= distance(extra["target"], params)
+        queue = queue.at[:, step % slots].set(keys.astype(queue.dtype))
+        return loss, (extra | {"queue": queue}, metrics)
+
+    def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
+        del step
+        target = moving_average(extra["target"], params, momentum)
+        return extra | {"batch_stats": stats, "target": target}
+
+    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
+        return networks.features(params, extra["batch_stats"]["online"], images)
+
+    layout = {"batch_stats": "replicated", "target": "replicated", "queue": "rows"}
+    return Method(init, encode, objective, features, after_update, layout)
+
+
+def _permutation(key: jax.Array, block: int, images: jax.Array):
+    """Images [b, ...] permuted inside blocks, and the way back for rows of [b, d]."""
+    if not block:
+        return images, lambda x: x
+    order = jax.random.permutation(key, block)
+    back = jnp.argsort(order)
+
+    def apply(x: jax.Array, order: jax.Array) -> jax.Array:
+        return x.reshape(-1, block, *x.shape[1:])[:, order].reshape(x.shape)
+
+    return apply(images, order), lambda x: apply(x, back)

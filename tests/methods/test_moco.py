@@ -1,0 +1,104 @@
+"""MoCo's queue and momentum encoder against a written-out NumPy simulation."""
+
+import jax
+import jax.numpy as jnp
+import linear
+import numpy as np
+import pytest
+
+from ssl_jax.augment.views import View
+from ssl_jax.methods import Run, moco
+
+B, K, STEPS, MOMENTUM, TEMPERATURE = 4, 8, 5, 0.7, 0.2
+
+
+def make(encoder=None, *, batch_size=B, bn_group=0, chunk=0, **options):
+    run = Run((View(size=2),) * 2, STEPS, batch_size, 16, bn_group=bn_group, chunk=chunk)
+    options = {"queue_size": K, "head_depth": 1, "output_dim": 3} | options
+    return moco.make(encoder or linear.Linear(), run, **options)
+
+
+def project(params, x):
+    """The linear encoder and the linear head."""
+    head = params["head"]["dense0"]
+    return x @ params["encoder"]["dense"]["kernel"] @ head["kernel"] + head["bias"]
+
+
+def test_queue_and_momentum_encoder_as_written_out():
+    method = make(momentum=MOMENTUM, temperature=TEMPERATURE)
+    rows = linear.batches(STEPS, B)
+    found, last = linear.trajectory(method, rows)
+    start = found[0][0]
+    queue = start.extra["queue"].transpose(1, 0, 2).reshape(K, -1).astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(queue, axis=-1), 1, rtol=1e-6)
+    key_params = jax.tree.map(np.float64, start.params)
+    for step, (state, metrics) in enumerate(found):
+        if step:  # before the keys: the momentum encoder meets the parameters of this step
+            key_params = jax.tree.map(
+                lambda k, q: MOMENTUM * k + (1 - MOMENTUM) * q, key_params, state.params
+            )
+        x = linear.flat(rows[step]["views"])
+        q = linear.unit(project(state.params, x[:, 0]))
+        k = linear.unit(project(key_params, x[:, 1]))
+        logits = np.c_[(q * k).sum(-1), q @ queue.T] / TEMPERATURE
+        loss = np.mean(np.log(np.exp(logits).sum(-1)) - logits[:, 0])
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+        accuracy = np.mean(logits.argmax(-1) == 0)
+        np.testing.assert_allclose(metrics["contrastive_accuracy"], accuracy)
+        queue = np.r_[queue[B:], k]  # first in, first out
+    kept = last.extra["queue"]  # its slots turn: the oldest is where the next step writes
+    kept = np.roll(kept, -(STEPS % (K // B)), axis=1).transpose(1, 0, 2).reshape(K, -1)
+    np.testing.assert_allclose(kept, queue, atol=1e-5)
+    assert found[0][1]["target_distance"] == 0
+    assert found[1][1]["target_distance"] > 0.01
+
+
+def test_keys_and_queue_get_no_gradient():
+    method = make()
+    batch = jax.tree.map(jnp.asarray, linear.batches(1, B)[0])
+    key = jax.random.key(0)
+    params, extra = method.init(key, batch)
+
+    def loss(target):
+        changed = extra | {"target": target}
+        outputs, _ = method.encode(params, changed, batch, key)
+        return method.objective(params, changed, outputs, key, jnp.zeros((), jnp.int32))[0]
+
+    assert all(not np.any(g) for g in jax.tree.leaves(jax.grad(loss)(extra["target"])))
+
+
+def test_keys_are_permuted_among_groups_and_come_back():
+    """With groups, statistics depend on who is together; each key must return to its query."""
+    import tiny
+
+    b, group = 16, 8  # 4 images in 2 views
+    batch = jax.tree.map(jnp.asarray, linear.batches(1, b, size=4)[0])
+    key = jax.random.key(3)
+    found = {}
+    for groups in (1, 2):
+        method = make(tiny.Encoder(), batch_size=b, bn_group=group, queue_size=b,
+                      shuffle_groups=groups)  # fmt: skip
+        params, extra = method.init(key, batch)
+        found[groups], _ = method.encode(params, extra, batch, key)
+    np.testing.assert_array_equal(found[1]["query"], found[2]["query"])
+    assert np.abs(found[1]["key"] - found[2]["key"]).max() > 1e-3
+    similarity = linear.unit(found[2]["key"]) @ linear.unit(found[1]["key"]).T
+    np.testing.assert_array_equal(similarity.argmax(-1), np.arange(b))
+    # In blocks of two groups a key's row depends on the images of its block alone.
+    changed = batch | {"views": batch["views"].at[8:].add(1)}
+    other, _ = method.encode(params, extra, changed, key)
+    np.testing.assert_allclose(other["key"][:8], found[2]["key"][:8], atol=1e-6)
+    assert np.abs(other["key"][8:] - found[2]["key"][8:]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"queue_size": 10}, "queue_size 10 is no multiple of the batch 4"),
+        ({"bn_group": 4, "shuffle_groups": 3}, "do not divide the batch: 4 images"),
+        ({"bn_group": 4, "chunk": 2, "shuffle_groups": 2}, "part of a micro-batch: 2 images"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        make(**options)
