@@ -1,10 +1,12 @@
 """Encoders by name. Importing this package imports neither JAX nor Flax, so that a command can
 check a name at once."""
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_jax.models.resnet import ResNet
+    from ssl_jax.models.vit import ViT
 
 _RESNETS = {
     "resnet8": ("BasicBlock", (1, 1, 1)),
@@ -17,25 +19,47 @@ _RESNETS = {
     "resnet200": ("Bottleneck", (3, 24, 36, 3)),
 }
 
+_VITS = {
+    "vit_micro": {"width": 64, "depth": 4, "heads": 4},  # for tests and for training on a CPU
+    "vit_tiny": {"width": 192, "depth": 12, "heads": 3},
+    "vit_small": {"width": 384, "depth": 12, "heads": 6},
+    "vit_small_moco": {"width": 384, "depth": 12, "heads": 12},  # arXiv 2104.02057
+    "vit_base": {"width": 768, "depth": 12, "heads": 12},
+    "vit_large": {"width": 1024, "depth": 24, "heads": 16},
+}
+
 
 def names() -> list[str]:
     """The encoders that exist."""
-    return list(_RESNETS)
+    return [*_RESNETS, *_VITS]
 
 
-def get(name: str, **options: Any) -> "ResNet":
+def get(name: str, **options: Any) -> "ResNet | ViT":
     """Returns the encoder called `name`: a module(images [n, h, w, 3], train) -> [n, f] float32.
 
-    `options` are the attributes of `resnet.ResNet` but block and stage_sizes: width, stem,
-    sk_ratio, bn_group, bn_views, zero_gamma, dtype.
+    `options` are the attributes of `resnet.ResNet` or `vit.ViT` that the name leaves open: width,
+    stem, sk_ratio, bn_group, bn_views, zero_gamma, dtype; or patch_size, mlp_ratio, pool, dtype.
 
     Raises:
       ValueError: unknown name.
-      TypeError: unknown option.
+      TypeError: an option that this encoder does not take.
     """
-    if name not in _RESNETS:
-        raise ValueError(f"unknown encoder {name!r}; there are: {', '.join(names())}")
-    from ssl_jax.models import resnet
+    family: Any
+    fixed: dict[str, Any]
+    if name in _RESNETS:
+        from ssl_jax.models import resnet
 
-    block, stage_sizes = _RESNETS[name]
-    return resnet.ResNet(block=getattr(resnet, block), stage_sizes=stage_sizes, **options)
+        block, stage_sizes = _RESNETS[name]
+        family, fixed = resnet.ResNet, {"block": getattr(resnet, block), "stage_sizes": stage_sizes}
+    elif name in _VITS:
+        from ssl_jax.models import vit
+
+        family, fixed = vit.ViT, _VITS[name]
+    else:
+        raise ValueError(f"unknown encoder {name!r}; there are: {', '.join(names())}")
+    # "parent" and "name" are Flax's own fields.
+    fields = [field.name for field in dataclasses.fields(family)]
+    takes = [field for field in fields if field not in {*fixed, "parent", "name"}]
+    if unknown := [option for option in options if option not in takes]:
+        raise TypeError(f"{name} takes no {', '.join(unknown)}; it takes {', '.join(takes)}")
+    return family(**fixed, **options)
