@@ -66,3 +66,9 @@ def imagenet(config: ConfigDict) -> None:
     config.augment.placement = "device"
     config.train.update(log_every=50, checkpoint_every=1250)
     config.eval.update(crop=0.875, batch_size=1024, baselines=False)
+
+
+def vit(config: ConfigDict, name: str, patch_size: int = 16) -> None:
+    """A Vision Transformer in the place of the ResNet."""
+    kept = {field: config.model[field] for field in ("bn_group", "dtype")}
+    config.model = {"name": name, "patch_size": patch_size, **kept}

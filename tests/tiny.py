@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.vit import ViT
 
 
 class Encoder(nn.Module):
@@ -27,4 +28,6 @@ class Encoder(nn.Module):
 
 def encoder(model):
     """The smallest encoder of the family that the config's model belongs to."""
+    if model.name.startswith("vit"):
+        return ViT(patch_size=4, width=8, depth=1, heads=2)
     return Encoder()

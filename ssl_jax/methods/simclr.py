@@ -1,11 +1,12 @@
 """SimCLR: a simple framework for contrastive learning (Chen et al. 2020, arXiv 2002.05709)."""
 
+from functools import partial
+
 import flax.linen as nn
-import jax
 
 from ssl_jax.losses import nt_xent
-from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.models.chain import Chain
+from ssl_jax.methods import Method, Run
+from ssl_jax.methods._joint import joint_embedding
 from ssl_jax.models.heads import ProjectionHead
 
 
@@ -32,31 +33,10 @@ def make(
       hidden_dim: width of the head's hidden layers; 0 for the encoder's, as in the authors' code.
       output_dim: width of the projections.
     """
-    if len(run.views) != 2:
-        raise ValueError(f"SimCLR takes 2 views, got {len(run.views)}")
     head = ProjectionHead(
         depth=head_depth,
         hidden_dim=hidden_dim or None,
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
-    networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
-
-    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        params, stats = networks.init(key, batch["views"])
-        return params, {"batch_stats": stats}
-
-    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
-        del key
-        outputs, stats = networks(params, extra["batch_stats"], batch["views"])
-        return {"z": outputs["head"], "features": outputs["encoder"]}, stats
-
-    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
-        del params, key, step
-        loss, metrics = nt_xent(outputs["z"], temperature=temperature)
-        return loss, (extra, metrics)
-
-    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
-        return networks.features(params, extra["batch_stats"], images)
-
-    return Method(init=init, encode=encode, objective=objective, features=features)
+    return joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))

@@ -1,5 +1,7 @@
 """Heads between the encoder's features and the loss."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -66,13 +68,14 @@ class ProjectionHead(nn.Module):
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between: the projection and prediction heads of most methods.
+    """Dense layers with activations between: projection and prediction heads of most methods.
 
     Attributes:
       widths: of the layers, the output's last; 0 = as wide as the input of the head.
-      hidden_norm: batch normalisation before each ReLU.
+      hidden_norm: batch normalisation before each activation.
       last_norm: after the last layer: "" for none, "affine" for batch normalisation, "plain" for
         one without scale and bias.
+      activation: between layers.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       dtype: of the dense layers and hidden activations; parameters are float32.
@@ -84,6 +87,7 @@ class MLP(nn.Module):
     widths: tuple[int, ...]
     hidden_norm: bool = True
     last_norm: str = ""
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
     bn_group: int = 0
     bn_views: int = 1
     dtype: DTypeLike = jnp.float32
@@ -111,5 +115,5 @@ class MLP(nn.Module):
                     dtype=dtype,
                     name=f"bn{i}",
                 )(x, train)
-            x = x.astype(dtype) if i == last else nn.relu(x)
+            x = x.astype(dtype) if i == last else self.activation(x)
         return x

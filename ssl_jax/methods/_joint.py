@@ -1,0 +1,51 @@
+"""The methods that embed two views by one network and score the pairs of embeddings."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.models.chain import Chain
+
+Loss = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def joint_embedding(encoder: nn.Module, head: nn.Module, run: Run, loss: Loss) -> Method:
+    """Two views through encoder and head in one forward, sharing BatchNorm statistics.
+
+    Args:
+      head: from features to embeddings.
+      loss: embeddings [b, 2, d] -> (scalar, metrics).
+
+    Raises:
+      ValueError: not two views.
+    """
+    check_two_views(run)
+    networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        params, stats = networks.init(key, batch["views"])
+        return params, {"batch_stats": stats}
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
+        del key
+        outputs, stats = networks(params, extra["batch_stats"], batch["views"])
+        return {"z": outputs["head"], "features": outputs["encoder"]}, stats
+
+    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
+        del params, key, step
+        value, metrics = loss(outputs["z"])
+        return value, (extra, metrics)
+
+    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
+        return networks.features(params, extra["batch_stats"], images)
+
+    return Method(init, encode, objective, features)
+
+
+def check_two_views(run: Run) -> None:
+    """Raises ValueError unless every image has two views of one size."""
+    if len(run.views) != 2 or run.views[0].size != run.views[1].size:
+        sizes = ", ".join(str(view.size) for view in run.views)
+        raise ValueError(f"this method takes 2 views of one size, got {len(run.views)}: {sizes}")
