@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import methods, models, optim, parallel, step
+from ssl_jax import methods, models, optim, parallel, parameters, step
 from ssl_jax.augment import device
 from ssl_jax.augment.views import View
 from ssl_jax.data import pipeline, sources
@@ -49,7 +49,8 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
     """Builds a run; nothing is compiled or computed yet.
 
     Raises:
-      Fault: the config does not fit the data, or names a model or method that cannot be.
+      Fault: the config does not fit the data, or names a model or method that cannot be, or a
+        part of the model that is not there.
     """
     data = source(config, config.data.split)
     total = total_steps(config, data.size)
@@ -82,7 +83,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
     try:
         jax.eval_shape(built.init)
     except (TypeError, ValueError) as error:
-        raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+        raise Fault(f"bad config: model, method or optim: {error}", BAD_CONFIG) from error
     return built
 
 
@@ -168,15 +169,13 @@ def total_steps(config: ConfigDict, size: int) -> int:
 def optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Callable]:
     """(optax transformation, schedule) for `total` steps over `size` images."""
     fields = config.optim.to_dict()
-    warmup = round(fields.pop("warmup_epochs") * size / config.train.batch_size)
+    for settings in (fields, *fields["groups"].values()):
+        if "warmup_epochs" in settings:
+            warmup = round(settings.pop("warmup_epochs") * size / config.train.batch_size)
+            settings["warmup_steps"] = min(warmup, total)
     try:
-        return optim.make(
-            batch_size=config.train.batch_size,
-            warmup_steps=min(warmup, total),
-            total_steps=total,
-            **fields,
-        )
-    except TypeError as error:
+        return optim.make(batch_size=config.train.batch_size, total_steps=total, **fields)
+    except (TypeError, ValueError) as error:
         raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error
 
 
@@ -228,8 +227,10 @@ def train_batches(
 
 
 def parameter_table(config: ConfigDict, params: Any) -> str:
-    """Every parameter, and whether the optimizer decays and adapts it."""
-    return optim.table(params, config.optim.name, weight_decay=config.optim.weight_decay)
+    """Every parameter, and what the optimizer does to it."""
+    fields = config.optim.to_dict()
+    main = {name: fields[name] for name in ("name", "weight_decay", "weight_decay_end")}
+    return parameters.table(params, main, fields["groups"], fields["frozen"])
 
 
 def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: int = 8) -> None:

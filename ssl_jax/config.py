@@ -5,6 +5,7 @@ ConfigDict lives here, in `configs/` and in the verbs; everything below takes pl
 """
 
 import difflib
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import pkgutil
 from typing import Any
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from ssl_jax import models
 from ssl_jax.augment.views import View
@@ -19,12 +21,15 @@ from ssl_jax.augment.views import View
 # What a run is: changing one of these makes another run, in another workdir.
 IDENTITY = (
     *("data.source", "data.split", "augment.", "model.", "method.", "optim.name"),
+    *("optim.groups.", "optim.frozen", "optim.lr_in_momentum", "optim.weight_decay_end"),
     *("train.batch_size", "train.seed", "train.probe"),
 )
 # How long and how hard it trains: `--allow_change=optim.lr` lets a run go on with another value.
 SCHEDULE = ("optim.", "train.epochs", "train.steps")
 # Everything else is free: where data lies, how often to log, how to evaluate, where to compute.
 FREE = ("augment.placement", "model.dtype")
+# Fields of `optim` that a group of parameters cannot have for itself.
+SHARED = ("groups", "frozen", "clip_norm")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -57,9 +62,21 @@ def default_config() -> ml_collections.ConfigDict:
         "name": "lars",  # lars | sgd | adamw
         "lr": 0.3,
         "lr_rule": "linear",  # linear: lr * batch/256 | sqrt: lr * sqrt(batch) | constant
-        "weight_decay": 1e-6,
-        "momentum": 0.9,
+        "schedule": "cosine",  # cosine | step | constant, after the warm-up
         "warmup_epochs": 10.0,
+        "drops": (0.6, 0.8),  # step: where in the run, as fractions of its length ...
+        "drop": 0.1,  # ... the rate is multiplied by this
+        "weight_decay": 1e-6,
+        "weight_decay_end": placeholder(float),  # where a cosine leads it; None: it stays
+        "momentum": 0.9,  # adamw: b1
+        "nesterov": False,  # lars, sgd
+        "b2": 0.999,  # adamw
+        "lr_in_momentum": True,  # lars; False: after the momentum buffer, as in BYOL and MoCo v3
+        # Other values for parts of the model, e.g. {"predictor": {"schedule": "constant"}}, by the
+        # names at the top of the printed table of parameters.
+        "groups": {},
+        "frozen": (),  # paths of parameters that never change, e.g. ("encoder/patch_embed",)
+        "clip_norm": 0.0,  # largest norm of the whole gradient; 0: any
     }
     config.train = {
         "batch_size": 256,  # global, in images
@@ -134,8 +151,6 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
 
     choice("method.name", _modules("methods"))
     choice("model.name", models.names())
-    choice("optim.name", ["lars", "sgd", "adamw"])
-    choice("optim.lr_rule", ["linear", "sqrt", "constant"])
     choice("augment.placement", ["host", "device"])
     choice("data.on_bad_image", ["stop", "quarantine"])
     choice("model.dtype", ["auto", "float32", "bfloat16"])
@@ -151,8 +166,6 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.steps", "train.microbatch", "model.bn_group"):
         check(field, flat[field] >= 0, "0 or more")
-    for field in ("optim.lr", "optim.weight_decay", "optim.momentum", "optim.warmup_epochs"):
-        check(field, math.isfinite(flat[field]) and flat[field] >= 0, "a finite number, 0 or more")
     for field in ("train.epochs", "model.sk_ratio", "data.max_bad"):
         good = math.isfinite(flat.get(field, 0)) and flat.get(field, 0) >= 0
         check(field, good, "a finite number, 0 or more")
@@ -171,7 +184,56 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     check("train.noise_scale", several or not flat["train.noise_scale"], "needs train.microbatch")
     few = [n for n in flat["eval.labels_per_class"] if n == 1 or n < 0]
     check("eval.labels_per_class", not few, "each 0 (all labels) or at least 2: one is held out")
-    return found + _view_problems(config.augment)
+    return found + _optim_problems(config.optim) + _view_problems(config.augment)
+
+
+def _optim_problems(optim: ml_collections.ConfigDict) -> list[str]:
+    main = {field: value for field, value in optim.items() if field not in SHARED}
+    found = _settings_problems(main, "optim")
+    if not _is_number(optim.clip_norm):
+        found.append(f"optim.clip_norm={optim.clip_norm!r}: a finite number, 0 or more")
+    for key, group in optim.groups.items():
+        where = f"optim.groups.{key}"
+        changes = group.to_dict() if hasattr(group, "items") else {}
+        if not changes:
+            found.append(f"{where}: give the fields that differ from optim's, e.g. {{'lr': 0.1}}")
+        unknown = [field for field in changes if field not in main]
+        found += [f"{where}.{field}: unknown; {nearest(field, list(main))}" for field in unknown]
+        found += _settings_problems({f: v for f, v in changes.items() if f in main}, where)
+    return found
+
+
+def _settings_problems(settings: dict[str, Any], where: str) -> list[str]:
+    """Of one optimizer's fields, or of those that a group changes."""
+    choices = {
+        "name": ["lars", "sgd", "adamw"],
+        "lr_rule": ["linear", "sqrt", "constant"],
+        "schedule": ["cosine", "step", "constant"],
+    }
+    found = []
+    for field, value in settings.items():
+        if field in choices:
+            good, need = value in choices[field], nearest(str(value), choices[field])
+        elif field in ("nesterov", "lr_in_momentum"):
+            good, need = isinstance(value, bool), "True or False"
+        elif field in ("momentum", "b2"):
+            good, need = _is_number(value, below=1), "in [0, 1)"
+        elif field == "drop":
+            good, need = _is_number(value, below=1) and value > 0, "in (0, 1)"
+        elif field == "drops":
+            numbers = isinstance(value, tuple) and all(map(_is_number, value))
+            good = numbers and all(a < b for a, b in itertools.pairwise((0, *value, 1)))
+            need = "fractions of the run, rising, each in (0, 1)"
+        else:
+            good = _is_number(value) or (field == "weight_decay_end" and value is None)
+            need = "a finite number, 0 or more"
+        if not good:
+            found.append(f"{where}.{field}={value!r}: {need}")
+    return found
+
+
+def _is_number(value: Any, below: float = math.inf) -> bool:
+    return isinstance(value, int | float) and 0 <= value < below
 
 
 def _view_problems(augment: ml_collections.ConfigDict) -> list[str]:

@@ -1,0 +1,111 @@
+"""The optimizer's fields: what is refused, what they build, what may change in a run."""
+
+import json
+
+import jax
+import pytest
+
+from configs.simclr import get_config
+from ssl_jax import build, parallel
+from ssl_jax import config as configuration
+from ssl_jax.errors import BAD_CONFIG, Fault
+
+
+def digits(**changes):
+    config = get_config("digits")
+    config.model.width = 0.125
+    config.optim.update(changes)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"schedule": "stp"}, "optim.schedule='stp': did you mean 'step'?"),
+        ({"drops": (0.8, 0.6)}, "optim.drops=(0.8, 0.6): fractions of the run, rising"),
+        ({"drops": (0.6, 0.6)}, "optim.drops"),
+        ({"drops": (120, 160)}, "optim.drops=(120, 160)"),
+        ({"drops": ("a",)}, "optim.drops"),
+        ({"drop": 0.0}, "optim.drop=0.0: in (0, 1)"),
+        ({"b2": 1.0}, "optim.b2=1.0: in [0, 1)"),
+        ({"momentum": float("nan")}, "optim.momentum=nan: in [0, 1)"),
+        ({"lr": float("inf")}, "optim.lr=inf: a finite number, 0 or more"),
+        ({"weight_decay_end": -0.4}, "optim.weight_decay_end=-0.4: a finite number"),
+        ({"clip_norm": -1.0}, "optim.clip_norm=-1.0: a finite number, 0 or more"),
+        ({"groups": {"head": {}}}, "optim.groups.head: give the fields that differ"),
+        ({"groups": {"head": 0.1}}, "optim.groups.head: give the fields that differ"),
+        ({"groups": {"head": {"rl": 1.0}}}, "optim.groups.head.rl: unknown; did you mean 'lr'?"),
+        ({"groups": {"head": {"clip_norm": 1.0}}}, "optim.groups.head.clip_norm: unknown"),
+        ({"groups": {"head": {"lr": "0.1"}}}, "optim.groups.head.lr='0.1': a finite number"),
+        ({"groups": {"head": {"name": "adam"}}}, "optim.groups.head.name='adam': did you mean"),
+        ({"groups": {"head": {"nesterov": 0}}}, "optim.groups.head.nesterov=0: True or False"),
+    ],
+)  # fmt: skip
+def test_one_problem_is_told_once(changes, says):
+    (problem,) = configuration.problems(digits(**changes))
+    assert problem.startswith(says)
+
+
+def test_the_example_in_the_defaults_is_valid():
+    groups = {"predictor": {"schedule": "constant"}, "head": {"weight_decay_end": None, "lr": 1}}
+    assert configuration.problems(digits(groups=groups, weight_decay_end=0.4)) == []
+
+
+def test_a_group_counts_its_own_warm_up_in_epochs():
+    # 1297 images in batches of 128: an epoch of 10.13 steps.
+    config = digits(
+        name="sgd", lr=1.0, warmup_epochs=0.0, weight_decay=0.0, momentum=0.0, schedule="constant",
+        groups={"head": {"warmup_epochs": 1.0}, "tail": {"warmup_epochs": 1e6}},
+    )  # fmt: skip
+    tx, _ = build.optimizer(config, size=1297, total=30)
+    params = {name: jax.numpy.ones(()) for name in ("encoder", "head", "tail")}
+    state = tx.init(params)
+    for step in range(12):
+        updates, state = tx.update(params, state, params)
+        assert float(updates["encoder"]) == -1
+        assert float(updates["head"]) == pytest.approx(-min(step / 10, 1))
+        assert float(updates["tail"]) == pytest.approx(-step / 30)  # no longer than the run
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"groups": {"haed": {"lr": 0.1}}}, "groups: .*'haed'; the top level has: encoder, head"),
+        ({"frozen": ("encoder/conv_1",)}, "frozen: .*'encoder/conv_1'; near it are: encoder/conv1"),
+    ],
+)
+def test_what_the_model_does_not_have_is_a_fault(changes, says):
+    with pytest.raises(Fault, match=says) as refused:
+        build.parts(digits(**changes), parallel.make_mesh(jax.devices()[:1]))
+    assert refused.value.code == BAD_CONFIG
+
+
+def test_the_table_shows_groups_and_frozen_parameters():
+    config = digits(groups={"head": {"name": "lars"}}, frozen=("encoder/conv1",))
+    parts = build.parts(config, parallel.make_mesh(jax.devices()[:1]))
+    lines = build.parameter_table(config, parts.abstract_state.params).splitlines()
+    last = {line.split()[0]: line.split()[-1] for line in lines[1:]}
+    assert last.pop("total") == "frozen"
+    assert last.pop("encoder/conv1/kernel") == "frozen"
+    assert {name.split("/")[0]: value for name, value in last.items()} == {
+        "encoder": "adamw", "head": "lars",
+    }  # fmt: skip
+
+
+def test_what_shapes_the_optimizers_state_makes_another_run():
+    def kind(**changes):
+        found = configuration.changes(
+            json.loads(configuration.to_json(digits())), digits(**changes)
+        )
+        return [name for name, lines in found.items() if lines]
+
+    assert kind() == []
+    for changes in (
+        {"groups": {"head": {"lr": 0.1}}},
+        {"frozen": ("encoder/conv1",)},
+        {"weight_decay_end": 0.4},
+        {"lr_in_momentum": False},
+    ):
+        assert kind(**changes) == ["identity"], changes
+    for changes in ({"clip_norm": 3.0}, {"schedule": "step"}, {"b2": 0.95}, {"nesterov": True}):
+        assert kind(**changes) == ["schedule"], changes
