@@ -23,11 +23,11 @@ class Encoder(nn.Module):
     def __call__(self, x, train):
         x = nn.Conv(8, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype)(x, train))
-        return nn.Dense(8, use_bias=False)(x.mean((1, 2)))
+        return nn.Dense(8, use_bias=False, dtype=self.dtype)(x.mean((1, 2)))
 
 
-def encoder(model):
+def encoder(model, dtype=jnp.float32):
     """The smallest encoder of the family that the config's model belongs to."""
     if model.name.startswith("vit"):
-        return ViT(patch_size=4, width=8, depth=1, heads=2)
-    return Encoder()
+        return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
+    return Encoder(dtype=dtype)

@@ -13,7 +13,11 @@ Tree = Any
 
 
 def nt_xent(
-    z: jax.Array, *, temperature: float | jax.Array, transport: str | None = None
+    z: jax.Array,
+    *,
+    temperature: float | jax.Array,
+    queue: jax.Array | None = None,
+    transport: str | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Normalised temperature-scaled cross-entropy over all views of the global batch.
 
@@ -28,6 +32,8 @@ def nt_xent(
         Unit rows are multiplied in z's type, bfloat16, float32 or float64 (float16 is taken to
         float32), and summed in float32 at least.
       temperature: > 0; from 0.0148 on no similarity leaves float32's range. May be learned.
+      queue: [k, d], further negatives of every anchor, which get no gradient (SimCLR v2's memory,
+        arXiv 2006.10029, section 2); k divides over the devices of the mesh.
       transport: "gather", "ring" or None, how rows reach the other devices (`pairs.pair_sums`).
 
     Returns:
@@ -39,7 +45,7 @@ def nt_xent(
 
     Source: SimCLR (arXiv 2002.05709), equation 1.
     """
-    found = _over_negatives(softmax.softmax_body, z, temperature, transport)
+    found = _over_negatives(softmax.softmax_body, z, temperature, transport, queue=queue)
     # log(e^p + Σe^n) - p, without the cancellation that eats a small loss.
     negatives = log_sum(found.terms, found.scale.shift())
     return jax.nn.softplus(negatives - found.positive).mean(), found.metrics
@@ -121,6 +127,7 @@ def _over_negatives(
     temperature: float | jax.Array,
     transport: str | None,
     concentration: float = 0,
+    queue: jax.Array | None = None,
 ) -> _Found:
     """Sums the body over the negatives of every anchor."""
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] != 2:
@@ -134,8 +141,13 @@ def _over_negatives(
         group=jnp.repeat(jnp.arange(len(z), dtype=jnp.int32), 2),
         aux={"threshold": jnp.repeat(threshold, 2)},
     )
-    terms, monitors = pair_sums(body, rows, shared=scale, transport=transport, dtype=dtype)
+    options = {"shared": scale, "transport": transport, "dtype": dtype}
+    terms, monitors = pair_sums(body, rows, **options)
     count = positive.size - 2
+    if queue is not None:
+        more = pair_sums(body, *softmax.against_queue(rows, queue, temperature), **options)
+        terms, monitors = jax.tree.map(jnp.add, (terms, monitors), more)
+        count += len(queue)
     metrics = softmax.softmax_metrics(monitors, positive, scale, negatives=count)
     return _Found(positive, terms, count, scale, metrics)
 

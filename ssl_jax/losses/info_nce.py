@@ -46,12 +46,7 @@ def info_nce(
     if queue is None:
         count = len(key) - 1
     else:
-        if queue.ndim != 2 or queue.shape[1] != query.shape[1] or not len(queue):
-            raise ValueError(f"queue of shape {queue.shape}: want [k, {query.shape[1]}]")
-        keys = jax.lax.stop_gradient(softmax.normalise(queue))
-        # All of the temperature goes to the queries: nothing is to be derived by the keys.
-        scaled = rows.x * jax.lax.rsqrt(jnp.asarray(temperature, rows.x.dtype))
-        rows, columns = Rows(scaled, aux=rows.aux), Rows(keys)
+        rows, columns = softmax.against_queue(rows, queue, temperature)
         count = len(queue)
     terms, monitors = pair_sums(
         softmax.softmax_body,

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ssl_jax.losses.tiles import Rows
+
 Metrics = dict[str, jax.Array]
 Tree = Any
 
@@ -63,6 +65,20 @@ def scaled(
     temperature = jnp.asarray(temperature, unit.dtype)
     numbers = (temperature, jnp.asarray(concentration, unit.dtype))
     return unit * lax.rsqrt(temperature), Scale(*map(lax.stop_gradient, numbers))
+
+
+def against_queue(
+    rows: Rows, queue: jax.Array, temperature: float | jax.Array
+) -> tuple[Rows, Rows]:
+    """Rows and columns for the logits of `scaled` rows and a queue [k, d], k >= 1, of any length.
+
+    All of the temperature goes to the rows: nothing is to be derived by the queue.
+    """
+    d = rows.x.shape[-1]
+    if queue.ndim != 2 or queue.shape[1] != d or not len(queue):
+        raise ValueError(f"queue of shape {queue.shape}: want [k, {d}]")
+    scaled = rows.x * lax.rsqrt(jnp.asarray(temperature, rows.x.dtype))
+    return Rows(scaled, aux=rows.aux), Rows(lax.stop_gradient(normalise(queue)))
 
 
 def rank_threshold(x: jax.Array, y: jax.Array, scale: Scale, dtype: Any) -> jax.Array:

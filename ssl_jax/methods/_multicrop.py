@@ -12,7 +12,7 @@ Tree = Any
 
 
 def full_and_local(run: Run) -> tuple[int, int]:
-    """(full-size views, local crops) of every image; ValueError with fewer than two of the first."""
+    """(full-size views, local crops) of every image; ValueError with fewer than two views."""
     full, local = split(run.views)
     if len(full) < 2:
         raise ValueError(f"this method takes 2 full-size views or more, got {len(full)}")

@@ -19,9 +19,12 @@ def _views(z, temperature):
     return e[i, i ^ 1], jnp.where(i[:, None] // 2 == i[None, :] // 2, 0, e)
 
 
-def nt_xent(z, temperature):
+def nt_xent(z, temperature, queue=None):
     positive, negatives = _views(z, temperature)
-    return -jnp.log(positive / (positive + negatives.sum(1))).mean()
+    total = positive + negatives.sum(1)
+    if queue is not None:
+        total += jnp.exp(_unit(z).reshape(-1, z.shape[-1]) @ _unit(queue).T / temperature).sum(1)
+    return -jnp.log(positive / total).mean()
 
 
 def decoupled(z, temperature):

@@ -24,6 +24,7 @@ PAIR = (_rows(B, 2, D),)
 TOWERS = (_rows(B, D), _rows(B, D, seed=1))
 CASES = {
     "nt_xent": (PAIR, {}),
+    "nt_xent queue": (PAIR, {"queue": _rows(72, D, seed=2)}),
     "decoupled": (PAIR, {}),
     "debiased": (PAIR, {"class_prior": 0.2}),
     "hard_negatives": (PAIR, {"concentration": 0.7}),

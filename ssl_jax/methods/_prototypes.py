@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_jax.losses.softmax import normalise
+
 Prototypes = dict[str, jax.Array]
 
 
@@ -18,16 +20,9 @@ def scores(z: jax.Array, prototypes: Prototypes) -> jax.Array:
     SwAV's prototypes (arXiv 2006.09882, section 3.1) and DINO's weight-normalised last layer
     (arXiv 2104.14294, section 3.1). A column of the kernel counts by its direction alone.
     """
-    return unit(z) @ unit(prototypes["kernel"].T).T
+    return normalise(z) @ normalise(prototypes["kernel"].T).T
 
 
 def frozen_until(end: float, step: jax.Array, prototypes: Prototypes) -> Prototypes:
     """The prototypes, without gradient in the steps before `end`."""
     return jax.tree.map(lambda x: jnp.where(step < end, jax.lax.stop_gradient(x), x), prototypes)
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Rows [..., dim] of unit length, float32 at least; a zero row stays zero."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    squares = jnp.square(x).sum(-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))

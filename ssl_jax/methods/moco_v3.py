@@ -1,0 +1,52 @@
+"""MoCo v3: momentum contrast with the keys of the batch (Chen et al. 2021, arXiv 2104.02057)."""
+
+import flax.linen as nn
+import jax
+
+from ssl_jax.losses import info_nce
+from ssl_jax.methods import Method, Run
+from ssl_jax.methods._momentum import predict_target
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import MLP
+
+
+def make(
+    encoder: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 1.0,
+    momentum: float = 0.99,
+    head_depth: int = 2,
+    hidden_dim: int = 4096,
+    output_dim: int = 256,
+) -> Method:
+    """MoCo v3 (arXiv 2104.02057, section 3, algorithm 1): every view queries the other's keys.
+
+    The loss is ctr(q1, k2) + ctr(q2, k1), each 2 temperature times InfoNCE over the keys of the
+    whole batch. Projector and predictor (two layers) end in a BatchNorm without scale and bias.
+    The momentum encoder starts as a copy; its momentum rises to 1 by a cosine.
+
+    Args:
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
+      run: two views.
+      temperature: of the InfoNCE softmax: 1.0 for ResNet-50, 0.2 for ViT.
+      momentum: of the momentum encoder at the first step; 0.996 for 1000 epochs of ResNet-50.
+      head_depth: layers of the projector: 2 for ResNet-50, 3 for ViT.
+      hidden_dim, output_dim: widths of both heads.
+    """
+    widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
+    networks = Chain(
+        run.bn_group,
+        2,
+        encoder=encoder,
+        projector=MLP(widths, last_norm="plain", dtype=encoder.dtype),
+        predictor=MLP((hidden_dim, output_dim), last_norm="plain", dtype=encoder.dtype),
+    )
+
+    def loss(query: jax.Array, key: jax.Array):
+        one, first = info_nce(query[:, 0], key[:, 1], temperature=temperature)
+        two, second = info_nce(query[:, 1], key[:, 0], temperature=temperature)
+        metrics = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+        return 2 * temperature * (one + two), metrics
+
+    return predict_target(networks, run, loss, momentum=momentum, own_target=False)

@@ -1,0 +1,98 @@
+"""SimCLR v2: big self-supervised models are strong semi-supervised learners (arXiv 2006.10029)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+
+from ssl_jax.losses import nt_xent
+from ssl_jax.losses.softmax import normalise
+from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._joint import joint_embedding
+from ssl_jax.methods._momentum import distance, moving_average
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import ProjectionHead
+
+
+def make(
+    encoder: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 0.1,
+    head_depth: int = 3,
+    hidden_dim: int = 0,
+    output_dim: int = 128,
+    memory_size: int = 0,
+    memory_momentum: float = 0.999,
+) -> Method:
+    """SimCLR v2's pre-training (arXiv 2006.10029, section 2): SimCLR with a deeper head.
+
+    Bigger encoders with selective kernels are `model.sk_ratio` and `model.width`; fine-tuning
+    starts from the middle of the head. With a memory, as in MoCo, a moving average of the network
+    projects both views and every anchor gets the last projections as further negatives; its own
+    view stays the positive. The paper names this memory and gives no more of it.
+
+    Args:
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
+      run: two views.
+      temperature: of the NT-Xent softmax.
+      head_depth: layers of the projection head; the paper's is 3.
+      hidden_dim: width of the head's hidden layers; 0 for the encoder's, as in the authors' code.
+      output_dim: width of the projections.
+      memory_size: images in the memory; a multiple of the batch, 0 for none. The paper's is 65536.
+      memory_momentum: of the memory's network.
+
+    Raises:
+      ValueError: not two views, or a memory that the batch does not divide.
+    """
+    head = ProjectionHead(
+        depth=head_depth,
+        hidden_dim=hidden_dim or None,
+        output_dim=output_dim,
+        dtype=encoder.dtype,
+    )
+    plain = joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))
+    slots, rest = divmod(memory_size, run.batch_size)
+    if rest:
+        raise ValueError(f"memory_size {memory_size} is no multiple of the batch {run.batch_size}")
+    if not slots:
+        return plain
+    networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        params, extra = plain.init(key, batch)
+        noise = jax.random.normal(
+            jax.random.fold_in(key, 1), (run.batch_size, slots, 2, output_dim)
+        )
+        stats = extra["batch_stats"]
+        extra = {"online": extra, "target": params, "target_stats": stats}
+        return params, extra | {"queue": normalise(noise)}
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
+        outputs, stats = plain.encode(params, extra["online"], batch, key)
+        target, target_stats = networks(extra["target"], extra["target_stats"], batch["views"])
+        return outputs | {"memory": target["head"]}, {"online": stats, "target": target_stats}
+
+    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
+        del key
+        queue = extra["queue"]
+        loss, metrics = nt_xent(
+            outputs["z"], temperature=temperature, queue=queue.reshape(-1, output_dim)
+        )
+        new = jax.lax.stop_gradient(normalise(outputs["memory"]))
+        queue = queue.at[:, step % slots].set(new.astype(queue.dtype))
+        return loss, (extra | {"queue": queue}, metrics | distance(extra["target"], params))
+
+    def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
+        del step
+        return extra | {
+            "online": {"batch_stats": stats["online"]},
+            "target": moving_average(extra["target"], params, memory_momentum),
+            "target_stats": stats["target"],
+        }
+
+    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
+        return plain.features(params, extra["online"], images)
+
+    layout = dict.fromkeys(("online", "target", "target_stats"), "replicated") | {"queue": "rows"}
+    return Method(init, encode, objective, features, after_update, layout)
