@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import methods, models, optim, parallel, parameters, step
 from ssl_jax.augment import device
-from ssl_jax.augment.views import View
+from ssl_jax.augment.views import View, split
 from ssl_jax.data import pipeline, sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.methods import Batch, Method
@@ -88,9 +88,16 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
 
 
 def views(config: ConfigDict) -> tuple[View, ...]:
-    """The random views of an image: `augment`, then the same with `augment.second`'s changes."""
+    """The random views of an image: the full-size ones, then the local ones.
+
+    The sampler draws in this order: `augment`'s first view, the others with `augment.second`'s
+    changes, and the small crops with `augment.local`'s.
+    """
     first = View(**{field: config.augment[field] for field in View._fields})
-    return first, first._replace(**config.augment.second.to_dict())
+    others = [first._replace(**config.augment.second.to_dict())] * (config.augment.views - 1)
+    changes = config.augment.local.to_dict()
+    count = changes.pop("views", 0)
+    return (first, *others, *[first._replace(**changes)] * count)
 
 
 def encoder(config: ConfigDict) -> Any:
@@ -183,24 +190,28 @@ def prepare(config: ConfigDict) -> Callable[[Batch], Batch]:
     """What the device does to a batch before the method sees it: the colour stage, or nothing."""
     if config.augment.placement == "host":
         return lambda batch: batch
-    specification = views(config)
+    full, local = split(views(config))
 
     def colour(batch: Batch) -> Batch:
         batch = dict(batch)
-        decisions = batch.pop("decisions")
-        return batch | {"views": device.apply(batch["views"], decisions, specification)}
+        for prefix, group in (("", full), ("local_", local)):
+            if group:
+                crops, decisions = batch[f"{prefix}views"], batch.pop(f"{prefix}decisions")
+                batch[f"{prefix}views"] = device.apply(crops, decisions, group)
+        return batch
 
     return colour
 
 
 def batch_spec(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch as the method sees it."""
-    b, size = config.train.batch_size, config.augment.size
-    shape = (b, len(views(config)), size, size, 3)
-    return {
-        "views": jax.ShapeDtypeStruct(shape, jnp.float32),
-        "index": jax.ShapeDtypeStruct((b,), jnp.int32),
-    }
+    """Shapes of a global batch as the method sees it; "local_views" only where there are any."""
+    b = config.train.batch_size
+    spec = {"index": jax.ShapeDtypeStruct((b,), jnp.int32)}
+    for name, group in zip(("views", "local_views"), split(views(config)), strict=True):
+        if group:
+            shape = (b, len(group), group[0].size, group[0].size, 3)
+            spec[name] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return spec
 
 
 def train_batches(

@@ -46,7 +46,11 @@ def default_config() -> ml_collections.ConfigDict:
     config.augment = {
         **View()._asdict(),
         "placement": "host",  # host | device: where the colour operations run
-        "second": {},  # what differs in the second view
+        "views": 2,  # of full size
+        "second": {},  # what differs in all of them but the first
+        # Multi-crop, e.g. {"views": 6, "size": 96, "crop_area": (0.05, 0.14)}: how many small crops
+        # beside the full-size views, and what differs in them from the first; {} for none.
+        "local": {},
     }
     config.model = {
         "name": "resnet50",
@@ -160,7 +164,7 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     known = source in ("digits", "folder") or source.startswith("tfds:")
     check("data.source", known, nearest(source, ["digits", "folder", "tfds:<name>"]))
     check("data.dir", bool(flat["data.dir"]) or source != "folder", "name the folder of images")
-    for field in ("augment.size", "train.batch_size", "train.log_every", "train.checkpoint_every"):
+    for field in ("augment.views", "train.batch_size", "train.log_every", "train.checkpoint_every"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size"):
         check(field, flat[field] >= 1, "at least 1")
@@ -176,8 +180,8 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     if flat["train.microbatch"]:
         grouped = flat["model.bn_group"] > 0
         need = (
-            "needs model.bn_group, e.g. 32 (rows, all views counted; it divides those of one "
-            "device's micro-batch): BatchNorm over the whole batch would couple micro-batches"
+            "needs model.bn_group, e.g. 32 (rows, all full-size views counted; it divides those of "
+            "one device's micro-batch): BatchNorm over the whole batch would couple micro-batches"
         )
         check("train.microbatch", grouped, need)
     several = 0 < flat["train.microbatch"] < flat["train.batch_size"]
@@ -238,13 +242,30 @@ def _is_number(value: Any, below: float = math.inf) -> bool:
 
 def _view_problems(augment: ml_collections.ConfigDict) -> list[str]:
     fields = list(View._fields)
-    unknown = [key for key in augment.second if key not in fields]
+    unknown = [
+        f"augment.{part}.{key}: unknown; {nearest(key, known)}"
+        for part, known in (("second", fields), ("local", [*fields, "views"]))
+        for key in augment[part]
+        if key not in known
+    ]
     if unknown:
-        return [f"augment.second.{key}: unknown; {nearest(key, fields)}" for key in unknown]
-    first = View(**{field: augment[field] for field in fields})
-    second = first._replace(**augment.second.to_dict())
-    found = _one_view_problems(first, "augment")
-    return found + [p for p in _one_view_problems(second, "augment.second") if second != first]
+        return unknown
+    second, local = augment.second.to_dict(), augment.local.to_dict()
+    found = _one_view_problems(View(**{field: augment[field] for field in fields}), "augment")
+    # The rest of these two is View's own, which is valid: no mistake is told twice.
+    found += _one_view_problems(View(**second), "augment.second")
+    if second.get("size", augment.size) != augment.size:
+        need = "full-size views have augment.size; smaller ones belong into augment.local"
+        found.append(f"augment.second.size={second['size']}: {need}")
+    if local:
+        count = local.pop("views", None)
+        if not isinstance(count, int) or count < 1:
+            found.append(f"augment.local.views={count!r}: how many, at least 1")
+        if local.get("size", augment.size) == augment.size:
+            need = "another size than augment.size; views of that one are counted by augment.views"
+            found.append(f"augment.local.size={augment.size}: {need}")
+        found += _one_view_problems(View(**local), "augment.local")
+    return found
 
 
 def _one_view_problems(view: View, where: str) -> list[str]:
@@ -254,6 +275,7 @@ def _one_view_problems(view: View, where: str) -> list[str]:
         if not good:
             found.append(f"{where}.{name}={getattr(view, name)!r}: {need}")
 
+    check("size", view.size >= 1, "at least 1")
     for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
         check(name, 0 <= getattr(view, name) <= 1, "a probability, in [0, 1]")
     for name in ("brightness", "contrast", "saturation", "noise"):

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import cli, workdir
 from ssl_jax import config as configuration
+from ssl_jax.augment.views import split
 from ssl_jax.errors import (
     BAD_CONFIG,
     BAD_DATA,
@@ -76,7 +77,7 @@ def train(config: ConfigDict, run: workdir.Workdir) -> None:
     division = {
         "microbatch": config.train.microbatch,
         "bn_group": config.model.bn_group,
-        "views": len(build.views(config)),
+        "views": len(split(build.views(config))[0]),  # what BatchNorm's groups count
     }
     parallel.use_cores(config.train.batch_size, **division)
     mesh = parallel.make_mesh()

@@ -93,6 +93,12 @@ def finished(tmp_path_factory):
     return path
 
 
+def test_batchnorm_groups_count_the_full_size_views_alone(tmp_path):
+    config = small(augment__views=3, augment__local={"views": 4, "size": 8}, model__bn_group=128)
+    with pytest.raises(Fault, match=r"192 rows \(3 views an image\)"):
+        run(config, tmp_path / "run")
+
+
 def test_a_run_leaves_everything_that_is_promised(finished):
     for name in PROMISED:
         assert (finished / name).stat().st_size > 0, name

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.augment.views import ORDERS, Decisions, View, blur_radius, factors
+from ssl_jax.augment.views import ORDERS, Decisions, View, blur_radius, factors, split
 from ssl_jax.errors import BAD_CONFIG, Fault
 
 Tensor = Any  # tf.Tensor
@@ -29,30 +29,42 @@ def make(
     or inside `tf.data`'s map, and its result depends on these, `views` and `seed` alone. It returns
       placement "host":   views float32 [v, s, s, 3] in [0, 1];
       placement "device": views uint8 [v, s, s, 3], decisions float32 [v, len(Decisions)], the
-                          input of `device.apply`, which gives the pixels of placement "host".
-    The crop is resized (bicubic, antialiased), clipped and rounded to uint8 and mirrored first, in
-    both placements; the colour work starts from these bytes.
+                          input of `device.apply`, which gives the pixels of placement "host";
+    both of the full-size views, and likewise local_views (and local_decisions) of the local ones,
+    if `split(views)` finds any. The crop is resized (bicubic, antialiased), clipped and rounded to
+    uint8 and mirrored first, in both placements; the colour work starts from these bytes.
 
-    Raises Fault (bad config) for another placement, or views of unequal size.
+    Raises Fault (bad config) for another placement, or views that `split` refuses.
     """
     if placement not in ("host", "device"):
         raise Fault(f"placement is 'host' or 'device', not {placement!r}", BAD_CONFIG)
-    if len({view.size for view in views}) != 1:
-        sizes = [view.size for view in views]
-        raise Fault(f"all views of a recipe need one size, got sizes {sizes}", BAD_CONFIG)
+    full, local = split(views)
 
     def augment(image: Tensor, epoch: Tensor, index: Tensor) -> dict[str, Tensor]:
         import tensorflow as tf
 
         decisions = _decide(_uniform(seed, epoch, index, len(views)), tf.shape(image), views)
-        crops = _crops(image, decisions, views)
-        if placement == "device":
-            return {"views": tf.stack(crops), "decisions": decisions}
-        chosen = [Decisions(*tf.unstack(row)) for row in tf.unstack(decisions)]
-        triples = zip(crops, chosen, views, strict=True)
-        return {"views": tf.stack([_colour(crop, d, view) for crop, d, view in triples])}
+        made = _of_one_size(image, decisions[: len(full)], full, placement)
+        if local:
+            small = _of_one_size(image, decisions[len(full) :], local, placement)
+            made |= {f"local_{name}": value for name, value in small.items()}
+        return made
 
     return augment
+
+
+def _of_one_size(
+    image: Tensor, decisions: Tensor, views: Sequence[View], placement: str
+) -> dict[str, Tensor]:
+    """The views of one size, stacked: see `make`."""
+    import tensorflow as tf
+
+    crops = _crops(image, decisions, views)
+    if placement == "device":
+        return {"views": tf.stack(crops), "decisions": decisions}
+    chosen = [Decisions(*tf.unstack(row)) for row in tf.unstack(decisions)]
+    triples = zip(crops, chosen, views, strict=True)
+    return {"views": tf.stack([_colour(crop, d, view) for crop, d, view in triples])}
 
 
 def center_view(image: Tensor, *, size: int, crop: float) -> Tensor:
@@ -181,7 +193,7 @@ def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
 
 
 def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tensor]:
-    """Every view cut out, resized and mirrored: uint8 [s, s, 3]."""
+    """Every view, all of one size, cut out, resized and mirrored: uint8 [s, s, 3]."""
     import tensorflow as tf
 
     size = views[0].size

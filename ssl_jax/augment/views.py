@@ -5,7 +5,10 @@ The sampler and the host executor (`augment.host`, TensorFlow) and the device ex
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from ssl_jax.errors import BAD_CONFIG, Fault
 
 Value = Any  # a number, or an array of numbers of NumPy, TensorFlow or JAX
 
@@ -63,6 +66,24 @@ class Decisions(NamedTuple):
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = tuple(itertools.permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))
+
+
+def split(views: Sequence[View]) -> tuple[tuple[View, ...], tuple[View, ...]]:
+    """(full-size views, local views): those of the first's size, then those of one other size.
+
+    The local views are the small crops of multi-crop (SwAV, arXiv 2006.09882); () without them.
+
+    Raises Fault (bad config) for a third size, or a full-size view after a local one.
+    """
+    full = tuple(itertools.takewhile(lambda view: view.size == views[0].size, views))
+    local = tuple(views[len(full) :])
+    if len({view.size for view in local}) > 1:
+        sizes = [view.size for view in views]
+        raise Fault(
+            f"views have one size, or two with all of the first's size first; got sizes {sizes}",
+            BAD_CONFIG,
+        )
+    return full, local
 
 
 def factors(strength: float) -> tuple[float, float]:

@@ -98,7 +98,8 @@ def train_batches(
 
     Returns:
       An iterator of {"views" [b, V, s, s, 3] float32 in [0, 1] (host) or uint8 (device),
-      "decisions" float32 [b, V, D] (device only), "index" int64 [b], "label" int32 [b]}.
+      "decisions" float32 [b, V, D] (device only), "index" int64 [b], "label" int32 [b]}; with local
+      views among `views` also "local_views" [b, L, s', s', 3] and "local_decisions".
 
     Raises:
       Fault: fewer examples than one batch, or (from the iterator) an unreadable image (65);

@@ -72,6 +72,31 @@ def test_same_pixels_on_photographs(recipe, data_dir):
     check(RECIPES[recipe], images, epochs=2)
 
 
+def test_local_views_have_the_same_pixels_and_change_no_full_size_view():
+    plain = View(size=20, jitter=0, blur=0, grayscale=0.5, noise=0.1)
+    full = (plain, plain._replace(solarize=0.5))
+    local = (plain._replace(size=9, crop_area=(0.05, 0.3), solarize=0.2),) * 3
+    image = synthetic()[0]
+
+    def rows(views, placement):
+        fn = tf.function(host.make(views, seed=11, placement=placement), SIGNATURE)
+        made = [fn(image, 0, i) for i in range(24)]
+        return {name: np.stack([row[name] for row in made]) for name in made[0]}
+
+    made, shipped = rows(full + local, "host"), rows(full + local, "device")
+    assert {name: value.shape for name, value in made.items()} == {
+        "views": (24, 2, 20, 20, 3),
+        "local_views": (24, 3, 9, 9, 3),
+    }
+    for prefix, views in (("", full), ("local_", local)):
+        got = apply(shipped[f"{prefix}views"], shipped[f"{prefix}decisions"], views)
+        np.testing.assert_allclose(got, made[f"{prefix}views"], rtol=0, atol=3e-6)
+    np.testing.assert_array_equal(rows(full, "host")["views"], made["views"])
+    small = Decisions(*np.moveaxis(shipped["local_decisions"], -1, 0))
+    assert (small.height * small.width).max() < 0.33 * 40 * 60  # 0.3, but sides are rounded
+    assert len(np.unique(small.noise_seed)) == 3 * 24
+
+
 def test_same_pixels_whatever_the_order_batch_and_parallelism():
     images = tf.constant(np.random.default_rng(1).integers(0, 256, (16, 20, 24, 3), np.uint8))
     fn = host.make(RECIPES["digits"], seed=2, placement="host")

@@ -165,5 +165,5 @@ def test_faults():
     with pytest.raises(Fault, match="'gpu'") as error:
         host.make(RECIPES["byol"], seed=0, placement="gpu")
     assert error.value.code == BAD_CONFIG
-    with pytest.raises(Fault, match=r"\[224, 96\]"):
-        host.make([View(), View(size=96)], seed=0, placement="host")
+    with pytest.raises(Fault, match=r"\[224, 96, 64\]"):
+        host.make([View(), View(size=96), View(size=64)], seed=0, placement="host")

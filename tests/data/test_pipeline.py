@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_jax.augment.recipes import RECIPES
-from ssl_jax.augment.views import View
+from ssl_jax.augment.views import Decisions, View
 from ssl_jax.data import pipeline, sources
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, Fault
@@ -106,6 +106,26 @@ def test_types_and_shapes():
     (batch,) = train(source, num_steps=1, placement="host")
     assert batch["views"].dtype == np.float32
     assert set(batch) == {"views", "index", "label"}
+
+
+@pytest.mark.parametrize(("placement", "kind"), [("device", "uint8"), ("host", "float32")])
+def test_shapes_of_one_view_and_of_local_views(placement, kind):
+    source, loads = invented(20)
+    views = (View(size=8), *[View(size=5, crop_area=(0.1, 0.4))] * 3)
+    (batch,) = train(source, views=views, num_steps=1, placement=placement)
+    assert len(loads) == 8  # one for all four
+    kinds = {key: (value.dtype.name, value.shape) for key, value in batch.items()}
+    decisions = {
+        "decisions": ("float32", (8, 1, len(Decisions._fields))),
+        "local_decisions": ("float32", (8, 3, len(Decisions._fields))),
+    }
+    assert kinds == {
+        "views": (kind, (8, 1, 8, 8, 3)),
+        "local_views": (kind, (8, 3, 5, 5, 3)),
+        "index": ("int64", (8,)),
+        "label": ("int32", (8,)),
+        **(decisions if placement == "device" else {}),
+    }
 
 
 def test_another_seed_is_another_order(plain):

@@ -1,0 +1,107 @@
+"""From `augment`'s fields to the batch that a method sees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs.simclr import get_config
+from ssl_jax import build, parallel, step
+from ssl_jax.augment.views import View
+from ssl_jax.methods import Method
+
+LOCAL = {"views": 3, "size": 6, "crop_area": (0.1, 0.3), "grayscale": 0.5}
+
+
+def multi_crop(placement="device"):
+    """Two views and three local ones of digits; without jitter, which takes long to compile."""
+    config = get_config("digits")
+    config.augment.update(placement=placement, jitter=0.0, second={"noise": 0.3}, local=LOCAL)
+    config.train.update(batch_size=32, steps=2)
+    return config
+
+
+def first_batch(config):
+    source = build.source(config, "train")
+    return next(build.train_batches(config, source, start_step=0, num_steps=1))
+
+
+def test_two_views_by_default_with_second_changing_the_other():
+    config = get_config("imagenet,augment=byol")
+    first = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, blur=1)
+    second = first._replace(blur=0.1, solarize=0.2)
+    assert build.views(config) == (first, second)
+    config.augment.views = 1
+    assert build.views(config) == (first,)
+    config.augment.update(views=3, local={"views": 2, "size": 96})
+    assert build.views(config) == (first, second, second, *[first._replace(size=96)] * 2)
+
+
+@pytest.mark.parametrize(("views", "local"), [(1, {}), (2, {}), (1, LOCAL), (2, LOCAL)])
+def test_the_prepared_batch_has_the_promised_shapes(views, local):
+    config = multi_crop()
+    config.augment.views, config.augment.local = views, local
+    batch = parallel.to_global(first_batch(config), parallel.make_mesh())
+    prepared = jax.eval_shape(build.prepare(config), batch)
+    assert prepared.pop("label").shape == (32,)
+    spec = build.batch_spec(config)
+    assert {k: (v.shape, v.dtype) for k, v in prepared.items()} == {
+        k: (v.shape, v.dtype) for k, v in spec.items()
+    }
+    assert spec.keys() == {"views", "index"} | ({"local_views"} if local else set())
+
+
+def test_device_and_host_prepare_the_same_local_views():
+    device, host = (first_batch(multi_crop(placement)) for placement in ("device", "host"))
+    device = jax.jit(build.prepare(multi_crop()))(device)
+    assert device.keys() == host.keys() == {"views", "local_views", "index", "label"}
+    for name in ("views", "local_views"):
+        np.testing.assert_allclose(device[name], host[name], rtol=0, atol=3e-6)
+        assert np.std(host[name]) > 0.1
+
+
+def moments(batch):
+    """Mean and variance of every view in grey, full-size views first: [b, v + l, 2]."""
+    both = [batch[name].mean(-1) for name in ("views", "local_views")]
+    return jnp.concatenate([jnp.stack([x.mean((2, 3)), x.var((2, 3))], -1) for x in both], axis=1)
+
+
+def linear_method(views):
+    """Linear in the moments of all views; the loss couples examples and both kinds of views."""
+
+    def encode(params, extra, batch, key, train):
+        return {"z": moments(batch) @ params["w"]}, {}
+
+    def objective(params, extra, outputs, key, k):
+        z = outputs["z"]
+        return jnp.mean((z[:, :2].mean(0) - z[:, 2:].mean((0, 1))[None]) ** 2), (extra, {})
+
+    def init(key, batch):
+        return {"w": jax.random.normal(key, (moments(batch).shape[-1], 4))}, {}
+
+    return Method(
+        views, init, encode, objective, features=None, after_update=lambda params, extra, *_: extra
+    )
+
+
+@pytest.mark.parametrize("microbatch", [0, 16])
+def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
+    config = multi_crop()
+    batch = first_batch(config)
+    mesh = parallel.make_mesh()
+    method, tx, probe = linear_method(build.views(config)), optax.sgd(1.0), step.Probe(0)
+    init = step.init_fn(method, tx, probe, build.batch_spec(config), seed=0)
+    train_step = step.make_train_step(
+        method, tx, lambda _: 1.0, probe, seed=0, mesh=mesh,
+        prepare=build.prepare(config), microbatch=microbatch,
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        state = step.born_sharded(init, method, mesh)
+        new, metrics = jax.jit(train_step)(state, parallel.to_global(batch, mesh))
+    x = np.asarray(moments(first_batch(multi_crop("host"))), np.float64)
+    w = np.asarray(state.params["w"], np.float64)
+    gap = x[:, :2].mean(0) - x[:, 2:].mean((0, 1))
+    np.testing.assert_allclose(metrics["loss"], ((gap @ w) ** 2).mean(), rtol=1e-4)
+    gradient = 2 * gap.T @ gap @ w / (gap @ w).size
+    np.testing.assert_allclose(w - new.params["w"], gradient, rtol=1e-3, atol=1e-6)
