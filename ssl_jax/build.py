@@ -250,6 +250,6 @@ def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: in
     # The first images of the first batch, whatever its size: order and views are per example.
     batches = train_batches(config, source, start_step=0, num_steps=1, batch_size=count)
     batch = next(batches)
-    views = np.asarray(prepare(config)(jax.tree.map(jnp.asarray, batch))["views"])
     originals = [source.load(int(index))[0] for index in batch["index"]]
-    figures.view_grid(originals, views, path)
+    prepared = jax.device_get(prepare(config)(jax.tree.map(jnp.asarray, batch)))
+    figures.view_grid(originals, prepared["views"], path, local=prepared.get("local_views"))

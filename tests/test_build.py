@@ -105,3 +105,22 @@ def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
     np.testing.assert_allclose(metrics["loss"], ((gap @ w) ** 2).mean(), rtol=1e-4)
     gradient = 2 * gap.T @ gap @ w / (gap @ w).size
     np.testing.assert_allclose(w - new.params["w"], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_the_picture_shows_all_views(tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        "ssl_jax.report.figures.view_grid",
+        lambda originals, views, path, *, local: shown.update(
+            views=views, local=local, n=originals
+        ),
+    )
+    config = multi_crop("host")
+    source = build.source(config, "train")
+    build.draw_views(config, source, tmp_path / "views.png", count=3)
+    assert len(shown["n"]) == 3
+    assert shown["views"].shape == (3, 2, 12, 12, 3)
+    assert shown["local"].shape == (3, 3, 6, 6, 3)
+    config.augment.local = {}
+    build.draw_views(config, source, tmp_path / "views.png", count=3)
+    assert shown["local"] is None

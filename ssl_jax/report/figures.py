@@ -280,30 +280,55 @@ def _queries(labels: np.ndarray, limit: int) -> list[int]:
 
 def view_grid(
     originals: Sequence[np.ndarray],
-    views: Sequence[np.ndarray] | np.ndarray,
+    views: np.ndarray,
     path: str | os.PathLike[str],
+    *,
+    local: np.ndarray | None = None,
 ) -> None:
-    """Draws a row for every image: the original, then its random views.
+    """Draws a row for every image: the original, then its random views, in proportion.
 
     Args:
       originals: uint8 [h, w, 3], of any sizes.
       views: [n, v, s, s, 3], uint8 or float in [0, 1].
       path: PNG file to write.
+      local: the local views [n, l, s', s', 3], if there are any.
     """
-    across = 1 + len(views[0])
-    rows = len(originals)
-    side = min(1.5, 11.8 / across)
-    height = rows * side + 0.35
+    rows = [[original, *row] for original, row in zip(originals, views, strict=True)]
+    titles = ["original", *(f"view {i + 1}" for i in range(views.shape[1]))]
+    tall = views.shape[2]
+    if local is not None:
+        tall = max(tall, local.shape[2])
+        rows = [[*row, _mosaic(crops, tall)] for row, crops in zip(rows, local, strict=True)]
+        titles.append("local")
+    widths = [1.0, *(image.shape[1] / tall for image in rows[0][1:])]
+    side = min(1.5, 11.8 / sum(widths))
+    height = len(rows) * side + 0.35
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(across * side, height))
-        axes = figure.subplots(rows, across, squeeze=False)
+        figure = Figure(figsize=(sum(widths) * side, height))
+        axes = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
         figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.33 / height, wspace=0.06, hspace=0.06)
-        for line, original, row in zip(axes, originals, views, strict=True):
-            for ax, image in zip(line, [original, *row], strict=True):
+        for line, row in zip(axes, rows, strict=True):
+            for ax, image in zip(line, row, strict=True):
                 show(ax, image)
-        for i, ax in enumerate(axes[0]):
-            ax.set_title(f"view {i}" if i else "original", size=10, loc="center", pad=6)
+                ax.set_adjustable("datalim")  # so that all titles stand on one line
+        for ax, title in zip(axes[0], titles, strict=True):
+            ax.set_title(title, size=10, loc="center", pad=6)
         _save(figure, path)
+
+
+def _mosaic(crops: np.ndarray, height: int) -> np.ndarray:
+    """Crops [l, s, s, 3] side by side on white, in as many lines as `height` pixels hold."""
+    count, size = crops.shape[:2]
+    gap = max(1, size // 12)
+    columns = math.ceil(count / max(1, (height + gap) // (size + gap)))
+    lines = math.ceil(count / columns)
+    white = 255 if crops.dtype == np.uint8 else 1
+    canvas = np.full((height, columns * (size + gap) - gap, 3), white, crops.dtype)
+    top = (height - lines * (size + gap) + gap) // 2
+    for i, crop in enumerate(crops):
+        y, x = top + i // columns * (size + gap), i % columns * (size + gap)
+        canvas[y : y + size, x : x + size] = crop
+    return canvas
 
 
 def show(ax: Axes, image: np.ndarray, *, frame: str = "") -> None:

@@ -98,3 +98,25 @@ def test_view_grid_takes_any_sizes_and_both_ranges(tmp_path):
     assert size(tmp_path / "a.png") == (675, 727)
     figures.view_grid(originals, (views * 255).astype(np.uint8), tmp_path / "b.png")
     assert size(tmp_path / "b.png") == (675, 727)
+
+
+@pytest.mark.parametrize(("side", "count"), [(16, 5), (8, 3), (32, 2)])
+def test_local_views_are_drawn_in_proportion(tmp_path, side, count):
+    """Area in the picture: that of the pixels, beside views of 20 pixels."""
+    red, blue = np.array([1.0, 0, 0]), np.array([0, 0, 1.0])
+    views = np.tile(red, (3, 2, 20, 20, 1))
+    local = np.tile(blue, (3, count, side, side, 1))
+    figures.view_grid(np.zeros((3, 9, 9, 3), np.uint8), views, tmp_path / "a.png", local=local)
+    picture = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
+    drawn = [(abs(picture - color).sum(-1) < 0.1).sum() for color in (red, blue)]
+    assert drawn[1] / drawn[0] == pytest.approx(count * side**2 / (2 * 20**2), rel=0.05)
+
+
+def test_local_views_fill_as_many_lines_as_fit():
+    crops = np.arange(1, 6, dtype=np.uint8)[:, None, None, None] * np.ones((5, 4, 4, 3), np.uint8)
+    two = figures._mosaic(crops, 9)
+    assert two.shape == (9, 14, 3)
+    assert two[0, ::5, 0].tolist() == [1, 2, 3]
+    assert two[5, ::5, 0].tolist() == [4, 5, 255]
+    assert (two[4] == 255).all()
+    assert figures._mosaic(crops, 8).shape == (8, 24, 3)  # no room for a gap between two lines
