@@ -124,7 +124,8 @@ def softmax_metrics(sums: Tree, positive: jax.Array, scale: Scale, *, negatives:
 
     Returns:
       Scalars: "contrastive_accuracy" and "contrastive_top5", share of rows with none, with fewer
-      than five, of their negatives as close as their positive or closer; "entropy" in nats;
+      than five, of their negatives as close as their positive or closer; "contrastive_chance", the
+      accuracy of guessing, 1 / (negatives + 1); "entropy" in nats;
       "alignment" and "uniformity" (Wang and Isola, arXiv 2005.10242, section 4.1): mean squared
       distance of unit-length positives, log of the mean of exp(-2 distance^2) over negatives.
     """
@@ -136,6 +137,7 @@ def softmax_metrics(sums: Tree, positive: jax.Array, scale: Scale, *, negatives:
     others = ((whole - shift) * sums["mass"] - sums["moment"]) * jnp.exp(shift - whole)
     return {
         "contrastive_accuracy": (sums["closer"] < 1).mean(dtype=positive.dtype),
+        "contrastive_chance": jnp.asarray(1 / (negatives + 1), positive.dtype),
         "contrastive_top5": (sums["closer"] < 5).mean(dtype=positive.dtype),
         "entropy": (surprise * jnp.exp(-surprise) + others).mean(),
         "alignment": 2 - 2 * scale.temperature * positive.mean(),

@@ -169,6 +169,22 @@ def test_the_queue_gets_no_gradient():
     assert not np.any(gradient)
 
 
+def test_accuracy_of_guessing():
+    (query, key), options = CASES["info_nce queue"]
+    query, key, queue = (jnp.asarray(x, jnp.float32) for x in (query, key, options["queue"]))
+    for found, candidates in (
+        (losses.info_nce(query, key, temperature=0.1, queue=queue), len(queue) + 1),
+        (losses.info_nce(query, key, temperature=0.1), B),
+        (losses.paired_info_nce(query, key, temperature=0.1), B),
+        (
+            losses.nt_xent(jnp.stack([query, key], 1), temperature=0.1, queue=queue),
+            2 * B - 1 + len(queue),
+        ),
+    ):
+        assert found[1]["contrastive_chance"] == pytest.approx(1 / candidates)
+        assert found[1]["contrastive_chance"].dtype == jnp.float32
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

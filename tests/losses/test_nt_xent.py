@@ -66,6 +66,7 @@ def test_float64_oracle(temperature, agreement):
     error = np.abs(gradient - want_gradient).max()
     assert error < 1e-5 * max(np.abs(want_gradient).max(), 1e-3)
     assert metrics["contrastive_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert metrics["contrastive_chance"] == pytest.approx(1 / 47)
     assert metrics["entropy"] == pytest.approx(entropy, abs=1e-5)
     unit = z.astype(np.float64) / np.linalg.norm(z.astype(np.float64), axis=-1, keepdims=True)
     alignment = np.square(unit[:, 0] - unit[:, 1]).sum(-1).mean()
