@@ -1,0 +1,111 @@
+"""Barlow Twins and VICReg against their equations in float64."""
+
+import checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax import losses
+
+B, D = 16, 6
+# Columns of different widths, views that agree in part; VICReg's hinge is open for some.
+Z = checks.rows(B, 1, D) * np.linspace(0.1, 1.2, D) + 0.3 * checks.rows(B, 2, D, seed=1)
+
+
+def _barlow_sums(z, epsilon=1e-5):
+    """(Diagonal, off-diagonal) sums of equation 1, one correlation at a time."""
+    a, b = z[:, 0] - z[:, 0].mean(0), z[:, 1] - z[:, 1].mean(0)
+    on = off = 0.0
+    for i in range(z.shape[-1]):
+        for j in range(z.shape[-1]):
+            lengths = np.mean(a[:, i] ** 2) + epsilon, np.mean(b[:, j] ** 2) + epsilon
+            c = np.mean(a[:, i] * b[:, j]) / np.sqrt(lengths[0] * lengths[1])
+            if i == j:
+                on += (1 - c) ** 2
+            else:
+                off += c**2
+    return on, off
+
+
+def _barlow(z):
+    on, off = _barlow_sums(z)
+    return on + 0.02 * off
+
+
+def _vicreg_terms(z):
+    x, y = z[:, 0], z[:, 1]
+    n, d = x.shape
+    invariance = sum(np.sum((x[i] - y[i]) ** 2) for i in range(n)) / n / d
+    variance = covariance = 0.0
+    for view in (x, y):
+        matrix = np.cov(view, rowvar=False, ddof=1)
+        for i in range(d):
+            variance += max(0, 1 - np.sqrt(matrix[i, i] + 1e-4)) / d / 2
+            covariance += sum(matrix[i, j] ** 2 for j in range(d) if j != i) / d
+    return invariance, variance, covariance
+
+
+def _vicreg(z):
+    return np.dot(_vicreg_terms(z), (25, 25, 1))
+
+
+def _barlow_loss(z):
+    return losses.barlow_twins(z, lambda_=0.02)
+
+
+def test_barlow_twins_equals_the_equation():
+    on, off = _barlow_sums(Z)
+    checks.equals(_barlow_loss, _barlow, Z, metrics={"on_diagonal": on, "off_diagonal": off})
+
+
+def test_barlow_twins_is_the_correlation_of_numpy():
+    z = 1e4 * Z  # epsilon is then nothing
+    c = np.corrcoef(z[:, 0], z[:, 1], rowvar=False)[:D, D:]
+    on = np.square(1 - np.diag(c)).sum()
+    off = np.square(c).sum() - np.square(np.diag(c)).sum()
+    loss, _ = jax.jit(losses.barlow_twins)(z.astype(np.float32))
+    assert float(loss) == pytest.approx(on + 0.005 * off, rel=1e-5)
+
+
+def test_vicreg_equals_the_equations():
+    invariance, variance, covariance = _vicreg_terms(Z)
+    deviations = Z.std(0, ddof=1)
+    assert deviations.min() < 0.9 < 1.1 < deviations.max()
+    metrics = {"invariance": invariance, "variance": variance, "covariance": covariance}
+    checks.equals(losses.vicreg, _vicreg, Z, metrics=metrics)
+
+
+def test_vicreg_weights():
+    z = jnp.asarray(Z, jnp.float32)
+    loss, terms = jax.jit(losses.vicreg)(z, sim=2.0, std=3.0, cov=4.0)
+    want = 2 * terms["invariance"] + 3 * terms["variance"] + 4 * terms["covariance"]
+    assert float(loss) == pytest.approx(float(want), rel=1e-6)
+
+
+def test_a_collapse():
+    z = jnp.full((B, 2, D), 0.7)
+    assert jax.jit(losses.barlow_twins)(z)[0] == pytest.approx(D)
+    loss, terms = jax.jit(losses.vicreg)(z)
+    assert terms == {
+        "invariance": 0, "variance": pytest.approx(0.99), "covariance": pytest.approx(0, abs=1e-9)
+    }  # fmt: skip
+    assert loss == pytest.approx(25 * 0.99)
+
+
+@pytest.mark.parametrize("loss", [_barlow_loss, losses.vicreg])
+def test_devices(loss):
+    checks.devices_do_not_matter(loss, Z, rows_stay=True)
+
+
+@pytest.mark.parametrize("loss", [_barlow_loss, losses.vicreg])
+def test_degenerate_rows_and_narrow_types(loss):
+    checks.finite_when_degenerate(loss, Z)
+    checks.keeps_at_least_float32(loss, Z)
+
+
+@pytest.mark.parametrize("loss", [losses.barlow_twins, losses.vicreg])
+@pytest.mark.parametrize("shape", [(1, 2, 3), (4, 3, 3), (4, 3)])
+def test_refusals(loss, shape):
+    with pytest.raises(ValueError, match=r"want \[b, 2, d\]"):
+        jax.eval_shape(loss, jnp.zeros(shape))

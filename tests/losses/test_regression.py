@@ -1,0 +1,73 @@
+"""BYOL's and SimSiam's losses against their equations, one pair at a time in float64."""
+
+import checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax import losses
+
+B, D = 16, 6
+PREDICTION, TARGET = checks.rows(B, 2, D), checks.rows(B, 2, D, seed=1)
+
+
+def _unit(x):
+    return x / np.linalg.norm(x)
+
+
+def _byol(prediction, target):
+    total = 0.0
+    for p, t in zip(prediction, target, strict=True):
+        total += np.sum((_unit(p[0]) - _unit(t[1])) ** 2)
+        total += np.sum((_unit(p[1]) - _unit(t[0])) ** 2)
+    return total / len(prediction)
+
+
+def _simsiam(prediction, target):
+    total = 0.0
+    for p, t in zip(prediction, target, strict=True):
+        total -= (_unit(p[0]) @ _unit(t[1])) / 2 + (_unit(p[1]) @ _unit(t[0])) / 2
+    return total / len(prediction)
+
+
+CASES = pytest.mark.parametrize(
+    ("loss", "oracle"), [(losses.byol, _byol), (losses.simsiam, _simsiam)], ids=["byol", "simsiam"]
+)
+
+
+@CASES
+def test_equals_the_equations(loss, oracle):
+    # The target's own derivative is not zero: only the loss stops it.
+    checks.equals(
+        loss, oracle, PREDICTION, TARGET, constant=1,
+        metrics={"cosine": -_simsiam(PREDICTION, TARGET)},
+    )  # fmt: skip
+
+
+@CASES
+def test_devices(loss, oracle):
+    del oracle
+    checks.devices_do_not_matter(loss, PREDICTION, TARGET, rows_stay=True)
+
+
+@CASES
+def test_degenerate_rows_and_narrow_types(loss, oracle):
+    del oracle
+    checks.finite_when_degenerate(loss, PREDICTION, TARGET)
+    checks.keeps_at_least_float32(loss, PREDICTION, TARGET)
+
+
+def test_ends_of_the_range():
+    z = jnp.asarray(PREDICTION, jnp.float32)
+    crossed = z[:, ::-1]
+    byol = jax.jit(losses.byol)
+    assert byol(z, 3 * crossed)[0] == pytest.approx(0, abs=1e-6)
+    assert byol(z, -crossed)[0] == pytest.approx(8, abs=1e-6)
+    assert byol(jnp.zeros_like(z), z)[0] == 4
+
+
+@pytest.mark.parametrize("shapes", [((4, 3, 2),) * 2, ((4, 2),) * 2, ((4, 2, 5), (4, 2, 6))])
+def test_refusals(shapes):
+    with pytest.raises(ValueError, match=r"want \[b, 2, d\] twice"):
+        jax.eval_shape(losses.byol, *map(jnp.zeros, shapes))
