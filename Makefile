@@ -12,10 +12,12 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
 
-# Encoders against timm's, with copied weights; torch is large, so it is not in the requirements.
+# Encoders against timm's, with copied weights, and losses against lightly's; torch is large, so it is
+# not in the requirements.
 parity: $(VENV)/.dev
-	$(RUN) -m pip install --quiet --disable-pip-version-check torch timm
-	$(RUN) -m pytest tests/models/test_resnet_timm.py tests/models/test_vit_timm.py
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch timm lightly
+	$(RUN) -m pytest tests/models/test_resnet_timm.py tests/models/test_vit_timm.py \
+		tests/losses/test_lightly.py
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
