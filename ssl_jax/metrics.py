@@ -20,6 +20,8 @@ SHOWN = {
     "contrastive_accuracy": "contrastive accuracy {:.1%}",
     "probe_accuracy": "probe accuracy {:.1%}",
     "lr": "lr {:.3g}",
+    "effective_rank": "rank {:.0f}",
+    "target_distance": "target distance {:.3g}",
     "noise_scale": "noise scale {:.3g}",
 }
 
@@ -163,7 +165,7 @@ class Progress:
         now = self._clock()
         rates = {"epoch": step * self._batch / self._epoch}
         parts = [f"step {step}/{self._total}", f"epoch {rates['epoch']:.2f}"]
-        parts += [form.format(float(metrics[n])) for n, form in SHOWN.items() if n in metrics]
+        parts += [_shown(name, metrics) for name in SHOWN if name in metrics]
         if self._first is None:
             self._first = (step, now)
         elif step > self._last[0] and now > self._last[1]:
@@ -174,6 +176,13 @@ class Progress:
             parts += [f"{rates['images_per_second']:,.0f} images/s", f"{left} left"]
         self._last = (step, now)
         return "  ".join(parts), rates
+
+
+def _shown(name: str, metrics: Mapping[str, Any]) -> str:
+    text = SHOWN[name].format(float(metrics[name]))
+    if name == "contrastive_accuracy" and "contrastive_chance" in metrics:
+        text += f" (chance {100 * float(metrics['contrastive_chance']):.2g}%)"
+    return text
 
 
 class NoiseScale:

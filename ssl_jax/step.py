@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ssl_jax import parallel
+from ssl_jax import health, parallel
 from ssl_jax.methods import Batch, Method, Tree
 
 PROBE_LEARNING_RATE = 1e-3
@@ -147,6 +147,10 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns (state, batch) -> (state, metrics), to be jitted with the state donated.
 
+    The metrics are scalars: "loss", "grad_norm" (of all parameters together), "lr", what the
+    method's objective measures, and where there is an output "features" those of `health.signals`
+    (the method's own go first where names are equal), with labels also those of the `Probe`.
+
     Args:
       schedule: the learning rate that `tx` uses at a step; only logged here.
       seed: root of all randomness; step k draws from fold_in(key(seed), k).
@@ -183,6 +187,7 @@ def make_train_step(
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "lr": schedule(state.step),
+            **(health.signals(outputs["features"]) if "features" in outputs else {}),
             **metrics,
             **measured,
         }

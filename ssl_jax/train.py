@@ -180,6 +180,7 @@ class Log:
     def __init__(
         self, config: ConfigDict, parts: Any, writer: Any, checkpoints: Any, start: int
     ) -> None:
+        from ssl_jax.health import Alarm
         from ssl_jax.metrics import NoiseScale, Progress
 
         self.every, self.total = config.train.log_every, parts.total_steps
@@ -191,6 +192,7 @@ class Log:
             epoch_size=parts.source.size,
         )
         self.noise_scale = NoiseScale()
+        self.alarm = Alarm(total_steps=self.total)
         self.pending: tuple[int, Any] | None = None
 
     def settle(self) -> None:
@@ -217,6 +219,8 @@ class Log:
             line, rates = self.progress(step, metrics)
             self.writer.write(step, metrics | rates)
             print(line, flush=True)
+            if warning := self.alarm(step, metrics):
+                print(f"warning: {warning}", flush=True)
 
 
 class Stop:

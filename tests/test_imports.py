@@ -20,7 +20,8 @@ ALLOWED = {
     "parallel": {"errors"},
     "data": {"data", "augment", "errors"},
     "methods": {"methods", "losses", "models", "augment", "errors"},
-    "step": {"methods", "parallel", "optim", "errors"},
+    "health": {"losses", "errors"},
+    "step": {"methods", "parallel", "optim", "health", "errors"},
     "evals": {"evals", "errors"},
     "report": {"report", "errors", "workdir"},
 }

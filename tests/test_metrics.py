@@ -175,6 +175,15 @@ def test_progress_line():
     assert rates == {"epoch": 2.0, "images_per_second": pytest.approx(320)}
 
 
+def test_progress_line_on_collapse():
+    values = {"contrastive_accuracy": 0.43, "contrastive_chance": 1 / 255}
+    values |= {"effective_rank": 37.4, "target_distance": 0.01234}
+    assert progress()[1](10, values)[0] == (
+        "step 10/1000  epoch 1.00  contrastive accuracy 43.0% (chance 0.39%)  rank 37"
+        "  target distance 0.0123"
+    )
+
+
 def test_progress_speed_is_recent_and_time_left_is_not():
     time, line = progress(start_step=500)
     line(510, {})

@@ -9,7 +9,7 @@ import optax
 import pytest
 import tiny
 
-from ssl_jax import methods, models, optim, parallel, step
+from ssl_jax import health, methods, models, optim, parallel, step
 from ssl_jax.augment.views import View
 
 B, SIZE, CLASSES = 32, 16, 4
@@ -156,6 +156,26 @@ def test_probe_learns_and_leaves_features_alone():
 def test_logged_learning_rate_is_the_schedules():
     _, metrics = run(make_method(), 1, steps=3)
     np.testing.assert_allclose(metrics["lr"], 0.5 * 0.5 * (1 + np.cos(np.pi * 2 / 10)), rtol=1e-6)
+
+
+def test_signals_of_the_features_are_logged_and_the_methods_own_metrics_win():
+    def encode(params, extra, batch, key, train):
+        return {"features": batch["views"][:, :, 0, 0] * params["scale"]}, {}
+
+    def objective(params, extra, outputs, key, step):
+        return outputs["features"].mean(), (extra, {"feature_std": jnp.float32(7)})
+
+    method = methods.Method(
+        views=(),
+        init=lambda key, batch: ({"scale": jnp.ones((1, 1, 3))}, {}),
+        encode=encode,
+        objective=objective,
+        features=lambda *_: None,
+    )
+    _, metrics = run(method, 1, steps=1)
+    wanted = jax.jit(health.signals)(host_batch()["views"][:, :, 0, 0])
+    assert metrics.keys() > wanted.keys()
+    assert gap({k: metrics[k] for k in wanted}, wanted | {"feature_std": np.float32(7)}) < 1e-5
 
 
 def compiled(devices):

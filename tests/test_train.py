@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -82,7 +83,7 @@ def assert_same_run(a, b, step):
 PROMISED = (
     *("config.json", "metadata.json", "metrics.jsonl", "report.html"),
     *("eval/knn.json", "eval/linear_10.json", "eval/sample.npz", "checkpoints/6/MANIFEST.json"),
-    *(f"figures/{name}.png" for name in ("views", "curves", "map", "neighbours")),
+    *(f"figures/{name}.png" for name in ("views", "curves", "health", "map", "neighbours")),
 )
 
 
@@ -104,6 +105,11 @@ def test_a_run_leaves_everything_that_is_promised(finished):
         assert (finished / name).stat().st_size > 0, name
     assert list(finished.glob("events.out.tfevents.*"))
     assert list(losses(finished)) == [1, 2, 3, 4, 5, 6]
+    log = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    for row in log:
+        assert 0.1 < row["feature_std"] < 1
+        assert 1 < row["effective_rank"] < 32  # the width of this encoder's features
+        assert row["feature_alignment"] > 0 > row["feature_uniformity"]
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["4", "6"]
     knn = json.loads((finished / "eval/knn.json").read_text())
     assert set(knn["results"]) == {"simclr", "untrained encoder", "raw pixels"}
@@ -175,6 +181,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert stopped.value.code == 80
     assert (path / "checkpoints" / "3" / "MANIFEST.json").exists()
     assert all(np.isfinite(v).all() for v in arrays(path, 3).values())
+
+
+def test_a_collapse_is_said_once_among_the_progress_lines(capfd):
+    source, ignore = types.SimpleNamespace(size=640), types.SimpleNamespace(write=lambda *_: None)
+    parts = types.SimpleNamespace(total_steps=6, source=source)
+    log = train.Log(small(), parts, ignore, checkpoints=None, start=0)
+    for step in range(1, 7):
+        log.pending = (step, {"loss": 0.1, "grad_norm": 0.1, "feature_std": 0.01})
+        log.settle()
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["step"] * 3 + ["warning:"] + ["step"] * 3
+    assert "feature_std is 0.01" in lines[3]
 
 
 def _poison_views_from(patch, step):
