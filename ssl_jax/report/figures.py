@@ -1,10 +1,9 @@
-"""The pictures of a run, as PNG files: curves, map of the features, neighbours, views."""
+"""The pictures of a run, as PNG files: map of the features, neighbours, views."""
 
 import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from ssl_jax.report.files import Run, series
+from ssl_jax.report.files import Run
 
 INK, MUTED, RULE = "#1b2733", "#667585", "#d9dfe5"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito 2008: told apart with any colour vision
@@ -28,7 +27,6 @@ CLASSES = (
 MARKERS = "o^sDvP"
 NAMED_CLASSES = len(CLASSES) * len(MARKERS)  # beyond, colours would repeat
 MAP_POINTS = 1500
-SMOOTH_FROM = 40  # logged steps
 MIN_POINTS = 10  # examples, for a map or neighbours
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -55,87 +53,6 @@ STYLE = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
 }
-
-
-class Panel(NamedTuple):
-    """One plot of `curves`."""
-
-    key: str  # in metrics.jsonl
-    title: str
-    unit: str = ""
-    noisy: bool = False  # draw a running mean over it
-    from_zero: bool = True
-
-
-PANELS = (
-    Panel("loss", "Loss", noisy=True, from_zero=False),
-    Panel("contrastive_accuracy", "Contrastive accuracy", "%", noisy=True),
-    Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
-    Panel("lr", "Learning rate"),
-    Panel("images_per_second", "Throughput", "images / s"),
-    Panel("feature_std", "Feature standard deviation"),
-    Panel("alignment", "Alignment"),
-    Panel("grad_norm", "Gradient norm", noisy=True),
-)
-
-
-def curves(run: Run, path: str | os.PathLike[str]) -> bool:
-    """Plots what was logged over training; False, and no file, when nothing was."""
-    panels = [panel for panel in PANELS if len(series(run, panel.key)[0])]
-    if not panels:
-        return False
-    columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(11.8 if columns > 2 else 5.2 * columns, 2.7 * rows), layout="constrained"
-        )
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
-        for i, panel in enumerate(panels, 1):
-            _curve(figure.add_subplot(rows, columns, i), run, panel)
-        _save(figure, path)
-    return True
-
-
-def chance(run: Run, key: str) -> float | None:
-    """Value of a SimCLR metric when views are told apart at random among 2B - 1 candidates."""
-    if run.method != "simclr" or run.batch_size < 1:
-        return None
-    candidates = 2 * run.batch_size - 1
-    return {"loss": math.log(candidates), "contrastive_accuracy": 1 / candidates}.get(key)
-
-
-def _curve(ax: Axes, run: Run, panel: Panel) -> None:
-    scale = 100.0 if panel.unit == "%" else 1.0
-    steps, values = series(run, panel.key)
-    values = values * scale
-    if len(values) < 3:
-        ax.plot(steps, values, "o", color=BLUE)
-    elif panel.noisy and len(values) > SMOOTH_FROM:
-        ax.plot(steps, values, color=BLUE, linewidth=1, alpha=0.35)
-        ax.plot(steps, _smooth(values, len(values) // 40), color=BLUE)
-    else:
-        ax.plot(steps, values, color=BLUE)
-    if panel.from_zero:
-        ax.set_ylim(0, 1.12 * max(values.max(), 1e-9))
-    if (level := chance(run, panel.key)) is not None:
-        ax.axhline(level * scale, color=ORANGE, linewidth=1.3, linestyle=(0, (4, 3)))
-        ax.annotate(
-            f"chance {level * scale:.2f}", (1, level * scale), (-2, 4), color=ORANGE,
-            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", size=8.5,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )  # fmt: skip
-        ax.margins(y=0.14)
-    ax.set_title(panel.title + (f"  ({panel.unit})" if panel.unit else ""))
-    ax.set_xlabel("step")
-    ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
-
-
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Centred running mean over 2 * width + 1 values, fewer at the ends."""
-    kernel = np.ones(2 * width + 1)
-    weight = np.convolve(np.ones(len(values)), kernel, mode="same")
-    return np.convolve(values, kernel, mode="same") / weight
 
 
 def feature_map(run: Run, path: str | os.PathLike[str]) -> bool:
@@ -165,7 +82,7 @@ def feature_map(run: Run, path: str | os.PathLike[str]) -> bool:
                 handles, names, loc="outside lower center", ncols=min(len(names), 10),
                 markerscale=1.6, handletextpad=0.1, columnspacing=1.0, fontsize=9,
             )  # fmt: skip
-        _save(figure, path)
+        save(figure, path)
     return True
 
 
@@ -265,7 +182,7 @@ def neighbours(run: Run, path: str | os.PathLike[str], *, count: int = 6) -> boo
                 if labels[query] >= 0 and not right:
                     name = class_name(int(labels[other]), classes)
                     ax.set_title(name, size=8.5, pad=3, loc="center", color=ORANGE, weight="normal")
-        _save(figure, path)
+        save(figure, path)
     return True
 
 
@@ -313,7 +230,7 @@ def view_grid(
                 ax.set_adjustable("datalim")  # so that all titles stand on one line
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title, size=10, loc="center", pad=6)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _mosaic(crops: np.ndarray, height: int) -> np.ndarray:
@@ -349,7 +266,8 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure as PNG; folders are made."""
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)  # no pyplot: no global state, no window system
     figure.savefig(path, dpi=150, facecolor="white")

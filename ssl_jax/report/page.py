@@ -10,10 +10,28 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.errors import CANNOT_CREATE, Fault
-from ssl_jax.report import figures
+from ssl_jax.report import curves, figures
 from ssl_jax.report.files import Run, read, series
 
-METHODS = {"simclr": "SimCLR", "moco": "MoCo", "byol": "BYOL", "cpc": "CPC"}
+METHODS = {
+    "barlow_twins": "Barlow Twins",
+    "byol": "BYOL",
+    "cpc": "CPC",
+    "cssl": "CSSL",
+    "dino": "DINO",
+    "distillation": "Distillation",
+    "mae": "MAE",
+    "moco": "MoCo",  # versions 1 and 2
+    "moco_v3": "MoCo v3",
+    "npid": "NPID",
+    "rbm": "RBM",
+    "siamese": "Siamese",
+    "simclr": "SimCLR",
+    "simclr_v2": "SimCLR v2",
+    "simsiam": "SimSiam",
+    "swav": "SwAV",
+    "vicreg": "VICReg",
+}
 ESCAPE = html.escape
 
 
@@ -140,22 +158,29 @@ def _protocols(run: Run) -> str:
 
 def _training(run: Run) -> str:
     path = run.workdir / "figures" / "curves.png"
-    if not figures.curves(run, path):
+    if not curves.draw(run, curves.CURVES, path):
         return _section("Training", _absent("No step has been logged yet (metrics.jsonl)."))
-    facts = _facts(run)
-    level = figures.chance(run, "loss")
-    caption = (
-        "Thin: as logged; thick: running mean. " if len(run.metrics) > figures.SMOOTH_FROM else ""
-    )
-    if level is not None:
-        caption += (
-            f"Chance: views told apart at random among 2B − 1 = {2 * run.batch_size - 1:,} "
-            f"candidates, a loss of ln(2B − 1) = {level:.2f}. "
-        )
+    many = len(run.metrics) > curves.SMOOTH_FROM
+    caption = "Thin: as logged; thick: running mean. " if many else ""
+    if level := curves.chance(run, "contrastive_accuracy"):
+        caption += f"Chance: the positive guessed among {1 / level:,.0f} candidates"
+        loss = curves.chance(run, "loss")
+        caption += f", a loss of ln {1 / level:,.0f} = {loss:.2f}. " if loss else ". "
     if len(series(run, "probe_accuracy")[0]):
         caption += "The online probe trains beside the encoder, on augmented train images behind a "
         caption += "stop-gradient: compare it with itself only."
-    return _section("Training", facts + _figure(path, "Curves of the training", caption))
+    content = _facts(run) + _figure(path, "Curves of the training", caption)
+    return _section("Training", content + _health(run))
+
+
+def _health(run: Run) -> str:
+    path = run.workdir / "figures" / "health.png"
+    if not curves.draw(run, curves.HEALTH, path):
+        return ""
+    notes = " ".join(panel.note for panel in curves.shown(run, curves.HEALTH))
+    caption = "Features of the images as trained on, at unit length, up to 256 a step. " + notes
+    heading = "<h3>Do the features collapse?</h3>"
+    return heading + _figure(path, "Spread of the features over the training", caption)
 
 
 def _facts(run: Run) -> str:

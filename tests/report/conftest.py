@@ -28,9 +28,15 @@ def write_run(folder: pathlib.Path) -> pathlib.Path:
             "epoch": i / 5,
             "loss": 4.0 - i / 50,
             "contrastive_accuracy": i / 100,
+            "contrastive_chance": 1 / 63,
+            "uniformity": -i / 20,
             "probe_accuracy": 0.5,
             "lr": 1e-3,
             "images_per_second": 800.0,
+            "feature_std": 0.4,
+            "effective_rank": 20.0 - i / 5,
+            "feature_alignment": 0.3,
+            "feature_uniformity": -0.8,
         }
         for i in range(1, 51)
     ]

@@ -1,5 +1,3 @@
-import math
-
 import matplotlib.image
 import numpy as np
 import pytest
@@ -17,31 +15,6 @@ def size(path) -> tuple[int, int]:
 @pytest.fixture
 def run(finished_run) -> files.Run:
     return files.read(finished_run)
-
-
-def test_curves(run, tmp_path):
-    assert figures.curves(run, tmp_path / "new" / "curves.png")
-    assert size(tmp_path / "new" / "curves.png") == (1770, 810)  # 5 panels in rows of 3
-
-
-def test_curves_of_one_step_and_of_none(run, tmp_path):
-    assert figures.curves(run._replace(metrics=[{"step": 5, "loss": 2.0}]), tmp_path / "one.png")
-    assert size(tmp_path / "one.png") == (780, 405)
-    assert not figures.curves(run._replace(metrics=[]), tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
-
-
-def test_chance_is_one_positive_among_2b_minus_1(run):
-    assert figures.chance(run, "loss") == pytest.approx(math.log(63))
-    assert figures.chance(run, "contrastive_accuracy") == pytest.approx(1 / 63)
-    assert figures.chance(run, "lr") is None
-    assert figures.chance(run._replace(config={}), "loss") is None
-    other = run.config | {"method": {"name": "byol"}}
-    assert figures.chance(run._replace(config=other), "loss") is None
-
-
-def test_running_mean_by_hand():
-    np.testing.assert_allclose(figures._smooth(np.array([1.0, 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5])
 
 
 def test_map_with_and_without_labels(run, tmp_path):

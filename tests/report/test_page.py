@@ -49,9 +49,12 @@ def test_page_holds_numbers_pictures_and_how_to_reproduce(finished_run):
         assert words in text
     for words in ("kNN, k = 20", "top-1 & more", "step 500", "30 test examples", "0.10.2", "4.14"):
         assert words in text
+    assert "guessed among 63 candidates, a loss of ln 63 = 4.14" in text
+    assert "Effective rank: over how many directions" in text
+    assert "Target distance" not in text
     assert "--note='<b>&'" in text  # shown as written, not as HTML
     images = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
-    assert len(images) == 4
+    assert len(images) == 5
     for image in images:
         base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True)
 
@@ -102,7 +105,7 @@ def test_command_prints_the_path(finished_run):
     done = command(finished_run)
     assert (done.returncode, done.stdout) == (0, f"{finished_run}/report.html\n"), done.stderr
     names = sorted(p.name for p in (finished_run / "figures").iterdir())
-    assert names == ["curves.png", "map.png", "neighbours.png"]
+    assert names == ["curves.png", "health.png", "map.png", "neighbours.png"]
 
 
 def test_command_on_a_missing_workdir_is_one_line(tmp_path):
