@@ -36,6 +36,9 @@ _DIGITS = View(
     noise=0.1,
 )
 
+# The weakest: a random crop, mirrored or not.
+_CROP_FLIP = View(jitter=0, grayscale=0, blur=0)
+
 RECIPES: dict[str, tuple[View, ...]] = {
     "simclr_imagenet": (_SIMCLR, _SIMCLR),
     "simclr_cifar": (_SIMCLR_CIFAR, _SIMCLR_CIFAR),
@@ -44,5 +47,6 @@ RECIPES: dict[str, tuple[View, ...]] = {
     "byol": _BYOL_PAIR,
     # Chen et al. 2021 (arXiv 2104.02057): BYOL's, with larger crops for ResNet-50 (ViT: byol).
     "moco_v3": tuple(view._replace(crop_area=(0.2, 1)) for view in _BYOL_PAIR),
+    "crop_flip": (_CROP_FLIP, _CROP_FLIP),
     "digits": (_DIGITS, _DIGITS),
 }

@@ -94,9 +94,3 @@ def factors(strength: float) -> tuple[float, float]:
 def blur_radius(view: View) -> int:
     """Taps on either side of the blur kernel's centre (224 pixels: 11, so a width of 23)."""
     return int(view.blur_kernel * view.size) // 2
-
-
-def split(views: tuple[View, ...]) -> tuple[tuple[View, ...], tuple[View, ...]]:
-    """(full-size views, local crops): those of the first view's size, and the others."""
-    full = tuple(view for view in views if view.size == views[0].size)
-    return full, tuple(view for view in views if view.size != views[0].size)

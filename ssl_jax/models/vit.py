@@ -59,7 +59,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[n, t, f] -> [n, t, f]; the softmax is in float32.
+        """[n, t, f] -> [n, t, f]; the softmax is in float32 at least.
 
         Raises:
           ValueError: `heads` does not divide f.
@@ -69,7 +69,12 @@ class Attention(nn.Module):
             raise ValueError(f"{self.heads} heads do not divide a width of {f}")
         dense = partial(nn.Dense, f, kernel_init=XAVIER, dtype=self.dtype)
         q, k, v = (dense(name=name)(x).reshape(n, t, self.heads, -1) for name in "qkv")
-        return dense(name="proj")(jax.nn.dot_product_attention(q, k, v).reshape(n, t, f))
+        # Not jax.nn.dot_product_attention, which takes float64 to float32: the biases of the keys
+        # have no gradient but rounding, and comparisons in float64 would find it.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
+        weights = nn.softmax(logits * (f // self.heads) ** -0.5).astype(v.dtype)
+        return dense(name="proj")(jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, f))
 
 
 class Mlp(nn.Module):

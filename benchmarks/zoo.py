@@ -1,0 +1,107 @@
+"""The zoo: every method on CIFAR-10 with one budget, beside untrained encoders and raw pixels.
+
+    python -m benchmarks.zoo --data_dir=DATA_DIR --workdir=runs/zoo
+
+Trains `configs/*.py:cifar10_cpu` through `ssl_jax.train`, for as many steps of as many images and
+over as many seeds each, and prints linear and kNN accuracy, mean and range over the seeds. A run
+that is done is not repeated. The encoder is the config's: one small ResNet for all methods but
+those that need their own (MAE's ViT, the deep belief network), beside which stands their own
+untrained one. Distillation is left out: it needs a teacher.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+CONFIGS = pathlib.Path("configs")
+LEFT_OUT = {"common", "distillation"}
+UNTRAINED, RAW = "untrained encoder", "raw pixels"
+Accuracies = dict[str, dict[str, list[float]]]  # {evaluation: {row of the table: one per seed}}
+
+
+def main(argv: list[str]) -> None:
+    """The command: see the module's docstring."""
+    del argv
+    names = FLAGS.methods or sorted({p.stem for p in CONFIGS.glob("*.py")} - LEFT_OUT)
+    for seed in range(FLAGS.seeds):
+        for name in names:
+            _train(name, seed)
+    print(table(gather(names)))
+
+
+def _train(name: str, seed: int) -> None:
+    folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
+    fields = {
+        "data.dir": FLAGS.data_dir,
+        "train.seed": seed,
+        "train.steps": FLAGS.steps,
+        "train.checkpoint_every": FLAGS.steps,
+        "augment.size": FLAGS.size,
+        "eval.max_train": FLAGS.max_train,
+        "eval.labels_per_class": "(0,)",
+    }
+    command = [sys.executable, "-m", "ssl_jax.train", f"--config=configs/{name}.py:cifar10_cpu"]
+    command += [f"--workdir={folder}"] + [f"--config.{n}={v}" for n, v in fields.items()]
+    if (folder / "eval" / ".done").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+    print(f"{name}, seed {seed}: " + ("done" if code == 0 else f"exit {code}, see {log.name}"))
+
+
+def gather(names: list[str]) -> Accuracies:
+    """Accuracies of all runs that are there, in per cent."""
+    found: Accuracies = {"linear": {}, "knn": {}}
+    for name in names:
+        for seed in range(FLAGS.seeds):
+            folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
+            for evaluation, rows in found.items():
+                file = folder / "eval" / f"{evaluation}.json"
+                if not file.exists():
+                    continue
+                encoder = _encoder(json.loads((folder / "config.json").read_text()))
+                for feature, numbers in json.loads(file.read_text())["results"].items():
+                    row = {RAW: RAW, UNTRAINED: f"{encoder}, untrained"}.get(feature, name)
+                    by_seed = rows.setdefault(row, [None] * FLAGS.seeds)
+                    by_seed[seed] = 100 * numbers["accuracy"]
+    return {e: {row: [x for x in v if x is not None] for row, v in rows.items()}
+            for e, rows in found.items()}  # fmt: skip
+
+
+def _encoder(config: dict[str, Any]) -> str:
+    return config["model"]["name"]
+
+
+def table(found: Accuracies) -> str:
+    """Markdown: a row for each method, best first; mean, and half the range over the seeds."""
+    rows = sorted(found["linear"], key=lambda row: -statistics.mean(found["linear"][row]))
+    lines = ["| features | linear | 20-NN | seeds |", "|---|---|---|---|"]
+    for row in rows:
+        cells = [_cell(found[evaluation].get(row, [])) for evaluation in ("linear", "knn")]
+        lines.append(f"| {row} | {' | '.join(cells)} | {len(found['linear'][row])} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets has prepared cifar10.")
+    flags.DEFINE_string("workdir", "runs/zoo", "Folder of the runs.")
+    flags.DEFINE_list("methods", [], "Names of configs; all by default.")
+    flags.DEFINE_integer("seeds", 3, "Runs of every method.", lower_bound=1)
+    flags.DEFINE_integer("steps", 400, "Training steps of 128 images.")
+    flags.DEFINE_integer("size", 24, "Pixels a side of a full-size view.")
+    flags.DEFINE_integer("max_train", 10000, "Train images for evaluation.")
+    flags.mark_flag_as_required("data_dir")
+    app.run(main)

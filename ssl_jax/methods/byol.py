@@ -1,0 +1,40 @@
+"""BYOL: bootstrap your own latent (Grill et al. 2020, arXiv 2006.07733)."""
+
+import flax.linen as nn
+
+from ssl_jax.losses import byol
+from ssl_jax.methods import Method, Run
+from ssl_jax.methods._momentum import predict_target
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import MLP
+
+
+def make(
+    encoder: nn.Module,
+    run: Run,
+    *,
+    momentum: float = 0.996,
+    hidden_dim: int = 4096,
+    output_dim: int = 256,
+) -> Method:
+    """BYOL (arXiv 2006.07733, section 3): predict the other view as the target network sees it.
+
+    Projector and predictor are two layers with BatchNorm after the first. The target network
+    starts from weights of its own, as in the authors' code; its momentum rises to 1 by a cosine.
+
+    Args:
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
+      run: two views.
+      momentum: of the target network at the first step: 0.996 for 1000 epochs; the authors' code
+        has 0.99 for 300 and 100, 0.97 for 40.
+      hidden_dim, output_dim: widths of both heads.
+    """
+    widths = (hidden_dim, output_dim)
+    networks = Chain(
+        run.bn_group,
+        2,
+        encoder=encoder,
+        projector=MLP(widths, dtype=encoder.dtype),
+        predictor=MLP(widths, dtype=encoder.dtype),
+    )
+    return predict_target(networks, run, byol, momentum=momentum, own_target=True)

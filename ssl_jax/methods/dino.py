@@ -1,0 +1,115 @@
+"""DINO: self-distillation with no labels (Caron et al. 2021, arXiv 2104.14294)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.losses import dino, dino_center
+from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._momentum import cosine_momentum, distance, moving_average
+from ssl_jax.methods._multicrop import forward, full_and_local
+from ssl_jax.methods._prototypes import frozen_until, init_prototypes, scores
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import MLP
+
+
+def make(
+    encoder: nn.Module,
+    run: Run,
+    *,
+    prototypes: int = 65536,
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.04,
+    warmup_temperature: float = 0.04,
+    warmup_epochs: float = 0.0,
+    center_momentum: float = 0.9,
+    momentum: float = 0.996,
+    freeze_epochs: float = 1.0,
+    hidden_dim: int = 2048,
+    bottleneck_dim: int = 256,
+) -> Method:
+    """DINO (arXiv 2104.14294, section 3.1): the student predicts the teacher's softmax.
+
+    The teacher, a moving average of the student whose momentum rises to 1 by a cosine, sees the
+    full-size views, the student all views; centring and a low temperature of the teacher keep
+    both from collapsing. The head has three layers with GELU and no BatchNorm, and a last layer of
+    unit weights on unit embeddings. Features are the teacher's, as in the paper's evaluation.
+
+    Args:
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
+      run: two full-size views or more, and any number of local crops.
+      prototypes: outputs of the last layer, K.
+      student_temperature, teacher_temperature: of the two softmaxes.
+      warmup_temperature, warmup_epochs: from which, and for how long, the teacher's temperature
+        goes linearly to its final value.
+      center_momentum: of the moving average that is subtracted from the teacher's outputs.
+      momentum: of the teacher at the first step.
+      freeze_epochs: for which the last layer gets no gradient.
+      hidden_dim, bottleneck_dim: widths of the head.
+
+    Raises:
+      ValueError: fewer than two full-size views.
+    """
+    full, _ = full_and_local(run)
+    epoch = run.num_examples / run.batch_size  # in steps
+    head = MLP(
+        (hidden_dim, hidden_dim, bottleneck_dim),
+        hidden_norm=False,
+        activation=partial(nn.gelu, approximate=False),
+        dtype=encoder.dtype,
+    )
+    networks = Chain(run.bn_group, full, encoder=encoder, head=head)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        keys = jax.random.split(key)
+        params, stats = networks.init(keys[0], batch["views"])
+        params["prototypes"] = init_prototypes(keys[1], bottleneck_dim, prototypes)
+        extra = {
+            "batch_stats": {"online": stats, "target": stats},
+            "target": params,
+            "center": jnp.zeros(prototypes),
+        }
+        return params, extra
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
+        del key
+        stats = extra["batch_stats"]
+        student, online = forward(networks, params, stats["online"], batch)
+        full_size = {"views": batch["views"]}
+        teacher, target = forward(networks, extra["target"], stats["target"], full_size)
+        outputs = {name: out["head"] for name, out in student.items()}
+        outputs |= {"teacher": teacher["views"]["head"], "features": student["views"]["encoder"]}
+        return outputs, {"online": online, "target": target}
+
+    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
+        del key
+        last = frozen_until(freeze_epochs * epoch, step, params["prototypes"])
+        local = outputs.get("local_views")
+        teacher = jax.lax.stop_gradient(scores(outputs["teacher"], extra["target"]["prototypes"]))
+        loss, metrics = dino(
+            scores(outputs["views"], last),
+            teacher,
+            center=extra["center"],
+            teacher_temperature=temperature(step),
+            student_temperature=student_temperature,
+            local=None if local is None else scores(local, last),
+        )
+        center = dino_center(extra["center"], teacher, momentum=center_momentum)
+        return loss, (extra | {"center": center}, metrics | distance(extra["target"], params))
+
+    def temperature(step: jax.Array) -> jax.Array:
+        done = jnp.clip(step / max(warmup_epochs * epoch, 1), 0, 1)
+        return warmup_temperature + (teacher_temperature - warmup_temperature) * done
+
+    def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
+        m = cosine_momentum(momentum, step, run.total_steps)
+        target = moving_average(extra["target"], params, m)
+        return extra | {"batch_stats": stats, "target": target}
+
+    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
+        del params
+        return networks.features(extra["target"], extra["batch_stats"]["target"], images)
+
+    return Method(init, encode, objective, features, after_update)

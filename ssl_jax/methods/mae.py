@@ -1,0 +1,91 @@
+"""MAE: masked autoencoders are scalable vision learners (He et al. 2021, arXiv 2111.06377)."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.models.masked import MaskedDecoder
+from ssl_jax.models.vit import ViT, patchify
+
+
+def make(
+    encoder: ViT,
+    run: Run,
+    *,
+    mask_ratio: float = 0.75,
+    normalize_pixels: bool = True,
+    decoder_dim: int = 512,
+    decoder_depth: int = 8,
+    decoder_heads: int = 16,
+) -> Method:
+    """MAE (arXiv 2111.06377, section 3): encode a quarter of the patches, predict the others.
+
+    The loss is the mean squared error over the masked patches only. Nothing in it makes examples
+    meet.
+
+    Args:
+      encoder: a `vit.ViT`.
+      run: one view.
+      mask_ratio: share of the patches that are hidden, drawn anew for every image and step.
+      normalize_pixels: predict each patch less its mean, over its standard deviation.
+      decoder_dim, decoder_depth, decoder_heads: of the decoder's blocks.
+
+    Raises:
+      ValueError: another kind of encoder, not one view, or a mask that leaves no patch to see or
+        none to predict.
+    """
+    if not isinstance(encoder, ViT):
+        raise ValueError(f"MAE encodes some patches of an image: it needs a ViT, not {encoder}")
+    if len(run.views) != 1:
+        raise ValueError(f"MAE takes 1 view, got {len(run.views)}: set augment.views to 1")
+    side = run.views[0].size // encoder.patch_size
+    patches = side**2
+    visible = round(patches * (1 - mask_ratio))
+    if not 0 < visible < patches:
+        raise ValueError(f"mask_ratio {mask_ratio} leaves {visible} of {patches} patches visible")
+    decoder = MaskedDecoder(
+        encoder.patch_size, decoder_dim, decoder_depth, decoder_heads, encoder.dtype
+    )
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        keys = jax.random.split(key)
+        images = batch["views"][:, 0]
+        order = jnp.tile(jnp.arange(patches)[None], (len(images), 1))
+        tokens, of_encoder = encoder.init_with_output(
+            keys[0], images, True, order[:, :visible], method="tokens"
+        )
+        of_decoder = decoder.init(keys[1], tokens, order, (side, side))
+        params = {"encoder": of_encoder["params"], "decoder": of_decoder["params"]}
+        return params, {"batch_stats": {}}
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
+        del extra
+        images = batch["views"][:, 0]
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        order = jax.vmap(lambda k: jax.random.permutation(k, patches))(keys)
+        tokens = encoder.apply(
+            {"params": params["encoder"]}, images, True, order[:, :visible], method="tokens"
+        )
+        pixels = decoder.apply({"params": params["decoder"]}, tokens, order, (side, side))
+        error = jnp.square(pixels - target(images)).mean(-1)
+        masked = jnp.take_along_axis(error, order[:, visible:], axis=1)
+        pooled = tokens[:, 0] if encoder.pool == "token" else tokens[:, 1:].mean(1)
+        return {"error": masked.mean(1), "features": pooled[:, None]}, {}
+
+    def target(images: jax.Array) -> jax.Array:
+        x = patchify(images, encoder.patch_size).reshape(len(images), patches, -1)
+        if not normalize_pixels:
+            return x
+        # Unbiased, and 1e-6, as in the authors' code.
+        variance = x.var(-1, keepdims=True, ddof=1)
+        return (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(variance + 1e-6)
+
+    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
+        del params, key, step
+        return outputs["error"].mean(), (extra, {})
+
+    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
+        del extra
+        return jnp.asarray(encoder.apply({"params": params["encoder"]}, images, False), jnp.float32)
+
+    return Method(init, encode, objective, features)

@@ -1,0 +1,125 @@
+"""MAE sees the visible patches only, and is judged by the others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from ssl_jax.augment.views import View
+from ssl_jax.methods import Run, mae
+from ssl_jax.models.vit import ViT
+
+B, SIZE, PATCH = 6, 16, 4
+RUN = Run((View(size=SIZE),), 8, B, num_examples=B)
+KEY = jax.random.key(5)
+
+
+def make(**options):
+    encoder = ViT(patch_size=PATCH, width=8, depth=1, heads=2, pool="mean")
+    options = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2} | options
+    method = mae.make(encoder, RUN, **options)
+    views = np.random.default_rng(2).random((B, 1, SIZE, SIZE, 3), np.float32)
+    batch = {"views": jnp.asarray(views), "index": jnp.arange(B, dtype=jnp.int32)}
+    params, extra = method.init(jax.random.key(1), batch)
+    return method, params, extra, batch
+
+
+def patches(images):
+    """[b, 16, 48] of images [b, 16, 16, 3], by loops."""
+    found = np.zeros((len(images), 16, 48))
+    for i in range(4):
+        for j in range(4):
+            cut = images[:, PATCH * i : PATCH * (i + 1), PATCH * j : PATCH * (j + 1)]
+            found[:, 4 * i + j] = cut.reshape(len(images), -1)
+    return found
+
+
+def orders(batch):
+    """The patches of every image in the order drawn for it: the first 4 of 16 are visible."""
+    return [jax.random.permutation(jax.random.fold_in(KEY, i), 16) for i in batch["index"]]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_loss_is_over_masked_patches(normalize):
+    method, params, extra, batch = make(normalize_pixels=normalize)
+    params["decoder"]["pixels"] = jax.tree.map(jnp.zeros_like, params["decoder"]["pixels"])
+    outputs, _ = method.encode(params, extra, batch, KEY)
+    x = patches(np.asarray(batch["views"][:, 0], np.float64))
+    if normalize:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True, ddof=1) + 1e-6)
+    want = [
+        np.square(row[np.asarray(order[4:])]).mean()
+        for row, order in zip(x, orders(batch), strict=True)
+    ]
+    np.testing.assert_allclose(outputs["error"], want, rtol=1e-5)
+    loss, _ = method.objective(params, extra, outputs, KEY, jnp.zeros((), jnp.int32))
+    np.testing.assert_allclose(loss, np.mean(want), rtol=1e-5)
+
+
+def test_masked_pixels_are_seen_by_the_loss_only():
+    method, params, extra, batch = make()
+    before, _ = method.encode(params, extra, batch, KEY)
+    views = np.array(batch["views"])
+    for i, order in enumerate(orders(batch)):
+        for patch in np.asarray(order[4:]):
+            row, column = PATCH * (patch // 4), PATCH * (patch % 4)
+            views[i, 0, row : row + PATCH, column : column + PATCH] = np.random.default_rng(
+                int(patch)
+            ).random((PATCH, PATCH, 3))
+    after, _ = method.encode(params, extra, batch | {"views": jnp.asarray(views)}, KEY)
+    np.testing.assert_array_equal(before["features"], after["features"])
+    assert np.all(np.abs(before["error"] - after["error"]) > 1e-4)
+
+
+def test_the_mask_is_drawn_for_the_example_not_for_its_row():
+    method, params, extra, batch = make()
+    whole, _ = method.encode(params, extra, batch, KEY)
+    turned = {name: x[::-1] for name, x in batch.items()}
+    other, _ = method.encode(params, extra, turned, KEY)
+    np.testing.assert_allclose(other["error"][::-1], whole["error"], rtol=1e-5)
+    again, _ = method.encode(params, extra, batch, jax.random.key(6))
+    assert np.abs(again["error"] - whole["error"]).max() > 1e-4
+
+
+def test_the_pixels_are_predicted_in_their_places():
+    """Learned by heart, an image of 16 plain patches is right under masks never seen before."""
+    method, params, extra, batch = make(decoder_dim=16, normalize_pixels=False)
+    shades = np.random.default_rng(4).random((1, 1, 4, 4, 3))
+    image = jnp.asarray(shades.repeat(PATCH, 2).repeat(PATCH, 3), jnp.float32)
+    one = {"views": image, "index": batch["index"][:1]}
+    tx = optax.adam(0.02)
+
+    @jax.jit
+    def descend(params, state, step):
+        def loss(p):
+            outputs, _ = method.encode(p, extra, one, jax.random.fold_in(KEY, step))
+            return outputs["error"].mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value
+
+    state, losses = tx.init(params), []
+    for step in range(400):
+        params, state, value = descend(params, state, step)
+        losses.append(float(value))
+    assert np.mean(losses[-5:]) < 0.25 * np.var(image)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "says"),
+    [
+        (tiny.Encoder(), {}, "needs a ViT"),
+        (ViT(patch_size=8), {"mask_ratio": 0.95}, "leaves 0 of 4 patches"),
+    ],
+)
+def test_what_cannot_be_masked(encoder, options, says):
+    with pytest.raises(ValueError, match=says):
+        mae.make(encoder, RUN, **options)
+
+
+def test_two_views_are_one_too_many():
+    with pytest.raises(ValueError, match=r"set augment\.views to 1"):
+        mae.make(ViT(patch_size=4), RUN._replace(views=RUN.views * 2))
