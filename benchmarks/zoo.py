@@ -9,12 +9,12 @@ those that need their own (MAE's ViT, the deep belief network), beside which sta
 untrained one. Distillation is left out: it needs a teacher.
 """
 
+import itertools
 import json
 import pathlib
 import statistics
 import subprocess
 import sys
-from typing import Any
 
 from absl import app, flags
 
@@ -22,7 +22,7 @@ FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
 LEFT_OUT = {"common", "distillation"}
 UNTRAINED, RAW = "untrained encoder", "raw pixels"
-Accuracies = dict[str, dict[str, list[float]]]  # {evaluation: {row of the table: one per seed}}
+Accuracies = dict[str, dict[str, dict[int, float]]]  # {evaluation: {row: {seed: accuracy}}}
 
 
 def main(argv: list[str]) -> None:
@@ -59,33 +59,28 @@ def _train(name: str, seed: int) -> None:
 def gather(names: list[str]) -> Accuracies:
     """Accuracies of all runs that are there, in per cent."""
     found: Accuracies = {"linear": {}, "knn": {}}
-    for name in names:
-        for seed in range(FLAGS.seeds):
-            folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
-            for evaluation, rows in found.items():
-                file = folder / "eval" / f"{evaluation}.json"
-                if not file.exists():
-                    continue
-                encoder = _encoder(json.loads((folder / "config.json").read_text()))
-                for feature, numbers in json.loads(file.read_text())["results"].items():
-                    row = {RAW: RAW, UNTRAINED: f"{encoder}, untrained"}.get(feature, name)
-                    by_seed = rows.setdefault(row, [None] * FLAGS.seeds)
-                    by_seed[seed] = 100 * numbers["accuracy"]
-    return {e: {row: [x for x in v if x is not None] for row, v in rows.items()}
-            for e, rows in found.items()}  # fmt: skip
-
-
-def _encoder(config: dict[str, Any]) -> str:
-    return config["model"]["name"]
+    for name, seed in itertools.product(names, range(FLAGS.seeds)):
+        folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
+        for evaluation, rows in found.items():
+            file = folder / "eval" / f"{evaluation}.json"
+            if not file.exists():
+                continue
+            encoder = json.loads((folder / "config.json").read_text())["model"]["name"]
+            baselines = {RAW: RAW, UNTRAINED: f"{encoder}, untrained"}
+            for features, numbers in json.loads(file.read_text())["results"].items():
+                row = rows.setdefault(baselines.get(features, name), {})
+                row[seed] = 100 * numbers["accuracy"]
+    return found
 
 
 def table(found: Accuracies) -> str:
     """Markdown: a row for each method, best first; mean, and half the range over the seeds."""
-    rows = sorted(found["linear"], key=lambda row: -statistics.mean(found["linear"][row]))
+    linear = found["linear"]
+    rows = sorted(linear, key=lambda row: -statistics.mean(linear[row].values()))
     lines = ["| features | linear | 20-NN | seeds |", "|---|---|---|---|"]
     for row in rows:
-        cells = [_cell(found[evaluation].get(row, [])) for evaluation in ("linear", "knn")]
-        lines.append(f"| {row} | {' | '.join(cells)} | {len(found['linear'][row])} |")
+        cells = [_cell([*of.get(row, {}).values()]) for of in found.values()]
+        lines.append(f"| {row} | {' | '.join(cells)} | {len(linear[row])} |")
     return "\n".join(lines)
 
 

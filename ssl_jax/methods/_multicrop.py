@@ -26,7 +26,7 @@ def forward(
 
     Views of one size pass together, full-size first; each pass moves the running statistics.
     """
-    found = {}
+    found: dict[str, dict[str, jax.Array]] = {}
     for name in ("views", "local_views"):
         if name in batch:
             found[name], stats = networks(params, stats, batch[name])

@@ -20,7 +20,9 @@ def scores(z: jax.Array, prototypes: Prototypes) -> jax.Array:
     SwAV's prototypes (arXiv 2006.09882, section 3.1) and DINO's weight-normalised last layer
     (arXiv 2104.14294, section 3.1). A column of the kernel counts by its direction alone.
     """
-    return normalise(z) @ normalise(prototypes["kernel"].T).T
+    # Accelerators would round float32 to bfloat16 here, and a temperature of 0.05 enlarges it.
+    kernel = normalise(prototypes["kernel"].T).T
+    return jnp.matmul(normalise(z), kernel, precision=jax.lax.Precision.HIGHEST)
 
 
 def frozen_until(end: float, step: jax.Array, prototypes: Prototypes) -> Prototypes:

@@ -1,5 +1,7 @@
 """MAE: masked autoencoders are scalable vision learners (He et al. 2021, arXiv 2111.06377)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -63,10 +65,10 @@ def make(
         images = batch["views"][:, 0]
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
         order = jax.vmap(lambda k: jax.random.permutation(k, patches))(keys)
-        tokens = encoder.apply(
+        tokens: Any = encoder.apply(
             {"params": params["encoder"]}, images, True, order[:, :visible], method="tokens"
         )
-        pixels = decoder.apply({"params": params["decoder"]}, tokens, order, (side, side))
+        pixels: Any = decoder.apply({"params": params["decoder"]}, tokens, order, (side, side))
         error = jnp.square(pixels - target(images)).mean(-1)
         masked = jnp.take_along_axis(error, order[:, visible:], axis=1)
         pooled = tokens[:, 0] if encoder.pool == "token" else tokens[:, 1:].mean(1)

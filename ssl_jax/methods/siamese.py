@@ -28,8 +28,9 @@ def make(
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      loss: "margin" (Hadsell, Chopra and LeCun, CVPR 2006: d^2 of the pair, max(0, margin - d)^2
-        of the others) or "triplet" (FaceNet, arXiv 1503.03832, on unit vectors).
+      loss: "margin" (Hadsell, Chopra and LeCun, CVPR 2006: half of d^2 for the pair and of
+        max(0, margin - d)^2 for the others) or "triplet" (FaceNet, arXiv 1503.03832: a hinge on
+        squared distances of unit vectors).
       margin: of the loss, in its own distance.
       mining: of the triplet loss: "semi_hard", "batch_hard" or "all".
       hidden_dim: width of the head's hidden layer; 0 for the encoder's.

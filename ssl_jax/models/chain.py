@@ -73,7 +73,7 @@ class Chain:
         self, params: Tree, stats: Tree, images: jax.Array, *, upto: str = "encoder"
     ) -> jax.Array:
         """Inference: images [n, h, w, 3] to the output of `upto`, [n, ...] float32."""
-        x = images
+        x: Any = images
         for name in self._upto(upto):
             variables = {"params": params[name], "batch_stats": stats[name]}
             x = self._modules[name].apply(variables, x, False)
@@ -91,5 +91,5 @@ class Chain:
         return self._bn_group * k // self._views
 
 
-def _with(module: nn.Module, fields: dict[str, int]) -> nn.Module:
+def _with(module: nn.Module, fields: dict[str, Any]) -> nn.Module:
     return module.clone(**{n: value for n, value in fields.items() if hasattr(module, n)})
