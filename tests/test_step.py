@@ -159,14 +159,13 @@ def test_logged_learning_rate_is_the_schedules():
 
 
 def test_signals_of_the_features_are_logged_and_the_methods_own_metrics_win():
-    def encode(params, extra, batch, key, train):
+    def encode(params, extra, batch, key):
         return {"features": batch["views"][:, :, 0, 0] * params["scale"]}, {}
 
     def objective(params, extra, outputs, key, step):
         return outputs["features"].mean(), (extra, {"feature_std": jnp.float32(7)})
 
     method = methods.Method(
-        views=(),
         init=lambda key, batch: ({"scale": jnp.ones((1, 1, 3))}, {}),
         encode=encode,
         objective=objective,
