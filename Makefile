@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test parity lint clean
+.PHONY: demo test test-slow parity lint clean
 
 demo: $(VENV)/.core
 	$(RUN) -m ssl_jax.train --config=configs/simclr.py:digits --workdir=$(DEMO)
@@ -11,6 +11,10 @@ demo: $(VENV)/.core
 # A file stays on one worker: its fixtures train models.
 test: $(VENV)/.dev
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
+
+# What plain pytest leaves out.
+test-slow: $(VENV)/.dev
+	$(RUN) -m pytest -m slow --durations=10
 
 # Encoders against timm's, with copied weights, and losses against lightly's; torch is large, so it is
 # not in the requirements.

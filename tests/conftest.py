@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import tempfile
 
+import emitters
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -15,7 +17,8 @@ if "cpu" in os.environ["JAX_PLATFORMS"]:
     # would be most of their time.
     os.environ.setdefault(
         "XLA_FLAGS",
-        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+        + emitters.FLAG,
     )
 
 # Runs of one config compile the same programs: once a session is enough, for its children too.

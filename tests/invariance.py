@@ -6,6 +6,7 @@ As a program, one process of several: invariance.py PROCESS PROCESSES DEVICES PO
 import hashlib
 import sys
 
+import emitters
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,10 @@ def trajectory(rows, dtype, devices=None):
     with jax.set_mesh(mesh):
         start = step.init_fn(method, tx, probe, spec, seed=1)
         state = step.born_sharded(lambda: cast(start()), method, mesh)
-        function = jax.jit(step.make_train_step(method, tx, schedule, probe, seed=1, mesh=mesh))
+        function = jax.jit(
+            step.make_train_step(method, tx, schedule, probe, seed=1, mesh=mesh),
+            compiler_options=emitters.AS_IN_A_RUN if dtype == jnp.float32 else None,
+        )
         for k, batch in enumerate(rows, 1):
             batch = batch | {"views": batch["views"].astype(dtype)}
             state, metrics = function(state, parallel.to_global(batch, mesh))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import emitters
 import invariance
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def test_two_processes_of_four_devices(rows, alone, tmp_path):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     env = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_backend_optimization_level=0 {emitters.FLAG}",
         "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parent, FOLDER))),
     }
     out = [tmp_path / f"{process}.npz" for process in range(2)]

@@ -4,21 +4,24 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from ssl_jax import parallel
 
 CODE = """
 import os
 os.sched_getaffinity = lambda _: set(range({cores}))
 import jax
 from ssl_jax import parallel
-parallel.use_cores({batch}, **{division})
+parallel.use_cores({batch})
 print(jax.device_count())
 """
 
 
-def _devices(batch, cores=4, division=None, **env):
+def _devices(batch, cores=4, **env):
     plain = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    code = CODE.format(batch=batch, cores=cores, division=division or {})
+    code = CODE.format(batch=batch, cores=cores)
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=plain | {"JAX_PLATFORMS": "cpu"} | env,
@@ -42,8 +45,17 @@ def _devices(batch, cores=4, division=None, **env):
         (256, {"microbatch": 64, "bn_group": 128, "views": 2}, 1),
     ],
 )
-def test_cores_that_divide_the_batch_are_devices(batch, division, want):
-    assert _devices(batch, division=division) == want
+def test_cores_that_divide_the_batch_are_chosen(batch, division, want, monkeypatch):
+    chosen = {"jax_num_cpu_devices": 1}
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(parallel, "_cores", lambda: 4)
+    monkeypatch.setattr(jax.config, "update", chosen.__setitem__)
+    parallel.use_cores(batch, **division)
+    assert chosen == {"jax_num_cpu_devices": want}
+
+
+def test_chosen_cores_are_devices():
+    assert _devices(128) == 4
 
 
 @pytest.mark.parametrize(

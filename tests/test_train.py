@@ -13,6 +13,7 @@ import types
 import jax
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 from configs.simclr import get_config
@@ -46,16 +47,26 @@ def small(variant="digits", **overrides):
     return config
 
 
-def run(config, path, allow=(), report=False, devices=2):
-    """What `python -m ssl_jax.train` does once its flags are read; the pictures cost seconds."""
+def run(config, path, allow=(), report=False, devices=2, real=False):
+    """What `python -m ssl_jax.train` does once its flags are read.
+
+    Pictures (`report`) and the config's own encoder (`real`), which is traced anew for every run,
+    cost seconds each: most tests are of neither.
+    """
     mesh = parallel.make_mesh(jax.devices()[:devices])
     with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
         patch.setattr(parallel, "make_mesh", lambda: mesh)
+        if not real:
+            patch.setattr("ssl_jax.models.get", tiny_encoder)
         if not report:
             patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
             patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
         train.check_config(config, folder, list(allow))
         train.train(config, folder)
+
+
+def tiny_encoder(name, *, dtype, **others):
+    return tiny.Encoder(dtype=dtype)
 
 
 def losses(path):
@@ -90,7 +101,15 @@ PROMISED = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("finished") / "run"
-    run(small(data__eval_split="test", eval__baselines=True), path, report=True)
+    run(small(data__eval_split="test", eval__baselines=True), path, report=True, real=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run that nothing happens to; without evaluation, its encoder is the tiny one."""
+    path = tmp_path_factory.mktemp("plain") / "run"
+    run(small(), path)
     return path
 
 
@@ -126,14 +145,14 @@ def test_the_untrained_loss_is_near_chance(finished):
 
 def test_running_again_changes_nothing_and_says_so(finished, capfd):
     before = (finished / "metrics.jsonl").read_bytes()
-    run(small(data__eval_split="test", eval__baselines=True), finished)
+    run(small(data__eval_split="test", eval__baselines=True), finished, real=True)
     assert "resumed at step 6 of 6" in capfd.readouterr().out
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_config_is_refused_by_class(finished, tmp_path):
+def test_another_config_is_refused_by_class(plain, tmp_path):
     path = tmp_path / "run"
-    shutil.copytree(finished, path)
+    shutil.copytree(plain, path)
     with pytest.raises(Fault, match=r"train\.batch_size: 64 -> 32") as refused:
         run(small(train__batch_size=32), path)
     assert refused.value.code == 78
@@ -144,43 +163,47 @@ def test_another_config_is_refused_by_class(finished, tmp_path):
     assert list(losses(path))[-1] == 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_rest_is_bit_equal(number, finished, tmp_path, monkeypatch):
-    path, to_global, count = tmp_path / "run", parallel.to_global, iter(range(100))
+def test_a_signal_saves_and_the_rest_is_bit_equal(plain, tmp_path, monkeypatch):
+    path, to_global = tmp_path / "run", parallel.to_global
+    # The second signal comes to the run that resumes after the first.
+    for number, code, batches in [(signal.SIGTERM, 75, 2), (signal.SIGINT, 130, 0)]:
+        count = iter(range(100))
 
-    def interrupted(batch, mesh):
-        if next(count) == 3:
-            os.kill(os.getpid(), number)
-        return to_global(batch, mesh)
+        def interrupted(batch, mesh, number=number, batches=batches, count=count):
+            if next(count) == batches:
+                os.kill(os.getpid(), number)
+            return to_global(batch, mesh)
 
-    monkeypatch.setattr(parallel, "to_global", interrupted)
-    with pytest.raises(Fault, match="saved step") as stopped:
-        run(small(), path)
-    assert stopped.value.code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+        monkeypatch.setattr(parallel, "to_global", interrupted)
+        with pytest.raises(Fault, match="saved step") as stopped:
+            run(small(), path)
+        assert stopped.value.code == code
+        assert 3 <= max(losses(path)) < 6
     monkeypatch.undo()
-    assert 3 <= max(losses(path)) < 6
     run(small(), path)
-    assert_same_run(path, finished, 6)
+    assert_same_run(path, plain, 6)
 
 
-def test_colour_on_the_device_trains_as_on_the_host(finished, tmp_path):
+def test_colour_on_the_device_trains_as_on_the_host(plain, tmp_path):
     run(small(augment__placement="device"), tmp_path / "run")
-    host, device = losses(finished), losses(tmp_path / "run")
+    host, device = losses(plain), losses(tmp_path / "run")
     # Equal pixels to rounding, so equal first losses; later steps amplify the rounding.
     np.testing.assert_allclose(device[1], host[1], rtol=2e-5)
     np.testing.assert_allclose(device[2], host[2], rtol=2e-3)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    plain, tmp_path, monkeypatch
+):
     path = tmp_path / "run"
-    run(small(train__steps=2), path)
-    _poison_views_from(monkeypatch, step=4)
-    longer = small(train__steps=6, train__checkpoint_every=1)
-    with pytest.raises(Fault, match=r"at step 4\. The last good checkpoint is step 3") as stopped:
+    shutil.copytree(plain, path)
+    _poison_views_from(monkeypatch, step=8)
+    longer = small(train__steps=10, train__checkpoint_every=1)
+    with pytest.raises(Fault, match=r"at step 8\. The last good checkpoint is step 7") as stopped:
         run(longer, path, allow=["train.steps"])
     assert stopped.value.code == 80
-    assert (path / "checkpoints" / "3" / "MANIFEST.json").exists()
-    assert all(np.isfinite(v).all() for v in arrays(path, 3).values())
+    assert (path / "checkpoints" / "7" / "MANIFEST.json").exists()
+    assert all(np.isfinite(v).all() for v in arrays(path, 7).values())
 
 
 def test_a_collapse_is_said_once_among_the_progress_lines(capfd):
@@ -196,7 +219,7 @@ def test_a_collapse_is_said_once_among_the_progress_lines(capfd):
 
 
 def _poison_views_from(patch, step):
-    to_global, count = parallel.to_global, iter(range(3, 100))
+    to_global, count = parallel.to_global, iter(range(7, 100))
 
     def poisoned(batch, mesh):
         if next(count) >= step:
@@ -228,7 +251,7 @@ def test_batch_that_does_not_divide_over_the_devices(tmp_path):
 )
 def test_models_that_cannot_be_are_refused_before_compiling(fields, says, tmp_path):
     with pytest.raises(Fault, match=says) as refused:
-        run(small(**fields), tmp_path / "run")
+        run(small(**fields), tmp_path / "run", real=True)
     assert refused.value.code == 78
 
 
