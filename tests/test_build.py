@@ -67,10 +67,10 @@ def moments(batch):
     return jnp.concatenate([jnp.stack([x.mean((2, 3)), x.var((2, 3))], -1) for x in both], axis=1)
 
 
-def linear_method(views):
+def linear_method():
     """Linear in the moments of all views; the loss couples examples and both kinds of views."""
 
-    def encode(params, extra, batch, key, train):
+    def encode(params, extra, batch, key):
         return {"z": moments(batch) @ params["w"]}, {}
 
     def objective(params, extra, outputs, key, k):
@@ -81,7 +81,7 @@ def linear_method(views):
         return {"w": jax.random.normal(key, (moments(batch).shape[-1], 4))}, {}
 
     return Method(
-        views, init, encode, objective, features=None, after_update=lambda params, extra, *_: extra
+        init, encode, objective, features=None, after_update=lambda params, extra, *_: extra
     )
 
 
@@ -90,7 +90,7 @@ def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
     config = multi_crop()
     batch = first_batch(config)
     mesh = parallel.make_mesh()
-    method, tx, probe = linear_method(build.views(config)), optax.sgd(1.0), step.Probe(0)
+    method, tx, probe = linear_method(), optax.sgd(1.0), step.Probe(0)
     init = step.init_fn(method, tx, probe, build.batch_spec(config), seed=0)
     train_step = step.make_train_step(
         method, tx, lambda _: 1.0, probe, seed=0, mesh=mesh,

@@ -48,8 +48,8 @@ def _value_and_grad(fn, count):
     """Compiled: loss and gradient in each of `count` arrays and in the temperature."""
     compiled = jax.jit(jax.value_and_grad(fn, argnums=tuple(range(count + 1))))
 
-    def call(arrays, temperature):
-        loss, gradient = compiled(*arrays, temperature)
+    def call(arrays, temperature, **others):
+        loss, gradient = compiled(*arrays, temperature, **others)
         return [np.asarray(x, np.float64) for x in (loss, *gradient)]
 
     return call
@@ -69,7 +69,7 @@ def _oracle(case, temperature, arrays=None):
 
 @functools.cache
 def _program(case, dtype, devices, transport):
-    """(mesh, arrays on it, compiled loss and gradients)."""
+    """(mesh, arrays on it, options that are arrays on it, compiled loss and gradients)."""
     arrays, options = CASES[case]
     loss = getattr(losses, case.split()[0])
     shape = (devices,) if isinstance(devices, int) else devices
@@ -80,25 +80,24 @@ def _program(case, dtype, devices, transport):
     )  # fmt: skip
     sharding = NamedSharding(mesh, PartitionSpec(axes))
     with jax.set_mesh(mesh):
-        options = {
+        placed = {
             name: jax.device_put(o if o.dtype == LABEL.dtype else o.astype(dtype), sharding)
-            if isinstance(o, np.ndarray)
-            else o
             for name, o in options.items()
+            if isinstance(o, np.ndarray)
         }
         arrays = [jax.device_put(jnp.asarray(a, dtype), sharding) for a in arrays]
 
-    def fn(*a):
-        return loss(*a[:-1], temperature=a[-1], transport=transport, **options)[0]
+    def fn(*a, **placed):
+        return loss(*a[:-1], temperature=a[-1], transport=transport, **(options | placed))[0]
 
-    return mesh, arrays, _value_and_grad(fn, len(arrays))
+    return mesh, arrays, placed, _value_and_grad(fn, len(arrays))
 
 
 def _computed(case, temperature, dtype, devices=1, transport=None):
-    mesh, arrays, call = _program(case, dtype, devices, transport)
+    mesh, arrays, placed, call = _program(case, dtype, devices, transport)
     with jax.set_mesh(mesh):
         wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
-        return call(arrays, jnp.asarray(temperature, wide))
+        return call(arrays, jnp.asarray(temperature, wide), **placed)
 
 
 def _at_once(loss, *arrays, **options):
