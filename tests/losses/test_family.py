@@ -1,7 +1,5 @@
 """Every loss against its paper's formula in float64, over tiles, transports and devices."""
 
-import functools
-
 import dense
 import jax
 import jax.numpy as jnp
@@ -44,32 +42,25 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 7)
 
 
-def _value_and_grad(fn, count):
-    """Compiled: loss and gradient in each of `count` arrays and in the temperature."""
-    compiled = jax.jit(jax.value_and_grad(fn, argnums=tuple(range(count + 1))))
-
-    def call(arrays, temperature, **others):
-        loss, gradient = compiled(*arrays, temperature, **others)
-        return [np.asarray(x, np.float64) for x in (loss, *gradient)]
-
-    return call
+def _value_and_grad(fn, arrays, temperature):
+    """Loss and gradient in every array and in the temperature."""
+    many = tuple(range(len(arrays) + 1))
+    loss, gradient = jax.jit(jax.value_and_grad(lambda *a: fn(*a[:-1], a[-1]), argnums=many))(
+        *arrays, temperature
+    )
+    return [np.asarray(x, np.float64) for x in (loss, *gradient)]
 
 
-@functools.cache
-def _formula(case):
+def _oracle(case, temperature):
     arrays, options = CASES[case]
     loss = getattr(dense, case.split()[0])
-    return _value_and_grad(lambda *a: loss(*a[:-1], temperature=a[-1], **options), len(arrays))
-
-
-def _oracle(case, temperature, arrays=None):
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-        return _formula(case)(arrays or CASES[case][0], np.float64(temperature))
+        return _value_and_grad(
+            lambda *a: loss(*a[:-1], temperature=a[-1], **options), arrays, np.float64(temperature)
+        )
 
 
-@functools.cache
-def _program(case, dtype, devices, transport):
-    """(mesh, arrays on it, options that are arrays on it, compiled loss and gradients)."""
+def _computed(case, temperature, dtype, devices=1, transport=None):
     arrays, options = CASES[case]
     loss = getattr(losses, case.split()[0])
     shape = (devices,) if isinstance(devices, int) else devices
@@ -80,29 +71,18 @@ def _program(case, dtype, devices, transport):
     )  # fmt: skip
     sharding = NamedSharding(mesh, PartitionSpec(axes))
     with jax.set_mesh(mesh):
-        placed = {
+        options = {
             name: jax.device_put(o if o.dtype == LABEL.dtype else o.astype(dtype), sharding)
-            for name, o in options.items()
             if isinstance(o, np.ndarray)
+            else o
+            for name, o in options.items()
         }
         arrays = [jax.device_put(jnp.asarray(a, dtype), sharding) for a in arrays]
-
-    def fn(*a, **placed):
-        return loss(*a[:-1], temperature=a[-1], transport=transport, **(options | placed))[0]
-
-    return mesh, arrays, placed, _value_and_grad(fn, len(arrays))
-
-
-def _computed(case, temperature, dtype, devices=1, transport=None):
-    mesh, arrays, placed, call = _program(case, dtype, devices, transport)
-    with jax.set_mesh(mesh):
-        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
-        return call(arrays, jnp.asarray(temperature, wide), **placed)
-
-
-def _at_once(loss, *arrays, **options):
-    """(loss, metrics), compiled as one program: operation by operation it takes many."""
-    return jax.jit(functools.partial(loss, temperature=0.1))(*arrays, **options)
+        return _value_and_grad(
+            lambda *a: loss(*a[:-1], temperature=a[-1], transport=transport, **options)[0],
+            arrays,
+            jnp.asarray(temperature, jnp.float64 if dtype == jnp.float64 else jnp.float32),
+        )
 
 
 def _gap(got, want):
@@ -133,8 +113,17 @@ def test_accuracy(case, temperature):
 
 @pytest.mark.parametrize("case", ["nt_xent", "info_nce queue", "supervised_contrastive"])
 def test_bfloat16(case):
-    rounded = [np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64) for a in CASES[case][0]]
-    want = _oracle(case, 0.2, rounded)
+    arrays, options = CASES[case]
+    rounded = [np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64) for a in arrays]
+    CASES["rounded"] = rounded, options
+    try:
+        loss = getattr(dense, case.split()[0])
+        with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+            want = _value_and_grad(
+                lambda *a: loss(*a[:-1], temperature=a[-1], **options), rounded, np.float64(0.2)
+            )
+    finally:
+        del CASES["rounded"]
     assert _gap(_computed(case, 0.2, jnp.bfloat16), want) < 5e-3
 
 
@@ -149,17 +138,16 @@ def test_a_mesh_of_two_axes(case, transport):
 def test_towers_of_two_types_take_the_wider():
     x, y = (jnp.asarray(t, jnp.float32) for t in TOWERS)
     narrow = x.astype(jnp.bfloat16)
-    got = [_at_once(losses.paired_info_nce, *p)[0] for p in ((narrow, y), (y, narrow))]
-    want = _at_once(losses.paired_info_nce, narrow.astype(jnp.float32), y)[0]
+    got = [losses.paired_info_nce(*p, temperature=0.1)[0] for p in ((narrow, y), (y, narrow))]
+    want = losses.paired_info_nce(narrow.astype(jnp.float32), y, temperature=0.1)[0]
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_every_example_its_own_class_is_nt_xent():
     z = jnp.asarray(PAIR[0], jnp.float32)
-    want = float(_at_once(losses.nt_xent, z)[0])
     for label in (np.arange(B), np.full(B, -1)):
-        got, metrics = _at_once(losses.supervised_contrastive, z, label=label)
-        assert got == pytest.approx(want, rel=1e-6)
+        got, metrics = losses.supervised_contrastive(z, label, temperature=0.1)
+        assert got == pytest.approx(float(losses.nt_xent(z, temperature=0.1)[0]), rel=1e-6)
         assert metrics["positives"] == 1
 
 
@@ -185,11 +173,11 @@ def test_accuracy_of_guessing():
     (query, key), options = CASES["info_nce queue"]
     query, key, queue = (jnp.asarray(x, jnp.float32) for x in (query, key, options["queue"]))
     for found, candidates in (
-        (_at_once(losses.info_nce, query, key, queue=queue), len(queue) + 1),
-        (_at_once(losses.info_nce, query, key), B),
-        (_at_once(losses.paired_info_nce, query, key), B),
+        (losses.info_nce(query, key, temperature=0.1, queue=queue), len(queue) + 1),
+        (losses.info_nce(query, key, temperature=0.1), B),
+        (losses.paired_info_nce(query, key, temperature=0.1), B),
         (
-            _at_once(losses.nt_xent, jnp.stack([query, key], 1), queue=queue),
+            losses.nt_xent(jnp.stack([query, key], 1), temperature=0.1, queue=queue),
             2 * B - 1 + len(queue),
         ),
     ):
