@@ -38,7 +38,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data = {
         "source": "digits",  # digits | folder | tfds:<name>
         "dir": "",  # of the folder, or tensorflow-datasets' data_dir
-        "split": "train",
+        "split": "train",  # of a prepared dataset also a part, "train[:10000]"
         "eval_split": "test",  # labelled images for evaluation; "" for none
         "on_bad_image": "stop",  # stop | quarantine (replace by the next readable image)
         "max_bad": 0.001,  # fraction of the images that quarantine tolerates

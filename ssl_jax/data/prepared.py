@@ -20,6 +20,8 @@ _PROBE_SECONDS = 3
 def open_prepared(name: str, data_dir: str, split: str) -> Source:
     """Opens `NAME[/CONFIG][:VERSION]`, prepared below `data_dir` as TFRecord or ArrayRecord.
 
+    `split` may be a slice as TFDS writes it: "train[:10000]", "train[:10%]", "train+test".
+
     The dataset needs a feature "image"; labels come from a feature "label" if that is a class
     label. A dataset that is not there is downloaded and prepared, if there is a network and
     nothing to be fetched by hand.
@@ -37,16 +39,20 @@ def open_prepared(name: str, data_dir: str, split: str) -> Source:
             f"{name} has no feature 'image', only: {', '.join(features)}. Choose an image dataset.",
             BAD_DATA,
         )
-    if split not in splits:
-        there = ", ".join(splits)
-        raise Fault(f"{name} has no split {split!r}; there are: {there}", MISSING_INPUT)
+    try:
+        info = splits[split]
+    except ValueError as error:
+        there = f"{', '.join(splits)}, or slices of these, e.g. 'train[:10000]'"
+        first_line = str(error).strip().split("\n")[0]
+        message = f"{name} has no split {split!r}; there are: {there} ({first_line})"
+        raise Fault(message, MISSING_INPUT) from None
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-    size = splits[split].num_examples
-    if not size:
+    if not info.num_examples:
         raise Fault(f"{name}: the split {split!r} is empty", BAD_DATA)
-    read, describe = _reader(builder, split)
-    return Source(f"tfds:{name}", size, classes, _loader(read, bool(classes)), describe)
+    read, describe = _reader(builder, info)
+    loader = _loader(read, bool(classes))
+    return Source(f"tfds:{name}", info.num_examples, classes, loader, describe)
 
 
 def _loader(
@@ -66,9 +72,14 @@ def _loader(
     return load
 
 
-def _reader(builder: Any, split: str) -> tuple[Callable[[int], bytes], Callable[[int], str]]:
+def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[[int], str]]:
     """Returns `index -> serialised example` and `index -> where it lies`."""
-    info = builder.info.splits[split]
+    parts = split.file_instructions  # a slice of a shard each; without examples there is none
+    paths = [part.filename for part in parts]
+    lengths = [part.examples_in_shard for part in parts]
+    starts = np.cumsum([0, *lengths[:-1]])
+    slices = zip(starts, parts, strict=True)
+    rows = np.concatenate([start + part.skip + np.arange(part.take) for start, part in slices])
     kind = builder.info.file_format.value
     records: tfrecord.Records | arrayrecord.Records
     if kind == "tfrecord":
@@ -78,14 +89,14 @@ def _reader(builder: Any, split: str) -> tuple[Callable[[int], bytes], Callable[
                 "the dataset to a local disk, or prepare it as array_record.",
                 BAD_DATA,
             )
-        records = tfrecord.Records(info.filepaths, info.shard_lengths)
+        records = tfrecord.Records(paths, lengths)
     elif kind == "array_record":
-        records = arrayrecord.Records(info.filepaths, info.shard_lengths)
+        records = arrayrecord.Records(paths, lengths)
     else:
         raise Fault(
             f"{builder.data_path} is stored as {kind}; prepare it as array_record", BAD_DATA
         )
-    return records.read, records.describe
+    return lambda i: records.read(int(rows[i])), lambda i: records.describe(int(rows[i]))
 
 
 def _builder(name: str, data_dir: str) -> Any:

@@ -151,6 +151,35 @@ def test_splits(tmp_path):
     fault(BAD_DATA, "'none' is empty", "tiny", tmp_path, "none")
 
 
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [
+        ("train[3:7]", [3, 4, 5, 6]),
+        ("train[6:]", [6, 7, 8]),
+        ("train[:33%]", [0, 1, 2]),
+        ("train[7:]+train[:2]", [7, 8, 0, 1]),
+    ],
+)
+def test_a_slice_of_a_split(tmp_path, kind, split, rows):
+    write(tmp_path, kind)
+    source = get("tiny", tmp_path, split)
+    assert source.size == len(rows)
+    for i, row in enumerate(rows):
+        image, label = source.load(i)
+        np.testing.assert_array_equal(image, PIXELS[row])
+        assert label == row % 3
+    shard, record = (0, rows[0]) if rows[0] < 5 else (1, rows[0] - 5)
+    assert source.describe(0) == f"tiny-train.{kind}-0000{shard}-of-00002 record {record}"
+
+
+@pytest.mark.parametrize("split", ["train[:100]", "train[2:1", "train[:0]"])
+def test_not_a_slice(tmp_path, split):
+    write(tmp_path)
+    with pytest.raises(Fault, match="train"):
+        get("tiny", tmp_path, split)
+
+
 def test_offline_is_quick_and_says_how_to_prepare(tmp_path, monkeypatch):
     import tensorflow_datasets  # noqa: F401  (its import is not what is timed)
 
