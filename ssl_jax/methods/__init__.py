@@ -72,6 +72,10 @@ class Method(NamedTuple):
 
     evals: tuple[str, ...] = ("knn", "linear")
 
+    samples: Callable[[Tree, Tree, jax.Array, int], jax.Array] | None = None
+    """(params, extra, key, count) -> images [count, h, w, 3] in [0, 1] that the model generates;
+    None where it generates none. Neighbours may belong together: they stand in rows of ten."""
+
 
 def names() -> list[str]:
     """The methods that exist, found without importing them."""
