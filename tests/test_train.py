@@ -113,6 +113,22 @@ def plain(tmp_path_factory):
     return path
 
 
+def test_a_method_that_generates_images_leaves_a_picture_of_them(tmp_path, monkeypatch):
+    from ssl_jax.methods import simclr
+
+    def make(*args, **fields):
+        return simclr.make(*args, **fields)._replace(samples=samples)
+
+    def samples(params, extra, key, count):
+        return (
+            jax.random.uniform(key, (count, 5, 5, 3)) * params["encoder"]["Dense_0"]["kernel"][0, 0]
+        )
+
+    monkeypatch.setattr("ssl_jax.methods.get", lambda name: make)
+    run(small(), tmp_path / "run")
+    assert (tmp_path / "run" / "figures" / "samples.png").stat().st_size > 1000
+
+
 def test_batchnorm_groups_count_the_full_size_views_alone(tmp_path):
     config = small(augment__views=3, augment__local={"views": 4, "size": 8}, model__bn_group=128)
     with pytest.raises(Fault, match=r"192 rows \(3 views an image\)"):

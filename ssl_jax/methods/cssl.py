@@ -16,6 +16,7 @@ from ssl_jax.models.decoder import Decoder
 from ssl_jax.models.heads import MLP, DropoutMLP
 
 FIRST = ("encoder", "code")  # what makes the first embedding
+SHRINKAGE = 1e-3  # of the covariance, as in the authors' code of whitening
 ROWS = 10  # of the heaviest components, one row of samples each
 
 
@@ -125,7 +126,7 @@ def make(
         rate = (step + 1 + em_offset) ** -em_power
         fitted, posterior = mixture.update(
             extra["mixture"],
-            outputs["first"],
+            _whiten(outputs["first"]),
             rate,
             keys[0],
             floor=variance_floor,
@@ -174,3 +175,15 @@ def make(
         return jnp.asarray(images, jnp.float32)
 
     return Method(init, encode, objective, features, after_update, samples=samples)
+
+
+def _whiten(x: jax.Array) -> jax.Array:
+    """Rows [b, v, d] less their mean, by the inverse Cholesky factor of their covariance.
+
+    Source: Ermolov et al. (arXiv 2007.06346), section 3.
+    """
+    rows = lax.stop_gradient(x).reshape(-1, x.shape[-1])
+    rows = rows - rows.mean(0, keepdims=True)
+    covariance = jnp.matmul(rows.T, rows, precision=lax.Precision.HIGHEST) / len(rows)
+    factor = jnp.linalg.cholesky(covariance + SHRINKAGE * jnp.eye(len(covariance)))
+    return jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True).T.reshape(x.shape)
