@@ -17,17 +17,19 @@ from configs import common
 
 METHOD = {
     "name": "cssl",
-    "components": 64,
+    "components": 128,
     "em_power": 0.6,
     "em_offset": 10.0,
     "variance_floor": 0.1,
     "min_share": 0.1,
     "momentum": 0.99,  # of the first embedding; 1: it never moves
     "fool_weight": 0.1,
+    "temperature": 0.2,
+    "threshold": 0.5,
     "distance_weight": 0.01,
     "reconstruction_weight": 1.0,
     "dropout": 0.1,
-    "code_dim": 32,
+    "code_dim": 16,
     "hidden_dim": 256,
     "decoder_width": 64,
 }

@@ -8,69 +8,71 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ssl_jax.losses.softmax import Metrics
+from ssl_jax.losses.softmax import Metrics, normalise
 from ssl_jax.losses.tiles import wide
 
-EPSILON = 1e-7  # of the authors' code: a probability of exactly 0 has a logarithm and a gradient
+EXACT = lax.Precision.HIGHEST  # accelerators would round float32 to 8 or 11 bits by default
 
 
 def same_pair(
-    logits: jax.Array, z: jax.Array, label: jax.Array
+    z: jax.Array, posterior: jax.Array, *, temperature: float = 0.2, threshold: float = 0.5
 ) -> tuple[jax.Array, jax.Array, Metrics]:
-    """Two losses of all pairs of rows, by whether their labels are the same.
+    """Two losses of all pairs of views, by how probably they are of the same class.
 
-    The first is the cross-entropy of that answer, P(same) being the inner product of the two
-    softmaxes: what the classes are called does not matter to it. Same and different pairs are
-    averaged apart and count as much as each other, where the paper adds up all pairs: of k classes
-    only one pair in k or so is of the same. The second is the mean squared Euclidean distance of
-    same pairs.
+    Two examples are so with s, the inner product of their posteriors, two views of one example
+    with 1. The first loss is the cross-entropy of s and the network's decision,
+    sigmoid((cos - threshold) / temperature) of the cosine of two embeddings. Pairs count as the
+    same by s and as different by 1 - s; either kind is averaged by itself, so that both weigh the
+    same: of k classes only one pair in k or so is of the same. The second loss is the mean squared
+    Euclidean distance of the embeddings of same pairs.
 
     Args:
-      logits: [b, v, k] of v views, b * v >= 2.
-      z: embeddings [b, v, d], taken as they are.
-      label: integers [b]; without gradient.
+      z: embeddings [b, v, d], b * v >= 2, of any length.
+      posterior: probabilities [b, k] of the classes; without gradient.
+      temperature: > 0, of the decision.
+      threshold: the cosine at which both answers are equally probable.
 
     Returns:
       (cross-entropy in nats, distance, metrics without gradient): "same_recall" and
-      "different_recall", the mean P of the right answer over either kind of pairs. Without pairs
-      of a kind its part is 0.
+      "different_recall", the mean probability of the right answer over either kind of pairs. A
+      kind that no pair is of counts 0.
 
     Raises:
-      ValueError: wrong shapes.
+      ValueError: wrong shapes, or a temperature that is not positive.
 
-    Source: Hsu et al. (arXiv 1901.00544), equation 4; the distance of Hadsell, Chopra and LeCun
-    (CVPR 2006), equation 4, without its half for different pairs.
+    Source: the decision on all pairs of a batch by their similarity is that of Zhai et al. (arXiv
+    2303.15343), equation 1, and s that of Hsu et al. (arXiv 1901.00544), equation 1; the distance
+    is that of Hadsell, Chopra and LeCun (CVPR 2006), equation 4.
     """
-    if logits.ndim != 3 or z.ndim != 3 or logits.shape[:2] != z.shape[:2]:
-        raise ValueError(f"logits {logits.shape}, z {z.shape}: want [b, v, k] and [b, v, d]")
-    if label.shape != logits.shape[:1]:
-        raise ValueError(f"label of shape {label.shape}: want {logits.shape[:1]}")
-    b, v = z.shape[:2]
-    p, rows = (x.astype(wide(x.dtype)).reshape(b * v, -1) for x in (logits, z))
-    p = jax.nn.softmax(p)
-    of_row = jnp.repeat(label, v)
-    # Accelerators would round float32 to 8 or 11 bits by default.
-    p_same, p_different = (jnp.matmul(p, q.T, precision=lax.Precision.HIGHEST) for q in (p, 1 - p))
-    same = of_row[:, None] == of_row[None, :]
-    different = ~same
-    same &= ~jnp.eye(b * v, dtype=bool)
-    entropy = (
-        _mean(-jnp.log(p_same + EPSILON), same) + _mean(-jnp.log(p_different + EPSILON), different)
-    ) / 2
+    if z.ndim != 3 or posterior.ndim != 2 or len(z) != len(posterior):
+        raise ValueError(f"z {z.shape}, posterior {posterior.shape}: want [b, v, d] and [b, k]")
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature}: want a number above 0")
+    b, v, d = z.shape
+    z = z.astype(wide(z.dtype)).reshape(b * v, d)
+    s = lax.stop_gradient(posterior).astype(z.dtype)
+    example = jnp.arange(b * v, dtype=jnp.int32) // v
+    s = jnp.matmul(s, s.T, precision=EXACT).repeat(v, axis=0).repeat(v, axis=1)
+    s = jnp.where(example[:, None] == example[None, :], 1, s)
+    same = jnp.where(jnp.eye(b * v, dtype=bool), 0, s)
+    different = 1 - s
+    unit = normalise(z)
+    logits = (jnp.matmul(unit, unit.T, precision=EXACT) - threshold) / temperature
+    entropy = _mean(jax.nn.softplus(-logits), same) + _mean(jax.nn.softplus(logits), different)
     metrics = {
-        "same_recall": _mean(p_same, same),
-        "different_recall": _mean(p_different, different),
+        "same_recall": _mean(jax.nn.sigmoid(logits), same),
+        "different_recall": _mean(jax.nn.sigmoid(-logits), different),
     }
-    return entropy, _mean(_squared_distances(rows), same), lax.stop_gradient(metrics)
+    return entropy / 2, _mean(_squared_distances(z), same), lax.stop_gradient(metrics)
 
 
 def _squared_distances(rows: jax.Array) -> jax.Array:
     # Distances do not depend on the origin; their digits do when rows are close together.
     rows = rows - lax.stop_gradient(rows.mean(0, keepdims=True))
     squares = jnp.square(rows).sum(-1)
-    products = jnp.matmul(rows, rows.T, precision=lax.Precision.HIGHEST)
+    products = jnp.matmul(rows, rows.T, precision=EXACT)
     return squares[:, None] + squares[None, :] - 2 * products
 
 
-def _mean(x: jax.Array, where: jax.Array) -> jax.Array:
-    return jnp.where(where, x, 0).sum() / jnp.maximum(where.sum(dtype=x.dtype), 1)
+def _mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return (x * weight).sum() / jnp.maximum(weight.sum(), 1)

@@ -24,40 +24,41 @@ def make(
     encoder: nn.Module,
     run: Run,
     *,
-    components: int = 64,
+    components: int = 128,
     em_power: float = 0.6,
     em_offset: float = 10.0,
     variance_floor: float = 0.1,
     min_share: float = 0.1,
     momentum: float = 0.99,
     fool_weight: float = 0.1,
+    temperature: float = 0.2,
+    threshold: float = 0.5,
     distance_weight: float = 0.01,
     reconstruction_weight: float = 1.0,
     dropout: float = 0.1,
-    code_dim: int = 32,
+    code_dim: int = 16,
     hidden_dim: int = 256,
     decoder_width: int = 64,
 ) -> Method:
     """CSSL: same or different, decided by a density that adversaries impose on the codes.
 
-    The first embedding is the code of a copy of the network that follows it slowly, or not at all.
-    On-line EM fits a mixture of Gaussians to it; the pseudo-label of an image is the component
-    from which both its views are likeliest to come. Four losses, in one step:
+    The first embedding is the code of a copy of the network that follows it slowly, whitened by
+    the batch. On-line EM fits a mixture of Gaussians to it; the pseudo-label of an image is its
+    posterior over the components, given both views. Four losses, in one step:
 
-    The discriminator tells codes from draws of the mixture (half of the cross-entropies' sum).
+    A discriminator tells codes from draws of the mixture.
     The encoder makes codes that it takes for draws, as in adversarial autoencoders.
-    A classifier of codes is right about which pairs of views have the same pseudo-label; the codes
-      of such pairs come near each other. `losses.same_pair`
-    The decoder makes the views again from their codes: mean squared error.
+    The cosine of two codes decides whether their pseudo-labels are the same, and codes of the same
+      come near each other (`losses.same_pair`).
+    A decoder makes the views again from their codes: mean squared error.
 
-    Every parameter of the discriminator learns from the first alone, of classifier and decoder
-    from their own losses alone; encoder and code from all but the first. Codes are normalised by
-    the batch, without scale: they cannot shrink to a point, and nor can the mixture.
+    The discriminator learns from the first alone and the decoder from the last alone; encoder and
+    code learn from all but the first. Codes are normalised by the batch, without scale, and the
+    first embedding is whitened: neither can shrink to a point.
 
-    There is no one paper: adversarial autoencoders (Makhzani et al., arXiv 1511.05644, section 2),
-    the mixture as prior; on-line EM (Cappé and Moulines, arXiv 0712.4273); pairs by Hsu et al.
-    (arXiv 1901.00544). That targets of a network that does not learn are worth learning from:
-    BYOL (arXiv 2006.07733), section 3, where a fixed random one is the start of the argument.
+    No one paper has all of this. Adversary: Makhzani et al. (arXiv 1511.05644), section 2, with
+    the mixture as prior. On-line EM: Cappé and Moulines (arXiv 0712.4273). Pseudo-labels that
+    decide of pairs: Hsu et al. (arXiv 1901.00544).
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
@@ -65,14 +66,15 @@ def make(
       components: of the mixture, at most the images of a batch.
       em_power, em_offset: step t moves the statistics by (t + 1 + em_offset)^-em_power; a power in
         (0.5, 1], so that they come to rest.
-      variance_floor: of the components; codes have variance 1 over the batch.
-      min_share: a component with less than this part of an equal share begins anew.
+      variance_floor: of the components; the whole has variance 1.
+      min_share: a component with at most this part of an equal share begins anew.
       momentum: of the copy that makes the first embedding; 1: it stays as it was initialised.
-      fool_weight, distance_weight, reconstruction_weight: of the losses, that of the same-or-
-        different decision having 1.
-      dropout: in the hidden layers of discriminator and classifier.
+      fool_weight, distance_weight, reconstruction_weight: of the losses, that of the decision
+        having 1.
+      temperature, threshold: of the decision.
+      dropout: in the discriminator's hidden layers.
       code_dim: of codes and mixture.
-      hidden_dim: width of the hidden layers of all heads.
+      hidden_dim: width of the hidden layers of code and discriminator.
       decoder_width: channels of the decoder's last layers.
 
     Raises:
@@ -93,17 +95,14 @@ def make(
     decoder = Decoder(size, decoder_width, dtype=dtype)
     networks = Chain(run.bn_group, 2, encoder=encoder, code=code, decoder=decoder)
     discriminator = DropoutMLP((hidden_dim, hidden_dim, 1), dropout)
-    classifier = DropoutMLP((hidden_dim, components), dropout)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key)
         params, stats = networks.init(keys[0], batch["views"])
-        first, first_stats = networks.init(keys[1], batch["views"])
-        z = jnp.zeros((1, code_dim))
-        params["discriminator"] = discriminator.init(keys[2], z, key)["params"]
-        params["classifier"] = classifier.init(keys[3], z, key)["params"]
-        stats = {"online": stats, "first": {n: first_stats[n] for n in FIRST}}
-        first = {n: first[n] for n in FIRST}
+        first, first_stats = ({n: tree[n] for n in FIRST} for tree in (params, stats))
+        found = discriminator.init(keys[1], jnp.zeros((1, code_dim)), key)
+        params["discriminator"] = found["params"]
+        stats = {"online": stats, "first": first_stats}
         prior = mixture.empty(components, code_dim)
         return params, {"batch_stats": stats, "first": first, "mixture": prior}
 
@@ -121,7 +120,7 @@ def make(
         return outputs, {"online": online_stats, "first": first_stats}
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
-        keys = jax.random.split(key, 5)
+        keys = jax.random.split(key, 4)
         z = outputs["code"]
         rate = (step + 1 + em_offset) ** -em_power
         fitted, posterior = mixture.update(
@@ -142,8 +141,9 @@ def make(
             judge(judging, prior, keys[2]), judge(judging, lax.stop_gradient(z), keys[3])
         )
         fooling = fool(judge(lax.stop_gradient(judging), z, keys[3]))
-        logits = classifier.apply({"params": params["classifier"]}, z, keys[4])
-        deciding, distance, found = same_pair(logits, z, posterior.argmax(-1))
+        deciding, distance, found = same_pair(
+            z, posterior, temperature=temperature, threshold=threshold
+        )
         error = outputs["error"].mean()
         loss = telling + fool_weight * fooling + deciding + distance_weight * distance
         metrics |= found | {

@@ -75,14 +75,13 @@ def test_each_part_learns_from_its_own_losses(start):
         also = {"decoder"} if weight == "reconstruction" else set()
         assert moved == {"encoder", "code"} | also, weight
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(plain["decoder"]))
-    for name in ("encoder", "code", "discriminator", "classifier"):
+    for name in ("encoder", "code", "discriminator"):
         assert optax.tree.norm(plain[name]) > 1e-4, name
     # The encoder hears of the discriminator by the fooling loss alone.
     other = jax.tree.map(lambda x: x + 0.3, start[0]["discriminator"])
     for fool in (0.0, 1.0):
         a, b = (by_weights(start, fool=fool, **d)[0] for d in ({}, {"discriminator": other}))
         assert same(a["encoder"], b["encoder"]) == (fool == 0)
-        assert same(a["classifier"], b["classifier"])
 
 
 def test_the_first_embedding_gets_no_gradient(start):
@@ -130,16 +129,16 @@ def test_samples_come_in_runs_from_the_heaviest_components(start):
     assert found.min() >= 0
     assert found.max() <= 1
     # Without variance all of a component are one image: that of its mean.
-    np.testing.assert_allclose(found[::2], found[1::2], atol=1e-4)
-    assert np.abs(np.diff(found[::2], axis=0)).max((1, 2, 3)).min() > 1e-3
+    np.testing.assert_allclose(found[::2], found[1::2], atol=1e-3)
+    assert np.abs(np.diff(found[::2], axis=0)).max((1, 2, 3)).min() > 0.02
     lone = extra["mixture"]._replace(mass=mass.at[3].set(0.001))
     last = jax.jit(method.samples, static_argnums=3)(params, extra | {"mixture": lone}, KEY, 10)
-    np.testing.assert_allclose(last[:2], found[2:4], atol=1e-4)
+    np.testing.assert_allclose(last[:2], found[2:4], atol=1e-3)
 
 
 def test_it_learns_on_digits():
     """Pseudo-labels tell of classes that nobody has named, and the code learns to tell them."""
-    steps, b = 150, 64
+    steps, b = 60, 64
     views = tuple(view._replace(size=8) for view in RECIPES["digits"])
     source = sources.get("digits", data_dir="", split="train")
     rows = list(
@@ -148,13 +147,13 @@ def test_it_learns_on_digits():
             placement="host", host=(0, 1),
         )
     )  # fmt: skip
+    rows = [parallel.to_global(row, mesh := parallel.make_mesh(jax.devices()[:1])) for row in rows]
     config = get_config("cifar10_cpu")
     config.method.update(components=30, code_dim=8, hidden_dim=32, decoder_width=4)
     fields = config.method.to_dict()
     del fields["name"]
     method = cssl.make(tiny.Encoder(), Run(views, steps, b, source.size), **fields)
     tx, schedule = build.optimizer(config, source.size, steps)
-    mesh = parallel.make_mesh(jax.devices()[:1])
     state = jax.jit(step.init_fn(method, tx, step.Probe(0), rows[0], seed=5))()
     run = jax.jit(step.make_train_step(method, tx, schedule, step.Probe(0), seed=5, mesh=mesh))
     history, found, true = [], [], []
@@ -176,8 +175,8 @@ def test_it_learns_on_digits():
     first, last = ({n: np.mean([m[n] for m in part]) for n in part[0]}
                    for part in (history[:20], history[-20:]))  # fmt: skip
     print(score, first, last)
-    assert score > 0.1
-    assert last["pair_loss"] < 0.9 * np.log(2)
+    assert score > 0.05
+    assert last["pair_loss"] < first["pair_loss"] - 0.05
 
 
 @pytest.mark.parametrize(
