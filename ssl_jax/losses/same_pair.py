@@ -75,4 +75,8 @@ def _squared_distances(rows: jax.Array) -> jax.Array:
 
 
 def _mean(x: jax.Array, weight: jax.Array) -> jax.Array:
-    return (x * weight).sum() / jnp.maximum(weight.sum(), 1)
+    def total(x: jax.Array) -> jax.Array:
+        # First each row: in one sum over all pairs float32 would lose a digit.
+        return jnp.einsum("ij,ij->i", x, weight, precision=EXACT).sum()
+
+    return total(x) / jnp.maximum(total(jnp.ones_like(x)), 1)

@@ -9,7 +9,7 @@ import pytest
 
 from ssl_jax import losses
 
-B, K, D = 8, 5, 3
+B, K, D = 16, 5, 3
 Z = checks.rows(B, 2, D)
 POSTERIOR = np.exp(2 * checks.rows(B, K, seed=1))
 POSTERIOR /= POSTERIOR.sum(1, keepdims=True)
@@ -67,7 +67,7 @@ def test_without_pairs_of_a_kind_the_loss_is_finite(posterior, views):
     ("z", "options", "message"),
     [
         (Z[:, 0], {}, r"want \[b, v, d\] and \[b, k\]"),
-        (Z[1:], {}, r"posterior \(8, 5\)"),
+        (Z[1:], {}, r"posterior \(16, 5\)"),
         (Z, {"temperature": 0}, "temperature 0: want a number above 0"),
     ],
 )
