@@ -76,7 +76,7 @@ def _squared_distances(rows: jax.Array) -> jax.Array:
 
 def _mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     def total(x: jax.Array) -> jax.Array:
-        # First each row: in one sum over all pairs float32 would lose a digit.
-        return jnp.einsum("ij,ij->i", x, weight, precision=EXACT).sum()
+        # First each row, and XLA shall not join the sums: over all pairs float32 loses a digit.
+        return lax.optimization_barrier(x.sum(1)).sum()
 
-    return total(x) / jnp.maximum(total(jnp.ones_like(x)), 1)
+    return total(x * weight) / jnp.maximum(total(weight), 1)
