@@ -24,6 +24,7 @@ METHOD = {
     "min_share": 0.1,
     "momentum": 0.99,  # of the first embedding; 1: it never moves
     "fool_weight": 0.1,
+    "trust": 0.2,  # of pseudo-labels
     "temperature": 0.2,
     "threshold": 0.5,
     "distance_weight": 0.01,
@@ -59,7 +60,7 @@ def cifar10_cpu(config: ConfigDict) -> None:
     """The small encoder that learns something real on 2 CPU cores."""
     common.cifar10_cpu(config)
     config.method.update(decoder_width=16)
-    _adam(config, lr=2e-3)
+    _adam(config, lr=4e-3)
 
 
 def _adam(config: ConfigDict, lr: float) -> None:

@@ -15,12 +15,17 @@ EXACT = lax.Precision.HIGHEST  # accelerators would round float32 to 8 or 11 bit
 
 
 def same_pair(
-    z: jax.Array, posterior: jax.Array, *, temperature: float = 0.2, threshold: float = 0.5
+    z: jax.Array,
+    posterior: jax.Array,
+    *,
+    trust: float = 1.0,
+    temperature: float = 0.2,
+    threshold: float = 0.5,
 ) -> tuple[jax.Array, jax.Array, Metrics]:
     """Two losses of all pairs of views, by how probably they are of the same class.
 
-    Two examples are so with s, the inner product of their posteriors, two views of one example
-    with 1. The first loss is the cross-entropy of s and the network's decision,
+    Two examples are so with s, the inner product of their posteriors times `trust`, two views of
+    one example with 1. The first loss is the cross-entropy of s and the network's decision,
     sigmoid((cos - threshold) / temperature) of the cosine of two embeddings. Pairs count as the
     same by s and as different by 1 - s; either kind is averaged by itself, so that both weigh the
     same: of k classes only one pair in k or so is of the same. The second loss is the mean squared
@@ -29,6 +34,8 @@ def same_pair(
     Args:
       z: embeddings [b, v, d], b * v >= 2, of any length.
       posterior: probabilities [b, k] of the classes; without gradient.
+      trust: in [0, 1], how probably two examples of one class of the posterior, which is noisy,
+        are truly the same; at 0 only views of one example are.
       temperature: > 0, of the decision.
       threshold: the cosine at which both answers are equally probable.
 
@@ -38,7 +45,7 @@ def same_pair(
       kind that no pair is of counts 0.
 
     Raises:
-      ValueError: wrong shapes, or a temperature that is not positive.
+      ValueError: wrong shapes, or a number out of its range.
 
     Source: the decision on all pairs of a batch by their similarity is that of Zhai et al. (arXiv
     2303.15343), equation 1, and s that of Hsu et al. (arXiv 1901.00544), equation 1; the distance
@@ -46,13 +53,13 @@ def same_pair(
     """
     if z.ndim != 3 or posterior.ndim != 2 or len(z) != len(posterior):
         raise ValueError(f"z {z.shape}, posterior {posterior.shape}: want [b, v, d] and [b, k]")
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature}: want a number above 0")
+    if not temperature > 0 or not 0 <= trust <= 1:
+        raise ValueError(f"temperature {temperature}, trust {trust}: want above 0, and [0, 1]")
     b, v, d = z.shape
     z = z.astype(wide(z.dtype)).reshape(b * v, d)
     s = lax.stop_gradient(posterior).astype(z.dtype)
     example = jnp.arange(b * v, dtype=jnp.int32) // v
-    s = jnp.matmul(s, s.T, precision=EXACT).repeat(v, axis=0).repeat(v, axis=1)
+    s = trust * jnp.matmul(s, s.T, precision=EXACT).repeat(v, axis=0).repeat(v, axis=1)
     s = jnp.where(example[:, None] == example[None, :], 1, s)
     same = jnp.where(jnp.eye(b * v, dtype=bool), 0, s)
     different = 1 - s

@@ -31,6 +31,7 @@ def make(
     min_share: float = 0.1,
     momentum: float = 0.99,
     fool_weight: float = 0.1,
+    trust: float = 0.2,
     temperature: float = 0.2,
     threshold: float = 0.5,
     distance_weight: float = 0.01,
@@ -71,6 +72,7 @@ def make(
       momentum: of the copy that makes the first embedding; 1: it stays as it was initialised.
       fool_weight, distance_weight, reconstruction_weight: of the losses, that of the decision
         having 1.
+      trust: how probably two images of one component are truly the same, in [0, 1].
       temperature, threshold: of the decision.
       dropout: in the discriminator's hidden layers.
       code_dim: of codes and mixture.
@@ -142,7 +144,7 @@ def make(
         )
         fooling = fool(judge(lax.stop_gradient(judging), z, keys[3]))
         deciding, distance, found = same_pair(
-            z, posterior, temperature=temperature, threshold=threshold
+            z, posterior, trust=trust, temperature=temperature, threshold=threshold
         )
         error = outputs["error"].mean()
         loss = telling + fool_weight * fooling + deciding + distance_weight * distance

@@ -13,7 +13,7 @@ B, K, D = 16, 5, 3
 Z = checks.rows(B, 2, D)
 POSTERIOR = np.exp(2 * checks.rows(B, K, seed=1))
 POSTERIOR /= POSTERIOR.sum(1, keepdims=True)
-OPTIONS = {"temperature": 0.3, "threshold": 0.4}
+OPTIONS = {"trust": 0.6, "temperature": 0.3, "threshold": 0.4}
 
 
 def _pairs(z, posterior):
@@ -21,7 +21,7 @@ def _pairs(z, posterior):
     unit = z / np.linalg.norm(z, axis=-1, keepdims=True)
     found, weights = [], []
     for (i, v), (j, w) in itertools.combinations(itertools.product(range(B), range(2)), 2):
-        s = 1 if i == j else posterior[i] @ posterior[j]
+        s = 1 if i == j else 0.6 * posterior[i] @ posterior[j]
         p = 1 / (1 + np.exp(-(unit[i, v] @ unit[j, w] - 0.4) / 0.3))
         distance = np.square(z[i, v] - z[j, w]).sum()
         found.append([[-np.log(p), p, distance], [-np.log(1 - p), 1 - p, distance]])
@@ -68,7 +68,8 @@ def test_without_pairs_of_a_kind_the_loss_is_finite(posterior, views):
     [
         (Z[:, 0], {}, r"want \[b, v, d\] and \[b, k\]"),
         (Z[1:], {}, r"posterior \(16, 5\)"),
-        (Z, {"temperature": 0}, "temperature 0: want a number above 0"),
+        (Z, {"temperature": 0}, "temperature 0, trust 1.0: want above 0"),
+        (Z, {"trust": 1.1}, r"trust 1\.1: .* \[0, 1\]"),
     ],
 )
 def test_refusals(z, options, message):
