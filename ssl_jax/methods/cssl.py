@@ -1,5 +1,7 @@
 """CSSL: pseudo-labels from a density, refined by adversaries."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -134,7 +136,7 @@ def make(
             min_share=min_share,
         )
 
-        def judge(params: Tree, z: jax.Array, key: jax.Array) -> jax.Array:
+        def judge(params: Tree, z: jax.Array, key: jax.Array) -> Any:
             return discriminator.apply({"params": params}, z, key)
 
         judging = params["discriminator"]
@@ -187,5 +189,8 @@ def _whiten(x: jax.Array) -> jax.Array:
     rows = lax.stop_gradient(x).reshape(-1, x.shape[-1])
     rows = rows - rows.mean(0, keepdims=True)
     covariance = jnp.matmul(rows.T, rows, precision=lax.Precision.HIGHEST) / len(rows)
-    factor = jnp.linalg.cholesky(covariance + SHRINKAGE * jnp.eye(len(covariance)))
-    return jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True).T.reshape(x.shape)
+    identity = jnp.eye(len(covariance))
+    factor = jnp.linalg.cholesky(covariance + SHRINKAGE * identity)
+    # Of the small matrix, so that rows stay on their devices.
+    inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    return jnp.matmul(rows, inverse.T, precision=lax.Precision.HIGHEST).reshape(x.shape)
