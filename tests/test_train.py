@@ -19,6 +19,7 @@ from PIL import Image
 from configs.simclr import get_config
 from ssl_jax import evaluate, parallel, train, workdir
 from ssl_jax.errors import Fault
+from ssl_jax.methods import simclr
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {
@@ -114,18 +115,14 @@ def plain(tmp_path_factory):
 
 
 def test_a_method_that_generates_images_leaves_a_picture_of_them(tmp_path, monkeypatch):
-    from ssl_jax.methods import simclr
-
     def make(*args, **fields):
         return simclr.make(*args, **fields)._replace(samples=samples)
 
     def samples(params, extra, key, count):
-        return (
-            jax.random.uniform(key, (count, 5, 5, 3)) * params["encoder"]["Dense_0"]["kernel"][0, 0]
-        )
+        return jax.random.uniform(key, (count, 5, 5, 3))
 
     monkeypatch.setattr("ssl_jax.methods.get", lambda name: make)
-    run(small(), tmp_path / "run")
+    run(small(train__steps=1), tmp_path / "run")
     assert (tmp_path / "run" / "figures" / "samples.png").stat().st_size > 1000
 
 

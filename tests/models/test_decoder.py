@@ -19,21 +19,23 @@ def test_sizes_and_range(size):
 
 
 def test_widths():
-    def count(size, width):
-        shapes = jax.eval_shape(Decoder(size, width, dtype=jnp.bfloat16).init_with_output,
-                                jax.random.key(0), CODES, True)  # fmt: skip
-        assert shapes[0].dtype == jnp.float32
-        return {name: leaf["kernel"].shape for name, leaf in shapes[1]["params"].items()
-                if "kernel" in leaf}  # fmt: skip
+    def kernels(size, width):
+        decoder = Decoder(size, width, dtype=jnp.bfloat16)
+        found, variables = jax.eval_shape(
+            lambda: decoder.init_with_output(jax.random.key(0), CODES, True)
+        )
+        assert found.dtype == jnp.float32
+        layers = variables["params"].items()
+        return {name: layer["kernel"].shape for name, layer in layers if "kernel" in layer}
 
-    assert count(24, 16) == {
+    assert kernels(24, 16) == {
         "dense": (6, 6 * 6 * 64),
         "conv1": (3, 3, 64, 32),
         "conv2": (3, 3, 32, 16),
         "pixels": (3, 3, 16, 3),
     }
-    assert count(224, 64)["dense"] == (6, 7 * 7 * 512)
-    assert count(224, 64)["conv5"] == (3, 3, 128, 64)
+    assert kernels(224, 64)["dense"] == (6, 7 * 7 * 512)
+    assert kernels(224, 64)["conv5"] == (3, 3, 128, 64)
 
 
 def test_it_learns_images_by_heart():
