@@ -23,7 +23,7 @@ METHOD = {
     "variance_floor": 0.1,
     "min_share": 0.1,
     "momentum": 0.99,  # of the first embedding; 1: it never moves
-    "fool_weight": 0.1,
+    "fool_weight": 0.2,
     "trust": 0.2,  # of pseudo-labels
     "temperature": 0.2,
     "threshold": 0.5,

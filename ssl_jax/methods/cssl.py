@@ -32,7 +32,7 @@ def make(
     variance_floor: float = 0.1,
     min_share: float = 0.1,
     momentum: float = 0.99,
-    fool_weight: float = 0.1,
+    fool_weight: float = 0.2,
     trust: float = 0.2,
     temperature: float = 0.2,
     threshold: float = 0.5,
