@@ -4,7 +4,8 @@
 
 Hinton 2002, Hinton, Osindero and Teh 2006; persistent chains: Tieleman 2008.
 
-:digits       scikit-learn's digits, Bernoulli pixels, persistent chains; not measured yet.
+:digits       scikit-learn's digits, Bernoulli pixels, CD-1. Expected: 90.9 %
+              linear from 10 labels per class (raw pixels 88.9), 95.2 % kNN (98.2). One minute.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10:
               Gaussian pixels, CD-1; not measured yet.
 :cifar10      two machines of 4096 units over 32x32 pixels; no published figure for whole images
@@ -33,19 +34,17 @@ def digits(config: ConfigDict) -> None:
     _views(config, size=8, crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0)
     config.data.source = "digits"
     _network(config, widths=(256, 256), visible="bernoulli")
-    config.method.persistent = True
-    config.optim.update(name="adamw", lr=3e-3, lr_rule="constant", weight_decay=1e-4)
-    config.optim.warmup_epochs = 0.0
-    config.train.update(batch_size=128, epochs=60.0, log_every=10, checkpoint_every=200)
+    _sgd(config, lr=0.05)
+    config.train.update(batch_size=128, epochs=120.0, log_every=10, checkpoint_every=200)
     config.eval.update(labels_per_class=(10,), draws=10, knn_k=20)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """Adam in the place of the classic momentum, which needs a rate for every size of machine."""
+    """Two machines of 4096 units."""
     common.cifar10(config)
     _views(config, size=32)
     _network(config, widths=(4096, 4096))
-    _adam(config)
+    _sgd(config, lr=0.005)
     config.train.update(batch_size=128, epochs=200.0)
 
 
@@ -54,7 +53,7 @@ def cifar10_cpu(config: ConfigDict) -> None:
     common.cifar10_cpu(config)
     _views(config, size=24)
     _network(config, widths=(512, 512))
-    _adam(config)
+    _sgd(config, lr=0.005)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -62,7 +61,7 @@ def imagenet(config: ConfigDict) -> None:
     common.imagenet(config)
     _views(config, size=64)
     _network(config, widths=(8192, 8192))
-    _adam(config)
+    _sgd(config, lr=0.005)
     config.train.update(batch_size=1024, epochs=20.0)
 
 
@@ -77,6 +76,7 @@ def _network(config: ConfigDict, **fields: object) -> None:
     config.model = {"name": "dbn", "visible": "gaussian", "sigma": 1.0, **fields, **kept}
 
 
-def _adam(config: ConfigDict) -> None:
-    config.optim.update(name="adamw", lr=1e-3, lr_rule="constant", weight_decay=1e-4)
+def _sgd(config: ConfigDict, lr: float) -> None:
+    """Not Adam, whose small even steps leave it to the hidden units to learn the mean image."""
+    config.optim.update(name="sgd", lr=lr, lr_rule="constant", weight_decay=1e-4)
     config.optim.warmup_epochs = 0.0

@@ -223,5 +223,5 @@ def test_impossible_settings(options, message):
 
 def test_another_encoder():
     run = Run((View(size=SIZE),), STEPS, B, num_examples=B)
-    with pytest.raises(ValueError, match="set model.name"):
+    with pytest.raises(ValueError, match="this method trains a stack"):
         rbm.make(tiny.Encoder(), run)
