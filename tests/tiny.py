@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ssl_jax.models.dbn import DBN
 from ssl_jax.models.norm import BatchNorm
 from ssl_jax.models.vit import ViT
 
@@ -30,4 +31,6 @@ def encoder(model, dtype=jnp.float32):
     """The smallest encoder of the family that the config's model belongs to."""
     if model.name.startswith("vit"):
         return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
+    if model.name == "dbn":
+        return DBN(widths=(12, 8), dtype=dtype)
     return Encoder(dtype=dtype)
