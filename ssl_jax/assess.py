@@ -197,7 +197,8 @@ def reader(
         if config.eval.baselines:
             found[RAW] = images.reshape(len(images), -1)
         if parts.method.logits:
-            logits = parts.method.logits(*trees[TRAINED], images)
+            params, extra = trees[TRAINED]
+            logits = parts.method.logits(params, extra, images)
             if logits.shape[-1] == len(parts.source.classes):
                 found["prediction"] = logits.argmax(-1)
         return batch | found
