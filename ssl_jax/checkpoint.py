@@ -180,26 +180,23 @@ class Checkpoints:
         if step is None:
             return None
         folder = self._folder(step)
-        content = manifest.verify(folder, hashes=False)
-        saved = {tuple(name.split("/")): name for name in content["leaves"]}
-        wanted = select(traverse_util.unflatten_dict(saved))
-        self._require_configuration(folder, content)
-        kinds = {name: content["leaves"][name] for name in jax.tree.leaves(wanted)}
-        targets = {
-            tuple(name.split("/")): jax.ShapeDtypeStruct(shape, dtype)
-            for name, (dtype, shape) in kinds.items()
-        }
-        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), targets)
         try:
+            content = manifest.verify(folder, hashes=False)
+            self._require_configuration(folder, content)
+            saved = {tuple(name.split("/")): name for name in content["leaves"]}
+            wanted = select(traverse_util.unflatten_dict(saved))
+            kinds = {tuple(n.split("/")): content["leaves"][n] for n in jax.tree.leaves(wanted)}
+            targets = {path: jax.ShapeDtypeStruct(s, dtype) for path, (dtype, s) in kinds.items()}
+            arguments = dict.fromkeys(targets, ocp.RestoreArgs(restore_type=np.ndarray))
+            part = ocp.args.PyTreeRestore(
+                traverse_util.unflatten_dict(targets),
+                restore_args=traverse_util.unflatten_dict(arguments),
+                partial_restore=True,
+            )
             with ocp.PyTreeCheckpointer() as reader:
-                nested = reader.restore(
-                    folder,
-                    ocp.args.PyTreeRestore(
-                        traverse_util.unflatten_dict(targets),
-                        restore_args=traverse_util.unflatten_dict(arguments),
-                        partial_restore=True,
-                    ),
-                )
+                nested = reader.restore(folder, part)
+        except Fault:
+            raise
         except Exception as error:
             message = f"{folder} cannot be restored: {_first_line(error)}"
             raise Fault(message, BAD_CHECKPOINT) from error

@@ -133,10 +133,10 @@ def teacher(folder: str) -> Teacher:
     networks = network(config, params, config.finetune.head_layer, classes)
 
     def logits(weights: Tree, images: jax.Array) -> jax.Array:
-        params, stats = weights
-        return networks.features(params, stats, images, upto="classifier")
+        stats = weights["batch_stats"]
+        return networks.features(weights["params"], stats, images, upto="classifier")
 
-    return Teacher((params, stats), logits, classes)
+    return Teacher({"params": params, "batch_stats": stats}, logits, classes)
 
 
 def _read(config: ConfigDict, path: pathlib.Path, select: Callable[[Tree], Tree]) -> Tree:
