@@ -168,7 +168,8 @@ class Checkpoints:
         """A part of the newest intact step, as NumPy arrays, for readers of another run.
 
         Args:
-          select: takes, out of nested dicts whose leaves are names, a tree of the names wanted.
+          select: takes, out of nested dicts whose leaves are names, a tree of the names wanted;
+            keys with a slash in them are not found.
 
         Returns:
           (tree, step, meta), or None where no step was ever completed.

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from ssl_jax.losses import distillation
 from ssl_jax.methods import Batch, Method, Run, Tree
@@ -16,7 +15,7 @@ from ssl_jax.models.heads import Classifier
 class Teacher(NamedTuple):
     """A trained classifier."""
 
-    weights: Tree
+    weights: Tree  # NumPy arrays
     logits: Callable[[Tree, jax.Array], jax.Array]
     """(weights, images [n, h, w, 3] in [0, 1]) -> [n, classes], for inference."""
 
@@ -49,7 +48,11 @@ def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float =
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         params, stats = networks.init(key, batch["views"])
-        return params, {"batch_stats": stats, "teacher": jax.tree.map(jnp.asarray, teacher.weights)}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), teacher.weights)
+        # Called back for, or the program would hold every weight as text: a big teacher's are too
+        # many for it.
+        weights = jax.pure_callback(lambda: teacher.weights, shapes)
+        return params, {"batch_stats": stats, "teacher": weights}
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         del key
