@@ -37,7 +37,8 @@ def batches(size):
 
 def weights(modules, size):
     """(params, batch_stats) as a run has trained them, in float64."""
-    params, stats = Chain(0, 1, **modules).init(jax.random.key(3), jnp.zeros((2, 1, size, size, 3)))
+    init = jax.jit(Chain(0, 1, **modules).init)
+    params, stats = init(jax.random.key(3), jnp.zeros((2, 1, size, size, 3)))
     rng = np.random.default_rng(4)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape) / 2, params)
     return params, jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape), stats)
@@ -50,7 +51,7 @@ def steps(modules, trained, rows, devices=1):
     function = jax.jit(supervised.make_train_step(networks, tx, rate))
     states, found = [], []
     with jax.set_mesh(mesh):
-        state = supervised.init_fn(networks, tx, rows[0], seed=0)(trained)
+        state = jax.jit(supervised.init_fn(networks, tx, rows[0], seed=0))(trained)
         state = jax.device_put(state, parallel.replicated(mesh))
         states.append(jax.device_get(state))
         for batch in rows:
