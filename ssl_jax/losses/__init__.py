@@ -2,6 +2,7 @@
 
 from ssl_jax.losses.clustering import dino, dino_center, sinkhorn, swav
 from ssl_jax.losses.contrastive import debiased, decoupled, hard_negatives, nt_xent
+from ssl_jax.losses.distillation import distillation
 from ssl_jax.losses.info_nce import info_nce, paired_info_nce
 from ssl_jax.losses.metric import margin_contrastive, triplet
 from ssl_jax.losses.redundancy import barlow_twins, vicreg
@@ -15,6 +16,7 @@ __all__ = [
     "decoupled",
     "dino",
     "dino_center",
+    "distillation",
     "hard_negatives",
     "info_nce",
     "margin_contrastive",

@@ -143,9 +143,13 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         del params
         return stack(extra, images).astype(jnp.float32)
 
+    def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        del params
+        return {"encoder": extra["stack"]}, {}
+
     layout = {"stack": "replicated", "machine": "replicated"}
     layout |= {"chains": "rows"} if persistent else {}
-    return Method(init, encode, objective, features, after_update, layout)
+    return Method(init, encode, objective, features, after_update, layout, modules=modules)
 
 
 def _switch(index: jax.Array, branch: Callable[[int], Tree], count: int) -> Tree:
