@@ -64,6 +64,6 @@ def cifar10_cpu(config: ConfigDict) -> None:
 
 
 def _adam(config: ConfigDict, lr: float) -> None:
-    """Adam; for the discriminator slower, and with b1 0.5 as DCGAN (arXiv 1511.06434, section 4)."""
+    """Adam; slower for the discriminator, and with b1 0.5 as in DCGAN (arXiv 1511.06434)."""
     config.optim.update(name="adamw", lr=lr, lr_rule="constant", weight_decay=1e-4)
     config.optim.groups = {"discriminator": {"lr": 0.16 * lr, "momentum": 0.5}}

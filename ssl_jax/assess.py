@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel, workdir
+from ssl_jax import build, parallel, supervised, workdir
 from ssl_jax.data import pipeline, sources
 from ssl_jax.evals import features, suite
 from ssl_jax.report import figures
@@ -72,6 +73,16 @@ def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> 
         )
         suite.write(path, found)
         results |= found
+    if "prediction" in test:
+        results["classifier"] = suite.classifier(
+            test["prediction"],
+            test["label"],
+            name=config.method.name,
+            step=int(state.step),
+            protocol={"classifier": "the method's own, trained with the encoder without labels"}
+            | _test_images(config, parts.test),
+        )
+        suite.write(path, {"classifier": results["classifier"]})
     workdir.write_json(path / "eval" / DONE, _settings(config, int(state.step)))
     print(suite.table(results), flush=True)
 
@@ -81,11 +92,59 @@ def _images(config: ConfigDict, parts: build.Parts, used: int) -> dict[str, Any]
     drawn = f", drawn by seed {config.train.seed}" if used < parts.source.size else ""
     return {
         "train images": f"{used:,} of {parts.source.size:,} ({config.data.split}){drawn}",
-        "test images": f"{config.data.eval_split} of {parts.source.name}",
-        "view": f"{config.augment.size} px, central {config.eval.crop:g} of the short side",
+        **_test_images(config, parts.source),
         "untrained encoder": "initial weights; BatchNorm statistics of initialisation "
         "(mean 0, variance 1)",
     }
+
+
+def _test_images(config: ConfigDict, source: sources.Source) -> dict[str, str]:
+    return {
+        "test images": f"{config.data.eval_split} of {source.name}",
+        "view": f"{config.augment.size} px, central {config.eval.crop:g} of the short side",
+    }
+
+
+def evaluate_classifier(
+    config: ConfigDict, parts: supervised.Parts, state: Any, path: Path
+) -> None:
+    """Writes eval/finetune.json into the fine-tuning at `path`, and prints the accuracy."""
+    if parts.test is None:
+        print("no labelled test images: nothing to evaluate by", flush=True)
+        return
+
+    @partial(jax.jit, out_shardings=parallel.replicated(parts.mesh))
+    def columns(state: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        images = batch.pop("image").astype(jnp.float32) / 255
+        stats = state.extra["batch_stats"]
+        logits = parts.networks.features(state.params, stats, images, upto="classifier")
+        return batch | {"prediction": logits.argmax(-1)}
+
+    test = _extract(config, parts.mesh, partial(columns, state), parts.test)
+    if jax.process_index():
+        return
+    options = config.finetune.to_dict()
+    found = suite.classifier(
+        test["prediction"],
+        test["label"],
+        name=config.method.name,
+        step=int(state.step),
+        protocol={
+            "classifier": "linear, fine-tuned with encoder and head from pre-training",
+            "labels": f"{parts.source.size:,} of {config.data.split}, seed {config.train.seed}",
+            **options,
+            **_test_images(config, parts.test),
+        },
+    )
+    numbers = found["results"][config.method.name]
+    numbers |= {"n_labels": parts.source.size, "classes": len(parts.source.classes)}
+    numbers |= {"head_layer": config.finetune.head_layer}
+    suite.write(path, {"finetune": found})
+    print(
+        f"top-1 accuracy {100 * numbers['accuracy']:.2f} on {numbers['n_test']:,} test images, "
+        f"fine-tuned on {parts.source.size:,} labels",
+        flush=True,
+    )
 
 
 def _forget(path: Path, step: int) -> None:
@@ -105,7 +164,8 @@ def reprint(config: ConfigDict, path: Path, step: int) -> bool:
     if json.loads((folder / DONE).read_text()) != _settings(config, step):
         return False
     names = [f"linear_{n}" if n else "linear" for n in config.eval.labels_per_class]
-    files = [file for name in (*names, "knn") if (file := folder / f"{name}.json").exists()]
+    names += ["knn", "classifier"]
+    files = [file for name in names if (file := folder / f"{name}.json").exists()]
     print(suite.table({file.stem: json.loads(file.read_text()) for file in files}), flush=True)
     return True
 
@@ -139,21 +199,36 @@ def reader(
         }
         if config.eval.baselines:
             found[RAW] = images.reshape(len(images), -1)
+        if parts.method.logits:
+            params, extra = trees[TRAINED]
+            logits = parts.method.logits(params, extra, images)
+            if logits.shape[-1] == len(parts.source.classes):
+                found["prediction"] = logits.argmax(-1)
         return batch | found
 
     def read(source: sources.Source, limit: int) -> Columns:
-        batches = eval_batches(
-            config,
-            source,
-            indices=sample_indices(source.size, limit, config.train.seed),
-            batch_size=-(-config.eval.batch_size // mesh.size) * mesh.size,
-            host=(jax.process_index(), jax.process_count()),
-        )
-        return features.extract(
-            lambda batch: columns(trees, parallel.to_global(batch, mesh)), batches
-        )
+        indices = sample_indices(source.size, limit, config.train.seed)
+        return _extract(config, mesh, partial(columns, trees), source, indices)
 
     return read
+
+
+def _extract(
+    config: ConfigDict,
+    mesh: Mesh,
+    fn: Callable[..., dict[str, jax.Array]],
+    source: sources.Source,
+    indices: np.ndarray | None = None,
+) -> Columns:
+    """The columns that `fn` makes of the source's images, of all devices' batches."""
+    batches = eval_batches(
+        config,
+        source,
+        indices=indices,
+        batch_size=-(-config.eval.batch_size // mesh.size) * mesh.size,
+        host=(jax.process_index(), jax.process_count()),
+    )
+    return features.extract(lambda batch: fn(parallel.to_global(batch, mesh)), batches)
 
 
 def eval_batches(config: ConfigDict, source: sources.Source, **options: Any) -> Any:

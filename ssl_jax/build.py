@@ -114,6 +114,10 @@ def method(config: ConfigDict, total_steps: int, num_examples: int, devices: int
     """The method around its encoder; a hyperparameter it does not take is a Fault."""
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
+    if "teacher" in fields:  # a workdir: methods do not know how these are read
+        from ssl_jax import supervised  # which builds on this module
+
+        fields["teacher"] = supervised.teacher(fields["teacher"])
     run = methods.Run(
         views=views(config),
         total_steps=total_steps,

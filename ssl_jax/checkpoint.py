@@ -16,6 +16,7 @@ import logging as standard_logging
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -161,6 +162,49 @@ class Checkpoints:
         state = jax.tree.unflatten(structure, [restored[path] for path in wanted])
         return state, step, content["meta"]
 
+    def read_latest(
+        self, select: Callable[[Tree], Tree]
+    ) -> tuple[Tree, int, dict[str, Any]] | None:
+        """A part of the newest intact step, as NumPy arrays, for readers of another run.
+
+        Args:
+          select: takes, out of nested dicts whose leaves are names, a tree of the names wanted;
+            keys with a slash in them are not found.
+
+        Returns:
+          (tree, step, meta), or None where no step was ever completed.
+
+        Raises:
+          Fault: as `restore_latest` with repair=False.
+        """
+        step = self._choose(repair=False)
+        if step is None:
+            return None
+        folder = self._folder(step)
+        try:
+            content = manifest.verify(folder, hashes=False)
+            self._require_configuration(folder, content)
+            saved = {tuple(name.split("/")): name for name in content["leaves"]}
+            wanted = select(traverse_util.unflatten_dict(saved))
+            kinds = {tuple(n.split("/")): content["leaves"][n] for n in jax.tree.leaves(wanted)}
+            targets = {path: jax.ShapeDtypeStruct(s, dtype) for path, (dtype, s) in kinds.items()}
+            arguments = dict.fromkeys(targets, ocp.RestoreArgs(restore_type=np.ndarray))
+            part = ocp.args.PyTreeRestore(
+                traverse_util.unflatten_dict(targets),
+                restore_args=traverse_util.unflatten_dict(arguments),
+                partial_restore=True,
+            )
+            with ocp.PyTreeCheckpointer() as reader:
+                nested = reader.restore(folder, part)
+        except Fault:
+            raise
+        except Exception as error:
+            message = f"{folder} cannot be restored: {_first_line(error)}"
+            raise Fault(message, BAD_CHECKPOINT) from error
+        restored = traverse_util.flatten_dict(nested)
+        tree = jax.tree.map(lambda name: restored[tuple(name.split("/"))], wanted)
+        return tree, step, content["meta"]
+
     def _folder(self, step: int) -> epath.Path:
         return self.directory / str(step)
 
@@ -215,7 +259,7 @@ class Checkpoints:
             raise fault or Fault("process 0 refused the checkpoint, see there", BAD_CHECKPOINT)
         return None if choice == NOTHING else choice
 
-    def _require_same(self, folder: epath.Path, content: dict[str, Any], wanted: Tree) -> None:
+    def _require_configuration(self, folder: epath.Path, content: dict[str, Any]) -> None:
         written, ours = content["config_hash"], self._config_hash
         if written and ours and written != ours:
             raise Fault(
@@ -223,6 +267,9 @@ class Checkpoints:
                 f"this run's is {ours[:12]}); choose another --workdir",
                 BAD_CHECKPOINT,
             )
+
+    def _require_same(self, folder: epath.Path, content: dict[str, Any], wanted: Tree) -> None:
+        self._require_configuration(folder, content)
         saved = content["leaves"]
         expected = {"/".join(path): _kind(leaf) for path, leaf in wanted.items()}
         problems = [f"{n}: not in the checkpoint" for n in expected if n not in saved]

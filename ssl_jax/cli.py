@@ -34,16 +34,24 @@ def define_workdir() -> None:
 
 
 def define_section(name: str) -> None:
-    """Defines --NAME.FIELD=VALUE for one section of the config.
+    """Defines --NAME.FIELD=VALUE for one section of the config."""
+    _define(name, configuration.default_config()[name], prefix=f"{name}.")
 
-    ml_collections looks at the command line already here, and answers a misspelt field by a
-    traceback.
-    """
+
+def define_overrides(config: ConfigDict) -> None:
+    """Declares --config.FIELD=VALUE for the fields of `config`, without a file."""
+    _define("config", config, prefix="")
+
+
+def _define(name: str, config: ConfigDict, prefix: str) -> None:
+    # ml_collections looks at the command line already here, and answers a misspelt field by a
+    # traceback.
+    known = list(configuration.flatten(config, prefix))
     for argument in sys.argv[1:]:
-        field = argument.lstrip("-").split("=")[0]
-        if argument.startswith(f"--{name}.") and field not in _known_fields():
-            _stop(_misspelt(field), BAD_CONFIG)
-    config_flags.DEFINE_config_dict(name, configuration.default_config()[name])
+        field = prefix + argument.split("=")[0].removeprefix(f"--{name}.")
+        if argument.startswith(f"--{name}.") and field not in known:
+            _stop(_misspelt(field, known), BAD_CONFIG)
+    config_flags.DEFINE_config_dict(name, config)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -87,13 +95,13 @@ def _parse(argv: list[str]) -> list[str]:
         return FLAGS(argv, known_only=False)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
-            _stop(_misspelt(error.flagname.removeprefix("config.")), BAD_CONFIG)
+            _stop(_misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG)
         _stop(f"{error}; see --help", USAGE)
     except (AttributeError, KeyError) as error:
         for argument in argv[1:]:
             field = argument.lstrip("-").split("=")[0].removeprefix("config.")
             if argument.startswith("--config.") and field not in _known_fields():
-                _stop(_misspelt(field), BAD_CONFIG)
+                _stop(_misspelt(field, _known_fields()), BAD_CONFIG)
         _stop(f"bad config: {error}", BAD_CONFIG)
     except flags.Error as error:
         text = str(error).strip()
@@ -110,8 +118,8 @@ def _known_fields() -> list[str]:
     return list(configuration.flatten(config or configuration.default_config()))
 
 
-def _misspelt(field: str) -> str:
-    return f"{field}: unknown config field; {configuration.nearest(field, _known_fields())}"
+def _misspelt(field: str, known: list[str]) -> str:
+    return f"{field}: unknown config field; {configuration.nearest(field, known)}"
 
 
 def config() -> ConfigDict:

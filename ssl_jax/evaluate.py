@@ -13,35 +13,21 @@ from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import cli
 from ssl_jax import config as configuration
-from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, USAGE, Fault
 
 
 def main() -> None:
     """The verb: see the module's docstring."""
     path = pathlib.Path(flags.FLAGS.workdir).expanduser().absolute()
-    config = load_config(path)
+    config = configuration.load(path)
+    if "finetune" in config:
+        raise Fault(f"{path} is fine-tuned: its accuracy is in eval/finetune.json", USAGE)
     config.eval.update(config_flags.get_override_values(flags.FLAGS["eval"]))
     if flags.FLAGS.data_dir:
         config.data.dir = flags.FLAGS.data_dir
     if found := configuration.problems(config):
         raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
     evaluate(config, path)
-
-
-def load_config(path: pathlib.Path) -> ConfigDict:
-    """The config of the run at `path`; raises Fault where there is none."""
-    file = path / "config.json"
-    if not file.is_file():
-        raise Fault(f"no run at {path}: {file.name} is missing", MISSING_INPUT)
-    try:
-        config, saved = configuration.default_config(), configuration.from_json(file.read_text())
-        with config.unlocked():
-            # A family's own fields: another family's defaults must not fill them up.
-            config.model, config.method = {}, {}
-            config.update(saved)
-    except ValueError as error:
-        raise Fault(f"{file} is not JSON: {error}; restore it", BAD_DATA) from error
-    return config
 
 
 def evaluate(config: ConfigDict, path: pathlib.Path) -> None:

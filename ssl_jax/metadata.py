@@ -32,11 +32,11 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def collect(config: ConfigDict, mesh: Any, source: Any) -> dict[str, Any]:
-    """The contents of metadata.json."""
+def collect(config: ConfigDict, mesh: Any, source: Any, verb: str) -> dict[str, Any]:
+    """The contents of metadata.json; `verb` is that of the command."""
     devices = mesh.devices.flatten()
     return {
-        "command": shlex.join(["python", "-m", "ssl_jax.train", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"ssl_jax.{verb}", *sys.argv[1:]]),
         "config_hash": config_hash(config),
         "revision": _revision(),
         "python": platform.python_version(),

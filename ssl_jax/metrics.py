@@ -17,6 +17,7 @@ from ssl_jax.errors import IO_ERROR, Fault
 FILE = "metrics.jsonl"
 SHOWN = {
     "loss": "loss {:.4f}",
+    "accuracy": "accuracy {:.1%}",
     "contrastive_accuracy": "contrastive accuracy {:.1%}",
     "probe_accuracy": "probe accuracy {:.1%}",
     "lr": "lr {:.3g}",

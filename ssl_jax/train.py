@@ -6,270 +6,32 @@ The same command again resumes, on the same devices bit for bit. At the end the 
 evaluated and `WORKDIR/report.html` is written.
 """
 
-import contextlib
-import math
-import signal
-import sys
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
-from absl import flags
 from ml_collections import ConfigDict
 
-from ssl_jax import cli, workdir
-from ssl_jax import config as configuration
-from ssl_jax.augment.views import split
-from ssl_jax.errors import (
-    BAD_CONFIG,
-    BAD_DATA,
-    INTERRUPTED,
-    NUMERIC,
-    STOPPED_EARLY,
-    USAGE,
-    Fault,
-)
-
-# JAX and TensorFlow are imported inside functions: a mistake in the config must be reported
-# before their seconds of import.
+from ssl_jax import cli, loop, workdir
 
 
 def main() -> None:
     """The verb: see the module's docstring."""
-    config = cli.config()
-    if workdir.is_remote(flags.FLAGS.workdir):
-        raise Fault(f"--workdir={flags.FLAGS.workdir}: give a local or mounted folder", USAGE)
-    with workdir.open_workdir(flags.FLAGS.workdir) as run:
-        check_config(config, run, flags.FLAGS.allow_change)
-        train(config, run)
-
-
-def check_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -> None:
-    """Holds the config against the one that the workdir's run has.
-
-    Raises:
-      Fault: a field differs that makes another run (always), or one of the schedule that
-        `allowed` does not name.
-    """
-    old = run.read_json("config.json")
-    if old is None:
-        return
-    found = configuration.changes(old, config)
-    scheduled = [line.split(":")[0] for line in found["schedule"]]
-    refused = found["identity"] + [
-        line for line in found["schedule"] if line.split(":")[0] not in allowed
-    ]
-    if refused:
-        advice = "use another --workdir"
-        if not found["identity"]:
-            advice += f", or --allow_change={','.join(scheduled)}"
-        message = f"{run.path} holds a run with another config:\n  "
-        raise Fault(message + "\n  ".join(refused) + "\n" + advice, BAD_CONFIG)
+    loop.open_and(train, cli.config())
 
 
 def train(config: ConfigDict, run: workdir.Workdir) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
-    import jax
+    from ssl_jax import assess, build
 
-    from ssl_jax import assess, build, metadata, parallel
-    from ssl_jax.checkpoint import Checkpoints
-    from ssl_jax.report import page
+    parts = build.parts(config, loop.make_mesh(config))
 
-    division = {
-        "microbatch": config.train.microbatch,
-        "bn_group": config.model.bn_group,
-        "views": len(split(build.views(config))[0]),  # what BatchNorm's groups count
-    }
-    parallel.use_cores(config.train.batch_size, **division)
-    mesh = parallel.make_mesh()
-    parallel.check_batch(config.train.batch_size, mesh.size, **division)
-    parts = build.parts(config, mesh)
-    data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
-    with (
-        Stop() as stop,
-        jax.set_mesh(mesh),
-        Checkpoints(
-            run.path / "checkpoints",
-            config_hash=metadata.config_hash(config),
-            keep=config.train.keep,
-        ) as checkpoints,
-    ):
-        restored = checkpoints.restore_latest(parts.abstract_state)
-        state, start, before = restored or (parts.new_state(), 0, data)
-        check_data(before, data)
-        # Only now: a first attempt that fails before this point binds the workdir to nothing.
-        run.write_json("config.json", config.to_dict())
-        if restored:
-            print(f"resumed at step {start} of {parts.total_steps}", flush=True)
-        else:
-            print(build.parameter_table(config, state.params), flush=True)
-        if start < parts.total_steps:
-            run.write_json("metadata.json", metadata.collect(config, mesh, parts.source))
-            build.draw_views(config, parts.source, run.path / "figures" / "views.png")
-            with stop.gently():
-                state = loop(config, run, parts, state, start, checkpoints, stop, data)
-        try:
-            if start < parts.total_steps or not assess.reprint(config, run.path, start):
-                assess.evaluate(config, parts, state, run.path)
-        finally:
-            print(f"report: {page.write(run.path)}", flush=True)
+    def finish(state: Any, trained: bool) -> None:
+        if trained or not assess.reprint(config, run.path, int(state.step)):
+            assess.evaluate(config, parts, state, run.path)
 
-
-def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises Fault if the data are others than those that the checkpoint was trained on.
-
-    The order of the examples follows from their number.
-    """
-    for field, value in now.items():
-        if before.get(field) != value:
-            raise Fault(
-                f"the data have changed since the last checkpoint: {field} was "
-                f"{before.get(field)}, is {value}; restore the data or use another --workdir",
-                BAD_DATA,
-            )
-
-
-def loop(
-    config: ConfigDict,
-    run: workdir.Workdir,
-    parts: Any,
-    state: Any,
-    start: int,
-    checkpoints: Any,
-    stop: "Stop",
-    data: dict[str, Any],
-) -> Any:
-    """Trains from step `start` to the end; stops on a signal or a non-finite loss."""
-    from ssl_jax import build, parallel
-    from ssl_jax.metrics import MetricWriter
-
-    total = parts.total_steps
-    batches = build.train_batches(config, parts.source, start_step=start, num_steps=total)
-    try:
-        with MetricWriter(run.path, resume_step=start) as writer:
-            log = Log(config, parts, writer, checkpoints, start)
-            for k, batch in enumerate(batches, start + 1):
-                state, metrics = parts.train_step(state, parallel.to_global(batch, parts.mesh))
-                log.settle()
-                log.pending = (k, metrics)
-                checkpoints.check()
-                stopping = stop.signal  # looked at once: it may change on the next line
-                if k % config.train.checkpoint_every == 0 or k == total or stopping:
-                    log.settle()
-                    checkpoints.save(k, state, data)
-                if stopping:
-                    checkpoints.wait()
-                    raise stop.fault(f"saved step {k}")
-    finally:
-        batches.close()
-        note_bad_images(run, parts.source, batches.bad)
-    return state
-
-
-def note_bad_images(run: workdir.Workdir, source: Any, bad: dict[int, str]) -> None:
-    """Adds what quarantine replaced to bad_images.json."""
-    if bad:
-        known = run.read_json("bad_images.json") or {}
-        known |= {source.describe(index): reason for index, reason in bad.items()}
-        run.write_json("bad_images.json", known)
-        print(f"replaced {len(known)} unreadable images: see {run.path / 'bad_images.json'}")
-
-
-class Log:
-    """Reads metrics one step late, so that the device never waits for the host."""
-
-    def __init__(
-        self, config: ConfigDict, parts: Any, writer: Any, checkpoints: Any, start: int
-    ) -> None:
-        from ssl_jax.health import Alarm
-        from ssl_jax.metrics import NoiseScale, Progress
-
-        self.every, self.total = config.train.log_every, parts.total_steps
-        self.writer, self.checkpoints = writer, checkpoints
-        self.progress = Progress(
-            total_steps=self.total,
-            start_step=start,
-            batch_size=config.train.batch_size,
-            epoch_size=parts.source.size,
-        )
-        self.noise_scale = NoiseScale()
-        self.alarm = Alarm(total_steps=self.total)
-        self.pending: tuple[int, Any] | None = None
-
-    def settle(self) -> None:
-        """Looks at the pending step: stops the run if it is not finite, logs it if it is due."""
-        import jax
-
-        if self.pending is None:
-            return
-        (step, arrays), self.pending = self.pending, None
-        metrics = {name: float(value) for name, value in jax.device_get(arrays).items()}
-        if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
-            self.checkpoints.wait()
-            good = self.checkpoints.latest_step()
-            raise Fault(
-                f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']} at step {step}. "
-                + (f"The last good checkpoint is step {good}. " if good else "")
-                + "The same command meets the same step again: go on with a lower rate by "
-                "--allow_change=optim.lr --config.optim.lr=..., or start anew with a longer "
-                "optim.warmup_epochs or a higher method.temperature",
-                NUMERIC,
-            )
-        metrics |= self.noise_scale(metrics)
-        if step % self.every == 0 or step == self.total:
-            line, rates = self.progress(step, metrics)
-            self.writer.write(step, metrics | rates)
-            print(line, flush=True)
-            if warning := self.alarm(step, metrics):
-                print(f"warning: {warning}", flush=True)
-
-
-class Stop:
-    """SIGTERM and SIGINT: the loop saves at its next step; elsewhere there is nothing to save."""
-
-    CODES: ClassVar = {signal.SIGTERM: STOPPED_EARLY, signal.SIGINT: INTERRUPTED}
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._gently = False
-
-    def fault(self, saved: str) -> Fault:
-        """What ends the command after the signal."""
-        assert self.signal is not None
-        message = f"{self.signal.name}: {saved}; run the same command again"
-        return Fault(message, self.CODES[self.signal])
-
-    @contextlib.contextmanager
-    def gently(self) -> Iterator[None]:
-        """Inside, a signal is only noted; one that nobody has answered ends the command after."""
-        self._gently = True
-        try:
-            yield
-        finally:
-            self._gently = False
-        if self.signal:
-            raise self.fault("all steps are saved")
-
-    def _request(self, number: int, _: Any) -> None:
-        if self.signal and self._gently:
-            print("saving; this signal is ignored", file=sys.stderr, flush=True)
-            return
-        self.signal = signal.Signals(number)
-        if not self._gently:
-            raise self.fault("nothing new to save")
-
-    def __enter__(self) -> "Stop":
-        self._old = {number: signal.signal(number, self._request) for number in self.CODES}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+    loop.fit(config, run, parts, finish, verb="train")
 
 
 if __name__ == "__main__":
     cli.define_config()
-    cli.define_workdir()
-    flags.DEFINE_list(
-        "allow_change", [], "Schedule fields that may differ on resuming, e.g. optim.lr."
-    )
+    loop.define_flags()
     cli.run(main)

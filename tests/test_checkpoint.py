@@ -309,6 +309,30 @@ def test_all_damaged_is_refused_and_nothing_is_moved(directory):
     assert manifest.steps(directory) == [350, 400]
 
 
+def test_a_part_is_read_by_name(directory):
+    """Of a run whose whole tree the reader does not know."""
+    names, before = ("half", "kernel"), sorted(directory.rglob("*"))
+    with Checkpoints(directory, config_hash="abc") as checkpoints:
+        found, step, meta = checkpoints.read_latest(
+            lambda state: [state["params"][n] for n in names]
+        )
+    assert (step, meta) == (400, META)
+    assert all(type(leaf) is np.ndarray for leaf in found)
+    assert_same(found, [make_state(400).params[name] for name in names])
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_part_of_another_configuration_or_of_nothing(directory, tmp_path):
+    with (
+        Checkpoints(directory, config_hash="xyz") as checkpoints,
+        pytest.raises(Fault, match=r"another configuration \(abc") as refused,
+    ):
+        checkpoints.read_latest(lambda state: state)
+    assert refused.value.code == BAD_CHECKPOINT
+    with Checkpoints(tmp_path / "none") as checkpoints:
+        assert checkpoints.read_latest(lambda state: state) is None
+
+
 def test_readers_change_nothing(directory, caplog):
     (directory / "400" / "_METADATA").write_bytes(b"x")
     (directory / "450.orbax-checkpoint-tmp").mkdir()

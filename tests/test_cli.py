@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ssl_jax import config as configuration
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIGITS = "--config=configs/simclr.py:digits"
 
@@ -99,6 +101,28 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
         code, message, _ = ssl_jax(verb, f"--workdir={tmp_path}/none")
         assert code == 66, message
         assert "none" in message
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "says"),
+    [
+        ("--config.optim.lrr=1", 78, "did you mean 'optim.lr"),
+        ("--config.finetune.head_layr=1", 78, "did you mean 'finetune.head_layer'"),
+        ("--config.finetune.fraction=2.0", 78, "in (0, 1]"),
+        ("--config.method.temperature=1.0", 78, "method.temperature: unknown"),
+        ("--pretrained=none", 66, "no run at"),
+    ],
+)
+def test_mistakes_in_fine_tuning(argument, code, says, tmp_path):
+    config = configuration.to_json(configuration.default_config())
+    (tmp_path / "config.json").write_text(config)
+    found, message, seconds = ssl_jax(
+        "finetune", f"--pretrained={tmp_path}", f"--workdir={tmp_path}/run", argument
+    )
+    assert found == code, message
+    assert says in message
+    assert not (tmp_path / "run").exists()
+    assert seconds < 2, f"took {seconds:.1f} s"
 
 
 def test_help_names_the_flags():

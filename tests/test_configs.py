@@ -5,8 +5,9 @@ import inspect
 import pathlib
 
 import pytest
+import tiny
 
-from ssl_jax import build, methods
+from ssl_jax import build, methods, supervised
 from ssl_jax import config as configuration
 from ssl_jax.report import page
 
@@ -26,11 +27,12 @@ def variants(name):
 @pytest.mark.parametrize(
     ("name", "variant"), [(name, variant) for name in NAMES for variant in variants(name)]
 )
-def test_variant(name, variant):
+def test_variant(name, variant, monkeypatch):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config(variant)
     assert configuration.problems(config) == []
     assert f":{variant}" in module.__doc__
+    monkeypatch.setattr(supervised, "teacher", tiny.teacher)
     size = SIZES[variant.split("_")[0]]
     method = build.method(config, build.total_steps(config, size), size, devices=1)
     assert isinstance(method, methods.Method)

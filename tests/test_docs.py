@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from ssl_jax import config as configuration
+from ssl_jax import finetune
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*.py")]
@@ -38,6 +39,8 @@ def test_command(module, rest):
     where = flags.get("config", "")
     if "VARIANT" not in where and "FILE" not in where and where not in ("", "..."):
         config = load(where)
+    if module == "ssl_jax.finetune":
+        config = finetune.overridable()
     fields = configuration.flatten(config)
     for name in flags:
         if name.startswith(("config.", "eval.")) and "FIELD" not in name:

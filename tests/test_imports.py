@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ssl_jax"
-VERBS = {"train", "evaluate", "preview"}
+VERBS = {"train", "evaluate", "finetune", "preview"}
 # What a package or module may import of its siblings; modules that are not named may import all.
 ALLOWED = {
     "errors": set(),

@@ -17,7 +17,8 @@ import tiny
 from PIL import Image
 
 from configs.simclr import get_config
-from ssl_jax import evaluate, parallel, train, workdir
+from ssl_jax import config as configuration
+from ssl_jax import evaluate, loop, parallel, train, workdir
 from ssl_jax.errors import Fault
 from ssl_jax.methods import simclr
 
@@ -62,7 +63,7 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
         if not report:
             patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
             patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
-        train.check_config(config, folder, list(allow))
+        loop.check_config(config, folder, list(allow))
         train.train(config, folder)
 
 
@@ -222,7 +223,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 def test_a_collapse_is_said_once_among_the_progress_lines(capfd):
     source, ignore = types.SimpleNamespace(size=640), types.SimpleNamespace(write=lambda *_: None)
     parts = types.SimpleNamespace(total_steps=6, source=source)
-    log = train.Log(small(), parts, ignore, checkpoints=None, start=0)
+    log = loop.Log(small(), parts, ignore, checkpoints=None, start=0)
     for step in range(1, 7):
         log.pending = (step, {"loss": 0.1, "grad_norm": 0.1, "feature_std": 0.01})
         log.settle()
@@ -373,7 +374,7 @@ def test_a_page_named_jpg_stops_the_run_or_is_replaced(tmp_path):
 def test_evaluating_again_with_another_protocol(finished, tmp_path, capfd):
     path = tmp_path / "run"
     shutil.copytree(finished, path)
-    config = evaluate.load_config(path)
+    config = configuration.load(path)
     assert config.eval.labels_per_class == (10,)
     config.eval.update(knn_k=5, baselines=False)
     evaluate.evaluate(config, path)

@@ -64,7 +64,7 @@ def open_folder(data_dir: str, split: str) -> Source:
             raise Fault(f"cannot read {describe(index)}: {error.strerror}", code) from error
         return images.decode(data), labels[index]
 
-    return Source("folder", len(paths), tuple(names), load, describe)
+    return Source("folder", len(paths), tuple(names), load, describe, labels.__getitem__)
 
 
 def _root(data_dir: str, split: str) -> str:

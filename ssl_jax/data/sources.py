@@ -29,6 +29,9 @@ class Source:
     describe: Callable[[int], str]
     """index -> where the example lies, for messages: a file, or a shard and a record number."""
 
+    label: Callable[[int], int]
+    """index -> label, -1 if none, without decoding the pixels."""
+
 
 def get(name: str, *, data_dir: str, split: str) -> Source:
     """Returns the source called `name`.
@@ -51,6 +54,17 @@ def get(name: str, *, data_dir: str, split: str) -> Source:
 
         return prepared.open_prepared(name.removeprefix("tfds:"), data_dir, split)
     raise Fault(f"unknown data source {name!r}; there are: digits, folder, tfds:NAME", BAD_CONFIG)
+
+
+def subset(source: Source, rows: np.ndarray) -> Source:
+    """The source with the examples `rows` alone, numbered anew in this order."""
+    return dataclasses.replace(
+        source,
+        size=len(rows),
+        load=lambda index: source.load(int(rows[index])),
+        describe=lambda index: source.describe(int(rows[index])),
+        label=lambda index: source.label(int(rows[index])),
+    )
 
 
 DIGITS_TEST = 500
@@ -84,4 +98,5 @@ def _digits(split: str) -> Source:
         classes=tuple("0123456789"),
         load=lambda index: (pixels[index], int(labels[index])),
         describe=lambda index: f"digit {rows[index]} of scikit-learn's load_digits",
+        label=lambda index: int(labels[index]),
     )

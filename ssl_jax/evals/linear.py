@@ -160,19 +160,23 @@ def sweep(
 
 
 def draw_labels(
-    codes: np.ndarray, per_class: int, *, rng: np.random.Generator, names: np.ndarray
+    codes: np.ndarray, per_class: int | np.ndarray, *, rng: np.random.Generator, names: np.ndarray
 ) -> np.ndarray:
-    """Sorted rows, `per_class` of every class, without replacement; `names` are for the message."""
+    """Sorted rows, `per_class` of every class, without replacement; `names` are for the message.
+
+    `per_class` is one number, or one for every class.
+    """
     counts = np.bincount(codes)
-    if counts.min() < per_class:
-        poor = int(counts.argmin())
+    wanted = np.broadcast_to(per_class, counts.shape)
+    if (counts < wanted).any():
+        poor = int((counts - wanted).argmin())
         raise Fault(
-            f"linear evaluation: {per_class} labels per class asked, but class {names[poor]} has "
-            f"{counts[poor]} in the train split; lower eval.labels_per_class",
+            f"{wanted[poor]} labels per class asked, but class {names[poor]} has {counts[poor]} in "
+            "the train split; lower labels_per_class",
             BAD_DATA,
         )
     drawn = [
-        rng.choice(np.flatnonzero(codes == code), per_class, replace=False)
+        rng.choice(np.flatnonzero(codes == code), wanted[code], replace=False)
         for code in range(len(counts))
     ]
     return np.sort(np.concatenate(drawn))

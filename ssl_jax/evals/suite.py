@@ -77,6 +77,27 @@ def run(
     return found
 
 
+def classifier(
+    prediction: np.ndarray, label: np.ndarray, *, name: str, step: int, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The evaluation of a classifier of the run's own, as `run` returns evaluations.
+
+    Args:
+      prediction, label: int [m], of the test images.
+      name: of the feature set.
+      protocol: how it was trained.
+    """
+    check_labels(label, split="test")
+    accuracy = float(np.mean(prediction == label))
+    numbers = {"accuracy": accuracy, "std": 0.0, "draws": [accuracy], "n_test": len(label)}
+    return {
+        "evaluation": "classifier",
+        "protocol": {**protocol, "score": "top-1 accuracy on the test images"},
+        "step": step,
+        "results": {name: numbers},
+    }
+
+
 def check_labels(labels: np.ndarray, *, split: str) -> None:
     """Raises Fault unless every example has a label and there are two classes in train."""
     missing = int(np.sum(np.asarray(labels) < 0))
@@ -202,7 +223,7 @@ def table(results: Mapping[str, dict[str, Any]]) -> str:
 
 
 def _column(name: str) -> tuple[bool, float]:
-    """Linear evaluations by their number of labels, all labels last; then kNN."""
+    """Linear evaluations by their number of labels, all labels last; then others."""
     kind, _, count = name.partition("_")
     return kind != "linear", float(count or "inf")
 
@@ -211,6 +232,8 @@ def _heading(result: dict[str, Any]) -> str:
     protocol = result["protocol"]
     if result["evaluation"] == "knn":
         return f"{protocol['k']}-NN"
+    if result["evaluation"] == "classifier":
+        return "own classifier"
     count = protocol["labels_per_class"]
     return f"linear, {count} labels/class" if count else "linear, all labels"
 

@@ -3,6 +3,7 @@
 from ssl_jax.losses.adversarial import discriminate, fool
 from ssl_jax.losses.clustering import dino, dino_center, sinkhorn, swav
 from ssl_jax.losses.contrastive import debiased, decoupled, hard_negatives, nt_xent
+from ssl_jax.losses.distillation import distillation
 from ssl_jax.losses.info_nce import info_nce, paired_info_nce
 from ssl_jax.losses.metric import margin_contrastive, triplet
 from ssl_jax.losses.redundancy import barlow_twins, vicreg
@@ -18,6 +19,7 @@ __all__ = [
     "dino",
     "dino_center",
     "discriminate",
+    "distillation",
     "fool",
     "hard_negatives",
     "info_nce",

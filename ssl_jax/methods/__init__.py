@@ -40,6 +40,12 @@ def merge_statistics(params: Tree, extra: Tree, stats: Tree, step: jax.Array) ->
     return {**extra, "batch_stats": stats}
 
 
+def online_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+    """Default `modules`: the trained ones, whose statistics are "online" beside a target's."""
+    stats = extra.get("batch_stats", {})
+    return params, stats.get("online", stats)
+
+
 class Method(NamedTuple):
     """A self-supervised method as data and pure functions.
 
@@ -75,6 +81,14 @@ class Method(NamedTuple):
     samples: Callable[[Tree, Tree, jax.Array, int], jax.Array] | None = None
     """(params, extra, key, count) -> images [count, h, w, 3] in [0, 1] that the model generates;
     None where it generates none. Neighbours may belong together: they stand in rows of ten."""
+
+    modules: Callable[[Tree, Tree], tuple[Tree, Tree]] = online_modules
+    """(params, extra) -> (params, batch_stats), dicts of modules by name. `features` are the output
+    of the one called "encoder"; fine-tuning begins there."""
+
+    logits: Callable[[Tree, Tree, jax.Array], jax.Array] | None = None
+    """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, k], for inference, of a method that
+    learns a classifier without labels."""
 
 
 def names() -> list[str]:

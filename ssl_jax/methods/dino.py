@@ -112,4 +112,8 @@ def make(
         del params
         return networks.features(extra["target"], extra["batch_stats"]["target"], images)
 
-    return Method(init, encode, objective, features, after_update)
+    def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        del params
+        return extra["target"], extra["batch_stats"]["target"]
+
+    return Method(init, encode, objective, features, after_update, modules=modules)

@@ -94,5 +94,8 @@ def make(
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         return plain.features(params, extra["online"], images)
 
+    def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        return plain.modules(params, extra["online"])
+
     layout = dict.fromkeys(("online", "target", "target_stats"), "replicated") | {"queue": "rows"}
-    return Method(init, encode, objective, features, after_update, layout)
+    return Method(init, encode, objective, features, after_update, layout, modules=modules)

@@ -5,6 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
     from ssl_jax.models.vit import ViT
 
@@ -31,14 +32,15 @@ _VITS = {
 
 def names() -> list[str]:
     """The encoders that exist."""
-    return [*_RESNETS, *_VITS]
+    return [*_RESNETS, *_VITS, "dbn"]
 
 
-def get(name: str, **options: Any) -> "ResNet | ViT":
+def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
     """Returns the encoder called `name`: a module(images [n, h, w, 3], train) -> [n, f] float32.
 
-    `options` are the attributes of `resnet.ResNet` or `vit.ViT` that the name leaves open: width,
-    stem, sk_ratio, bn_group, bn_views, zero_gamma, dtype; or patch_size, mlp_ratio, pool, dtype.
+    `options` are the attributes of `resnet.ResNet`, `vit.ViT` or `dbn.DBN` that the name leaves
+    open: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, dtype; patch_size, mlp_ratio, pool,
+    dtype; or widths, visible, sigma, dtype.
 
     Raises:
       ValueError: unknown name.
@@ -55,6 +57,10 @@ def get(name: str, **options: Any) -> "ResNet | ViT":
         from ssl_jax.models import vit
 
         family, fixed = vit.ViT, _VITS[name]
+    elif name == "dbn":
+        from ssl_jax.models import dbn
+
+        family, fixed = dbn.DBN, {}
     else:
         raise ValueError(f"unknown encoder {name!r}; there are: {', '.join(names())}")
     # "parent" and "name" are Flax's own fields.

@@ -24,6 +24,7 @@ class ProjectionHead(nn.Module):
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       dtype: of the dense layers and hidden activations; parameters are float32.
+      upto: how many layers run, with the parameters that they have in the whole head; None = all.
 
     Source: SimCLR (arXiv 2002.05709), section 4.2; biases, normalisation and initialisation from
     google-research/simclr tf2/model.py (LinearLayer, ProjectionHead), which the paper leaves open.
@@ -35,6 +36,7 @@ class ProjectionHead(nn.Module):
     bn_group: int = 0
     bn_views: int = 1
     dtype: DTypeLike = jnp.float32
+    upto: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -46,7 +48,7 @@ class ProjectionHead(nn.Module):
         if self.depth < 0:
             raise ValueError(f"projection head of depth {self.depth}: 0 (identity) or more layers")
         hidden_dim = self.hidden_dim or x.shape[-1]
-        for i in range(self.depth):
+        for i in range(self.depth if self.upto is None else self.upto):
             last = i == self.depth - 1
             x = nn.Dense(
                 self.output_dim if last else hidden_dim,
@@ -65,6 +67,19 @@ class ProjectionHead(nn.Module):
             )(x, train)
             x = x if last else nn.relu(x)
         return x
+
+
+class Classifier(nn.Module):
+    """Linear classifier: features [n, f] to logits [n, classes], float32 at least; starts as 0."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, dtype=wide, name="dense")(
+            x
+        )
 
 
 class MLP(nn.Module):

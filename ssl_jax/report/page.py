@@ -103,6 +103,8 @@ def heading(evaluation: dict[str, Any]) -> str:
     protocol = evaluation.get("protocol", {})
     if evaluation.get("evaluation") == "knn":
         return f"kNN, k = {protocol.get('k', '?')}"
+    if evaluation.get("evaluation") == "classifier":
+        return "Own classifier"
     count = protocol.get("labels_per_class", 0)
     return f"Linear, {count} labels per class" if count else "Linear, all labels"
 
@@ -128,12 +130,18 @@ def _numbers(run: Run) -> str:
     counts = f" on {first['n_test']:,} test examples" if "n_test" in first else ""
     return _section(
         "Evaluation",
-        f'<p class="note">Top-1 accuracy in per cent of frozen features{ESCAPE(when + counts)}. '
-        "The training of the features used no label. "
+        f'<p class="note">Top-1 accuracy in per cent{ESCAPE(when + counts)}. '
+        f"{ESCAPE(_labels_used(run))} "
         '<a href="#protocols">Protocols</a> are spelled out below.</p>\n'
         '<div class="scroll"><table class="numbers"><thead><tr><th>Features</th>'
         f"{head}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>",
     )
+
+
+def _labels_used(run: Run) -> str:
+    if "finetune" in run.config:
+        return "Pre-trained without labels, then fine-tuned on some."
+    return "Features are frozen; their training used no label."
 
 
 def _cell(numbers: dict[str, Any] | None) -> str:

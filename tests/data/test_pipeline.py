@@ -32,7 +32,7 @@ def invented(size, bad=(), error=ValueError):
         image[0, 0] = index % 256
         return image, index % 10
 
-    source = Source("invented", size, tuple("abcdefghij"), load, lambda index: f"file {index}")
+    source = Source("invented", size, tuple("abcdefghij"), load, "file {}".format, label=None)
     return source, loads
 
 
@@ -332,7 +332,7 @@ def load(index):
         raise ValueError("damaged")
     return np.zeros((32, 32, 3), np.uint8), 0
 
-source = Source("invented", 1000, (), load, lambda index: f"file {index}")
+source = Source("invented", 1000, (), load, lambda index: f"file {index}", label=None)
 options = {"views": (View(size=8),), "batch_size": 100, "seed": 0, "num_steps": 1000,
            "placement": "device"}
 left_open = pipeline.train_batches(source, start_step=0, on_bad_image="quarantine", **options)

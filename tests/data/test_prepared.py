@@ -99,7 +99,7 @@ def test_reads_every_example(tmp_path, kind, name):
     for i in (8, 3, 5, 0, 1, 2, 4, 6, 7):
         image, label = source.load(i)
         np.testing.assert_array_equal(image, PIXELS[i])
-        assert label == i % 3
+        assert label == source.label(i) == i % 3
     assert source.describe(5) == f"tiny-train.{kind}-00001-of-00002 record 0"
 
 
@@ -137,7 +137,7 @@ def test_without_labels(tmp_path):
     write(tmp_path, label="text")
     source = get("tiny", tmp_path)
     assert source.classes == ()
-    assert source.load(1)[1] == -1
+    assert source.load(1)[1] == source.label(1) == -1
 
 
 def test_without_images(tmp_path):

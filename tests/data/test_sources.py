@@ -42,7 +42,7 @@ def test_digits_hold_every_image_of_scikit_learn_once():
             image, label = source.load(i)
             expected = np.rint(load_digits_once().images[number] * 255 / 16)
             np.testing.assert_array_equal(image, np.stack([expected] * 3, -1).astype(np.uint8))
-            assert label == load_digits_once().target[number]
+            assert label == source.label(i) == load_digits_once().target[number]
             seen.append(number)
     assert sorted(seen) == list(range(len(load_digits().target)))
     # The split is part of every published number: it must never change.
@@ -84,6 +84,7 @@ def test_folder_with_classes(tmp_path, caplog):
     names = [source.describe(i)[len(str(root)) + 1 :] for i in range(5)]
     assert names == ["Z/x.webp", "b/1.JPG", "b/2.png", "b/deep/er/0.bmp", "é/0.jpeg"]
     assert [source.load(i)[1] for i in range(5)] == [0, 1, 1, 1, 3]
+    assert [source.label(i) for i in range(5)] == [0, 1, 1, 1, 3]
     np.testing.assert_array_equal(source.load(2)[0], np.full((4, 6, 3), [0, 0, 250]))
     assert "class folder 'c' holds no image" in caplog.text
     assert "1 .tiff" in caplog.text
@@ -94,7 +95,7 @@ def test_folder_without_classes(tmp_path):
     save(tmp_path / "train" / "10.png", (4, 5, 6))
     source = sources.get("folder", data_dir=str(tmp_path), split="train")
     assert (source.size, source.classes) == (2, ())
-    assert source.load(1)[1] == -1
+    assert source.load(1)[1] == source.label(1) == -1
     np.testing.assert_array_equal(source.load(1)[0][0, 0], [4, 5, 6])
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,14 +51,18 @@ def make(name):
     run = methods.Run(views, TOTAL, B, num_examples=4 * B, bn_group=group, chunk=CHUNK)
     fields = config.method.to_dict()
     method = methods.get(fields.pop("name"))
+    if "teacher" in fields:
+        fields["teacher"] = tiny.teacher(fields["teacher"])
     small = {n: min(v, FEW.get(n, MOST)) if type(v) is int else v for n, v in fields.items()}
-    return Case(method(tiny.encoder(config.model, jnp.float64), run, **small), views)
+    encoder = tiny.encoder(config.model, jnp.float64)
+    return Case(method(encoder, run, **small), views, encoder)
 
 
 @dataclasses.dataclass(eq=False)  # a key by identity: a method may hold dicts
 class Case:
     method: methods.Method
     views: tuple[View, ...]
+    encoder: Any
 
 
 def batch(views):
@@ -179,6 +184,15 @@ def test_features_are_float32_rows_for_inference(case, whole):
     assert one.ndim == 2
     # Inference uses running statistics: a row does not depend on its neighbours.
     np.testing.assert_allclose(one[0], many[0], rtol=1e-6)
+
+
+def test_the_modules_that_fine_tuning_takes_make_the_features(case, whole):
+    state, _ = whole
+    images = jnp.asarray(batch(case.views)["views"][:, 0])
+    params, stats = case.method.modules(state.params, state.extra)
+    variables = {"params": params["encoder"], "batch_stats": stats.get("encoder", {})}
+    found = jnp.asarray(case.encoder.apply(variables, images, False), jnp.float32)
+    np.testing.assert_array_equal(found, case.method.features(state.params, state.extra, images))
 
 
 def test_unknown_method_lists_what_exists():

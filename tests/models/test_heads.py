@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models.heads import DropoutMLP, ProjectionHead
+from ssl_jax.models.heads import Classifier, DropoutMLP, ProjectionHead
 
 FEATURES = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
 
 
-def _oracle(x, params, depth):
+def _oracle(x, params, depth, upto=None):
     x = x.astype(np.float64)
-    for i in range(depth):
+    for i in range(depth if upto is None else upto):
         x = x @ np.asarray(params[f"dense{i}"]["kernel"], np.float64)
         x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) * np.asarray(params[f"bn{i}"]["scale"])
         if i < depth - 1:
@@ -87,3 +87,27 @@ def test_dropout_mlp():
     again, other = (dropping.apply({"params": params}, FEATURES, jax.random.key(i)) for i in (3, 4))
     np.testing.assert_array_equal(again, dropping.apply({"params": params}, FEATURES, key))
     assert np.abs(again - other).max() > 0.01
+
+
+@pytest.mark.parametrize("upto", [0, 1, 2, 3])
+def test_the_first_layers_alone_are_those_of_the_whole_head(upto):
+    head = ProjectionHead(depth=3, hidden_dim=20, output_dim=6)
+    params = head.init(jax.random.key(0), FEATURES, True)["params"]
+    cut = head.clone(upto=upto)
+    assert set(cut.init(jax.random.key(0), FEATURES, True).get("params", {})) == {
+        f"{kind}{i}" for kind in ("dense", "bn") for i in range(upto)
+    }
+    # As it is fine-tuned: the parameters of the layers behind are not there.
+    kept = {name: tree for name, tree in params.items() if int(name[-1]) < upto}
+    found, _ = cut.apply({"params": kept}, FEATURES, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(found, _oracle(FEATURES, params, 3, upto), rtol=2e-4, atol=2e-4)
+
+
+def test_the_classifier_starts_undecided():
+    classifier = Classifier(5)
+    logits, variables = classifier.init_with_output(
+        jax.random.key(0), FEATURES.astype(jnp.bfloat16), True
+    )
+    assert logits.dtype == jnp.float32
+    np.testing.assert_array_equal(logits, np.zeros((16, 5)))
+    assert variables["params"]["dense"]["kernel"].shape == (12, 5)

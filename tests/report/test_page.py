@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from ssl_jax.evals import suite
 from ssl_jax.report import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -65,6 +67,20 @@ def test_generated_images_are_shown_where_there_are_any(finished_run):
     text = page.write(finished_run).read_text()
     assert "<h2>Generated images</h2>" in text
     assert base64.b64encode(b"any bytes").decode() in text
+
+
+def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
+    config = json.loads((finished_run / "config.json").read_text())
+    (finished_run / "config.json").write_text(json.dumps(config | {"finetune": {}}))
+    for file in (finished_run / "eval").glob("*.json"):
+        file.unlink()
+    found = suite.classifier(np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={})
+    suite.write(finished_run, {"finetune": found})
+    text = " ".join(Reader(page.write(finished_run).read_text()).words)
+    assert "fine-tuned on some" in text
+    assert "frozen" not in text
+    assert "Own classifier" in text
+    assert "66.7" in text
 
 
 def test_page_needs_nothing_else(finished_run):

@@ -1,0 +1,79 @@
+"""Fine-tune what a run has learnt, on all labels or on few, and classify the test images.
+
+    python -m ssl_jax.finetune --pretrained=runs/digits --workdir=runs/tuned \
+        --config.finetune.labels_per_class=10
+
+The encoder and, by `--config.finetune.head_layer=1`, the first layers of the projection head go on
+training under a new linear classifier (SimCLR v2, arXiv 2006.10029, section 2). Data and model
+are those of the pre-trained run; `--config.FIELD=VALUE` changes what is not the model's. The same
+command again resumes. Writes `WORKDIR/eval/finetune.json`.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ssl_jax import cli, loop, workdir
+from ssl_jax import config as configuration
+from ssl_jax.errors import BAD_CONFIG, Fault
+
+
+def main() -> None:
+    """The verb: see the module's docstring."""
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    config = make_config(flags.FLAGS.pretrained, overrides)
+    loop.open_and(finetune, config)
+
+
+def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
+    """The config of fine-tuning the run in the folder `pretrained`.
+
+    Raises:
+      Fault: no run there, one that is fine-tuned itself, or a bad value.
+    """
+    before = configuration.load(_folder(pretrained))
+    if "finetune" in before:
+        raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
+    config = configuration.finetuning(before)
+    config.update_from_flattened_dict(overrides)
+    config.finetune.pretrained = pretrained
+    if found := configuration.problems(config):
+        raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
+    return config
+
+
+def overridable() -> ConfigDict:
+    """The fields that have flags; model and method are as pre-trained."""
+    config = configuration.finetuning(configuration.default_config())
+    with config.unlocked():
+        del config.model, config.method, config.finetune.pretrained
+    return config
+
+
+def _folder(path: str) -> pathlib.Path:
+    return pathlib.Path(path).expanduser().absolute()
+
+
+def finetune(config: ConfigDict, run: workdir.Workdir) -> None:
+    """Builds the parts, resumes, trains, evaluates, reports."""
+    from ssl_jax import assess, supervised
+
+    folder, mesh = _folder(config.finetune.pretrained), loop.make_mesh(config)
+    weights = supervised.pretrained(configuration.load(folder), folder)
+    parts = supervised.parts(config, weights, mesh)
+
+    def finish(state: Any, trained: bool) -> None:
+        del trained  # the test images alone are soon read again
+        assess.evaluate_classifier(config, parts, state, run.path)
+
+    loop.fit(config, run, parts, finish, verb="finetune")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("pretrained", None, "Folder of the run to fine-tune.")
+    flags.mark_flag_as_required("pretrained")
+    loop.define_flags()
+    cli.define_overrides(overridable())
+    cli.run(main)

@@ -1,0 +1,156 @@
+"""Contrastive divergence: restricted Boltzmann machines, stacked into a deep belief network."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.models import dbn
+
+
+def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool = False) -> Method:
+    """CD-k (Hinton 2002) and persistent CD (Tieleman, ICML 2008), greedily, machine by machine.
+
+    The loss is the mean free energy of the data less that of samples, which carry no gradient of
+    their own: its gradient is contrastive divergence's, while its value is no likelihood. Samples
+    are `gibbs_steps` away from the data they are compared with, or, persistent, from the samples
+    of the step before: as many chains as a batch has images, started from noise.
+
+    The run's steps are divided equally among the machines, the lowest first (Hinton, Osindero and
+    Teh 2006, section 5). `extra["stack"]` holds them as they are used: the one that learns now is
+    copied there after every step, and one that has learned stays, whatever weight decay or momentum
+    do to its parameters.
+
+    Features are the hidden probabilities of all machines, with zeros for those that have not begun
+    to learn. Metrics: "machine", counted from 0, and "reconstruction_error", the mean squared
+    difference of a visible unit and its expectation after one step up and down.
+
+    Args:
+      encoder: a `dbn.DBN`.
+      run: one view, and a step for every machine.
+      gibbs_steps: k.
+      persistent: chains go on instead of starting from the data.
+
+    Raises:
+      ValueError: another kind of encoder, not one view, no Gibbs step, or more machines
+        than steps.
+    """
+    if not isinstance(encoder, dbn.DBN):
+        raise ValueError(
+            f'this method trains a stack of RBMs: set model.name to "dbn", not {encoder}'
+        )
+    if len(run.views) != 1:
+        raise ValueError(f"this method takes 1 view, got {len(run.views)}: set augment.views to 1")
+    if gibbs_steps < 1:
+        raise ValueError(f"gibbs_steps {gibbs_steps}: at least 1")
+    count = len(encoder.widths)
+    if run.total_steps < count:
+        raise ValueError(f"{run.total_steps} steps for {count} machines: at least 1 each")
+    names = [f"rbm{i}" for i in range(count)]
+    kinds = [encoder.visible] + ["bernoulli"] * (count - 1)
+    dtype = encoder.dtype
+    owner = np.repeat(np.arange(count), encoder.widths)  # of each feature
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        keys = jax.random.split(key, 1 + count)
+        params = encoder.init(keys[0], batch["views"][:, 0], True)["params"]
+        extra = {"stack": params, "machine": jnp.zeros((), jnp.int32)}
+        if persistent:
+            extra["chains"] = {
+                name: noise(k, kind, params[name])
+                for name, kind, k in zip(names, kinds, keys[1:], strict=True)
+            }
+        return {"encoder": params}, extra
+
+    def noise(key: jax.Array, kind: str, machine: dbn.Machine) -> jax.Array:
+        draw = jax.random.normal if kind == "gaussian" else jax.random.bernoulli
+        shape = (run.batch_size, len(machine["visible_bias"]))
+        return draw(key, shape=shape).astype(jnp.float32)
+
+    def sample(i: int, machine: dbn.Machine, keys: jax.Array, v: jax.Array) -> jax.Array:
+        """Chains v [n, d], `gibbs_steps` further; without gradient."""
+        machine, start = jax.lax.stop_gradient((machine, v))
+
+        def move(v: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
+            return dbn.gibbs(machine, folded, v, kinds[i], dtype).astype(v.dtype), None
+
+        return jax.lax.scan(move, start, jnp.arange(gibbs_steps))[0]
+
+    def energy(i: int, machine: dbn.Machine, v: jax.Array) -> jax.Array:
+        return dbn.free_energy(machine, v, kinds[i], dtype)
+
+    def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        images = batch["views"][:, 0]
+        learned = jax.lax.stop_gradient(stack(extra, images))
+        ends = np.cumsum(encoder.widths)[:-1]
+        inputs = [dbn.pixels(images, encoder.visible, encoder.sigma)]
+        inputs += jnp.split(learned, ends, axis=1)[:-1]
+
+        def learn(i: int) -> tuple[jax.Array, jax.Array]:
+            machine, v = params["encoder"][names[i]], inputs[i]
+            up = dbn.hidden(machine, v, dtype)
+            error = jnp.square(v - dbn.expected(machine, up, kinds[i], dtype)).mean(-1)
+            value = energy(i, machine, v)
+            if not persistent:
+                value -= energy(i, machine, sample(i, machine, keys, v))
+            return value, jax.lax.stop_gradient(error)
+
+        value, error = _switch(extra["machine"], learn, count)
+        return {"energy": value, "error": error, "features": learned[:, None]}, {}
+
+    def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
+        del step
+        loss = outputs["energy"].mean()
+        if persistent:
+            keys = jax.random.split(key, run.batch_size)
+
+            def go_on(i: int) -> tuple[jax.Array, Tree]:
+                machine, chains = params["encoder"][names[i]], extra["chains"]
+                moved = sample(i, machine, keys, chains[names[i]])
+                return energy(i, machine, moved).mean(), chains | {names[i]: moved}
+
+            of_model, chains = _switch(extra["machine"], go_on, count)
+            loss, extra = loss - of_model, extra | {"chains": chains}
+        metrics = {
+            "reconstruction_error": outputs["error"].mean(),
+            "machine": extra["machine"].astype(jnp.float32),
+        }
+        return loss, (extra, metrics)
+
+    def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
+        del stats
+        used = {
+            name: jax.tree.map(
+                lambda new, old, i=i: jnp.where(extra["machine"] == i, new, old),
+                params["encoder"][name],
+                extra["stack"][name],
+            )
+            for i, name in enumerate(names)
+        }
+        turn = jnp.minimum((step + 1) * count // run.total_steps, count - 1)
+        return extra | {"stack": used, "machine": turn.astype(jnp.int32)}
+
+    def stack(extra: Tree, images: jax.Array) -> jax.Array:
+        found = jnp.asarray(encoder.apply({"params": extra["stack"]}, images, False))
+        return jnp.where(owner[None] <= extra["machine"], found, 0)
+
+    def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
+        del params
+        return stack(extra, images).astype(jnp.float32)
+
+    def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+        del params
+        return {"encoder": extra["stack"]}, {}
+
+    layout = {"stack": "replicated", "machine": "replicated"}
+    layout |= {"chains": "rows"} if persistent else {}
+    return Method(init, encode, objective, features, after_update, layout, modules=modules)
+
+
+def _switch(index: jax.Array, branch: Callable[[int], Tree], count: int) -> Tree:
+    return jax.lax.switch(index, [partial(branch, i) for i in range(count)])

@@ -1,0 +1,283 @@
+"""Classification on top of a pre-trained encoder: fine-tuning, and the teacher of distillation.
+
+The network is the encoder, the first layers of the projection head, and a linear classifier.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ssl_jax import build, metadata, parallel
+from ssl_jax import config as configuration
+from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.data import sources
+from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.evals import linear
+from ssl_jax.methods import Batch, Tree
+from ssl_jax.methods.distillation import Teacher
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import Classifier, ProjectionHead
+from ssl_jax.step import TrainState
+
+KEPT = ("encoder", "head")  # of the modules that a method trains
+
+
+class Parts(NamedTuple):
+    """Everything that fine-tuning is made of; `loop.fit` reads it as it reads `build.Parts`."""
+
+    source: sources.Source
+    test: sources.Source | None
+    mesh: Mesh
+    total_steps: int
+    networks: Chain
+    abstract_state: TrainState
+    new_state: Callable[[], TrainState]
+    train_step: Callable[..., Any]  # (state, batch) -> (state, metrics), jitted, state donated
+
+
+def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
+    """Builds a fine-tuning; nothing is compiled or computed yet.
+
+    Args:
+      config: of `configuration.finetuning`.
+      weights: (params, batch_stats) of `pretrained`.
+
+    Raises:
+      Fault: data without labels, too few of them, or a head that has no such layer.
+    """
+    data = build.source(config, config.data.split)
+    test = build.test_source(config, data)
+    data = labelled(
+        data,
+        fraction=config.finetune.fraction,
+        per_class=config.finetune.labels_per_class,
+        seed=config.train.seed,
+    )
+    total = build.total_steps(config, data.size)
+    tx, schedule = build.optimizer(config, data.size, total)
+    networks = network(config, weights[0], config.finetune.head_layer, len(data.classes))
+    init = init_fn(networks, tx, build.batch_spec(config), seed=config.train.seed)
+    replicated = parallel.replicated(mesh)
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
+        jax.eval_shape(init, weights),
+    )
+    train_step = make_train_step(networks, tx, schedule, prepare=build.prepare(config))
+    return Parts(
+        source=data,
+        test=test,
+        mesh=mesh,
+        total_steps=total,
+        networks=networks,
+        abstract_state=abstract,
+        new_state=lambda: jax.jit(init, out_shardings=replicated)(weights),
+        train_step=jax.jit(
+            train_step, donate_argnums=0, compiler_options=parallel.compiler_options(mesh)
+        ),
+    )
+
+
+def pretrained(config: ConfigDict, path: pathlib.Path) -> Tree:
+    """(params, batch_stats), {"encoder": tree} and "head" where there is one, as NumPy arrays.
+
+    Args:
+      config: of the run at `path`.
+
+    Raises:
+      Fault: no checkpoint, or a method without an encoder.
+    """
+    # What only sizes a memory or a schedule is unknown here, and not read.
+    method = build.method(config, 1, config.train.batch_size, devices=1)
+
+    def select(state: Tree) -> Tree:
+        params, stats = method.modules(state["params"], state.get("extra", {}))
+        if "encoder" not in params:
+            raise Fault(
+                f"{path}: {config.method.name} has no encoder to fine-tune, only: "
+                f"{', '.join(params)}",
+                BAD_CONFIG,
+            )
+        kept = [name for name in KEPT if name in params]
+        return {n: params[n] for n in kept}, {n: stats.get(n, {}) for n in kept}
+
+    return _read(config, path, select)
+
+
+def teacher(folder: str) -> Teacher:
+    """The fine-tuned network of a workdir.
+
+    Raises:
+      Fault: none there, or a run that was not fine-tuned.
+    """
+    path = pathlib.Path(folder).expanduser().absolute()
+    how = "fine-tune one by ssl_jax.finetune and name it by --config.method.teacher=WORKDIR"
+    if not folder or not (path / "config.json").is_file():
+        raise Fault(f"no teacher at {folder!r}: {how}", MISSING_INPUT)
+    config = configuration.load(path)
+    if "finetune" not in config:
+        raise Fault(f"the teacher {path} has no classifier: {how}", BAD_CONFIG)
+    params, stats = _read(
+        config,
+        path,
+        lambda state: (state["params"], state.get("extra", {}).get("batch_stats", {})),
+    )
+    stats = {name: stats.get(name, {}) for name in params}
+    classes = params["classifier"]["dense"]["bias"].shape[0]
+    networks = network(config, params, config.finetune.head_layer, classes)
+
+    def logits(weights: Tree, images: jax.Array) -> jax.Array:
+        stats = weights["batch_stats"]
+        return networks.features(weights["params"], stats, images, upto="classifier")
+
+    return Teacher({"params": params, "batch_stats": stats}, logits, classes)
+
+
+def _read(config: ConfigDict, path: pathlib.Path, select: Callable[[Tree], Tree]) -> Tree:
+    with Checkpoints(path / "checkpoints", config_hash=metadata.config_hash(config)) as checkpoints:
+        found = checkpoints.read_latest(select)
+    if found is None:
+        raise Fault(f"no checkpoint under {path}: train there first", BAD_CHECKPOINT)
+    return found[0]
+
+
+def network(config: ConfigDict, params: Tree, head_layer: int, classes: int) -> Chain:
+    """Encoder, `head_layer` layers of the projection head, classifier; one view an image.
+
+    Args:
+      params: of the pre-trained or fine-tuned modules; shapes are read.
+
+    Raises:
+      Fault: there are no such layers in `params`.
+    """
+    encoder = build.encoder(config)
+    modules = {"encoder": encoder}
+    if head_layer:
+        head = _projection_head(params.get("head", {}), head_layer, encoder.dtype)
+        if head is None:
+            raise Fault(
+                f"finetune.head_layer={head_layer}: {config.method.name} as it was trained has no "
+                "projection head with so many layers; 0 takes the encoder alone",
+                BAD_CONFIG,
+            )
+        modules["head"] = head
+    return Chain(config.model.bn_group, 1, **modules, classifier=Classifier(classes))
+
+
+def _projection_head(params: Tree, upto: int, dtype: Any) -> ProjectionHead | None:
+    """The head, whole or cut, that has these parameters; None if it is another kind of head."""
+    count = sum(name.startswith("dense") for name in params)
+    if not 0 < upto <= count or params.keys() != {
+        f"{kind}{i}" for kind in ("dense", "bn") for i in range(count)
+    }:
+        return None
+    last = params[f"bn{count - 1}"]
+    if "scale" not in last or any("bias" in params[f"dense{i}"] for i in range(count)):
+        return None
+    width = params["dense0"]["kernel"].shape[1]
+    # Only the last layer's normalisation has no bias; with one, layers behind it were cut off.
+    depth = count + ("bias" in last)
+    output = params[f"dense{count - 1}"]["kernel"].shape[1]
+    return ProjectionHead(depth, width, output, dtype=dtype, upto=upto)
+
+
+def labelled(
+    source: sources.Source, *, fraction: float, per_class: int, seed: int
+) -> sources.Source:
+    """The examples that may show their labels, as many of every class.
+
+    Args:
+      fraction: of every class, at least one example; 1 takes all.
+      per_class: so many instead. Linear evaluation's first draw takes the same.
+
+    Raises:
+      Fault: no labels, or too few.
+    """
+    if not source.classes:
+        raise Fault(f"{source.name} has no labels: fine-tuning learns from them", BAD_DATA)
+    if fraction == 1 and not per_class:
+        return source
+    labels = np.array([source.label(index) for index in range(source.size)])
+    names, codes = np.unique(labels, return_inverse=True)
+    share = np.maximum(np.rint(fraction * np.bincount(codes)), 1).astype(int)
+    rng = np.random.default_rng([seed, 0])
+    names = np.array(source.classes)[names]
+    return sources.subset(
+        source, linear.draw_labels(codes, per_class or share, rng=rng, names=names)
+    )
+
+
+def init_fn(
+    networks: Chain, tx: optax.GradientTransformation, spec: Tree, *, seed: int
+) -> Callable[[Tree], TrainState]:
+    """The function that makes step 0's state of the pre-trained (params, batch_stats)."""
+
+    def init(weights: Tree) -> TrainState:
+        images = jnp.zeros((2, *spec["views"].shape[1:]))
+        fresh = networks.init(jax.random.key(seed), images)
+        params, stats = (
+            new | {name: _take(new[name], old[name]) for name in KEPT if name in new}
+            for new, old in zip(fresh, weights, strict=True)
+        )
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            extra={"batch_stats": stats},
+            opt_state=tx.init(params),
+            probe={},
+        )
+
+    return init
+
+
+def _take(new: Tree, old: Tree) -> Tree:
+    """`old` where `new` has a place for it: a head may be cut."""
+    if not isinstance(new, dict):
+        return old
+    return {name: _take(tree, old[name]) for name, tree in new.items()}
+
+
+def make_train_step(
+    networks: Chain,
+    tx: optax.GradientTransformation,
+    schedule: Callable[[jax.Array], jax.Array],
+    *,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns (state, batch with "views" [b, 1, h, w, 3] and "label" [b]) -> (state, metrics).
+
+    Mean cross-entropy over the global batch; "accuracy" is of the augmented images as trained on.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        label, views = batch["label"], prepare(batch)["views"]
+
+        def loss_fn(params: Tree):
+            outputs, stats = networks(params, state.extra["batch_stats"], views)
+            logits = outputs["classifier"][:, 0]
+            loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label)
+            return loss.mean(), (stats, (logits.argmax(-1) == label).mean())
+
+        (loss, (stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "grad_norm": optax.tree.norm(grads),
+            "lr": schedule(state.step),
+        }
+        new = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            extra={"batch_stats": stats},
+            opt_state=opt_state,
+        )
+        return new, metrics
+
+    return train_step

@@ -1,0 +1,227 @@
+"""Contrastive divergence: its textbook gradient, exact likelihoods, chains written out."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import linear
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from ssl_jax import parallel, step
+from ssl_jax.augment.views import View
+from ssl_jax.methods import Run, rbm
+from ssl_jax.models import dbn
+
+B, STEPS, SIZE = 8, 6, 2
+NAMES = ("rbm0", "rbm1")
+
+
+def make(
+    *,
+    widths=(5, 4),
+    visible="gaussian",
+    steps=STEPS,
+    batch=B,
+    views=1,
+    dtype=jnp.float64,
+    **options,
+):
+    run = Run((View(size=SIZE),) * views, steps, batch, num_examples=batch)
+    return rbm.make(dbn.DBN(widths, visible, 0.5, dtype), run, **options)
+
+
+def wide(tree):
+    return jax.tree.map(
+        lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def rows(count=STEPS, b=B):
+    found = [wide(batch) for batch in linear.batches(count, b, views=1)]
+    return [batch | {"views": 1 / (1 + np.exp(-batch["views"]))} for batch in found]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x)))
+
+
+def chain(machine, keys, v, kind, steps):
+    for k in range(steps):
+        folded = jax.vmap(lambda key, k=k: jax.random.fold_in(key, k))(keys)
+        v = dbn.gibbs(machine, folded, v, kind, jnp.float64)
+    return np.asarray(v)
+
+
+def statistics(machine, v):
+    """Mean over rows of v, p(h | v) and their outer product."""
+    p = sigmoid(v @ machine["kernel"] + machine["hidden_bias"])
+    return {"kernel": v.T @ p / len(v), "hidden_bias": p.mean(0), "visible_bias": v.mean(0)}
+
+
+@pytest.mark.parametrize("machine", [0, 1])
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("visible", dbn.KINDS)
+def test_gradient_is_that_of_contrastive_divergence(visible, persistent, machine):
+    kind = "bernoulli" if machine else visible
+    with jax.enable_x64(True):
+        method = make(visible=visible, persistent=persistent, gibbs_steps=3)
+        batch, keys = rows()[0], jax.random.split(jax.random.key(9))
+        params, extra = wide(method.init(jax.random.key(1), batch))
+        extra["machine"] = jnp.int32(machine)
+        rng = np.random.default_rng(0)
+        params, extra["stack"] = (
+            jax.tree.map(lambda x: x + rng.standard_normal(x.shape), tree)
+            for tree in (params, extra["stack"])
+        )
+
+        def loss(params):
+            outputs, _ = method.encode(params, extra, batch, keys[0])
+            return method.objective(params, extra, outputs, keys[1], jnp.int32(0))
+
+        (_, (after, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        weights = jax.device_get(params["encoder"][NAMES[machine]])
+        v = np.asarray(dbn.pixels(batch["views"][:, 0], visible, 0.5))
+        if machine:
+            below = jax.device_get(extra["stack"]["rbm0"])
+            v = sigmoid(v @ below["kernel"] + below["hidden_bias"])
+        if persistent:
+            start, own = extra["chains"][NAMES[machine]], jax.random.split(keys[1], B)
+        else:
+            start, own = v, jax.vmap(lambda i: jax.random.fold_in(keys[0], i))(batch["index"])
+        samples = chain(weights, own, start, kind, 3)
+    data, model = statistics(weights, v), statistics(weights, samples)
+    for name, gradient in grads["encoder"][NAMES[machine]].items():
+        np.testing.assert_allclose(gradient, model[name] - data[name], atol=1e-12, err_msg=name)
+    for gradient in jax.tree.leaves(grads["encoder"][NAMES[1 - machine]]):
+        assert not gradient.any()
+    if persistent:
+        np.testing.assert_allclose(after["chains"][NAMES[machine]], samples, rtol=1e-12)
+    up = sigmoid(v @ weights["kernel"] + weights["hidden_bias"]) @ weights["kernel"].T
+    down = up + weights["visible_bias"]
+    down = sigmoid(down) if kind == "bernoulli" else down
+    np.testing.assert_allclose(metrics["reconstruction_error"], np.square(v - down).mean())
+    assert metrics["machine"] == machine
+
+
+@pytest.mark.parametrize(("persistent", "most"), [(False, 0.06), (True, 0.03)])
+def test_learns_a_distribution_whose_likelihood_is_known(persistent, most):
+    """All 16 states of 4 binary pixels: the divergence from the data's distribution, summed."""
+    states = np.array(list(itertools.product((0.0, 1.0), repeat=4)), np.float32)
+    p = np.exp(2 * (states[:, 0] == states[:, 3]) + 2 * (states[:, 1] != states[:, 2]))
+    p /= p.sum()
+    counts = np.round(p * 512).astype(int)
+    data = np.repeat(states, counts, axis=0)
+    p, b = counts / counts.sum(), len(data)
+    method = make(
+        widths=(8,),
+        visible="bernoulli",
+        steps=1500,
+        batch=b,
+        persistent=persistent,
+        dtype=jnp.float32,
+    )
+    batch = {"views": data.reshape(b, 1, 2, 2, 1), "index": np.arange(b, dtype=np.int32)}
+    tx, mesh = (
+        optax.adam(optax.cosine_decay_schedule(0.03, 1500)),
+        parallel.make_mesh(jax.devices()[:1]),
+    )
+    init = step.init_fn(method, tx, step.Probe(0), batch, seed=1)
+    train = step.make_train_step(
+        method, tx, lambda _: jnp.zeros(()), step.Probe(0), seed=1, mesh=mesh
+    )
+    state = jax.jit(lambda s: jax.lax.fori_loop(0, 1500, lambda _, s: train(s, batch)[0], s))(
+        jax.jit(init)()
+    )
+    weights = state.extra["stack"]["rbm0"]
+    logits = -dbn.free_energy(weights, jnp.asarray(states), "bernoulli", jnp.float32)
+    divergence = (p * (np.log(p) - np.asarray(jax.nn.log_softmax(logits)))).sum()
+    uniform = (p * (np.log(p) + np.log(16))).sum()
+    assert uniform > 0.5
+    assert 0 <= divergence < most, divergence
+
+
+def trajectory(method, devices=1, microbatch=0, tx=None):
+    tx, mesh = tx or optax.sgd(0.1), parallel.make_mesh(jax.devices()[:devices])
+    found = []
+    init = step.init_fn(method, tx, step.Probe(0), rows()[0], seed=2)
+    train = jax.jit(
+        step.make_train_step(
+            method,
+            tx,
+            lambda _: jnp.zeros(()),
+            step.Probe(0),
+            seed=2,
+            mesh=mesh,
+            microbatch=microbatch,
+        )
+    )
+    with jax.set_mesh(mesh):
+        state = step.born_sharded(lambda: wide(init()), method, mesh)
+        for name, chains in state.extra.get("chains", {}).items():
+            assert len(chains.addressable_shards[0].data) == B // devices, name
+        for batch in rows():
+            found.append(jax.device_get(state))
+            state, _ = train(state, parallel.to_global(batch, mesh))
+    return [*found, jax.device_get(state)]
+
+
+def test_persistent_chains_are_the_same_on_eight_devices():
+    with jax.enable_x64(True):
+        method = make(persistent=True, visible="bernoulli")
+        one, eight = trajectory(method)[-1], trajectory(method, devices=8, microbatch=8)[-1]
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-9)
+
+
+def test_machines_learn_in_turn_and_stay():
+    with jax.enable_x64(True):
+        method = make()
+        images = rows()[0]["views"][:, 0]
+        # Weight decay and Adam's momentum move parameters without a gradient, too.
+        states = trajectory(method, tx=optax.adamw(0.1, weight_decay=0.1))
+        features = [np.asarray(method.features(s.params, s.extra, images)) for s in states]
+    assert [int(s.extra["machine"]) for s in states] == [0, 0, 0, 1, 1, 1, 1]
+    for k, state in enumerate(states):
+        learns = NAMES[0 if k <= 3 else 1]  # and has been copied after the step
+        for x, y in zip(
+            jax.tree.leaves(state.extra["stack"][learns]),
+            jax.tree.leaves(state.params["encoder"][learns]),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(x, y)
+        if k > 3:
+            for x, y in zip(
+                jax.tree.leaves(state.extra["stack"]["rbm0"]),
+                jax.tree.leaves(states[3].extra["stack"]["rbm0"]),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(x, y)
+            moved = (
+                state.params["encoder"]["rbm0"]["kernel"]
+                - states[3].params["encoder"]["rbm0"]["kernel"]
+            )
+            assert moved.any()
+        assert (features[k][:, 5:] == 0).all() == (k < 3)
+    np.testing.assert_array_equal(features[4][:, :5], features[6][:, :5])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": 2}, "1 view"),
+        ({"gibbs_steps": 0}, "gibbs_steps 0"),
+        ({"steps": 1}, "1 steps for 2 machines"),
+    ],
+)
+def test_impossible_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_another_encoder():
+    run = Run((View(size=SIZE),), STEPS, B, num_examples=B)
+    with pytest.raises(ValueError, match="this method trains a stack"):
+        rbm.make(tiny.Encoder(), run)

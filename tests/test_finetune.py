@@ -1,0 +1,218 @@
+"""From pre-training through fine-tuning to a distilled student, and what may go wrong between."""
+
+import json
+import shutil
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tiny
+from test_train import SMALL, arrays, assert_same_run, losses, small, tiny_encoder
+
+from configs import distillation
+from ssl_jax import config as configuration
+from ssl_jax import evaluate, finetune, loop, methods, parallel, supervised, train, workdir
+from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.models.norm import BatchNorm
+
+
+def run(verb, config, path, encoder=tiny_encoder):
+    """What the verb does once its flags are read, without pictures."""
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
+        patch.setattr(parallel, "make_mesh", lambda: mesh)
+        patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
+        patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
+        patch.setattr("ssl_jax.models.get", encoder)
+        loop.check_config(config, folder, [])
+        verb(config, folder)
+
+
+class Convolutions(nn.Module):
+    """Sees where strokes are, unlike the tiny encoder, and is compiled nearly as fast."""
+
+    width: int
+    bn_group: int = 0
+    bn_views: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        for i in (1, 2):
+            x = nn.Conv(i * self.width, (3, 3), strides=2, use_bias=False)(x)
+            x = nn.relu(BatchNorm(group=self.bn_group, views=self.bn_views)(x, train))
+        return x.reshape(len(x), -1)
+
+    @classmethod
+    def get(cls, name, *, width, dtype, **others):
+        del name, others
+        return cls(width=int(64 * width), dtype=dtype)
+
+
+def tuned_config(pretrained, **overrides):
+    """As by `--pretrained=... --config.FIELD=...`, "__" for the dot."""
+    fields = {"train__steps": 6, "train__batch_size": 32} | overrides
+    values = {name.replace("__", "."): value for name, value in fields.items()}
+    return finetune.make_config(str(pretrained), values)
+
+
+def student_config(teacher, **overrides):
+    config = distillation.get_config("cifar10_cpu")
+    fields = {name: value for name, value in SMALL.items() if not name.startswith("method.")}
+    fields |= {
+        "data.source": "digits",
+        "augment.size": 12,
+        "augment.flip": 0.0,
+        "method.teacher": str(teacher),
+    }
+    fields |= {name.replace("__", "."): value for name, value in overrides.items()}
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pretrained") / "run"
+    run(train.train, small(train__steps=2), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tuned") / "run"
+    run(finetune.finetune, tuned_config(pretrained, finetune__head_layer=1), path)
+    return path
+
+
+def rewound(path, to):
+    """The run as it was when step 4 was its last."""
+    shutil.copytree(path, to)
+    shutil.rmtree(to / "checkpoints" / "6")
+    return to
+
+
+def test_fine_tuning_resumes_to_the_same_bits(pretrained, tuned, tmp_path, capfd):
+    again = rewound(tuned, tmp_path / "again")
+    run(finetune.finetune, tuned_config(pretrained, finetune__head_layer=1), again)
+    assert "resumed at step 4 of 6" in capfd.readouterr().out
+    assert_same_run(again, tuned, 6)
+
+
+def test_distillation_resumes_and_never_moves_its_teacher(tuned, tmp_path):
+    config = student_config(tuned)
+    run(train.train, config, tmp_path / "run")
+    again = rewound(tmp_path / "run", tmp_path / "again")
+    run(train.train, config, again)
+    assert_same_run(again, tmp_path / "run", 6)
+    student, teacher = arrays(again, 6), arrays(tuned, 6)
+    places = {
+        "['extra']['teacher']['params']": "['params']",
+        "['extra']['teacher']['batch_stats']": "['extra']['batch_stats']",
+    }
+    for ours, theirs in places.items():
+        copied = {n.removeprefix(ours): v for n, v in student.items() if n.startswith(ours)}
+        taught = {n.removeprefix(theirs): v for n, v in teacher.items() if n.startswith(theirs)}
+        assert copied.keys() == taught.keys() != set()
+        for name, value in copied.items():
+            np.testing.assert_array_equal(value, taught[name], err_msg=name)
+    optimizer = [name for name in student if name.startswith("['opt_state']")]
+    assert optimizer
+    assert not any("teacher" in name for name in optimizer)
+
+
+def test_everything_from_pre_training_to_a_smaller_student(tmp_path):
+    """On real digits: what each stage has learnt reaches the next."""
+    config = small(model__width=0.25, train__steps=30, train__checkpoint_every=100)
+    run(train.train, config, tmp_path / "pretrained", Convolutions.get)
+    config = tuned_config(
+        tmp_path / "pretrained",
+        finetune__head_layer=1, finetune__labels_per_class=40, data__eval_split="test",
+        optim__name="adamw", optim__lr=0.01, optim__lr_rule="constant", train__steps=100,
+        train__batch_size=64, train__log_every=50,
+    )  # fmt: skip
+    run(finetune.finetune, config, tmp_path / "tuned", Convolutions.get)
+    numbers = json.loads((tmp_path / "tuned/eval/finetune.json").read_text())
+    taught = numbers["results"]["simclr"]
+    assert (taught["n_labels"], taught["classes"], taught["n_test"]) == (400, 10, 500)
+    assert taught["head_layer"] == numbers["protocol"]["head_layer"] == 1
+    assert taught["accuracy"] > 0.8
+    smaller = student_config(
+        tmp_path / "tuned",
+        model__width=0.125, data__eval_split="test", eval__labels_per_class=(), train__steps=100,
+        train__checkpoint_every=100, train__log_every=50,
+    )  # fmt: skip
+    run(train.train, smaller, tmp_path / "student", Convolutions.get)
+    found = json.loads((tmp_path / "student/eval/classifier.json").read_text())
+    assert found["results"]["distillation"]["accuracy"] > 0.75
+    assert losses(tmp_path / "student")[100] < losses(tmp_path / "student")[50]
+    assert found["results"]["distillation"]["n_test"] == 500
+
+
+def test_the_teacher_is_what_was_fine_tuned(tuned):
+    """Its logits, by the arrays that Orbax alone reads."""
+    with ocp.StandardCheckpointer() as reader:
+        state = reader.restore(tuned / "checkpoints" / "6")
+    params, stats = state["params"], state["extra"]["batch_stats"]
+    images = np.random.default_rng(0).random((5, 12, 12, 3), np.float32)
+    variables = {"params": params["encoder"], "batch_stats": stats["encoder"]}
+    x = np.asarray(tiny.Encoder().apply(variables, images, False))
+    x = x @ np.asarray(params["head"]["dense0"]["kernel"])
+    norm, running = jax.tree.map(np.asarray, (params["head"]["bn0"], stats["head"]["bn0"]))
+    x = (x - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    last = jax.tree.map(np.asarray, params["classifier"]["dense"])
+    x = np.maximum(x, 0) @ last["kernel"] + last["bias"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssl_jax.models.get", tiny_encoder)
+        teacher = supervised.teacher(str(tuned))
+    assert teacher.classes == 10
+    np.testing.assert_allclose(teacher.logits(teacher.weights, images), x, rtol=1e-4, atol=1e-5)
+
+
+def test_what_fine_tuning_refuses(pretrained, tuned, tmp_path):
+    with pytest.raises(Fault, match="fine-tuned already") as refused:
+        tuned_config(tuned)
+    assert refused.value.code == BAD_CONFIG
+    for overrides, says, code in (
+        ({"finetune__head_layer": 3}, "head_layer=3: simclr", BAD_CONFIG),
+        ({"finetune__labels_per_class": 5000}, "5000 labels per class asked", BAD_DATA),
+    ):
+        with pytest.raises(Fault, match=says) as refused:
+            run(finetune.finetune, tuned_config(pretrained, **overrides), tmp_path / "run")
+        assert refused.value.code == code
+    (tmp_path / "empty").mkdir()
+    shutil.copy(pretrained / "config.json", tmp_path / "empty")
+    with pytest.raises(Fault, match="no checkpoint under") as refused:
+        run(finetune.finetune, tuned_config(tmp_path / "empty"), tmp_path / "run")
+    assert refused.value.code == BAD_CHECKPOINT
+
+
+def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
+    def method(*_, **__):
+        return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))
+
+    monkeypatch.setattr("ssl_jax.build.method", method)
+    with pytest.raises(Fault, match="simclr has no encoder to fine-tune, only: stack"):
+        supervised.pretrained(configuration.load(pretrained), pretrained)
+
+
+def test_a_fine_tuned_run_is_evaluated_by_itself(tuned, monkeypatch):
+    config = configuration.load(tuned)
+    assert config.finetune.head_layer == 1
+    monkeypatch.setattr("absl.flags.FLAGS", type("Flags", (), {"workdir": str(tuned)}))
+    with pytest.raises(Fault, match=r"eval/finetune\.json"):
+        evaluate.main()
+
+
+def test_teachers_that_are_none(pretrained, tmp_path):
+    for folder, says, code in (
+        ("", "no teacher at ''", MISSING_INPUT),
+        (tmp_path / "nowhere", "nowhere", MISSING_INPUT),
+        (pretrained, "has no classifier", BAD_CONFIG),
+    ):
+        with pytest.raises(Fault, match=says) as refused:
+            run(train.train, student_config(folder), tmp_path / "run")
+        assert refused.value.code == code
