@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from ssl_jax import build, parallel, supervised, workdir
 from ssl_jax.data import pipeline, sources
 from ssl_jax.evals import features, suite
+from ssl_jax.report import figures
 
 Columns = dict[str, np.ndarray]
 
@@ -29,8 +30,10 @@ DONE = ".done"  # last file of an evaluation: by which settings it was made
 def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> None:
     """Writes eval/*.json and eval/sample.npz into the run at `path`, and prints the table.
 
-    Without labelled test images only the sample is written: the map and the neighbours need none.
+    A method that generates images also has figures/samples.png. Without labelled test images only
+    these and the sample are written: the map and the neighbours need none.
     """
+    write_generated(config, parts, state, path)
     read = reader(config, parts, state)
     is_main = jax.process_index() == 0
     shown = parts.test or parts.source
@@ -245,6 +248,18 @@ def sample_indices(size: int, limit: int, seed: int) -> np.ndarray | None:
     if not 0 < limit < size:
         return None
     return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(size)[:limit])
+
+
+def write_generated(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> None:
+    """Draws images that the model generates, if it does, as figures/samples.png."""
+    samples = parts.method.samples
+    if samples is None:
+        return
+    generate = jax.jit(samples, static_argnums=3, out_shardings=parallel.replicated(parts.mesh))
+    key = jax.random.key(config.train.seed)
+    images = generate(state.params, state.extra, key, figures.GENERATED)
+    if jax.process_index() == 0:
+        figures.sample_grid(np.asarray(images), path / "figures" / "samples.png")
 
 
 def write_sample(config: ConfigDict, source: sources.Source, test: Columns, path: Path) -> None:

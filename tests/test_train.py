@@ -20,6 +20,7 @@ from configs.simclr import get_config
 from ssl_jax import config as configuration
 from ssl_jax import evaluate, loop, parallel, train, workdir
 from ssl_jax.errors import Fault
+from ssl_jax.methods import simclr
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {
@@ -112,6 +113,18 @@ def plain(tmp_path_factory):
     path = tmp_path_factory.mktemp("plain") / "run"
     run(small(), path)
     return path
+
+
+def test_a_method_that_generates_images_leaves_a_picture_of_them(tmp_path, monkeypatch):
+    def make(*args, **fields):
+        return simclr.make(*args, **fields)._replace(samples=samples)
+
+    def samples(params, extra, key, count):
+        return jax.random.uniform(key, (count, 5, 5, 3))
+
+    monkeypatch.setattr("ssl_jax.methods.get", lambda name: make)
+    run(small(train__steps=1), tmp_path / "run")
+    assert (tmp_path / "run" / "figures" / "samples.png").stat().st_size > 1000
 
 
 def test_batchnorm_groups_count_the_full_size_views_alone(tmp_path):

@@ -78,6 +78,10 @@ class Method(NamedTuple):
 
     evals: tuple[str, ...] = ("knn", "linear")
 
+    samples: Callable[[Tree, Tree, jax.Array, int], jax.Array] | None = None
+    """(params, extra, key, count) -> images [count, h, w, 3] in [0, 1] that the model generates;
+    None where it generates none. Neighbours may belong together: they stand in rows of ten."""
+
     modules: Callable[[Tree, Tree], tuple[Tree, Tree]] = online_modules
     """(params, extra) -> (params, batch_stats), dicts of modules by name. `features` are the output
     of the one called "encoder"; fine-tuning begins there."""

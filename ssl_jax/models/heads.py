@@ -132,3 +132,25 @@ class MLP(nn.Module):
                 )(x, train)
             x = x.astype(dtype) if i == last else self.activation(x)
         return x
+
+
+class DropoutMLP(nn.Module):
+    """Dense layers with leaky ReLU and dropout between; no normalisation, rows are independent.
+
+    Attributes:
+      widths: of the layers, the output's last.
+      rate: share of the hidden activations that training sets to 0.
+    """
+
+    widths: tuple[int, ...]
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """[..., f] to [..., widths[-1]], in training; `key` draws what is dropped."""
+        *hidden, last = self.widths
+        for i, width in enumerate(hidden):
+            x = nn.leaky_relu(nn.Dense(width, name=f"dense{i}")(x), 0.2)
+            kept = jax.random.fold_in(key, i)
+            x = nn.Dropout(self.rate, deterministic=False)(x, rng=kept)
+        return nn.Dense(last, name=f"dense{len(hidden)}")(x)

@@ -27,6 +27,7 @@ CLASSES = (
 MARKERS = "o^sDvP"
 NAMED_CLASSES = len(CLASSES) * len(MARKERS)  # beyond, colours would repeat
 MAP_POINTS = 1500
+GENERATED = 100  # images, ten in a row
 MIN_POINTS = 10  # examples, for a map or neighbours
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -230,6 +231,20 @@ def view_grid(
                 ax.set_adjustable("datalim")  # so that all titles stand on one line
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title, size=10, loc="center", pad=6)
+        save(figure, path)
+
+
+def sample_grid(images: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Draws generated images [n, s, s, 3], ten in a row, float in [0, 1]."""
+    lines = math.ceil(len(images) / 10)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 0.7 * lines))
+        axes = figure.subplots(lines, 10, squeeze=False)
+        figure.subplots_adjust(0.005, 0.005, 0.995, 0.995, wspace=0.06, hspace=0.06)
+        for ax, image in zip(axes.flat, images, strict=False):
+            show(ax, image)
+        for ax in axes.flat[len(images) :]:
+            ax.set_axis_off()
         save(figure, path)
 
 

@@ -222,6 +222,15 @@ def _views(run: Run) -> str:
     return _section("Views", _figure(path, "Random views of images", caption, narrow=True))
 
 
+def _generated(run: Run) -> str:
+    path = run.workdir / "figures" / "samples.png"
+    if not path.exists():
+        return ""
+    caption = "Images that the model generates: draws from the density it has learned, none of "
+    caption += "them in the data. If the density has components, a row comes from one of them."
+    return _section("Generated images", _figure(path, "Generated images", caption, narrow=True))
+
+
 def _map(run: Run) -> str:
     path = run.workdir / "figures" / "map.png"
     if not figures.feature_map(run, path):
@@ -313,6 +322,7 @@ SECTIONS: tuple[Callable[[Run], str], ...] = (
     _views,
     _map,
     _neighbours,
+    _generated,
     _protocols,
     _reproduce,
     _config,

@@ -1,11 +1,11 @@
-"""The projection head against SimCLR's arithmetic in float64."""
+"""Heads against their arithmetic in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models.heads import Classifier, ProjectionHead
+from ssl_jax.models.heads import Classifier, DropoutMLP, ProjectionHead
 
 FEATURES = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
 
@@ -65,6 +65,28 @@ def test_defaults_are_simclr_s():
 def test_negative_depth():
     with pytest.raises(ValueError, match="depth -1"):
         ProjectionHead(depth=-1).init(jax.random.key(0), FEATURES, True)
+
+
+def test_dropout_mlp():
+    key = jax.random.key(3)
+    whole, dropping = DropoutMLP((400, 2), 0.0), DropoutMLP((400, 2), 0.25)
+    params = whole.init(jax.random.key(0), FEATURES, key)["params"]
+    first, last = (jax.tree.map(np.float64, params[f"dense{i}"]) for i in range(2))
+    hidden = FEATURES @ first["kernel"] + first["bias"]
+    hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
+    want = hidden @ last["kernel"] + last["bias"]
+    np.testing.assert_allclose(whole.apply({"params": params}, FEATURES, key), want, atol=1e-4)
+    # One output for each hidden activation shows which were dropped, and that the rest grew.
+    eye = params | {"dense1": {"kernel": jnp.eye(400), "bias": jnp.zeros(400)}}
+    square = DropoutMLP((400, 400), 0.25)
+    found = np.asarray(square.apply({"params": eye}, FEATURES, key))
+    dropped = found == 0
+    assert 0.23 < dropped.mean() < 0.27
+    np.testing.assert_allclose(found[~dropped], hidden[~dropped] / 0.75, rtol=1e-3, atol=1e-4)
+    assert not (dropped == dropped[0]).all()
+    again, other = (dropping.apply({"params": params}, FEATURES, jax.random.key(i)) for i in (3, 4))
+    np.testing.assert_array_equal(again, dropping.apply({"params": params}, FEATURES, key))
+    assert np.abs(again - other).max() > 0.01
 
 
 @pytest.mark.parametrize("upto", [0, 1, 2, 3])

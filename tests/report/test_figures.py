@@ -93,3 +93,10 @@ def test_local_views_fill_as_many_lines_as_fit():
     assert two[5, ::5, 0].tolist() == [4, 5, 255]
     assert (two[4] == 255).all()
     assert figures._mosaic(crops, 8).shape == (8, 24, 3)  # no room for a gap between two lines
+
+
+@pytest.mark.parametrize(("count", "lines"), [(100, 10), (13, 2)])
+def test_generated_images_stand_ten_in_a_row(tmp_path, count, lines):
+    images = np.random.default_rng(0).random((count, 8, 8, 3))
+    figures.sample_grid(images, tmp_path / "a.png")
+    assert size(tmp_path / "a.png") == (1050, 105 * lines)

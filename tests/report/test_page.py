@@ -61,6 +61,14 @@ def test_page_holds_numbers_pictures_and_how_to_reproduce(finished_run):
         base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True)
 
 
+def test_generated_images_are_shown_where_there_are_any(finished_run):
+    assert "Generated images" not in page.write(finished_run).read_text()
+    (finished_run / "figures" / "samples.png").write_bytes(b"any bytes")
+    text = page.write(finished_run).read_text()
+    assert "<h2>Generated images</h2>" in text
+    assert base64.b64encode(b"any bytes").decode() in text
+
+
 def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     config = json.loads((finished_run / "config.json").read_text())
     (finished_run / "config.json").write_text(json.dumps(config | {"finetune": {}}))

@@ -1,0 +1,61 @@
+"""The decoder makes images of any size, learns them, and stays small at small sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_jax.models.decoder import Decoder
+
+CODES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 24, 33])
+def test_sizes_and_range(size):
+    found, _ = Decoder(size, width=4).init_with_output(jax.random.key(0), 30 * CODES, True)
+    assert (found.shape, found.dtype) == ((8, size, size, 3), jnp.float32)
+    assert 0 <= found.min() < 0.5 < found.max() <= 1
+
+
+def test_widths():
+    def kernels(size, width):
+        decoder = Decoder(size, width, dtype=jnp.bfloat16)
+        found, variables = jax.eval_shape(
+            lambda: decoder.init_with_output(jax.random.key(0), CODES, True)
+        )
+        assert found.dtype == jnp.float32
+        layers = variables["params"].items()
+        return {name: layer["kernel"].shape for name, layer in layers if "kernel" in layer}
+
+    assert kernels(24, 16) == {
+        "dense": (6, 6 * 6 * 64),
+        "conv1": (3, 3, 64, 32),
+        "conv2": (3, 3, 32, 16),
+        "pixels": (3, 3, 16, 3),
+    }
+    assert kernels(224, 64)["dense"] == (6, 7 * 7 * 512)
+    assert kernels(224, 64)["conv5"] == (3, 3, 128, 64)
+
+
+def test_it_learns_images_by_heart():
+    shades = np.random.default_rng(1).random((8, 3, 3, 3))
+    images = jnp.asarray(shades.repeat(4, 1).repeat(4, 2), jnp.float32)
+    decoder, tx = Decoder(12, width=8), optax.adam(0.01)
+    variables = decoder.init(jax.random.key(0), CODES, True)
+
+    @jax.jit
+    def descend(params, state):
+        def loss(params):
+            whole = {**variables, "params": params}
+            found, _ = decoder.apply(whole, CODES, True, mutable=["batch_stats"])
+            return jnp.square(found - images).mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value
+
+    params, state = variables["params"], tx.init(variables["params"])
+    for _ in range(100):
+        params, state, value = descend(params, state)
+    assert value < 0.1 * images.var()
