@@ -112,8 +112,8 @@ def default_config() -> ml_collections.ConfigDict:
 def finetuning(pretrained: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The default config of fine-tuning what the run of config `pretrained` has learnt.
 
-    SimCLR's recipe for few labels (arXiv 2002.05709, appendix on semi-supervised learning): SGD with
-    Nesterov momentum at 0.05 batch / 256, 60 epochs (30 with a tenth of ImageNet's labels), neither
+    SimCLR's recipe for few labels (arXiv 2002.05709, appendix on semi-supervised learning): SGD
+    with Nesterov momentum at 0.05 batch / 256, 60 epochs (30 with a tenth of the labels), neither
     warm-up nor decay; the crop and the flip of pre-training without its other augmentations.
     SimCLR v2's LARS at 0.005 sqrt(batch) needs its long runs of big batches: on CIFAR-10, 400 steps
     of 128 images ended 10 points below this.
