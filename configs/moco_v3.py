@@ -23,6 +23,7 @@ METHOD = {
     "temperature": 1.0,
     "momentum": 0.99,
     "head_depth": 2,
+    "predictor_norm": False,  # ViT: True
     "hidden_dim": 4096,
     "output_dim": 256,
 }
@@ -66,7 +67,7 @@ def imagenet_vit_small(config: ConfigDict) -> None:
     imagenet(config)
     common.set_views(config, "byol")
     common.vit(config, "vit_small_moco")
-    config.method.update(temperature=0.2, head_depth=3)
+    config.method.update(temperature=0.2, head_depth=3, predictor_norm=True)
     config.optim.update(name="adamw", lr=1.5e-4, weight_decay=0.1, warmup_epochs=40.0)
     # Section 4.2: a patch embedding that never changes makes large batches stable.
     config.optim.frozen = ("encoder/patch_embed",)

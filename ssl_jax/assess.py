@@ -83,8 +83,15 @@ def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> 
             | _test_images(config, parts.test),
         )
         suite.write(path, {"classifier": results["classifier"]})
+    elif parts.method.logits:
+        print("no accuracy of the method's own classifier: it tells other classes", flush=True)
     workdir.write_json(path / "eval" / DONE, _settings(config, int(state.step)))
     print(suite.table(results), flush=True)
+
+
+def tells_classes(parts: build.Parts) -> bool:
+    """Whether the classes of the method's own classifier are those of the data."""
+    return parts.method.classes == tuple(parts.source.classes)
 
 
 def _images(config: ConfigDict, parts: build.Parts, used: int) -> dict[str, Any]:
@@ -199,11 +206,10 @@ def reader(
         }
         if config.eval.baselines:
             found[RAW] = images.reshape(len(images), -1)
-        if parts.method.logits:
+        if parts.method.logits and tells_classes(parts):
             params, extra = trees[TRAINED]
             logits = parts.method.logits(params, extra, images)
-            if logits.shape[-1] == len(parts.source.classes):
-                found["prediction"] = logits.argmax(-1)
+            found["prediction"] = logits.argmax(-1)
         return batch | found
 
     def read(source: sources.Source, limit: int) -> Columns:

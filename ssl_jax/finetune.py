@@ -1,7 +1,7 @@
 """Fine-tune what a run has learnt, on all labels or on few, and classify the test images.
 
     python -m ssl_jax.finetune --pretrained=runs/digits --workdir=runs/tuned \
-        --config.finetune.labels_per_class=10
+        --config.finetune.labels_per_class=10 --config.train.batch_size=50
 
 The encoder and, by `--config.finetune.head_layer=1`, the first layers of the projection head go on
 training under a new linear classifier (SimCLR v2, arXiv 2006.10029, section 2). Data and model
@@ -38,7 +38,7 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
     config = configuration.finetuning(before)
     config.update_from_flattened_dict(overrides)
-    config.finetune.pretrained = pretrained
+    config.finetune.pretrained = str(_folder(pretrained))
     if found := configuration.problems(config):
         raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
     return config
@@ -49,11 +49,14 @@ def overridable() -> ConfigDict:
     config = configuration.finetuning(configuration.default_config())
     with config.unlocked():
         del config.model, config.method, config.finetune.pretrained
+        # One view of every image, and the whole batch at once.
+        del config.augment.views, config.augment.second, config.augment.local
+        del config.train.microbatch, config.train.noise_scale, config.train.probe
     return config
 
 
 def _folder(path: str) -> pathlib.Path:
-    return pathlib.Path(path).expanduser().absolute()
+    return pathlib.Path(path).expanduser().resolve()
 
 
 def finetune(config: ConfigDict, run: workdir.Workdir) -> None:

@@ -104,8 +104,10 @@ def fit(
 
     from ssl_jax import build, metadata
     from ssl_jax.checkpoint import Checkpoints
+    from ssl_jax.data import pipeline
     from ssl_jax.report import page
 
+    pipeline.check_size(parts.source, config.train.batch_size)
     data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
     with (
         Stop() as stop,

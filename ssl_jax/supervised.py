@@ -27,6 +27,7 @@ from ssl_jax.models.heads import Classifier, ProjectionHead
 from ssl_jax.step import TrainState
 
 KEPT = ("encoder", "head")  # of the modules that a method trains
+LONG = 1_000_000  # steps
 
 
 class Parts(NamedTuple):
@@ -93,8 +94,8 @@ def pretrained(config: ConfigDict, path: pathlib.Path) -> Tree:
     Raises:
       Fault: no checkpoint, or a method without an encoder.
     """
-    # What only sizes a memory or a schedule is unknown here, and not read.
-    method = build.method(config, 1, config.train.batch_size, devices=1)
+    # The run's own length and number of images are unknown here; nothing that they size is read.
+    method = build.method(config, LONG, config.train.batch_size, devices=1)
 
     def select(state: Tree) -> Tree:
         params, stats = method.modules(state["params"], state.get("extra", {}))
@@ -107,7 +108,7 @@ def pretrained(config: ConfigDict, path: pathlib.Path) -> Tree:
         kept = [name for name in KEPT if name in params]
         return {n: params[n] for n in kept}, {n: stats.get(n, {}) for n in kept}
 
-    return _read(config, path, select)
+    return _read(config, path, select)[0]
 
 
 def teacher(folder: str) -> Teacher:
@@ -123,14 +124,14 @@ def teacher(folder: str) -> Teacher:
     config = configuration.load(path)
     if "finetune" not in config:
         raise Fault(f"the teacher {path} has no classifier: {how}", BAD_CONFIG)
-    params, stats = _read(
+    (params, stats), meta = _read(
         config,
         path,
         lambda state: (state["params"], state.get("extra", {}).get("batch_stats", {})),
     )
     stats = {name: stats.get(name, {}) for name in params}
-    classes = params["classifier"]["dense"]["bias"].shape[0]
-    networks = network(config, params, config.finetune.head_layer, classes)
+    classes = tuple(meta["classes"])
+    networks = network(config, params, config.finetune.head_layer, len(classes))
 
     def logits(weights: Tree, images: jax.Array) -> jax.Array:
         stats = weights["batch_stats"]
@@ -139,12 +140,15 @@ def teacher(folder: str) -> Teacher:
     return Teacher({"params": params, "batch_stats": stats}, logits, classes)
 
 
-def _read(config: ConfigDict, path: pathlib.Path, select: Callable[[Tree], Tree]) -> Tree:
+def _read(
+    config: ConfigDict, path: pathlib.Path, select: Callable[[Tree], Tree]
+) -> tuple[Tree, dict[str, Any]]:
     with Checkpoints(path / "checkpoints", config_hash=metadata.config_hash(config)) as checkpoints:
         found = checkpoints.read_latest(select)
     if found is None:
         raise Fault(f"no checkpoint under {path}: train there first", BAD_CHECKPOINT)
-    return found[0]
+    tree, _, meta = found
+    return tree, meta
 
 
 def network(config: ConfigDict, params: Tree, head_layer: int, classes: int) -> Chain:

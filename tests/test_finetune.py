@@ -168,7 +168,7 @@ def test_the_teacher_is_what_was_fine_tuned(tuned):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.models.get", tiny_encoder)
         teacher = supervised.teacher(str(tuned))
-    assert teacher.classes == 10
+    assert teacher.classes == tuple("0123456789")
     np.testing.assert_allclose(teacher.logits(teacher.weights, images), x, rtol=1e-4, atol=1e-5)
 
 
@@ -183,6 +183,10 @@ def test_what_fine_tuning_refuses(pretrained, tuned, tmp_path):
         with pytest.raises(Fault, match=says) as refused:
             run(finetune.finetune, tuned_config(pretrained, **overrides), tmp_path / "run")
         assert refused.value.code == code
+    config = tuned_config(pretrained, finetune__labels_per_class=2)
+    with pytest.raises(Fault, match="20 images < batch"):
+        run(finetune.finetune, config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()  # the next try may have another batch
     (tmp_path / "empty").mkdir()
     shutil.copy(pretrained / "config.json", tmp_path / "empty")
     with pytest.raises(Fault, match="no checkpoint under") as refused:

@@ -1,5 +1,7 @@
 """Fine-tuning's network, step and labels against NumPy and enumeration."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import linear
@@ -9,8 +11,9 @@ import pytest
 import scipy.special
 import tiny
 
+from configs import common, dino, rbm
+from ssl_jax import assess, build, methods, parallel, supervised
 from ssl_jax import config as configuration
-from ssl_jax import parallel, supervised
 from ssl_jax.data import sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
 from ssl_jax.models.chain import Chain
@@ -165,3 +168,43 @@ def test_labels_that_are_not_there():
     assert refused.value.code == BAD_DATA
     with pytest.raises(Fault, match="no labels"):
         supervised.labelled(named([-1], ()), fraction=0.5, per_class=0, seed=0)
+
+
+def vit_by_dino():
+    config = dino.get_config("cifar10_cpu")
+    common.vit(config, "vit_micro", patch_size=4)
+    return config
+
+
+@pytest.mark.parametrize("config", [vit_by_dino(), rbm.get_config("cifar10_cpu")])
+def test_a_checkpoint_keeps_what_fine_tuning_takes(config, monkeypatch, tmp_path):
+    """Of a state without statistics, whose empty trees no checkpoint has; of several machines."""
+    config.augment.size = 16
+
+    def read(config, path, select):
+        method = build.method(config, 4, 8, devices=1)
+        spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for n, x in
+                build.batch_spec(config).items()}  # fmt: skip
+        params, extra = jax.eval_shape(method.init, jax.random.key(0), spec)
+        return select(filled({"params": params, "extra": extra})), {}
+
+    monkeypatch.setattr(supervised, "_read", read)
+    params, stats = supervised.pretrained(config, tmp_path)
+    assert jax.tree.leaves(params["encoder"])
+    assert not jax.tree.leaves(stats)
+
+
+def filled(tree):
+    """Without empty branches."""
+    if not isinstance(tree, dict):
+        return tree
+    found = {name: filled(branch) for name, branch in tree.items()}
+    return {name: branch for name, branch in found.items() if branch != {}}
+
+
+def test_a_classifier_of_other_classes_is_not_scored():
+    digits = sources.get("digits", data_dir="", split="test")
+    for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
+        method = methods.Method(*[None] * 4, classes=classes)
+        parts = types.SimpleNamespace(method=method, source=digits)
+        assert assess.tells_classes(parts) == told

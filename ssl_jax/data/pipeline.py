@@ -67,6 +67,16 @@ def rows(
     return epoch, order.shuffle(g % size, seed=seed, epoch=epoch, size=size)
 
 
+def check_size(source: Source, batch_size: int) -> None:
+    """Raises Fault if the source has fewer examples than one batch."""
+    if source.size < batch_size:
+        raise Fault(
+            f"{source.size} images < batch {batch_size} in {source.name}: choose a batch_size of "
+            "at most the number of images, or more data.",
+            BAD_DATA,
+        )
+
+
 def train_batches(
     source: Source,
     *,
@@ -109,12 +119,7 @@ def train_batches(
     from ssl_jax.augment import host as augment
 
     _check_hosts(batch_size, host)
-    if source.size < batch_size:
-        raise Fault(
-            f"{source.size} images < batch {batch_size} in {source.name}: choose a batch_size of "
-            "at most the number of images, or more data.",
-            BAD_DATA,
-        )
+    check_size(source, batch_size)
     loader = Loader(source, quarantine=on_bad_image == "quarantine", max_bad=max_bad)
     augmented = augment.make(views, seed=seed, placement=placement)
 

@@ -90,6 +90,9 @@ class Method(NamedTuple):
     """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, k], for inference, of a method that
     learns a classifier without labels."""
 
+    classes: tuple[str, ...] = ()
+    """Names of what the columns of `logits` stand for."""
+
 
 def names() -> list[str]:
     """The methods that exist, found without importing them."""

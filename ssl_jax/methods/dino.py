@@ -114,6 +114,7 @@ def make(
 
     def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
         del params
-        return extra["target"], extra["batch_stats"]["target"]
+        # Of a ViT there are none, and a checkpoint does not keep what is empty.
+        return extra["target"], extra.get("batch_stats", {}).get("target", {})
 
     return Method(init, encode, objective, features, after_update, modules=modules)

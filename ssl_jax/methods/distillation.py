@@ -19,7 +19,7 @@ class Teacher(NamedTuple):
     logits: Callable[[Tree, jax.Array], jax.Array]
     """(weights, images [n, h, w, 3] in [0, 1]) -> [n, classes], for inference."""
 
-    classes: int
+    classes: tuple[str, ...]
 
 
 def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float = 1.0) -> Method:
@@ -44,7 +44,7 @@ def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float =
         raise ValueError(f"this method takes 1 view, got {len(run.views)}: set augment.views to 1")
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}: want a number above 0")
-    networks = Chain(run.bn_group, 1, encoder=encoder, classifier=Classifier(teacher.classes))
+    networks = Chain(run.bn_group, 1, encoder=encoder, classifier=Classifier(len(teacher.classes)))
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         params, stats = networks.init(key, batch["views"])
@@ -77,4 +77,4 @@ def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float =
     def logits(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         return networks.features(params, extra["batch_stats"], images, upto="classifier")
 
-    return Method(init, encode, objective, features, logits=logits)
+    return Method(init, encode, objective, features, logits=logits, classes=teacher.classes)

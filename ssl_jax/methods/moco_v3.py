@@ -17,13 +17,14 @@ def make(
     temperature: float = 1.0,
     momentum: float = 0.99,
     head_depth: int = 2,
+    predictor_norm: bool = False,
     hidden_dim: int = 4096,
     output_dim: int = 256,
 ) -> Method:
     """MoCo v3 (arXiv 2104.02057, section 3, algorithm 1): every view queries the other's keys.
 
     The loss is ctr(q1, k2) + ctr(q2, k1), each 2 temperature times InfoNCE over the keys of the
-    whole batch. Projector and predictor (two layers) end in a BatchNorm without scale and bias.
+    whole batch. The projector ends in a BatchNorm without scale and bias.
     The momentum encoder starts as a copy; its momentum rises to 1 by a cosine.
 
     Args:
@@ -32,15 +33,18 @@ def make(
       temperature: of the InfoNCE softmax: 1.0 for ResNet-50, 0.2 for ViT.
       momentum: of the momentum encoder at the first step; 0.996 for 1000 epochs of ResNet-50.
       head_depth: layers of the projector: 2 for ResNet-50, 3 for ViT.
+      predictor_norm: the predictor, of two layers, ends in such a BatchNorm, too: for ViT, in the
+        authors' code (facebookresearch/moco-v3, moco/builder.py).
       hidden_dim, output_dim: widths of both heads.
     """
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
+    norm = "plain" if predictor_norm else ""
     networks = Chain(
         run.bn_group,
         2,
         encoder=encoder,
         projector=MLP(widths, last_norm="plain", dtype=encoder.dtype),
-        predictor=MLP((hidden_dim, output_dim), last_norm="plain", dtype=encoder.dtype),
+        predictor=MLP((hidden_dim, output_dim), last_norm=norm, dtype=encoder.dtype),
     )
 
     def loss(query: jax.Array, key: jax.Array):

@@ -26,6 +26,9 @@ def mixed(target, online, m):
 METHODS = {
     "byol": byol.make(linear.Linear(), RUN, momentum=BASE, hidden_dim=6, output_dim=3),
     "moco_v3": moco_v3.make(linear.Linear(), RUN, momentum=BASE, hidden_dim=6, output_dim=3),
+    "moco_v3 of ViT": moco_v3.make(
+        linear.Linear(), RUN, momentum=BASE, hidden_dim=6, output_dim=3, predictor_norm=True
+    ),
     "dino": dino.make(
         linear.Linear(), RUN, momentum=BASE, prototypes=5, hidden_dim=6, bottleneck_dim=3
     ),
@@ -97,14 +100,16 @@ def mlp(x, params, last):
 
 def written_out(name, state, views):
     """(predictions, projections of the target), each [2] of [b, d]: views are normalised apart."""
-    last = "plain" if name == "moco_v3" else ""
+    last = "plain" if name.startswith("moco_v3") else ""
+    of_predictor = "plain" if name == "moco_v3 of ViT" else ""
     predictions, projections = [], []
     for v in range(2):
         x = views[:, v]
         online = mlp(
             x @ state.params["encoder"]["dense"]["kernel"], state.params["projector"], last
         )
-        predictions.append(linear.unit(mlp(online, state.params["predictor"], last)))
+        predicted = mlp(online, state.params["predictor"], of_predictor)
+        predictions.append(linear.unit(predicted))
         target = state.extra["target"]
         z = mlp(x @ target["encoder"]["dense"]["kernel"], target["projector"], last)
         projections.append(linear.unit(z))
