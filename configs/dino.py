@@ -37,7 +37,8 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
 
 
 def imagenet(config: ConfigDict) -> None:
-    """The defaults of the authors' code; the gradient is clipped as a whole, not by parameter."""
+    """The defaults of the authors' code, but for these: the gradient is clipped as a whole, not by
+    parameter; no stochastic depth (theirs 0.1); fixed positions; the rate ends at 0 (1e-6)."""
     common.imagenet(config)
     common.set_views(config, "byol", crop_area=(0.4, 1.0))
     config.augment.local = {"views": 8, "size": 96, "crop_area": (0.05, 0.4), "blur": 0.5}

@@ -40,10 +40,10 @@ def imagenet(config: ConfigDict) -> None:
 
 
 def cifar10(config: ConfigDict) -> None:
-    """Appendix D: a projector of two layers, rate 0.03, decay 5e-4."""
+    """Appendix D: a projector of two layers, base rate 0.03, decay 5e-4."""
     common.cifar10(config)
     config.method.head_depth = 2
-    config.optim.update(name="sgd", lr=0.03, lr_rule="constant", weight_decay=5e-4)
+    config.optim.update(name="sgd", lr=0.03, lr_rule="linear", weight_decay=5e-4)
     config.optim.warmup_epochs = 0.0
     config.train.epochs = 800.0
 

@@ -130,16 +130,22 @@ def evaluate_classifier(
     test = _extract(config, parts.mesh, partial(columns, state), parts.test)
     if jax.process_index():
         return
-    options = config.finetune.to_dict()
+    options = config.finetune
+    share = (
+        f"{options.labels_per_class} of each class"
+        if options.labels_per_class
+        else (f"{options.fraction:g} of each class's")
+    )
+    head = f" and {options.head_layer} of its head's layers" if options.head_layer else ""
     found = suite.classifier(
         test["prediction"],
         test["label"],
         name=config.method.name,
         step=int(state.step),
         protocol={
-            "classifier": "linear, fine-tuned with encoder and head from pre-training",
-            "labels": f"{parts.source.size:,} of {config.data.split}, seed {config.train.seed}",
-            **options,
+            "classifier": f"linear, fine-tuned with the encoder{head} from {options.pretrained}",
+            "labels": f"{parts.source.size:,} of {config.data.split}, {share}, "
+            f"seed {config.train.seed}",
             **_test_images(config, parts.test),
         },
     )

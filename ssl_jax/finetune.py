@@ -49,9 +49,11 @@ def overridable() -> ConfigDict:
     config = configuration.finetuning(configuration.default_config())
     with config.unlocked():
         del config.model, config.method, config.finetune.pretrained
-        # One view of every image, and the whole batch at once.
+        # One view of every image, the whole batch at once, and no probe of features.
         del config.augment.views, config.augment.second, config.augment.local
         del config.train.microbatch, config.train.noise_scale, config.train.probe
+        del config.eval.knn_k, config.eval.knn_temperature, config.eval.labels_per_class
+        del config.eval.draws, config.eval.max_train, config.eval.baselines
     return config
 
 

@@ -147,7 +147,8 @@ def _read(
         found = checkpoints.read_latest(select)
     if found is None:
         raise Fault(f"no checkpoint under {path}: train there first", BAD_CHECKPOINT)
-    tree, _, meta = found
+    tree, step, meta = found
+    print(f"read from {path}: step {step:,}", flush=True)
     return tree, meta
 
 
@@ -203,18 +204,18 @@ def labelled(
     Raises:
       Fault: no labels, or too few.
     """
-    if not source.classes:
+    labels = np.array([source.label(index) for index in range(source.size)])
+    has_label = np.flatnonzero(labels >= 0)
+    if not source.classes or not len(has_label):
         raise Fault(f"{source.name} has no labels: fine-tuning learns from them", BAD_DATA)
     if fraction == 1 and not per_class:
-        return source
-    labels = np.array([source.label(index) for index in range(source.size)])
-    names, codes = np.unique(labels, return_inverse=True)
+        return source if len(has_label) == source.size else sources.subset(source, has_label)
+    names, codes = np.unique(labels[has_label], return_inverse=True)
     share = np.maximum(np.rint(fraction * np.bincount(codes)), 1).astype(int)
     rng = np.random.default_rng([seed, 0])
     names = np.array(source.classes)[names]
-    return sources.subset(
-        source, linear.draw_labels(codes, per_class or share, rng=rng, names=names)
-    )
+    drawn = linear.draw_labels(codes, per_class or share, rng=rng, names=names)
+    return sources.subset(source, has_label[drawn])
 
 
 def init_fn(

@@ -138,7 +138,10 @@ def test_everything_from_pre_training_to_a_smaller_student(tmp_path):
     numbers = json.loads((tmp_path / "tuned/eval/finetune.json").read_text())
     taught = numbers["results"]["simclr"]
     assert (taught["n_labels"], taught["classes"], taught["n_test"]) == (400, 10, 500)
-    assert taught["head_layer"] == numbers["protocol"]["head_layer"] == 1
+    assert taught["head_layer"] == 1
+    protocol = numbers["protocol"]
+    assert protocol["classifier"].startswith("linear, fine-tuned with the encoder and 1 of its")
+    assert protocol["labels"] == "400 of train, 40 of each class, seed 0"
     assert taught["accuracy"] > 0.8
     smaller = student_config(
         tmp_path / "tuned",

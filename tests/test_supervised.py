@@ -146,17 +146,17 @@ def named(labels, classes=("a", "b", "c")):
 
 
 def test_labels_are_drawn_from_every_class_by_its_share():
-    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 40, 4]))
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 46, 4]))
     source = named(labels.tolist())
     few = supervised.labelled(source, fraction=0.1, per_class=0, seed=1)
     rows = [few.load(i)[0] for i in range(few.size)]
-    assert np.bincount(labels[rows]).tolist() == [10, 4, 1]  # never none
+    assert np.bincount(labels[rows]).tolist() == [10, 5, 1]  # never none
     assert rows == sorted(set(rows))
     assert [few.label(i) for i in range(few.size)] == labels[rows].tolist()
     assert few.describe(0) == str(rows[0])
     again, other = (supervised.labelled(source, fraction=0.1, per_class=0, seed=s) for s in (1, 2))
-    assert [again.load(i) for i in range(15)] == [few.load(i) for i in range(15)]
-    assert [other.load(i) for i in range(15)] != [few.load(i) for i in range(15)]
+    assert [again.load(i) for i in range(16)] == [few.load(i) for i in range(16)]
+    assert [other.load(i) for i in range(16)] != [few.load(i) for i in range(16)]
     three = supervised.labelled(source, fraction=1.0, per_class=3, seed=1)
     assert sorted(three.label(i) for i in range(three.size)) == [0] * 3 + [1] * 3 + [2] * 3
     assert supervised.labelled(source, fraction=1.0, per_class=0, seed=1) is source
@@ -168,6 +168,28 @@ def test_labels_that_are_not_there():
     assert refused.value.code == BAD_DATA
     with pytest.raises(Fault, match="no labels"):
         supervised.labelled(named([-1], ()), fraction=0.5, per_class=0, seed=0)
+    with pytest.raises(Fault, match="no labels"):
+        supervised.labelled(named([-1, -1]), fraction=1.0, per_class=0, seed=0)
+    some = named([2, -1, 0, -1, 0, 1])
+    for fraction, rows in ((1.0, [0, 2, 4, 5]), (0.5, [0, 2, 5])):
+        found = supervised.labelled(some, fraction=fraction, per_class=0, seed=1)
+        assert [found.load(i)[0] for i in range(found.size)] == rows
+
+
+def test_the_default_recipe_of_fine_tuning():
+    """SimCLR's, section 4 and appendix, with the geometry of pre-training alone."""
+    pretrained = dino.get_config("imagenet")
+    pretrained.train.batch_size = 4096
+    config = configuration.finetuning(pretrained)
+    (view,) = build.views(config)
+    assert (view.jitter, view.grayscale, view.blur, view.solarize) == (0, 0, 0, 0)
+    assert (view.size, view.crop_area, view.flip) == (224, pretrained.augment.crop_area, 0.5)
+    optim, train = config.optim, config.train
+    assert (optim.name, optim.nesterov, optim.lr, optim.lr_rule) == ("sgd", True, 0.05, "linear")
+    assert (optim.momentum, optim.weight_decay, optim.warmup_epochs) == (0.9, 0, 0)
+    assert (train.batch_size, train.epochs, train.steps) == (1024, 60, 0)
+    assert not any((train.microbatch, train.probe, optim.groups, optim.frozen))
+    assert configuration.is_identity("finetune.head_layer")
 
 
 def vit_by_dino():

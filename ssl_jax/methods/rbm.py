@@ -86,7 +86,7 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
         images = batch["views"][:, 0]
-        learned = jax.lax.stop_gradient(stack(extra, images))
+        learned = stack(extra, images)
         ends = np.cumsum(encoder.widths)[:-1]
         inputs = [dbn.pixels(images, encoder.visible, encoder.sigma)]
         inputs += jnp.split(learned, ends, axis=1)[:-1]

@@ -89,6 +89,16 @@ def test_a_student_learns_as_in_numpy():
     )
 
 
+def test_the_teacher_is_that_of_the_state():
+    """A checkpoint's, whatever lies in the teacher's folder by now."""
+    method, batch = make(), linear.batches(1, B, views=1)[0]
+    params, extra = method.init(jax.random.key(0), batch)
+    other = extra | {"teacher": {"scale": np.float32([1, 0, 0])}}
+    found, _ = method.encode(params, other, batch, jax.random.key(1))
+    means = batch["views"][:, 0].mean((1, 2))
+    np.testing.assert_allclose(found["teacher"], means * [1, 0, 0], rtol=1e-5, atol=1e-7)
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"takes 1 view, got 2"):
         make(views=2)

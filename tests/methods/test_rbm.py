@@ -205,6 +205,7 @@ def test_machines_learn_in_turn_and_stay():
             )
             assert moved.any()
         assert (features[k][:, 5:] == 0).all() == (k < 3)
+        assert method.modules(state.params, state.extra)[0]["encoder"] is state.extra["stack"]
     np.testing.assert_array_equal(features[4][:, :5], features[6][:, :5])
 
 
