@@ -95,6 +95,8 @@ def _parse(argv: list[str]) -> list[str]:
         return FLAGS(argv, known_only=False)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
+            if "config" not in FLAGS:
+                _stop(f"--{error.flagname}: a run has its config; see --help", USAGE)
             _stop(_misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG)
         _stop(f"{error}; see --help", USAGE)
     except (AttributeError, KeyError) as error:

@@ -101,6 +101,8 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
         code, message, _ = ssl_jax(verb, f"--workdir={tmp_path}/none")
         assert code == 66, message
         assert "none" in message
+    code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--config.eval.knn_k=5")
+    assert (code, "a run has its config" in message) == (64, True)
 
 
 @pytest.mark.parametrize(
