@@ -117,7 +117,7 @@ def method(config: ConfigDict, total_steps: int, num_examples: int, devices: int
     if "teacher" in fields:  # a workdir: methods do not know how these are read
         from ssl_jax import supervised  # which builds on this module
 
-        fields["teacher"] = supervised.teacher(fields["teacher"])
+        fields["teacher"] = supervised.teacher(fields["teacher"], config.augment.size)
     run = methods.Run(
         views=views(config),
         total_steps=total_steps,

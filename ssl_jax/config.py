@@ -237,6 +237,8 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     if "finetune" in config:
         check("finetune.head_layer", flat["finetune.head_layer"] >= 0, "0 or more")
         check("finetune.fraction", 0 < flat["finetune.fraction"] <= 1, "in (0, 1]")
+        one = flat["finetune.fraction"] == 1 or not flat["finetune.labels_per_class"]
+        check("finetune.fraction", one, "1, or labels_per_class 0: give one of the two")
         check("finetune.labels_per_class", flat["finetune.labels_per_class"] >= 0, "0 or more")
     return found + _optim_problems(config.optim) + _view_problems(config.augment)
 

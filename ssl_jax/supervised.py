@@ -111,8 +111,8 @@ def pretrained(config: ConfigDict, path: pathlib.Path) -> Tree:
     return _read(config, path, select)[0]
 
 
-def teacher(folder: str) -> Teacher:
-    """The fine-tuned network of a workdir.
+def teacher(folder: str, size: int) -> Teacher:
+    """The fine-tuned network of a workdir; warns if it saw images of other than `size` pixels.
 
     Raises:
       Fault: none there, or a run that was not fine-tuned.
@@ -124,6 +124,12 @@ def teacher(folder: str) -> Teacher:
     config = configuration.load(path)
     if "finetune" not in config:
         raise Fault(f"the teacher {path} has no classifier: {how}", BAD_CONFIG)
+    if config.augment.size != size:
+        print(
+            f"warning: the teacher saw {config.augment.size} pixels a side, the student's views "
+            f"have {size}: set augment.size, unless that is meant",
+            flush=True,
+        )
     (params, stats), meta = _read(
         config,
         path,

@@ -111,6 +111,7 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
         ("--config.optim.lrr=1", 78, "did you mean 'optim.lr"),
         ("--config.finetune.head_layr=1", 78, "did you mean 'finetune.head_layer'"),
         ("--config.finetune.fraction=2.0", 78, "in (0, 1]"),
+        ("--config.finetune.fraction=0.1 --config.finetune.labels_per_class=3", 78, "one of the"),
         ("--config.method.temperature=1.0", 78, "method.temperature: unknown"),
         ("--pretrained=none", 66, "no run at"),
     ],
@@ -119,7 +120,7 @@ def test_mistakes_in_fine_tuning(argument, code, says, tmp_path):
     config = configuration.to_json(configuration.default_config())
     (tmp_path / "config.json").write_text(config)
     found, message, seconds = ssl_jax(
-        "finetune", f"--pretrained={tmp_path}", f"--workdir={tmp_path}/run", argument
+        "finetune", f"--pretrained={tmp_path}", f"--workdir={tmp_path}/run", *argument.split()
     )
     assert found == code, message
     assert says in message

@@ -155,7 +155,7 @@ def test_everything_from_pre_training_to_a_smaller_student(tmp_path):
     assert found["results"]["distillation"]["n_test"] == 500
 
 
-def test_the_teacher_is_what_was_fine_tuned(tuned):
+def test_the_teacher_is_what_was_fine_tuned(tuned, capsys):
     """Its logits, by the arrays that Orbax alone reads."""
     with ocp.StandardCheckpointer() as reader:
         state = reader.restore(tuned / "checkpoints" / "6")
@@ -170,7 +170,10 @@ def test_the_teacher_is_what_was_fine_tuned(tuned):
     x = np.maximum(x, 0) @ last["kernel"] + last["bias"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.models.get", tiny_encoder)
-        teacher = supervised.teacher(str(tuned))
+        teacher = supervised.teacher(str(tuned), 12)
+        assert "warning" not in capsys.readouterr().out
+        supervised.teacher(str(tuned), 24)
+        assert "saw 12 pixels a side, the student's views have 24" in capsys.readouterr().out
     assert teacher.classes == tuple("0123456789")
     np.testing.assert_allclose(teacher.logits(teacher.weights, images), x, rtol=1e-4, atol=1e-5)
 

@@ -56,6 +56,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
 def title(run: Run) -> str:
     """ "SimCLR on cifar10", as far as the config tells."""
     method = METHODS.get(run.method, run.method) or "Self-supervised run"
+    method += ", fine-tuned," if "finetune" in run.config else ""
     source = str(run.config.get("data", {}).get("source", "")).removeprefix("tfds:")
     return f"{method} on {source}" if source else method
 
@@ -258,6 +259,8 @@ def _neighbours(run: Run) -> str:
 def _no_sample(run: Run) -> str:
     if run.sample:
         return f"Needs {figures.MIN_POINTS} images whose features differ; the sample has fewer."
+    if "finetune" in run.config:
+        return "In the report of the pre-trained run: fine-tuning draws no sample of features."
     return "No sample of test features yet (eval/sample.npz)."
 
 

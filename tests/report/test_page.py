@@ -79,6 +79,7 @@ def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
     assert "fine-tuned on some" in text
     assert "frozen" not in text
+    assert "SimCLR, fine-tuned, on" in text
     assert "Own classifier" in text
     assert "66.7" in text
 
