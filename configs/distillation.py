@@ -11,7 +11,7 @@ The teacher is a workdir of `ssl_jax.finetune`; no label is read but for evaluat
               SK); not run here yet.
 :cifar10      ResNet-18, batch 512, 400 epochs; no published figure; not run here yet.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; not measured yet.
+              small encoder for 2 CPU cores; a part of it is measured in benchmarks/RESULTS.md.
 
 "VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.augment.recipes`.
 """

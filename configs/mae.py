@@ -6,7 +6,7 @@
               (paper, tables 11 and 3); not run here yet.
 :cifar10      ViT-Ti/4, batch 512, 1000 epochs; no published figure; not run here yet.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; not measured yet.
+              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@
               (zhirongw/lemniscate.pytorch, cifar.py). Expected: about 80 % kNN (paper, table 1,
               by the embedding); not run here yet.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; not run here yet.
+              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
 
 "VARIANT,augment=moco_v2" takes the views of another recipe of `ssl_jax.augment.recipes`.
 """

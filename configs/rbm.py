@@ -7,7 +7,7 @@ Hinton 2002, Hinton, Osindero and Teh 2006; persistent chains: Tieleman 2008.
 :digits       scikit-learn's digits, Bernoulli pixels, CD-1. Expected: 91.4 %
               linear from 10 labels per class (raw pixels 88.9), 96.4 % kNN (98.2). One minute.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10:
-              Gaussian pixels, CD-1; not measured yet.
+              Gaussian pixels, CD-1; a part of it is measured in docs/methods.md.
 :cifar10      two machines of 4096 units over 32x32 pixels; no published figure for whole images
               without whitening; not run here yet.
 :imagenet     the same over 64x64 pixels: no recipe exists, for comparison only; not run here yet.

@@ -7,7 +7,7 @@
 :cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 92.1 % linear (solo-learn); not run
               here yet.
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; not measured yet.
+              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
 
 "VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.augment.recipes`.
 """
