@@ -131,11 +131,7 @@ def evaluate_classifier(
     if jax.process_index():
         return
     options = config.finetune
-    share = (
-        f"{options.labels_per_class} of each class"
-        if options.labels_per_class
-        else (f"{options.fraction:g} of each class's")
-    )
+    share = f"{options.labels_per_class or options.fraction:g} of each class"
     head = f" and {options.head_layer} of its head's layers" if options.head_layer else ""
     found = suite.classifier(
         test["prediction"],

@@ -109,8 +109,9 @@ def free_energy(machine: Machine, v: jax.Array, visible: str, dtype: DTypeLike) 
     The energy is -v.a - h.c - v.W h with Bernoulli units; Gaussian have |v - a|^2 / 2 for -v.a.
     """
     bias = machine["visible_bias"]
-    own = -(v @ bias) if visible == "bernoulli" else jnp.square(v - bias[None]).sum(-1) / 2
-    return own - nn.softplus(hidden_logits(machine, v, dtype)).sum(-1)
+    # Not a matrix product, which accelerators would round to bfloat16.
+    own = -(v * bias[None]) if visible == "bernoulli" else jnp.square(v - bias[None]) / 2
+    return own.sum(-1) - nn.softplus(hidden_logits(machine, v, dtype)).sum(-1)
 
 
 def gibbs(
