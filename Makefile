@@ -16,12 +16,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(RUN) -m pytest -m slow --durations=10
 
-# Encoders against timm's, with copied weights, and losses against lightly's; torch is large, so it is
-# not in the requirements.
-parity: $(VENV)/.dev
-	$(RUN) -m pip install --quiet --disable-pip-version-check torch timm lightly
-	$(RUN) -m pytest tests/models/test_resnet_timm.py tests/models/test_vit_timm.py \
-		tests/losses/test_lightly.py
+# Encoders and exports against timm, torchvision and onnxruntime, losses against lightly's; torch is
+# large, so it is not in the requirements.
+parity: $(VENV)/.torch
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/models/test_resnet_timm.py \
+		tests/models/test_vit_timm.py tests/losses/test_lightly.py
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
@@ -39,4 +38,8 @@ $(VENV)/.core: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.core
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.torch: requirements-torch.txt $(VENV)/.dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
 	touch $@

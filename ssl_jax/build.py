@@ -19,6 +19,7 @@ from ssl_jax.augment.views import View, split
 from ssl_jax.data import pipeline, sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.methods import Batch, Method
+from ssl_jax.methods.distillation import Teacher
 from ssl_jax.report import figures
 
 HostBatch = dict[str, np.ndarray]
@@ -110,14 +111,24 @@ def encoder(config: ConfigDict) -> Any:
     return models.get(name, dtype=jnp.dtype(dtype), **fields)
 
 
-def method(config: ConfigDict, total_steps: int, num_examples: int, devices: int) -> Method:
-    """The method around its encoder; a hyperparameter it does not take is a Fault."""
+def method(
+    config: ConfigDict,
+    total_steps: int,
+    num_examples: int,
+    devices: int,
+    teacher: Teacher | None = None,
+) -> Method:
+    """The method around its encoder; a hyperparameter it does not take is a Fault.
+
+    Args:
+      teacher: in the place of the one that the config names.
+    """
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
     if "teacher" in fields:  # a workdir: methods do not know how these are read
         from ssl_jax import supervised  # which builds on this module
 
-        fields["teacher"] = supervised.teacher(fields["teacher"], config.augment.size)
+        fields["teacher"] = teacher or supervised.teacher(fields["teacher"], config.augment.size)
     run = methods.Run(
         views=views(config),
         total_steps=total_steps,

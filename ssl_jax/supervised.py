@@ -14,11 +14,10 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, metadata, parallel
+from ssl_jax import backbone, build, parallel
 from ssl_jax import config as configuration
-from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.data import sources
-from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.evals import linear
 from ssl_jax.methods import Batch, Tree
 from ssl_jax.methods.distillation import Teacher
@@ -27,7 +26,6 @@ from ssl_jax.models.heads import Classifier, ProjectionHead
 from ssl_jax.step import TrainState
 
 KEPT = ("encoder", "head")  # of the modules that a method trains
-LONG = 1_000_000  # steps
 
 
 class Parts(NamedTuple):
@@ -94,21 +92,10 @@ def pretrained(config: ConfigDict, path: pathlib.Path) -> Tree:
     Raises:
       Fault: no checkpoint, or a method without an encoder.
     """
-    # The run's own length and number of images are unknown here; nothing that they size is read.
-    method = build.method(config, LONG, config.train.batch_size, devices=1)
-
-    def select(state: Tree) -> Tree:
-        params, stats = method.modules(state["params"], state.get("extra", {}))
-        if "encoder" not in params:
-            raise Fault(
-                f"{path}: {config.method.name} has no encoder to fine-tune, only: "
-                f"{', '.join(params)}",
-                BAD_CONFIG,
-            )
-        kept = [name for name in KEPT if name in params]
-        return {n: params[n] for n in kept}, {n: stats.get(n, {}) for n in kept}
-
-    return _read(config, path, select)[0]
+    params, stats, step, _ = backbone.read_modules(config, path)
+    print(f"read from {path}: step {step:,}", flush=True)
+    kept = [name for name in KEPT if name in params]
+    return {n: params[n] for n in kept}, {n: stats.get(n, {}) for n in kept}
 
 
 def teacher(folder: str, size: int) -> Teacher:
@@ -130,12 +117,8 @@ def teacher(folder: str, size: int) -> Teacher:
             f"have {size}: set augment.size, unless that is meant",
             flush=True,
         )
-    (params, stats), meta = _read(
-        config,
-        path,
-        lambda state: (state["params"], state.get("extra", {}).get("batch_stats", {})),
-    )
-    stats = {name: stats.get(name, {}) for name in params}
+    params, stats, step, meta = backbone.read_modules(config, path)
+    print(f"read from {path}: step {step:,}", flush=True)
     classes = tuple(meta["classes"])
     networks = network(config, params, config.finetune.head_layer, len(classes))
 
@@ -144,18 +127,6 @@ def teacher(folder: str, size: int) -> Teacher:
         return networks.features(weights["params"], stats, images, upto="classifier")
 
     return Teacher({"params": params, "batch_stats": stats}, logits, classes)
-
-
-def _read(
-    config: ConfigDict, path: pathlib.Path, select: Callable[[Tree], Tree]
-) -> tuple[Tree, dict[str, Any]]:
-    with Checkpoints(path / "checkpoints", config_hash=metadata.config_hash(config)) as checkpoints:
-        found = checkpoints.read_latest(select)
-    if found is None:
-        raise Fault(f"no checkpoint under {path}: train there first", BAD_CHECKPOINT)
-    tree, step, meta = found
-    print(f"read from {path}: step {step:,}", flush=True)
-    return tree, meta
 
 
 def network(config: ConfigDict, params: Tree, head_layer: int, classes: int) -> Chain:

@@ -42,3 +42,35 @@ def data_dir() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set SSL_JAX_DATA_DIR")
     return path
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, where it is installed (`make parity`)."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
+@pytest.fixture(scope="session")
+def torchvision(torch):
+    """torchvision, also beside a build of torch for CPUs alone."""
+    try:
+        import torchvision
+    except RuntimeError:
+        # Its wheel looks for operators that such a build does not have; declared, they need not
+        # work: nothing here calls them.
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torchvision = pytest.importorskip("torchvision")
+        torchvision.declared_operators = library  # alive as long as the module
+    except ImportError as error:
+        pytest.skip(f"torchvision: {error}")
+    return torchvision
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    """timm, the oracle of encoders and exports."""
+    return pytest.importorskip("timm")

@@ -205,7 +205,7 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
         return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))
 
     monkeypatch.setattr("ssl_jax.build.method", method)
-    with pytest.raises(Fault, match="simclr has no encoder to fine-tune, only: stack"):
+    with pytest.raises(Fault, match="simclr has no encoder, only: stack"):
         supervised.pretrained(configuration.load(pretrained), pretrained)
 
 

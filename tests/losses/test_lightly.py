@@ -16,28 +16,9 @@ TOLERANCE = 1e-9
 
 
 @pytest.fixture(scope="module")
-def torch():
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
-    return torch
-
-
-@pytest.fixture(scope="module")
-def peers(torch):
+def peers(torchvision):
     """lightly.loss."""
-    try:
-        from lightly import loss
-    except RuntimeError:
-        # torchvision's wheel looks for operators that a CPU build of torch does not have; declared,
-        # they need not work: nothing here calls them.
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        loss = pytest.importorskip("lightly.loss")
-        loss.declared_operators = library  # alive as long as the module
-    except ImportError as error:
-        pytest.skip(f"lightly: {error}")
-    return loss
+    return pytest.importorskip("lightly.loss")
 
 
 def _rows(*shape, seed=0):
