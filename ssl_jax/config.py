@@ -30,6 +30,15 @@ IDENTITY = (
 SCHEDULE = ("optim.", "train.epochs", "train.steps")
 # Everything else is free: where data lies, how often to log, how to evaluate, where to compute.
 FREE = ("augment.placement", "model.dtype")
+IMPORTED = "imported"  # method of weights that no run made
+# Fields that came after the first checkpoints: a run without them has these values, and goes on.
+ADDED: dict[str, Any] = {
+    "model.padding": "torch",
+    "model.mean": (0.0, 0.0, 0.0),
+    "model.std": (1.0, 1.0, 1.0),
+    "model.positions": "sincos",
+    "model.init": "",
+}
 # Fields of `optim` that a group of parameters cannot have for itself.
 SHARED = ("groups", "frozen", "clip_norm")
 
@@ -60,6 +69,10 @@ def default_config() -> ml_collections.ConfigDict:
         "stem": "imagenet",  # imagenet | cifar
         "sk_ratio": 0.0,  # selective kernels: 0.0625 in SimCLR v2, 0 for none
         "zero_gamma": True,  # residual blocks start as the identity
+        "padding": "torch",  # torch | simclr | same: where the edges of images are padded
+        "mean": (0.0, 0.0, 0.0),  # images in [0, 1] are standardised by these first
+        "std": (1.0, 1.0, 1.0),
+        "init": "",  # a run, an export or a file: weights that the encoder starts from
         "bn_group": 0,  # rows that share BatchNorm statistics (each view is a row); 0: all
         "dtype": "auto",  # auto (bfloat16 on accelerators, float32 on CPU) | float32 | bfloat16
     }
@@ -137,6 +150,24 @@ def finetuning(pretrained: ml_collections.ConfigDict) -> ml_collections.ConfigDi
     return config
 
 
+def imported(model: dict[str, Any], size: int, crop: float) -> ml_collections.ConfigDict:
+    """The default config of a run on weights that another project trained.
+
+    Args:
+      model: fields of `models.get`.
+      size: of its images, in pixels.
+      crop: central part of an image's short side that evaluation shows.
+    """
+    config = default_config()
+    with config.unlocked():
+        kept = {field: config.model[field] for field in ("bn_group", "dtype", "init")}
+        config.model = {**model, **kept}
+        config.method = {"name": IMPORTED}
+        config.augment.update(size=size, crop_area=(0.08, 1.0))
+        config.eval.crop = crop
+    return config
+
+
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """{"optim.lr": 0.3, ...} of a ConfigDict or of nested dicts."""
     flat: dict[str, Any] = {}
@@ -199,13 +230,24 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     def choice(field: str, choices: list[str]) -> None:
         check(field, flat[field] in choices, nearest(str(flat[field]), choices))
 
-    choice("method.name", _modules("methods"))
+    choice("method.name", [*_modules("methods"), *[IMPORTED] * ("finetune" in config)])
     choice("model.name", models.names())
     choice("augment.placement", ["host", "device"])
     choice("data.on_bad_image", ["stop", "quarantine"])
     choice("model.dtype", ["auto", "float32", "bfloat16"])
-    if "model.stem" in flat:  # ResNets only
-        choice("model.stem", ["imagenet", "cifar"])
+    words = {
+        "stem": ["imagenet", "cifar"],
+        "padding": ["torch", "simclr", "same"],
+        "positions": ["sincos", "learned"],
+        "pool": ["token", "mean"],
+    }
+    for field, allowed in words.items():
+        if f"model.{field}" in flat:  # some are ResNets' only, some ViTs'
+            choice(f"model.{field}", allowed)
+    for field in ("model.mean", "model.std"):
+        numbers = flat.get(field, (1.0,) * 3)
+        good = len(numbers) == 3 and all(math.isfinite(n) for n in numbers)
+        check(field, good and (field == "model.mean" or min(numbers) > 0), "three numbers, std > 0")
     source = flat["data.source"]
     known = source in ("digits", "folder") or source.startswith("tfds:")
     check("data.source", known, nearest(source, ["digits", "folder", "tfds:<name>"]))
@@ -349,13 +391,20 @@ def _modules(package: str) -> list[str]:
 
 def changes(old: Any, new: Any) -> dict[str, list[str]]:
     """What differs between two configs, by class: {"identity" | "schedule": ["a.b: 1 -> 2"]}."""
-    before, after = flatten(json.loads(to_json(old))), flatten(json.loads(to_json(new)))
+    before, after = (without_added(flatten(json.loads(to_json(c)))) for c in (old, new))
     found: dict[str, list[str]] = {"identity": [], "schedule": []}
     for field in sorted(before.keys() | after.keys()):
         if before.get(field) != after.get(field) and (kind := _class(field)):
             line = f"{field}: {before.get(field, 'absent')!r} -> {after.get(field, 'absent')!r}"
             found[kind].append(line)
     return found
+
+
+def without_added(flat: dict[str, Any]) -> dict[str, Any]:
+    """A flat config less the `ADDED` fields that have the value of runs without them."""
+    added = json.loads(json.dumps(ADDED))
+    plain = json.loads(json.dumps(flat))
+    return {k: v for k, v in flat.items() if k not in added or plain[k] != added[k]}
 
 
 def is_identity(field: str) -> bool:

@@ -24,6 +24,7 @@ ALLOWED = {
     "step": {"methods", "parallel", "optim", "health", "errors"},
     "evals": {"evals", "errors"},
     "report": {"report", "errors", "workdir"},
+    "weights": {"weights", "models", "errors"},
 }
 
 
