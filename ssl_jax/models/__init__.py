@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from ssl_jax.models.resnet import ResNet
     from ssl_jax.models.vit import ViT
 
-_RESNETS = {
+# By name: the block, and how many of them each stage has.
+RESNETS = {
     "resnet8": ("BasicBlock", (1, 1, 1)),
     "resnet10": ("BasicBlock", (1, 1, 1, 1)),
     "resnet18": ("BasicBlock", (2, 2, 2, 2)),
@@ -20,7 +21,7 @@ _RESNETS = {
     "resnet200": ("Bottleneck", (3, 24, 36, 3)),
 }
 
-_VITS = {
+VITS = {
     "vit_micro": {"width": 64, "depth": 4, "heads": 4},  # for tests and for training on a CPU
     "vit_tiny": {"width": 192, "depth": 12, "heads": 3},
     "vit_small": {"width": 384, "depth": 12, "heads": 6},
@@ -32,15 +33,15 @@ _VITS = {
 
 def names() -> list[str]:
     """The encoders that exist."""
-    return [*_RESNETS, *_VITS, "dbn"]
+    return [*RESNETS, *VITS, "dbn"]
 
 
 def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
     """Returns the encoder called `name`: a module(images [n, h, w, 3], train) -> [n, f] float32.
 
     `options` are the attributes of `resnet.ResNet`, `vit.ViT` or `dbn.DBN` that the name leaves
-    open: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, dtype; patch_size, mlp_ratio, pool,
-    dtype; or widths, visible, sigma, dtype.
+    open: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std, dtype;
+    patch_size, mlp_ratio, pool, positions, mean, std, dtype; or widths, visible, sigma, dtype.
 
     Raises:
       ValueError: unknown name.
@@ -48,15 +49,15 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
     """
     family: Any
     fixed: dict[str, Any]
-    if name in _RESNETS:
+    if name in RESNETS:
         from ssl_jax.models import resnet
 
-        block, stage_sizes = _RESNETS[name]
+        block, stage_sizes = RESNETS[name]
         family, fixed = resnet.ResNet, {"block": getattr(resnet, block), "stage_sizes": stage_sizes}
-    elif name in _VITS:
+    elif name in VITS:
         from ssl_jax.models import vit
 
-        family, fixed = vit.ViT, _VITS[name]
+        family, fixed = vit.ViT, VITS[name]
     elif name == "dbn":
         from ssl_jax.models import dbn
 

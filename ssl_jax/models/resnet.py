@@ -1,7 +1,8 @@
 """Residual networks that equal torchvision's and timm's to rounding, and SimCLR's variants of them.
 
 Names follow torchvision (conv1, bn1, layer1_0/conv1, layer1_0/downsample_conv ...), the padding is
-explicit and the stride sits on the 3x3: export is a renaming. NHWC.
+explicit and the stride sits on the 3x3: export is a renaming. Other paddings are for weights that
+were trained under them. NHWC.
 """
 
 from collections.abc import Callable
@@ -15,18 +16,25 @@ from jax.typing import DTypeLike
 
 from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.standard import MEAN, STD, standardise
 
 SK_MIN_CHANNELS = 32
+PADDINGS = ("torch", "simclr", "same")
 Layer = Callable[..., Any]
 
 
-def _conv(channels: int, kernel: int, stride: int = 1, *, dtype: DTypeLike, name: str) -> nn.Conv:
-    """A convolution without bias, padded as torch pads, He-initialised over its outputs."""
+def _conv(
+    channels: int, kernel: int, stride: int = 1, *, same: bool, dtype: DTypeLike, name: str
+) -> nn.Conv:
+    """A convolution without bias, padded as torch pads or `same`, He-initialised over its outputs.
+
+    They differ at stride 2 alone: SAME depends on the side, and pads below and right first.
+    """
     return nn.Conv(
         channels,
         (kernel, kernel),
         strides=stride,
-        padding=kernel // 2,
+        padding="SAME" if same else kernel // 2,
         use_bias=False,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         dtype=dtype,
@@ -137,10 +145,14 @@ class ResNet(nn.Module):
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       zero_gamma: blocks start as the identity: the last normalisation's scale starts at 0.
+      padding: "torch": symmetric; "simclr": that, but for SAME max pooling; "same": every
+        convolution and the pooling SAME, as BYOL's.
+      mean, std: of the images' channels; images are standardised by them first.
       dtype: of activations and convolutions; parameters are float32.
 
     Source: He et al. (arXiv 1512.03385), table 1, stride on the 3x3; width as SimCLR
-    (arXiv 2002.05709), appendix B.9.
+    (arXiv 2002.05709), appendix B.9; paddings from google-research/simclr resnet.py and
+    google-deepmind/deepmind-research byol/utils/networks.py.
     """
 
     block: type[_Block]
@@ -151,6 +163,9 @@ class ResNet(nn.Module):
     bn_group: int = 0
     bn_views: int = 1
     zero_gamma: bool = True
+    padding: str = "torch"
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -158,15 +173,18 @@ class ResNet(nn.Module):
         """Images [n, h, w, 3] to features [n, f] float32, f = 8 round(64 width) (x 4: bottleneck).
 
         Raises:
-          ValueError: on a width below one channel, an unknown stem, or selective kernels in
-            basic blocks.
+          ValueError: on a width below one channel, an unknown stem or padding, a mean or std that
+            is none, or selective kernels in basic blocks or under SAME.
         """
         base = round(64 * self.width)
         if base < 1 or self.stem not in ("imagenet", "cifar"):
             raise ValueError(f"width {self.width} or stem {self.stem!r}: 'imagenet' or 'cifar'")
         if self.sk_ratio and self.block is BasicBlock:
             raise ValueError(f"sk_ratio {self.sk_ratio}: selective kernels need resnet50 or deeper")
-        conv = partial(_conv, dtype=self.dtype)
+        if self.padding not in PADDINGS or (self.sk_ratio and self.padding == "same"):
+            raise ValueError(f"padding {self.padding!r}: of {PADDINGS}, 'same' without sk_ratio")
+        x = standardise(x, self.mean, self.std)
+        conv = partial(_conv, same=self.padding == "same", dtype=self.dtype)
         norm = partial(BatchNorm, group=self.bn_group, views=self.bn_views, dtype=self.dtype)
         scale = nn.initializers.zeros if self.zero_gamma else nn.initializers.ones
         x = self._stem(x.astype(self.dtype), base, conv, norm, train)
@@ -195,5 +213,6 @@ class ResNet(nn.Module):
             x = conv(base, 7, 2, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x, train))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            edge = ((1, 1), (1, 1)) if self.padding == "torch" else "SAME"
+            x = nn.max_pool(x, (3, 3), (2, 2), edge)
         return x

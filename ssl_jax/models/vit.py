@@ -1,16 +1,19 @@
-"""Vision Transformers that equal timm's `vit_*_patch16_224` to rounding, with fixed positions.
+"""Vision Transformers equal to timm's `vit_*_patch16_224` to rounding; positions fixed or learned.
 
 Names follow timm (patch_embed, blocks_0/attn/proj, blocks_0/mlp/fc1, norm ...). Queries, keys and
 values have a kernel each, initialised and adapted by LARS as three: timm's qkv is the three joined.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+
+from ssl_jax.models.standard import MEAN, STD, standardise
 
 EPSILON = 1e-6
 TEMPERATURE = 10_000.0
@@ -114,7 +117,7 @@ class ViT(nn.Module):
     """Vision Transformer without classifier: images to pooled features.
 
     Kernels start Xavier-uniform (the patch embedding as the linear map it is), the class token as
-    N(0, 1e-12), biases at 0. Positions are constants, not parameters. No example meets another.
+    N(0, 1e-12), biases at 0. No example meets another.
 
     Attributes:
       patch_size: side of a patch, in pixels.
@@ -123,6 +126,9 @@ class ViT(nn.Module):
       heads: of every attention.
       mlp_ratio: width of the MLP's hidden layer over `width`.
       pool: features are "token", the class token, or "mean", the mean of the patch tokens.
+      positions: "sincos": constants, none for the class token; or "learned": parameter "pos_embed"
+        [1 + t, width], added to the class token too, starting as N(0, 0.02²), for one image size.
+      mean, std: of the images' channels; images are standardised by them first.
       dtype: of activations; parameters, softmax and the statistics of LayerNorm are float32.
 
     Source: Dosovitskiy et al. (arXiv 2010.11929), section 3.1; positions and initialisation as in
@@ -135,6 +141,9 @@ class ViT(nn.Module):
     heads: int = 12
     mlp_ratio: int = 4
     pool: str = "token"
+    positions: str = "sincos"
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     dtype: DTypeLike = jnp.float32
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -158,7 +167,9 @@ class ViT(nn.Module):
             None encodes all. An index beyond the patches makes its example NaN.
 
         Raises:
-          ValueError: the patch size does not divide h and w, or the width does not fit.
+          ValueError: the patch size does not divide h and w, the width does not fit, unknown
+            positions, or a mean or std that is none.
+          flax.errors.ScopeParamShapeError: positions learned at another image size.
 
         Source: of `keep`, MAE (arXiv 2111.06377), section 3: positions, then the choice.
         """
@@ -171,16 +182,27 @@ class ViT(nn.Module):
             kernel_init=XAVIER,
             dtype=self.dtype,
             name="patch_embed",
-        )(patchify(x, self.patch_size))
-        grid = positions(h // self.patch_size, w // self.patch_size, self.width)
+        )(patchify(standardise(x, self.mean, self.std), self.patch_size))
+        grid, own = self._positions(h // self.patch_size, w // self.patch_size)
         x = x + jnp.asarray(grid, x.dtype)[None]
         if keep is not None:
             x = jnp.take_along_axis(x, keep[..., None], axis=1)
         # One axis: like biases and scales, and as in timm, it is not decayed.
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (self.width,), jnp.float32)
-        cls = jnp.broadcast_to(cls.astype(x.dtype), (n, 1, self.width))
+        cls = cls.astype(x.dtype) if own is None else cls.astype(x.dtype) + own.astype(x.dtype)
+        cls = jnp.broadcast_to(cls, (n, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
         for i in range(self.depth):
             x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"blocks_{i}")(x)
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, name="norm")(x)
+
+    def _positions(self, rows: int, columns: int) -> tuple[jax.Array | np.ndarray, Any]:
+        """What is added to the patches, [rows * columns, width], and to the class token, if any."""
+        if self.positions == "sincos":
+            return positions(rows, columns, self.width), None
+        if self.positions != "learned":
+            raise ValueError(f"positions {self.positions!r}: 'sincos' or 'learned'")
+        shape = (1 + rows * columns, self.width)
+        table = self.param("pos_embed", nn.initializers.normal(0.02), shape, jnp.float32)
+        return table[1:], table[0]

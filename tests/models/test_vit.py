@@ -272,7 +272,7 @@ def test_widths_that_do_not_fit():
 
 
 def test_options_of_another_family():
-    takes = "patch_size, mlp_ratio, pool, dtype"
+    takes = "patch_size, mlp_ratio, pool, positions, mean, std, dtype"
     for option in ("stem", "bn_group", "width", "heads"):
         with pytest.raises(TypeError, match=f"vit_small takes no {option}; it takes {takes}$"):
             models.get("vit_small", **{option: 1})

@@ -1,0 +1,158 @@
+"""Ours -> a layout -> ours is exact, for every encoder and what stands behind it."""
+
+import jax
+import numpy as np
+import pytest
+from random_weights import assert_same, make
+
+from ssl_jax import models
+from ssl_jax.errors import Fault
+from ssl_jax.models.heads import MLP, ProjectionHead
+from ssl_jax.weights import layouts, native, npz_vit, simclr, torch_resnet, torch_vit
+
+STANDARD = {"mean": (0.25, 0.5, 0.75), "std": (0.5, 0.25, 0.125)}
+RESNETS = [
+    ("resnet8", {"width": 0.25, "stem": "cifar"}),
+    ("resnet10", {"width": 0.25}),
+    ("resnet18", {"width": 0.125, "padding": "simclr"}),
+    ("resnet34", {"width": 0.125, "padding": "same", **STANDARD}),
+    ("resnet50", {"width": 0.25}),
+    ("resnet50", {"width": 1.25, "sk_ratio": 0.0625, "padding": "simclr"}),
+    ("resnet50", {"width": 0.5, "sk_ratio": 0.5, "stem": "cifar"}),
+    ("resnet101", {"width": 0.125, "sk_ratio": 0.0625}),
+    ("resnet152", {"width": 0.125, "stem": "cifar"}),
+    ("resnet200", {"width": 0.0625}),
+]
+VITS = [
+    ("vit_micro", {"patch_size": 4, "mlp_ratio": 2}, 32),
+    ("vit_micro", {"positions": "learned", "pool": "mean", **STANDARD}, 48),
+    ("vit_tiny", {"positions": "learned"}, 64),
+    ("vit_small_moco", {"patch_size": 32}, 64),
+]
+IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in RESNETS]
+
+
+def hints(model, names):
+    """What shapes do not tell."""
+    return {name: model[name] for name in names if name in model}
+
+
+def assert_layouts_agree(arrays, given, want):
+    assert_same(layouts.decode(arrays, **given), want)
+    assert all(a.flags.c_contiguous for a in arrays.values())
+
+
+@pytest.mark.parametrize(("name", "options"), RESNETS, ids=IDS)
+def test_resnets(name, options):
+    weights = make(name, classes=3, **options)
+    arrays = torch_resnet.encode(weights)
+    assert_layouts_agree(arrays, hints(options, ("padding", "mean", "std")), weights)
+    given = {"model": weights.model}
+    assert_same(torch_resnet.decode(arrays, **given), weights)
+    counters = {n: a for n, a in arrays.items() if n.endswith("num_batches_tracked")}
+    assert {(a.dtype, a.shape) for a in counters.values()} == {(np.dtype(np.int64), ())}
+    assert len(counters) == sum(n.endswith("running_var") for n in arrays)
+    assert_same(layouts.decode(native.encode(weights)), weights)
+
+
+@pytest.mark.parametrize(("name", "options"), RESNETS, ids=IDS)
+def test_resnets_of_simclr(name, options):
+    options = {**options, "padding": "simclr"}
+    weights = make(name, classes=3, head=ProjectionHead(2, output_dim=8), **options)
+    got = layouts.decode(simclr.encode(weights), **hints(options, ("mean", "std")))
+    assert_same(got, weights)
+
+
+@pytest.mark.parametrize(("name", "options", "size"), VITS)
+def test_vits(name, options, size):
+    weights = make(name, size, classes=3, **options)
+    given = hints(options, ("pool", "mean", "std")) | {"size": size}
+    heads = models.VITS[name]["heads"]
+    arrays = torch_vit.encode(weights, size)
+    assert_layouts_agree(arrays, given | {"heads": heads}, weights)
+    assert_same(torch_vit.decode(arrays, model=weights.model), weights)
+    given = {"mean": (0.0,) * 3, "std": (1.0,) * 3} | given
+    assert_layouts_agree(npz_vit.encode(weights, size), given, weights)
+    assert_same(layouts.decode(native.encode(weights)), weights)
+
+
+@pytest.mark.parametrize("visible", ["gaussian", "bernoulli"])
+def test_belief_networks(visible):
+    weights = make("dbn", size=8, widths=(12, 5), visible=visible, head=MLP((4, 3)))
+    arrays = native.encode(weights)
+    assert_same(native.decode(arrays), weights)
+    # As a reader gives them that keeps texts apart.
+    text = str(arrays.pop("model"))
+    assert_same(layouts.decode(arrays, model=text), weights)
+
+
+def test_every_encoder_is_among_the_trips():
+    tried = {name for name, *_ in (*RESNETS, *VITS)} | {"dbn"}
+    rest = {"vit_small", "vit_base", "vit_large"}  # as tiny but for their size
+    assert tried | rest == set(models.names())
+
+
+def test_what_does_not_fit_is_named():
+    arrays = torch_resnet.encode(make("resnet10", width=0.25))
+    del arrays["layer2.0.bn1.bias"]
+    arrays["layer3.0.extra"] = np.zeros(1)
+    arrays["bn1.running_mean"] = np.zeros(7)
+    with pytest.raises(Fault) as caught:
+        layouts.decode(arrays)
+    says = str(caught.value)
+    assert "missing: layer2.0.bn1.bias" in says
+    assert "unexpected: layer3.0.extra" in says
+    assert "misshapen: bn1.running_mean [7]" in says
+    assert "resnet10 (width=0.25" in says
+
+
+def test_networks_that_we_lack_are_told():
+    arrays = torch_resnet.encode(make("resnet10", width=0.25))
+    deeper = arrays | {n.replace("layer1.0", "layer1.1"): a for n, a in arrays.items()}
+    with pytest.raises(Fault, match=r"BasicBlocks in stages of \(2, 1, 1, 1\); there are: resnet8"):
+        layouts.decode(deeper)
+    with pytest.raises(Fault, match=r"no known layout: a, b\. Known are: ssl_jax; BYOL"):
+        layouts.decode({"a": np.zeros(1), "b": np.zeros(1)})
+    with pytest.raises(Fault, match="no hint heads; there are: padding, mean, std, model"):
+        layouts.decode(arrays, heads=3)
+    vit = torch_vit.encode(make("vit_micro", 32), 32)
+    with pytest.raises(Fault, match="width 64, depth 4 and 3 heads; there are: vit_micro"):
+        layouts.decode(vit, heads=3)
+    with pytest.raises(Fault, match="4 positions are not those of 224 pixels in patches of 16"):
+        layouts.decode(vit, size=224)
+    with pytest.raises(Fault, match="fc_norm normalises after pooling"):
+        layouts.decode(vit | {"fc_norm.weight": np.zeros(64)})
+
+
+def test_encoders_inside_of_methods():
+    weights = make("resnet10", width=0.25)
+    state = torch_resnet.encode(weights)
+    rng = np.random.default_rng(0)
+    f = 128
+    layers = {"fc.0": (f, f), "fc.2": (8, f)}
+    head = {f"{n}.weight": rng.normal(size=s).astype(np.float32) for n, s in layers.items()}
+    head |= {f"{n}.bias": rng.normal(size=s[:1]).astype(np.float32) for n, s in layers.items()}
+    moving = {f"module.encoder_k.{n}": np.zeros_like(a) for n, a in state.items()}
+    query = {f"module.encoder_q.{n}": a for n, a in (state | head).items()}
+    got = layouts.decode(moving | query | {"module.queue": np.zeros((4, 2))})
+    assert got.model["mean"] == (0.485, 0.456, 0.406)
+    jax.tree.map(np.testing.assert_array_equal, got.params, weights.params)
+    np.testing.assert_array_equal(
+        got.others["head"]["params"]["dense1"]["kernel"], head["fc.2.weight"].T
+    )
+    # MoCo v1: one layer of the shape of a classifier, which it is not.
+    query = {f"module.encoder_q.{n}": a for n, a in state.items()}
+    query |= {"module.encoder_q.fc.weight": head["fc.2.weight"]}
+    query |= {"module.encoder_q.fc.bias": head["fc.2.bias"]}
+    got = layouts.decode(query)
+    assert list(got.others) == ["head"]
+    assert list(got.others["head"]["params"]) == ["dense0"]
+    # SimSiam: a head with BatchNorm is left out.
+    query |= {"module.encoder_q.fc.1.running_mean": np.zeros(f)}
+    assert layouts.decode(query).others == {}
+    # Linear evaluation saves a classifier.
+    plain = {f"module.{n}": a for n, a in torch_resnet.encode(make("resnet10", classes=2)).items()}
+    assert list(layouts.decode(plain).others) == ["classifier"]
+    two = {f"{n}.{k}": a for n in ("one", "two") for k, a in state.items()}
+    with pytest.raises(Fault, match=r"several networks, one\., two\."):
+        layouts.decode(two)
