@@ -10,10 +10,10 @@ from ssl_jax.weights import Weights
 
 
 def draw(path, shape):
-    """A leaf by its path: running variances and scales are positive, kernels keep the scale."""
+    """A leaf by its path; activations neither grow nor vanish, so that rounding stays rounding."""
     rng = np.random.default_rng(zlib.crc32("/".join(path).encode()))
     if path[-1] == "kernel":
-        array = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+        array = rng.normal(0, np.sqrt(1 / np.prod(shape[:-1])), shape)
     elif path[-1] in ("scale", "var"):
         array = rng.uniform(0.5, 1.5, shape)
     else:

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ssl_jax"
+# Shipped with exports and loaded by path: it needs torch, which nothing else of ours does.
+FOREIGN = pathlib.Path("export", "pytorch.py")
 VERBS = {"train", "evaluate", "finetune", "preview"}
 # What a package or module may import of its siblings; modules that are not named may import all.
 ALLOWED = {
@@ -25,6 +27,7 @@ ALLOWED = {
     "evals": {"evals", "errors"},
     "report": {"report", "errors", "workdir"},
     "weights": {"weights", "models", "errors"},
+    "export": {"export", "weights", "models", "report", "errors", "backbone", "workdir"},
 }
 
 
@@ -65,7 +68,9 @@ def test_tensorflow_stays_in_data_and_the_host_executor_and_is_lazy(path):
 
 def test_every_module_imports_without_tensorflow_and_verbs_without_jax():
     names = [
-        str(p.with_suffix("")).replace("/", ".") for p in modules() if "__main__" not in str(p)
+        str(p.with_suffix("")).replace("/", ".")
+        for p in modules()
+        if "__main__" not in str(p) and p != FOREIGN
     ]
     code = f"""
 import importlib, sys
@@ -79,3 +84,8 @@ for name in {names}:
 """.replace('"ssl_jax." + name.removesuffix(".__init__").removesuffix("__init__")',
             '("ssl_jax." + name).removesuffix(".__init__")')  # fmt: skip
     subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, timeout=120)
+
+
+def test_torch_is_needed_by_what_exports_ship_alone():
+    users = [p for p in modules() if "torch" in {name.split(".")[0] for name in imports(p)}]
+    assert users == [FOREIGN]

@@ -49,6 +49,11 @@ def decode(
       Fault: no ResNet of ours (of version 1), or arrays missing, unexpected or misshapen.
     """
     flat = trees.flat(arrays)
+    if any("/~/final_batchnorm/" in name for name in flat):
+        message = (
+            f"{LAYOUT}: version 2 of ResNet, normalised before convolutions; ours are version 1"
+        )
+        raise Fault(message, BAD_DATA)
     params, state = _root(flat, FIRST), _root(flat, FIRST_MEAN)
     above = params.rpartition("/")[0]
     body = trees.strip(flat, f"{params}/~/")

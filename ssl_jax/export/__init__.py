@@ -1,0 +1,1 @@
+"""Backbones in the formats of other tools."""
