@@ -67,11 +67,12 @@ def decode(
     """
     body: Arrays = {}
     for name, array in arrays.items():
+        if name.startswith(("head.", *BESIDE)):
+            continue
         if ".qkv." in name and array.ndim and len(array) % 3 == 0:
-            body |= {
-                f"{name}[{part}]": a for part, a in zip("qkv", np.split(array, 3), strict=True)
-            }
-        elif not name.startswith(("head.", *BESIDE)):
+            parts = zip("qkv", np.split(array, 3), strict=True)
+            body |= {f"{name}[{part}]": third for part, third in parts}
+        else:
             body[name] = array
     if any(name.startswith("fc_norm.") for name in arrays):
         message = f"{LAYOUT}: fc_norm normalises after pooling; ours normalise before it"

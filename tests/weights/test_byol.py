@@ -133,7 +133,7 @@ def test_the_online_network_of_an_experiment_is_taken(trees):
         {m: {n: a + 1 for n, a in leaves.items()} for m, leaves in tree.items()}
         for tree in (trees.params, trees.state)
     )
-    # As readers flatten the released pickles' named tuple: by names, sorted or not, or by numbers.
+    # As readers flatten the released pickles' named tuple: by names, or by numbers.
     by_name = {"target_params": target, "online_params": trees.params}
     by_name |= {"target_state": other, "online_state": trees.state}
     by_number = {"0": trees.params, "1": target, "2": trees.state, "3": other}

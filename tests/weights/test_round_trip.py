@@ -156,3 +156,26 @@ def test_encoders_inside_of_methods():
     two = {f"{n}.{k}": a for n in ("one", "two") for k, a in state.items()}
     with pytest.raises(Fault, match=r"several networks, one\., two\."):
         layouts.decode(two)
+
+
+def test_names_of_big_vision():
+    weights = make("vit_micro", 64)
+    arrays = npz_vit.encode(weights, 64)
+    table = arrays.pop("Transformer/posembed_input/pos_embedding")
+    theirs = {"pos_embedding": table[:, 1:]}  # added before the class token joins
+    for name, array in arrays.items():
+        name = name.replace("Attention_1/", "Attention_0/").replace("MlpBlock_3", "MlpBlock_0")
+        theirs[name.replace("LayerNorm_2", "LayerNorm_1")] = array
+    theirs = {f"params/{name}": array for name, array in theirs.items()}
+    assert_same(layouts.decode(theirs, mean=(0.0,) * 3, std=(1.0,) * 3), weights)
+    del theirs["params/cls"]
+    with pytest.raises(Fault, match="no class token"):
+        layouts.decode(theirs)
+
+
+def test_what_mae_keeps_beside_its_encoder():
+    weights = make("vit_micro", 64)
+    arrays = torch_vit.encode(weights, 64)
+    beside = {"mask_token": np.zeros((1, 1, 8)), "decoder_pos_embed": np.zeros((1, 17, 8))}
+    beside |= {"decoder_blocks.0.attn.qkv.weight": np.zeros((24, 8))}
+    assert_same(layouts.decode(arrays | beside), weights)
