@@ -57,7 +57,7 @@ def check(config: ConfigDict, data: ConfigDict) -> None:
 
 
 def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> ConfigDict:
-    """The config of the workdir at `path`, made if need be, for the encoder at `weights`.
+    """The config of the workdir at `path`, which need not be there, for the encoder at `weights`.
 
     Raises:
       Fault: the workdir holds something else, or there is no encoder.
@@ -87,8 +87,6 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
     config.augment.size = encoder.size
     if "crop" not in changes["eval"]:
         config.eval.crop = encoder.crop
-    with workdir.open_workdir(path) as folder:
-        folder.write_json("config.json", config.to_dict())
     return config
 
 
@@ -112,6 +110,10 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
         subject = _subject(config, path, mesh, transfer=transfer)
         source = build.source(here, data.split)
         test = build.test_source(here, source)
+        if not (path / "config.json").exists():
+            # Only now: an attempt that found no data binds the workdir to nothing.
+            with workdir.open_workdir(path) as folder:
+                folder.write_json("config.json", config.to_dict())
         assess.evaluate_subject(assess.Setup(here, mesh, subject, source, test, path, transfer))
 
 
