@@ -30,6 +30,6 @@ def spread(x: np.ndarray, sharding: NamedSharding | None, count: int = 0) -> jax
 
 def gather(x: jax.Array) -> np.ndarray:
     """The whole array in every process."""
-    if x.is_fully_addressable:
+    if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
