@@ -31,21 +31,25 @@ def main() -> None:
     changes = {name: config_flags.get_override_values(flags.FLAGS[name]) for name in SECTIONS}
     if flags.FLAGS.data_dir:
         changes["data"].setdefault("dir", flags.FLAGS.data_dir)
-    if flags.FLAGS.pretrained:
-        config = pretrained(path, flags.FLAGS.pretrained, changes)
-    else:
-        config = configuration.load(path)
+    weights = flags.FLAGS.pretrained
+    config = pretrained(path, weights, changes) if weights else of_run(path)
+    data = config.data.copy_and_resolve_references()
+    data.update(changes["data"])
+    config.eval.update(changes["eval"])
+    check(config, data)
+    evaluate(config, path, data)
+
+
+def of_run(path: pathlib.Path) -> ConfigDict:
+    """The config of the run at `path`; raises Fault where there is none, or a fine-tuned one."""
+    config = configuration.load(path)
     if "finetune" in config:
         raise Fault(
             f"{path} is fine-tuned: its accuracy is in eval/finetune.json; to evaluate its frozen "
             f"encoder, give --pretrained={path} and another --workdir",
             USAGE,
         )
-    data = config.data.copy_and_resolve_references()
-    data.update(changes["data"])
-    config.eval.update(changes["eval"])
-    check(config, data)
-    evaluate(config, path, data)
+    return config
 
 
 def check(config: ConfigDict, data: ConfigDict) -> None:
