@@ -35,7 +35,9 @@ def test_three_lines_to_the_features_of_a_run(trained, tiny_models):
     variables = {"params": net.weights.params, "batch_stats": net.weights.batch_stats}
     want = tiny.Encoder().apply(variables, images().astype(np.float32) / 255, False)
     np.testing.assert_allclose(features, want, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(net(images().astype(np.float32) / 255), features)
+    # Another program, so other rounding: one divides by 255 within.
+    same = net(images().astype(np.float32) / 255)
+    np.testing.assert_allclose(same, features, rtol=1e-5, atol=1e-6)
     assert features.dtype == jnp.float32
     assert (net.size, net.crop, net.classes) == (12, 1.0, ())
     assert net.origin == "run, step 2"

@@ -12,7 +12,7 @@ import scipy.special
 import tiny
 
 from configs import common, dino, rbm
-from ssl_jax import assess, backbone, build, classifier, methods, parallel, supervised
+from ssl_jax import assess, backbone, build, classifier, parallel, supervised
 from ssl_jax import config as configuration
 from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.data import sources
@@ -234,6 +234,6 @@ def filled(tree):
 def test_a_classifier_of_other_classes_is_not_scored():
     digits = sources.get("digits", data_dir="", split="test")
     for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
-        method = methods.Method(*[None] * 4, classes=classes)
-        parts = types.SimpleNamespace(method=method, source=digits)
-        assert assess.tells_classes(parts) == told
+        subject = types.SimpleNamespace(classes=classes)
+        setup = assess.Setup(None, None, subject, digits, None, None)
+        assert setup.tells_classes == told

@@ -7,7 +7,7 @@ import pytest
 import tiny
 from test_train import arrays, run, small
 
-from configs import byol, dino, moco_v2, rbm, simclr_v2
+from configs import byol, dino, moco_v2, simclr_v2
 from ssl_jax import build, warm_start
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.methods import Method
@@ -71,13 +71,11 @@ def test_the_memorys_network():
     assert_equal(extra["target_stats"]["encoder"], drawn.batch_stats)
 
 
-def test_weights_of_other_shapes_or_a_method_without_an_encoder_are_refused():
+def test_weights_of_other_shapes_are_refused():
     config = byol.get_config("cifar10_cpu")
     odd = Weights({}, {"kernel": np.zeros((3, 3))}, {})
     with pytest.raises(Fault, match="no encoder of these shapes"):
         started(config, odd)
-    with pytest.raises(Fault, match="no encoder of these shapes"):
-        started(rbm.get_config("cifar10_cpu"))
 
 
 def test_a_model_that_differs_is_told_the_flags_that_make_it_fit():
