@@ -18,13 +18,12 @@ from ml_collections import ConfigDict
 
 from ssl_jax import build, parallel, supervised, workdir
 from ssl_jax.data import pipeline, sources
-from ssl_jax.evals import features, saliency, suite
+from ssl_jax.evals import features, suite
 from ssl_jax.report import figures
 
 Columns = dict[str, np.ndarray]
 
 TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw pixels"
-OCCLUDED = 8  # images
 DONE = ".done"  # last file of an evaluation: by which settings it was made
 
 
@@ -40,7 +39,7 @@ def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> 
     shown = parts.test or parts.source
     test = read(shown, 0 if parts.test else suite.MAX_SAMPLE)
     if is_main:
-        write_sample(config, parts, state, shown, test, path)
+        write_sample(config, shown, test, path)
     if parts.test is None:
         print("no labelled test images: nothing to evaluate by", flush=True)
         return
@@ -271,26 +270,12 @@ def write_generated(config: ConfigDict, parts: build.Parts, state: Any, path: Pa
         figures.sample_grid(np.asarray(images), path / "figures" / "samples.png")
 
 
-def write_sample(
-    config: ConfigDict,
-    parts: build.Parts,
-    state: Any,
-    source: sources.Source,
-    test: Columns,
-    path: Path,
-) -> None:
-    """Keeps features, labels and pictures of some images for the report.
-
-    They are drawn at random, since the images of a folder lie class by class; of the first few it
-    keeps what their features notice, too.
-    """
-    order = np.random.Generator(np.random.PCG64(config.train.seed)).permutation(len(test["index"]))
-    rows = {name: column[order[: suite.MAX_SAMPLE]] for name, column in test.items()}
+def write_sample(config: ConfigDict, source: sources.Source, test: Columns, path: Path) -> None:
+    """Keeps features, labels and pictures of some images for the report."""
+    chosen = sample_indices(len(test["index"]), suite.MAX_SAMPLE, config.train.seed)
+    rows = {name: test[name] if chosen is None else test[name][chosen] for name in test}
     batches = eval_batches(config, source, indices=rows["index"], batch_size=config.eval.batch_size)
     images = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
-    # Of this process alone: the others do not come here.
-    params, extra = jax.device_get((state.params, state.extra))
-    encode = jax.jit(lambda shown: parts.method.features(params, extra, shown))
     suite.write_sample(
         path,
         features=rows[TRAINED],
@@ -298,5 +283,4 @@ def write_sample(
         image=images,
         index=rows["index"],
         classes=source.classes,
-        saliency=saliency.occlusion(encode, images[:OCCLUDED]),
     )

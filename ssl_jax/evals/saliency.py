@@ -20,12 +20,12 @@ def occlusion(
     Args:
       features: float32 [BATCH, h, w, 3] in [0, 1] -> [BATCH, f].
       images: uint8 [q, h, w, 3].
-      grid: cells a side, at most the pixels a side.
+      grid: cells a side, fewer where they would be smaller than 2 pixels.
 
     Returns:
-      float16 [q, g, g] in [0, 2]; 0 where the features stay, be they zero.
+      float16 [q, grid, grid] in [0, 2]; 0 where the features stay, be they zero.
     """
-    grid = min(grid, *images.shape[1:3])
+    grid = max(1, min(grid, min(images.shape[1:3]) // 2))
     variants = _covered(images.astype(np.float32) / 255, grid)
     found: list[np.ndarray] = []
     while batch := list(itertools.islice(variants, BATCH)):

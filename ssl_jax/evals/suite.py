@@ -185,7 +185,6 @@ def write_sample(
     image: np.ndarray,
     index: np.ndarray,
     classes: Sequence[str],
-    saliency: np.ndarray | None = None,
 ) -> None:
     """Writes workdir/eval/sample.npz for the report: test examples, at most MAX_SAMPLE of them.
 
@@ -195,7 +194,6 @@ def write_sample(
       image: uint8 [n, h, w, 3].
       index: int [n], of the examples in their source.
       classes: class names, empty without labels.
-      saliency: float16 [q, g, g] of the first q images; see `evals.saliency`.
     """
     folder = pathlib.Path(workdir, "eval")
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +205,6 @@ def write_sample(
         image=np.asarray(image[:MAX_SAMPLE], np.uint8),
         index=np.asarray(index[:MAX_SAMPLE], np.int64),
         classes=np.asarray(classes, str),
-        **({} if saliency is None else {"saliency": saliency}),
     )
     os.replace(partial, folder / "sample.npz")
 

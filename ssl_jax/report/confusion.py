@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from ssl_jax.report.evaluation import order
 from ssl_jax.report.files import Run, class_name
-from ssl_jax.report.style import BLUE, INK, MUTED, ORANGE, STYLE, label, save
+from ssl_jax.report.style import BLUE, INK, ORANGE, RULE, STYLE, label, save
 
 MAX_MATRIX = 20  # classes; with more, a list of pairs
 PAIRS = 15
-SHADES = LinearSegmentedColormap.from_list("blue", ["#ffffff", "#8fc0e0", BLUE, "#003a5d"])
+RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#8fc0e0", BLUE])
+WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#eeb28a", ORANGE])
 
 
 def chosen(run: Run) -> str:
@@ -74,27 +75,30 @@ def draw(run: Run, path: str | os.PathLike[str]) -> str:
 def _matrix(counts: np.ndarray, names: list[str], path: str | os.PathLike[str]) -> None:
     size = len(names)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(8.4, 2.4 + 0.52 * size)
-    figure = Figure(figsize=(side + 0.7, side), layout="constrained")
+    right = np.eye(size, dtype=bool)
+    worst = max(float(share[~right].max(initial=0)), 10.0)
+    side = 1.5 + 0.46 * size
+    figure = Figure(figsize=(side, side), layout="constrained")
     ax = figure.add_subplot()
-    image = ax.imshow(share, cmap=SHADES, vmin=0, vmax=100)
+    ax.imshow(np.ma.array(share, mask=~right), cmap=RIGHT, vmin=0, vmax=100)
+    ax.imshow(np.ma.array(share, mask=right), cmap=WRONG, vmin=0, vmax=worst)
     for (i, j), value in np.ndenumerate(share):
         if value >= 0.5:
-            color = "white" if value > 45 else INK
+            dark = value > (60 if i == j else 0.8 * worst)
+            color = "white" if dark else INK
             ax.text(j, i, f"{value:.0f}", ha="center", va="center", color=color, size=8.5)
-    turned = 0 if max(map(len, names)) <= 4 else 45
-    ax.set_xticks(range(size), names, rotation=turned, ha="right" if turned else "center",
-                  rotation_mode="anchor" if turned else "default")  # fmt: skip
+    turned = max(map(len, names)) > 4
+    ax.set_xticks(
+        range(size), names, rotation=45 if turned else 0, ha="right" if turned else "center",
+        rotation_mode="anchor" if turned else "default",
+    )  # fmt: skip
     ax.set_yticks(range(size), names)
     ax.set(xlabel="predicted class", ylabel="true class")
     _bare(ax)
     ax.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=1.5)
+    ax.grid(which="minor", color=RULE, linewidth=0.8)
     ax.tick_params(which="both", length=0)
-    bar = figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
-    bar.set_label("per cent of the true class's images", color=MUTED)
-    bar.outline.set_visible(False)  # type: ignore[operator]
     save(figure, path)
 
 

@@ -68,8 +68,8 @@ def confused(run: Run) -> str:
     count = int((run.predictions["label"] >= 0).sum())
     caption = f"Predictions of the evaluation “{by}” for {count:,} test images. "
     if kind == "matrix":
-        caption += "Every row is a true class and sums to 100 %; the diagonal is its accuracy. "
-        caption += "Cells below 0.5 % are left blank. "
+        caption += "Every row is a true class and sums to 100 %; blue: right; orange: taken "
+        caption += "for another class, darkest where most often. Below 0.5 % a cell is blank. "
     else:
         caption += f"The {confusion.PAIRS} most frequent confusions: true class → predicted class, "
         caption += "and the share of the true class's images that go there. "

@@ -14,7 +14,7 @@ from ssl_jax.report.files import Run, class_name
 from ssl_jax.report.style import MUTED, STYLE, label, save
 
 # From unseen to orange: over a grey image only what matters is coloured.
-HEAT = LinearSegmentedColormap.from_list("heat", ["#d55e0000", "#e8a06a90", "#d55e00e6"])
+HEAT = LinearSegmentedColormap.from_list("heat", ["#d55e0000", "#d55e00f0"])
 GREY = np.array([0.299, 0.587, 0.114])  # luma of BT.601
 
 

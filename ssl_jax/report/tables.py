@@ -87,12 +87,16 @@ def _label_free(evals: Mapping[str, Evaluation]) -> str:
         rows = []
         for key, (name, meaning) in evaluation.LABEL_FREE.items():
             values = [(evaluation.result(found, s) or {}).get(key) for s in sets]
-            if any(isinstance(v, int | float) for v in values):
-                shown = [f"{v:.3g}" if isinstance(v, int | float) else "–" for v in values]
+            if any(map(_number, values)):
+                shown = [f"{v:.3g}".replace("-", "−") if _number(v) else "–" for v in values]
                 rows.append(plain_row(name, [*shown, meaning]))
         head = ["Without labels", *(METHODS.get(s, s) for s in sets), "What it is"]
         content += grid(head, rows, kind="plain") if rows else ""
     return content
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _others(evals: Mapping[str, Evaluation]) -> str:
