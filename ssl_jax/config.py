@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from ssl_jax import models
+from ssl_jax import evals, models
 from ssl_jax.augment.views import View
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 
@@ -97,12 +97,18 @@ def default_config() -> ml_collections.ConfigDict:
         "keep": 2,  # checkpoints
     }
     config.eval = {
+        # Of knn, linear, label_free, few_shot, layers, linear_sgd; docs/evaluation.md has each.
+        "protocols": ("knn", "linear", "label_free"),
         "batch_size": 256,
         "crop": 1.0,  # centre crop, fraction of the image's short side; 0.875 on ImageNet
         "knn_k": 200,
         "knn_temperature": 0.1,
         "labels_per_class": (0,),  # one linear evaluation each; 0 takes all labels
         "draws": 1,  # of labels, when few are taken
+        "few_shot_draws": 5,
+        "sgd_epochs": 90.0,  # of linear_sgd
+        "sgd_lr": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),  # times batch / 256; the best is taken
+        "sgd_batch_size": 256,
         "max_train": 0,  # train images for evaluation; 0: all
         "baselines": True,  # beside the method: the untrained encoder and raw pixels
     }
@@ -199,7 +205,8 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     def choice(field: str, choices: list[str]) -> None:
         check(field, flat[field] in choices, nearest(str(flat[field]), choices))
 
-    choice("method.name", _modules("methods"))
+    if "pretrained" not in config:  # there the name is only shown
+        choice("method.name", _modules("methods"))
     choice("model.name", models.names())
     choice("augment.placement", ["host", "device"])
     choice("data.on_bad_image", ["stop", "quarantine"])
@@ -213,6 +220,8 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     for field in ("augment.views", "train.batch_size", "train.log_every", "train.checkpoint_every"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size"):
+        check(field, flat[field] >= 1, "at least 1")
+    for field in ("eval.few_shot_draws", "eval.sgd_batch_size"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.steps", "train.microbatch", "model.bn_group"):
         check(field, flat[field] >= 0, "0 or more")
@@ -234,6 +243,13 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     check("train.noise_scale", several or not flat["train.noise_scale"], "needs train.microbatch")
     few = [n for n in flat["eval.labels_per_class"] if n == 1 or n < 0]
     check("eval.labels_per_class", not few, "each 0 (all labels) or at least 2: one is held out")
+    for word in flat["eval.protocols"]:
+        check("eval.protocols", word in evals.PROTOCOLS, nearest(str(word), [*evals.PROTOCOLS]))
+    epochs = flat["eval.sgd_epochs"]
+    check("eval.sgd_epochs", _is_number(epochs) and epochs > 0, "a finite number above 0")
+    rates = flat["eval.sgd_lr"]
+    good = len(rates) > 0 and all(_is_number(rate) and rate > 0 for rate in rates)
+    check("eval.sgd_lr", good, "one rate or more, each above 0")
     if "finetune" in config:
         check("finetune.head_layer", flat["finetune.head_layer"] >= 0, "0 or more")
         check("finetune.fraction", 0 < flat["finetune.fraction"] <= 1, "in (0, 1]")

@@ -54,6 +54,8 @@ def overridable() -> ConfigDict:
         del config.train.microbatch, config.train.noise_scale, config.train.probe
         del config.eval.knn_k, config.eval.knn_temperature, config.eval.labels_per_class
         del config.eval.draws, config.eval.max_train, config.eval.baselines
+        del config.eval.protocols, config.eval.few_shot_draws
+        del config.eval.sgd_epochs, config.eval.sgd_lr, config.eval.sgd_batch_size
     return config
 
 

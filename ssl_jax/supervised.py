@@ -18,7 +18,7 @@ from ssl_jax import backbone, build, parallel
 from ssl_jax import config as configuration
 from ssl_jax.data import sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
-from ssl_jax.evals import linear
+from ssl_jax.evals import draws
 from ssl_jax.methods import Batch, Tree
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.chain import Chain
@@ -191,7 +191,7 @@ def labelled(
     share = np.maximum(np.rint(fraction * np.bincount(codes)), 1).astype(int)
     rng = np.random.default_rng([seed, 0])
     names = np.array(source.classes)[names]
-    drawn = linear.draw_labels(codes, per_class or share, rng=rng, names=names)
+    drawn = draws.draw_labels(codes, per_class or share, rng=rng, names=names)
     return sources.subset(source, has_label[drawn])
 
 

@@ -209,12 +209,11 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
         supervised.pretrained(configuration.load(pretrained), pretrained)
 
 
-def test_a_fine_tuned_run_is_evaluated_by_itself(tuned, monkeypatch):
+def test_a_fine_tuned_run_is_evaluated_by_itself(tuned):
     config = configuration.load(tuned)
     assert config.finetune.head_layer == 1
-    monkeypatch.setattr("absl.flags.FLAGS", type("Flags", (), {"workdir": str(tuned)}))
     with pytest.raises(Fault, match=r"eval/finetune\.json"):
-        evaluate.main()
+        evaluate.of_run(tuned)
 
 
 def test_teachers_that_are_none(pretrained, tmp_path):

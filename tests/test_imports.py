@@ -20,9 +20,10 @@ ALLOWED = {
     "parallel": {"errors"},
     "data": {"data", "augment", "errors"},
     "methods": {"methods", "losses", "models", "augment", "errors"},
-    "health": {"losses", "errors"},
+    "spread": set(),
+    "health": {"losses", "spread", "errors"},
     "step": {"methods", "parallel", "optim", "health", "errors"},
-    "evals": {"evals", "errors"},
+    "evals": {"evals", "losses", "spread", "errors"},
     "report": {"report", "errors", "workdir"},
 }
 

@@ -12,7 +12,7 @@ import scipy.special
 import tiny
 
 from configs import common, dino, rbm
-from ssl_jax import assess, build, methods, parallel, supervised
+from ssl_jax import assess, build, parallel, supervised
 from ssl_jax import config as configuration
 from ssl_jax.data import sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
@@ -227,6 +227,6 @@ def filled(tree):
 def test_a_classifier_of_other_classes_is_not_scored():
     digits = sources.get("digits", data_dir="", split="test")
     for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
-        method = methods.Method(*[None] * 4, classes=classes)
-        parts = types.SimpleNamespace(method=method, source=digits)
-        assert assess.tells_classes(parts) == told
+        subject = types.SimpleNamespace(classes=classes)
+        setup = assess.Setup(None, None, subject, digits, None, None)
+        assert setup.tells_classes == told
