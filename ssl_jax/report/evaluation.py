@@ -25,11 +25,15 @@ METHODS = {
     "vicreg": "VICReg",
 }
 LABEL_FREE = {
-    "rankme": ("RankMe", "over how many directions the features spread; more is better"),
-    "alignment": ("Alignment", "mean squared distance of two views of an image; less is better"),
-    "uniformity": ("Uniformity", "log of the mean of exp(−2 distance²) of pairs; less is better"),
+    "rankme": ("RankMe", "how many directions the features use; raw pixels rank high, too"),
+    "alignment": (
+        "Alignment",
+        "mean squared distance of two views; 0 in collapse, too",
+    ),
+    "uniformity": ("Uniformity", "0 when all images are equal, lower the more evenly they spread"),
     "feature_std": ("Standard deviation", "× √f: 1 when spread evenly, 0 when all are equal"),
 }
+BASELINES = ("untrained encoder", "raw pixels")
 CURVES = ("few_shot", "layers")  # kinds whose numbers are lists
 Evaluation = dict[str, Any]
 
@@ -44,6 +48,8 @@ class Numbers(NamedTuple):
 
 def title(run: Run) -> str:
     """ "SimCLR on cifar10", as far as the config tells."""
+    if origin := run.pretrained.get("origin"):
+        return f"{origin}, evaluated on {data(run)}"
     return f"{method(run)} on {data(run)}" if data(run) else method(run)
 
 
@@ -128,6 +134,14 @@ def others(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
 def feature_sets(evals: Iterable[Evaluation]) -> list[str]:
     """Names of all feature sets, in order of appearance."""
     return list(dict.fromkeys(name for e in evals for name in _results(e)))
+
+
+def own(run: Run, evaluation: Evaluation) -> str:
+    """The run's own feature set: that of its method, or the first that no baseline is."""
+    names = feature_sets([evaluation])
+    if run.method in names:
+        return run.method
+    return next((name for name in names if name not in BASELINES), "")
 
 
 def result(evaluation: Evaluation, name: str) -> Any:

@@ -35,6 +35,11 @@ class Run(NamedTuple):
         return int(self.config.get("train", {}).get("batch_size", 0))
 
     @property
+    def pretrained(self) -> dict[str, Any]:
+        """Where the weights came from, if the run did not train any: "path" and "origin"."""
+        return self.config.get("pretrained", {})
+
+    @property
     def classes(self) -> list[str]:
         """Class names, as far as the sample tells them."""
         return [str(name) for name in self.sample.get("classes", ())]

@@ -61,13 +61,13 @@ def caption(evaluation: Evaluation) -> str:
     """What the picture shows and what it does not."""
     if kind_of(evaluation) == "layers":
         return (
-            "A linear probe on every layer's pooled output, from the images to the end of the "
-            "encoder. A layer with more outputs has a bigger probe: a rise says that classes are "
+            "A linear classifier on every layer's pooled output, from the images to the end of the "
+            "encoder. A layer with more outputs has a bigger classifier: a rise says that classes are "
             "easier to separate there, not which layer a task of its own would want."
         )
     band = any(line.spread is not None for line in _lines(evaluation))
     return (
-        "A linear probe on frozen features, with few labels of each class. "
+        "A linear classifier on frozen features, with few labels of each class. "
         + ("Band: 95 % t-interval of the mean over draws of the labels. " if band else "")
         + "The test images stay the same: it does not say how others would come out."
     )
