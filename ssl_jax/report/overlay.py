@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -43,7 +44,7 @@ def draw(groups: Sequence[Group], *, by: str) -> bytes:
             figsize=(11.8 / 3 * max(columns, 2), 2.9 * rows + 0.5), layout="constrained"
         )
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
-        handles = {}
+        handles: dict[int, Any] = {}
         for i, (title, key, scale, members) in enumerate(panels, 1):
             ax = figure.add_subplot(rows, columns, i)
             for j in members:

@@ -62,8 +62,8 @@ def caption(evaluation: Evaluation) -> str:
     if kind_of(evaluation) == "layers":
         return (
             "A linear classifier on every layer's pooled output, from the images to the end of the "
-            "encoder. A layer with more outputs has a bigger classifier: a rise says that classes are "
-            "easier to separate there, not which layer a task of its own would want."
+            "encoder. A layer with more outputs has a bigger classifier: a rise says that classes "
+            "are easier to separate there, not which layer a task of its own would want."
         )
     band = any(line.spread is not None for line in _lines(evaluation))
     return (
