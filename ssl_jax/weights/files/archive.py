@@ -1,6 +1,7 @@
 """Zip archives, which npz files and PyTorch's are, read entry by entry within bounds."""
 
 import contextlib
+import re
 import struct
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ _MAX_DIRECTORY = 1 << 20  # bytes: ten thousand entries
 _MAX_RATIO = 20
 _SMALL = 16 << 20  # bytes
 _ENCRYPTED = 0x2041  # bits of an entry's flags: encrypted, strongly so, headers hidden
+_OUTSIDE = re.compile(r"\.\.|^[/\\]|^[A-Za-z]:")  # a parent, the root, a drive
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -79,7 +81,7 @@ class Archive:
 
 def _check(info: zipfile.ZipInfo, size: int) -> None:
     what = f"entry {quote(info.orig_filename)}"
-    if ".." in info.orig_filename or info.orig_filename[:1] in "/\\" or ":" in info.orig_filename:
+    if _OUTSIDE.search(info.orig_filename):
         raise Refused(f"{what} leaves the archive")
     checks.name(info.orig_filename, "entry")
     if info.flag_bits & _ENCRYPTED:

@@ -58,8 +58,6 @@ def read(prefix: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       Refused: a file is missing or damaged, or claims more than the data files hold.
     """
-    import tensorflow as tf
-
     index = prefix.with_name(f"{prefix.name}.index")
     if not index.is_file():
         raise Refused(f"{index.name} is missing beside it")
@@ -67,9 +65,11 @@ def read(prefix: pathlib.Path) -> dict[str, np.ndarray]:
     size = sum(file.stat().st_size for file in data if file.is_file())
     if not size:
         raise Refused(f"{prefix.name}.data-* are missing beside {index.name}")
+    import tensorflow as tf
+
     try:
         return _variables(tf.train.load_checkpoint(str(prefix)), size)
-    except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
+    except (tf.errors.OpError, LookupError, RuntimeError, ValueError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise Refused(f"TensorFlow does not read it: {first[:300]}") from None
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 from ssl_jax.weights.files.checks import Refused, quote
 from ssl_jax.weights.files.stand_ins import Built, Inert, Name, Names, put
 
-MAX_OPCODES = 500_000  # a ViT-L with its optimizer's state has 30,000
+MAX_OPCODES = 300_000  # a ViT-L with its optimizer's state has 30,000
 _MAX_LINE = 256
 _MAX_ARGUMENTS = 64
 
@@ -57,6 +57,8 @@ class _Machine:
             opcode = self.file.read(1)
             if opcode == b".":
                 return self.stack.pop() if self.stack else self.refuse("it makes nothing")
+            if not opcode:
+                self.refuse("it is cut here")
             do = _OPCODES.get(opcode)
             if do is None:
                 self.refuse(f"opcode {opcode!r}, which pickles of tensors do not have")
@@ -94,8 +96,10 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            self.refuse("a name that is no text")
         dotted = f"{module}.{name}"
-        if not isinstance(module, str) or not isinstance(name, str) or dotted not in self.names:
+        if dotted not in self.names:
             raise Refused(f"its pickle refers to {quote(dotted)[1:-1]}: only tensors are read")
         self.stack.append(Name(dotted))
 
@@ -164,6 +168,11 @@ class _Machine:
         if (version := self.number(1)) not in (2, 3, 4, 5):
             self.refuse(f"protocol {version}; 2 to 5 are read")
 
+    def frame(self) -> None:
+        length = self.number(8)  # of no use here, but none may lie
+        if length > self.end - self.file.tell():
+            self.refuse(f"claims a frame of {length:,} bytes")
+
     def mark(self) -> None:
         self.below.append(self.stack)
         self.stack = []
@@ -193,7 +202,7 @@ def _push(make: Callable[["_Machine"], Any]) -> Callable[["_Machine"], None]:
 
 _OPCODES: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x80": _Machine.protocol,
-    b"\x95": lambda m: m.number(8),  # a frame, whose length is of no use here
+    b"\x95": _Machine.frame,
     b"(": _Machine.mark,
     b"0": _Machine.pop,
     b"1": _Machine.above_mark,

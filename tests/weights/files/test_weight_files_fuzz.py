@@ -1,0 +1,73 @@
+"""Damage at random: a file is refused, or its tensors are as they were described."""
+
+import time
+
+import handmade
+import numpy as np
+import pytest
+
+from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.weights import files
+
+TRIES = 300
+
+
+def damaged(data, rng):
+    """One to eight bytes replaced, or one bit turned, or the end or a part cut out, or doubled."""
+    data = bytearray(data)
+    start, end = sorted(rng.integers(0, len(data), 2))
+    match rng.integers(0, 5):
+        case 0:
+            for at in rng.integers(0, len(data), rng.integers(1, 9)):
+                data[at] = rng.integers(0, 256)
+        case 1:
+            data[start] ^= 1 << rng.integers(0, 8)
+        case 2:
+            del data[end:]
+        case 3:
+            del data[start:end]
+        case _:
+            data[start:start] = data[start:end]
+    return bytes(data)
+
+
+def heads(kind, data):
+    """The part of a file that describes the tensors, where damage is most telling."""
+    if kind == "safetensors":
+        return 8 + int.from_bytes(data[:8], "little")
+    return data.index(handmade.arrays()["conv.weight"].tobytes()) if kind != "npz" else len(data)
+
+
+def outcome(path):
+    """(arrays, None), or (None, the Fault)."""
+    try:
+        return files.read(path).arrays, None
+    except Fault as fault:
+        return None, fault
+
+
+@pytest.mark.parametrize("where", ["anywhere", "head"])
+@pytest.mark.parametrize("kind", handmade.GOOD)
+def test_damaged_files(tmp_path, kind, where):
+    good = handmade.GOOD[kind]()
+    shapes = {array.shape for array in handmade.arrays().values()}
+    head = heads(kind, good) if where == "head" else len(good)
+    rng = np.random.default_rng([len(kind), len(where)])
+    path = tmp_path / "x"
+    refused = 0
+    for attempt in range(TRIES):
+        data = damaged(good[:head], rng) + good[head:]
+        path.write_bytes(data)
+        start = time.process_time()
+        found, fault = outcome(path)
+        assert time.process_time() - start < 1
+        if fault is not None:
+            refused += 1
+            assert fault.code == BAD_DATA, f"try {attempt}: {fault}"
+            assert str(fault).isprintable()
+            continue
+        for name, array in found.items():
+            assert array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
+            assert array.shape in shapes or array.dtype.itemsize not in (4, 8), (attempt, name)
+            assert np.isfinite(array).all()
+    assert refused > TRIES / 20
