@@ -79,7 +79,7 @@ def _variables(reader: Any, size: int) -> dict[str, np.ndarray]:
     shapes = {
         name: shape
         for name, shape in reader.get_variable_to_shape_map().items()
-        if dtypes[name].name in _NUMBERS and not _SLOTS.search(name)
+        if dtypes[name].name in _NUMBERS and not _SLOTS.search(name.removesuffix(_VARIABLE))
     }
     if len(shapes) > checks.MAX_TENSORS:
         raise Refused(f"it has {len(shapes):,} variables, over {checks.MAX_TENSORS:,}")
