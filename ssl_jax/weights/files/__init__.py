@@ -6,7 +6,6 @@ No reader runs code of a file, follows a name in one, or reserves memory that on
 import os
 import pathlib
 import stat
-from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ class File(NamedTuple):
     arrays: dict[str, np.ndarray]
     """By name; read-only, numbers, finite."""
 
-    meta: Mapping[str, str]
+    meta: dict[str, str]
     """Texts beside the arrays: those of a safetensors header, or of an npz file."""
 
     kind: str  # "safetensors", "npz", "torch", "tensorflow" or "pickle"
@@ -59,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> File:
     except Refused as refused:
         message = f"{where}: {refused}. Nothing of it was used; get it anew, or save it anew as"
         raise Fault(f"{message} safetensors.", BAD_DATA) from None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         message = f"{where} is missing: no file, and no checkpoint of TensorFlow has that prefix"
         raise Fault(message, MISSING_INPUT) from None
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError

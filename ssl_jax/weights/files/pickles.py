@@ -89,11 +89,17 @@ def _encode(text: Any, encoding: Any) -> bytes:
         raise Refused("its pickle has bytes beyond 255") from None
 
 
+def _no_bytes() -> bytes:
+    """How protocol 2 writes bytes if there are none."""
+    return b""
+
+
 NUMPY: Names = {
     "numpy.dtype": DType,
     "numpy.ndarray": None,
     "ml_dtypes.bfloat16": None,
     "_codecs.encode": _encode,
+    "__builtin__.bytes": _no_bytes,
     **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")},

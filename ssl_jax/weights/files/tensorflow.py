@@ -69,7 +69,7 @@ def read(prefix: pathlib.Path) -> dict[str, np.ndarray]:
 
     try:
         return _variables(tf.train.load_checkpoint(str(prefix)), size)
-    except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
+    except (tf.errors.OpError, LookupError, RuntimeError, ValueError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise Refused(f"TensorFlow does not read it: {first[:300]}") from None
 
@@ -79,7 +79,7 @@ def _variables(reader: Any, size: int) -> dict[str, np.ndarray]:
     shapes = {
         name: shape
         for name, shape in reader.get_variable_to_shape_map().items()
-        if dtypes[name].name in _NUMBERS and not _SLOTS.search(name)
+        if dtypes[name].name in _NUMBERS and not _SLOTS.search(name.removesuffix(_VARIABLE))
     }
     if len(shapes) > checks.MAX_TENSORS:
         raise Refused(f"it has {len(shapes):,} variables, over {checks.MAX_TENSORS:,}")

@@ -137,7 +137,7 @@ def good_torch_legacy():
     return _torch(torch_legacy, view=b"N")
 
 
-def good_pickle(protocol=4):
+def good_pickle(protocol):
     """The arrays as a pickled dictionary of one level more."""
     return pickle.dumps({"net": arrays()}, protocol)
 
@@ -147,5 +147,7 @@ GOOD = {
     "npz": good_npz,
     "torch-zip": good_torch_zip,
     "torch-legacy": good_torch_legacy,
-    "pickle": good_pickle,
+    "pickle-2": lambda: good_pickle(2),
+    "pickle-4": lambda: good_pickle(4),
+    "pickle-5": lambda: good_pickle(5),
 }

@@ -284,6 +284,8 @@ def of_pickles():
     yield "name-no-text", plain(op("os") + b"K\1\x93"), "name that is no text"
     yield "name-without-end", plain(b"c" + b"a" * 1_000_000), "no line of ASCII"
     yield "name-no-ascii", plain(b"c\xff\xfe\nx\n"), "no line of ASCII"
+    many = op((2**40,)) + b"R"
+    yield "bytes-of-a-number", plain(b"c__builtin__\nbytes\n" + many), "that it does not take"
     yield "instance", plain(b"(" + op(TOUCH) + b"ios\nsystem\n"), "opcode b'i'"
     yield "object", plain(b"(N" + op(TOUCH) + b"o"), "opcode b'o'"
     yield "extension", plain(b"\x82\x01"), r"opcode b'\\x82'"

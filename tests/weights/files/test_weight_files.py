@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import io
 import json
 import pathlib
 import pickle
@@ -15,6 +16,7 @@ import safetensors.numpy
 
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.weights import files
+from ssl_jax.weights.files import pickles, stand_ins, unpickle
 
 
 def same(found, expected):
@@ -37,7 +39,7 @@ def of_all_dtypes():
 def test_handmade_files(tmp_path, kind):
     (tmp_path / "x.bin").write_bytes(handmade.GOOD[kind]())
     found = files.read(tmp_path / "x.bin")
-    prefix = "net//" if kind == "pickle" else ""
+    prefix = "net//" if kind.startswith("pickle") else ""
     same(found.arrays, {prefix + name: array for name, array in handmade.arrays().items()})
     assert found.kind == kind.split("-")[0]
 
@@ -65,7 +67,7 @@ def test_npz_by_numpy(tmp_path, save):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickles_of_numpy_arrays(tmp_path, protocol):
     arrays = of_all_dtypes() | {"f": np.asfortranarray(np.arange(6.0).reshape(2, 3))}
-    arrays |= {"big": np.arange(3, dtype=">f4"), "number": np.array(1.5)}
+    arrays |= {"big": np.arange(3, dtype=">f4"), "number": np.array(1.5), "none": np.ones((0, 3))}
     tree = {"byol/~/conv": dict(arrays), "top": np.ones(2), "tied": arrays["f"], "text": "no"}
     tree["byol/~/conv"]["number"] = np.float64(1.5)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(tree, protocol))
@@ -90,6 +92,30 @@ def test_pickles_of_python_2(tmp_path):
     pairs = b"](](U\1a" + array + b"ee"
     (tmp_path / "x").write_bytes(b"\x80\x02ccollections\nOrderedDict\n" + pairs + b"\x85R.")
     same(files.read(tmp_path / "x").arrays, {"a": np.arange(4.0)})
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_the_interpreter_agrees_with_pickle(protocol):
+    """On all that is plain; keys come as texts."""
+    shared = [1, "ü" * 300, {"a": ()}]
+    value = {
+        "numbers": [0, 255, 256, 65536, -1, -(2**31), 2**31, 2**70, -(2**70), 1.5, float("inf")],
+        "texts": ["", "x", "ü\ud800", "long " * 9000],
+        "bytes": [b"", b"\x00\xff", b"long " * 60],
+        "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), ((),)],
+        "others": [None, True, False, [], {}],
+        "shared": [shared, shared, [shared]],
+        "many": list(range(2500)),
+        "ordered": collections.OrderedDict(b=1, a={"c": 2}),
+        "counter": collections.Counter("aab"),
+    }
+    data = pickle.dumps(value, protocol)
+    names = {**stand_ins.COMMON, **pickles.NUMPY}
+    found = unpickle.load(io.BytesIO(data), len(data), names)
+    assert found == value
+    assert found["shared"][0] is found["shared"][2][0]
+    numbers = pickle.dumps({1: "a", None: "b", (1, 2): "c"}, protocol)
+    assert unpickle.load(io.BytesIO(numbers), len(numbers), {}) == {"1": "a"}
 
 
 def torch_checkpoint(torch):

@@ -18,7 +18,7 @@ SECONDS = 1.0
 MEGABYTES = 64
 # Reads all paths in a process of its own: resident memory first, since tracing takes memory.
 CHILD = """
-import json, resource, sys, time, tracemalloc
+import json, sys, time, tracemalloc
 from ssl_jax.errors import Fault
 from ssl_jax.weights import files
 
@@ -39,7 +39,9 @@ def hook(event, args):
 sys.addaudithook(hook)
 
 def resident():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Linux counts in ru_maxrss what the parent held before this program began.
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) / 1024
 
 def refuse(path):
     start = time.process_time()
@@ -112,7 +114,7 @@ def test_time_memory_and_what_is_done(corpus, tmp_path):
     print(f"largest {largest}: {found['traced'][largest]:.1f} MiB; all {found['growth']:.1f} MiB")
     assert found["seconds"][slowest] < SECONDS, slowest
     assert found["traced"][largest] < MEGABYTES, largest
-    assert found["growth"] < MEGABYTES
+    assert 0 < found["growth"] < MEGABYTES
 
 
 def test_the_hook_sees_what_the_corpus_would_do(corpus):
