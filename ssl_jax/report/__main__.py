@@ -18,11 +18,11 @@ flags.DEFINE_string("out", None, "Page of the comparison to write; compare.html 
 def main() -> None:
     """The verb: see the module's docstring."""
     one, several, out = (flags.FLAGS[name].value for name in ("workdir", "workdirs", "out"))
-    if (one is None) == (several is None):
+    if bool(one) == bool(several):
         raise Fault("give --workdir=RUN for one run, or --workdirs=RUN,RUN to compare", USAGE)
-    if one is not None and out is not None:
+    if one and out:
         raise Fault("--out is of a comparison; --workdir writes report.html into the run", USAGE)
-    print(page.write(one) if several is None else compare.write(several, out or "compare.html"))
+    print(compare.write(several, out or "compare.html") if several else page.write(str(one)))
 
 
 if __name__ == "__main__":
