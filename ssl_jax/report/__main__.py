@@ -18,13 +18,11 @@ flags.DEFINE_string("out", None, "Page of the comparison to write; compare.html 
 def main() -> None:
     """The verb: see the module's docstring."""
     one, several, out = (flags.FLAGS[name].value for name in ("workdir", "workdirs", "out"))
-    if not one and not several:
-        raise Fault("give --workdir=RUN for one run, or --workdirs=RUN,RUN to compare", USAGE)
-    if one and several:
+    if bool(one) == bool(several):
         raise Fault("give --workdir=RUN for one run, or --workdirs=RUN,RUN to compare", USAGE)
     if one and out:
         raise Fault("--out is of a comparison; --workdir writes report.html into the run", USAGE)
-    print(page.write(one) if one else compare.write(several or [], out or "compare.html"))
+    print(compare.write(several, out or "compare.html") if several else page.write(str(one)))
 
 
 if __name__ == "__main__":

@@ -106,14 +106,24 @@ def _baseline_rows(compared: Sequence[Group], columns: Sequence[Column]) -> list
     rows = []
     for name in BASELINES:
         means = [column.means(compared, name) for column in columns]
-        found: dict[str, list[str]] = {}  # cells -> groups that have them
+        found: list[tuple[list[Mean | None], list[str]]] = []  # values, and groups that have them
         for i, one in enumerate(compared):
-            if any(of[i] for of in means):
-                found.setdefault("".join(_cell(of[i]) for of in means), []).append(one.name)
-        for cells, names in found.items():
+            mine = [of[i] for of in means]
+            same = next((f for f in found if all(map(_agree, f[0], mine))), None)
+            if same:
+                same[0][:] = [a or b for a, b in zip(same[0], mine, strict=True)]
+                same[1].append(one.name)
+            elif any(mine):
+                found.append((mine, [one.name]))
+        for values, names in found:
             of = f'<div class="of">of {ESCAPE(", ".join(names))}</div>' if len(found) > 1 else ""
+            cells = "".join(map(_cell, values))
             rows.append(f'<tr class="baseline"><th>{ESCAPE(name)}{of}</th>{cells}</tr>')
     return rows
+
+
+def _agree(a: Mean | None, b: Mean | None) -> bool:
+    return a is None or b is None or _cell(a) == _cell(b)
 
 
 def _cell(mean: Mean | None, *, best: bool = False) -> str:
@@ -160,10 +170,8 @@ def _runs(compared: Sequence[Group]) -> str:
     for i, one in enumerate(compared):
         cells = "".join(f"<td>{ESCAPE(text)}</td>" for text in _facts(one))
         rows.append(f"<tr><th>{_named(i, one)}</th>{cells}</tr>")
-    sentence = "Images / s: median over the training; it compares machines only where these are "
-    return section(
-        "Runs", note(f"{sentence}the same and nothing else ran.") + grid(head, rows, kind="plain")
-    )
+    sentence = "Images / s: median over the training, of whatever else the machine did meanwhile."
+    return section("Runs", note(sentence) + grid(head, rows, kind="plain"))
 
 
 def _facts(one: Group) -> list[str]:

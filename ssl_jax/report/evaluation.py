@@ -82,9 +82,11 @@ def heading(evaluation: Evaluation) -> str:
         "layers": "Layers",
         "label_free": "Without labels",
     }
+    count = protocol.get("labels_per_class", 0)
+    if kind == "few_shot" and count:
+        return f"Few labels, {count} per class"
     if kind not in ("linear", "linear_sgd"):
         return names.get(kind, kind)
-    count = protocol.get("labels_per_class", 0)
     how = "Linear, SGD" if kind == "linear_sgd" else "Linear"
     return f"{how}, {count} labels per class" if count else f"{how}, all labels"
 
@@ -117,6 +119,56 @@ def scores(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
         for name, e in evals.items()
         if kind_of(e) not in CURVES and any(numbers(r) for r in _results(e).values())
     }
+
+
+def accuracies(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
+    """`scores`, and one for every number of labels of the few-shot evaluations."""
+    found = list(scores(evals).values())
+    for few in of_kind(evals, "few_shot").values():
+        sets = {name: _by_shot(r) for name, r in _results(few).items()}
+        for shot in dict.fromkeys(shot for one in sets.values() for shot in one):
+            results = {name: one[shot] for name, one in sets.items() if shot in one}
+            protocol = {**few.get("protocol", {}), "labels_per_class": shot, "shots": shot}
+            found.append(few | {"protocol": protocol, "results": results})
+    return found
+
+
+def _by_shot(found: Any) -> dict[int, dict[str, Any]]:
+    """{shots: result} of a few-shot result whose lists are whole."""
+    if not isinstance(found, dict):
+        return {}
+    shots, *columns = (found.get(key) or [] for key in ("shots", "accuracy", "ci95"))
+    if len(shots) != len(columns[0]):
+        return {}
+    spread = columns[1] if len(columns[1]) == len(shots) else [None] * len(shots)
+    rows = zip(shots, columns[0], spread, strict=True)
+    return {shot: {"accuracy": accuracy, "ci95": ci} for shot, accuracy, ci in rows}
+
+
+def not_above_baselines(run: Run) -> list[str]:
+    """Names of the evaluations in which a baseline is as good as the run's own features."""
+    found = []
+    for data, evals in by_data(run).items():
+        for e in accuracies(evals):
+            mine = numbers(result(e, own(run, e)))
+            bars = [n.percent for name in BASELINES if (n := numbers(result(e, name)))]
+            if mine and bars and mine.percent <= max(bars):
+                found.append(heading(e) + (f" ({data.removeprefix('tfds:')})" if data else ""))
+    return found
+
+
+def label_free_rows(found: Evaluation, sets: Iterable[str]) -> list[list[str]]:
+    """Rows of name, a value for each of `sets`, and meaning."""
+    rows = []
+    for key, (name, meaning) in LABEL_FREE.items():
+        values = [(result(found, s) or {}).get(key) for s in sets]
+        if any(isinstance(v, int | float) for v in values):
+            rows.append([name, *map(_written, values), meaning])
+    return rows
+
+
+def _written(value: Any) -> str:
+    return f"{value:.3g}".replace("-", "−") if isinstance(value, int | float) else "–"
 
 
 def of_kind(evals: Mapping[str, Evaluation], kind: str) -> dict[str, Evaluation]:
@@ -164,6 +216,15 @@ def numbers(found: Any) -> Numbers | None:
         if isinstance(found.get(key), int | float):
             return Numbers(percent, 100 * float(found[key]), key)
     return Numbers(percent, None, "")
+
+
+def written(found: Numbers | None) -> str:
+    """ "95.6 ± 1.7", "–" without a number."""
+    if found is None:
+        return "–"
+    unit = " (sd)" if found.kind == "std" else ""
+    spread = "" if found.spread is None else f" ± {found.spread:.1f}{unit}"
+    return f"{found.percent:.1f}{spread}"
 
 
 def spread_note(shown: Iterable[Numbers | None]) -> str:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from ssl_jax.report import evaluation
@@ -44,7 +45,7 @@ def draw(groups: Sequence[Group], *, by: str) -> bytes:
             figsize=(11.8 / 3 * max(columns, 2), 2.9 * rows + 0.5), layout="constrained"
         )
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
-        handles: dict[int, Any] = {}
+        handles: dict[int, Line2D] = {}
         for i, (title, key, scale, members) in enumerate(panels, 1):
             ax = figure.add_subplot(rows, columns, i)
             for j in members:
@@ -81,7 +82,9 @@ def _logged(groups: Sequence[Group], key: str, members: Sequence[int]) -> bool:
     return any(len(series(run, key)[0]) for i in members for run in groups[i].runs)
 
 
-def _lines(ax: Axes, group: Group, key: str, scale: float, by: str, look: tuple[str, str]):
+def _lines(
+    ax: Axes, group: Group, key: str, scale: float, by: str, look: tuple[str, str]
+) -> Line2D | None:
     """Draws every seed, and their mean at the steps that all have; returns the mean's line."""
     color, dash = look
     curves = [c for run in group.runs if len((c := _curve(run, key, scale, by))[0])]

@@ -61,9 +61,9 @@ def caption(evaluation: Evaluation) -> str:
     """What the picture shows and what it does not."""
     if kind_of(evaluation) == "layers":
         return (
-            "A linear classifier on every layer's pooled output, from the images to the end of the "
-            "encoder. A layer with more outputs has a bigger classifier: a rise says that classes "
-            "are easier to separate there, not which layer a task of its own would want."
+            "A linear classifier on every layer's pooled output, from the images to the end of "
+            "the encoder. A layer with more outputs has a bigger classifier: a rise says that "
+            "classes are easier to separate there, not which layer another task would want."
         )
     band = any(line.spread is not None for line in _lines(evaluation))
     return (

@@ -8,6 +8,8 @@ import warnings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ssl_jax.report.plain import clean
+
 INK, MUTED, RULE = "#1b2733", "#667585", "#d9dfe5"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito 2008: told apart with any colour vision
 # Paul Tol's "muted" scheme and a grey, for classes.
@@ -64,7 +66,5 @@ def png(figure: Figure) -> bytes:
 
 def label(text: str, limit: int = 24) -> str:
     """Text of others as matplotlib is to draw it: on one line, short, and no formula."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    text = text.replace("$", r"\$")
+    text = clean(text, limit).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text  # legends leave out what begins with _

@@ -84,19 +84,10 @@ def _label_free(evals: Mapping[str, Evaluation]) -> str:
     content = ""
     for found in evaluation.of_kind(evals, "label_free").values():
         sets = evaluation.feature_sets([found])
-        rows = []
-        for key, (name, meaning) in evaluation.LABEL_FREE.items():
-            values = [(evaluation.result(found, s) or {}).get(key) for s in sets]
-            if any(map(_number, values)):
-                shown = [f"{v:.3g}".replace("-", "−") if _number(v) else "–" for v in values]
-                rows.append(plain_row(name, [*shown, meaning]))
+        rows = [plain_row(name, rest) for name, *rest in evaluation.label_free_rows(found, sets)]
         head = ["Without labels", *(METHODS.get(s, s) for s in sets), "What it is"]
         content += grid(head, rows, kind="plain") if rows else ""
     return content
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _others(evals: Mapping[str, Evaluation]) -> str:
