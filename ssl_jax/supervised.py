@@ -21,8 +21,8 @@ from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.evals import linear
 from ssl_jax.methods import Batch, Tree
 from ssl_jax.methods.distillation import Teacher
+from ssl_jax.models import heads
 from ssl_jax.models.chain import Chain
-from ssl_jax.models.heads import Classifier, ProjectionHead
 from ssl_jax.step import TrainState
 
 KEPT = ("encoder", "head")  # of the modules that a method trains
@@ -141,7 +141,7 @@ def network(config: ConfigDict, params: Tree, head_layer: int, classes: int) -> 
     encoder = build.encoder(config)
     modules = {"encoder": encoder}
     if head_layer:
-        head = _projection_head(params.get("head", {}), head_layer, encoder.dtype)
+        head = heads.cut(params.get("head", {}), head_layer, encoder.dtype)
         if head is None:
             raise Fault(
                 f"finetune.head_layer={head_layer}: {config.method.name} as it was trained has no "
@@ -149,24 +149,7 @@ def network(config: ConfigDict, params: Tree, head_layer: int, classes: int) -> 
                 BAD_CONFIG,
             )
         modules["head"] = head
-    return Chain(config.model.bn_group, 1, **modules, classifier=Classifier(classes))
-
-
-def _projection_head(params: Tree, upto: int, dtype: Any) -> ProjectionHead | None:
-    """The head, whole or cut, that has these parameters; None if it is another kind of head."""
-    count = sum(name.startswith("dense") for name in params)
-    if not 0 < upto <= count or params.keys() != {
-        f"{kind}{i}" for kind in ("dense", "bn") for i in range(count)
-    }:
-        return None
-    last = params[f"bn{count - 1}"]
-    if "scale" not in last or any("bias" in params[f"dense{i}"] for i in range(count)):
-        return None
-    width = params["dense0"]["kernel"].shape[1]
-    # Only the last layer's normalisation has no bias; with one, layers behind it were cut off.
-    depth = count + ("bias" in last)
-    output = params[f"dense{count - 1}"]["kernel"].shape[1]
-    return ProjectionHead(depth, width, output, dtype=dtype, upto=upto)
+    return Chain(config.model.bn_group, 1, **modules, classifier=heads.Classifier(classes))
 
 
 def labelled(

@@ -52,11 +52,14 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def open_workdir(path: epath.PathLike) -> Iterator[Workdir]:
+def open_workdir(path: epath.PathLike, flag: str = "workdir") -> Iterator[Workdir]:
     """Makes the workdir and holds it as its only writer; of several processes, only 0 opens it.
 
     The lock is the kernel's, on `.lock`: it ends with the process however that dies. Remote paths
     have none, so two runs in one bucket folder go undetected there.
+
+    Args:
+      flag: which named the folder, for people.
 
     Raises:
       Fault: CANNOT_CREATE when it is a file, cannot be made or written, or is in use.
@@ -66,18 +69,18 @@ def open_workdir(path: epath.PathLike) -> Iterator[Workdir]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not is_remote(folder):
-                stack.enter_context(_locked(folder))
+                stack.enter_context(_locked(folder, flag))
         except OSError as error:
             raise Fault(
-                f"cannot write the workdir {folder}: {error.strerror or error}; "
-                "give --workdir a folder that can be created and written",
+                f"cannot write the {flag} {folder}: {error.strerror or error}; "
+                f"give --{flag} a folder that can be created and written",
                 CANNOT_CREATE,
             ) from error
         yield Workdir(folder)
 
 
 @contextlib.contextmanager
-def _locked(folder: epath.Path) -> Iterator[None]:
+def _locked(folder: epath.Path, flag: str) -> Iterator[None]:
     # Opened for appending, which does not empty it: until it is locked it is another run's.
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
@@ -86,8 +89,8 @@ def _locked(folder: epath.Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "by another process"
             raise Fault(
-                f"the workdir {folder} is in use {holder}; wait for that run or choose another "
-                "--workdir",
+                f"the {flag} {folder} is in use {holder}; wait for that run or choose another "
+                f"--{flag}",
                 CANNOT_CREATE,
             ) from error
         except OSError as error:

@@ -80,7 +80,7 @@ class DBN(nn.Module):
 
 def pixels(images: jax.Array, visible: str, sigma: float) -> jax.Array:
     """Images [n, h, w, c] as the values of visible units, [n, h * w * c]."""
-    v = images.reshape(len(images), -1)
+    v = images.reshape(images.shape[0], -1)
     if visible == "bernoulli":
         return v
     deviation = v.std(-1, keepdims=True) + EPSILON

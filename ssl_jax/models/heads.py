@@ -1,6 +1,7 @@
 """Heads between the encoder's features and the loss."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ssl_jax.models.norm import BatchNorm
+
+Tree = Any
 
 
 class ProjectionHead(nn.Module):
@@ -67,6 +70,26 @@ class ProjectionHead(nn.Module):
             )(x, train)
             x = x if last else nn.relu(x)
         return x
+
+
+def cut(params: Tree, upto: int, dtype: DTypeLike = jnp.float32) -> ProjectionHead | None:
+    """The projection head, whole or cut, that has these parameters, run up to a layer.
+
+    None if it is another kind of head or has fewer layers.
+    """
+    count = sum(name.startswith("dense") for name in params)
+    if not 0 < upto <= count or params.keys() != {
+        f"{kind}{i}" for kind in ("dense", "bn") for i in range(count)
+    }:
+        return None
+    last = params[f"bn{count - 1}"]
+    if "scale" not in last or any("bias" in params[f"dense{i}"] for i in range(count)):
+        return None
+    width = params["dense0"]["kernel"].shape[1]
+    # Only the last layer's normalisation has no bias; with one, layers behind it were cut off.
+    depth = count + ("bias" in last)
+    output = params[f"dense{count - 1}"]["kernel"].shape[1]
+    return ProjectionHead(depth, width, output, dtype=dtype, upto=upto)
 
 
 class Classifier(nn.Module):

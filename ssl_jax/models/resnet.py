@@ -67,7 +67,7 @@ class SelectiveKernel(nn.Module):
         gate = self.conv(reduced, 1, name="reduce")(gate)
         gate = nn.relu(self.norm(name="reduce_bn")(gate, train))
         gate = self.conv(2 * self.channels, 1, name="expand")(gate)
-        gate = nn.softmax(gate.reshape(len(x), 1, 1, 2, self.channels), axis=3)
+        gate = nn.softmax(gate.reshape(x.shape[0], 1, 1, 2, self.channels), axis=3)
         return (streams * gate).sum(3)
 
 

@@ -1,0 +1,58 @@
+"""One ONNX file for any batch, by way of the PyTorch definition."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+
+from ssl_jax.errors import MISSING_INPUT, Fault
+from ssl_jax.export import check, in_torch, tensors
+from ssl_jax.export.formats import Input
+from ssl_jax.export.subject import Subject, named, require_size, require_weights_alone
+
+FILE = "model.onnx"
+INPUT = Input("NCHW")
+NEEDS = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def refuse(subject: Subject) -> None:
+    """Raises Fault without the packages that it takes, or without a PyTorch definition."""
+    if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
+        raise Fault(
+            f"--format=onnx needs {', '.join(missing)}: pip install {' '.join(NEEDS)}",
+            MISSING_INPUT,
+        )
+    tensors.layout(subject)
+    require_weights_alone(subject, "onnx")
+    require_size(subject, "onnx")
+
+
+def write(subject: Subject, folder: pathlib.Path) -> None:
+    """Writes model.onnx."""
+    network = in_torch.network(tensors.config(subject), tensors.encode(subject))
+    images = check.images(subject.size)
+    in_torch.to_onnx(network, images, subject.has_logits, folder / FILE)
+
+
+def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """Outputs of check.images by ONNX Runtime, image by image as well: the batch is free."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
+    images = check.nchw(check.images(subject.size))
+    single = [session.run(None, {"images": image[None]}) for image in images]
+    return {
+        "onnxruntime": named(session.run(None, {"images": images})),
+        "onnxruntime, one image": named([np.concatenate(rows) for rows in zip(*single, strict=True)]),
+    }
+
+
+def usage(subject: Subject, folder: pathlib.PurePath) -> str:
+    """Lines of Python."""
+    outputs = "features, logits" if subject.has_logits else "(features,)"
+    return (
+        "import onnxruntime\n"
+        f"session = onnxruntime.InferenceSession({str(folder / FILE)!r})\n"
+        f"{tensors.images_comment(subject, standardised=False)}\n"
+        f"{outputs} = session.run(None, {{'images': images}})"
+    )

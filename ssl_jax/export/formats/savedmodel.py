@@ -1,0 +1,78 @@
+"""TensorFlow's SavedModel, for TensorFlow Serving and TFLite: any batch, on CPUs, GPUs and TPUs."""
+
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.export import check
+from ssl_jax.export.formats import Input
+from ssl_jax.export.subject import Subject, named, require_classifier, variables_of
+
+FILE = "saved_model"
+INPUT = Input("NHWC")
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def refuse(subject: Subject) -> None:
+    """Raises Fault where --head finds no classifier."""
+    require_classifier(subject, "savedmodel")
+
+
+def write(subject: Subject, folder: pathlib.Path) -> None:
+    """Writes the folder saved_model/, signature "serving_default": "images" to outputs by name."""
+    import jax
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    side = subject.size
+
+    def program(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        return dict(zip(("features", "logits"), subject.forward(variables, images), strict=False))
+
+    with warnings.catch_warnings():
+        # JAX means to hand jax2tf over to TensorFlow some day: no news to who exports.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from jax.experimental import jax2tf
+
+        converted = jax2tf.convert(
+            program,
+            polymorphic_shapes=[None, f"(n, {side}, {side}, 3)"],
+            with_gradient=False,
+            native_serialization_platforms=PLATFORMS,
+        )
+    module: Any = tf.Module()
+    module.variables_ = tf.nest.map_structure(
+        lambda array: tf.Variable(array, trainable=False), variables_of(subject.weights)
+    )
+    spec = tf.TensorSpec([None, side, side, 3], tf.float32, name="images")
+    call = tf.function(lambda images: converted(module.variables_, images), [spec])
+    module.__call__ = call
+    with jax.default_matmul_precision("highest"):
+        signature = call.get_concrete_function()
+        tf.saved_model.save(module, str(folder / FILE), {"serving_default": signature})
+
+
+def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """Outputs of check.images by TensorFlow."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(folder / FILE))
+    images = tf.constant(check.images(subject.size))
+    outputs = model.signatures["serving_default"](images=images)
+    names = ("features", "logits") if subject.has_logits else ("features",)
+    return {"tensorflow": named([outputs[name] for name in names])}
+
+
+def usage(subject: Subject, folder: pathlib.PurePath) -> str:
+    """Lines of Python."""
+    side, file = subject.size, str(folder / FILE)
+    lines = [
+        "import tensorflow as tf",
+        f"model = tf.saved_model.load({file!r})",
+        f"# images: float32 [n, {side}, {side}, 3] in [0, 1]",
+        "outputs = model.signatures['serving_default'](images=tf.constant(images))",
+        "features = outputs['features']",
+    ]
+    return "\n".join([*lines, "logits = outputs['logits']"][: 5 + subject.has_logits])
