@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,14 +65,18 @@ def to_onnx(module: Any, images: np.ndarray, logits: bool, file: pathlib.Path) -
             return (features, last(features)) if logits else features
 
     last = module.fc if hasattr(module, "fc") else module.head
-    torch.onnx.export(
-        Outputs().eval(),
-        (torch.from_numpy(check.nchw(images)),),
-        file,
-        dynamo=True,
-        external_data=False,
-        input_names=["images"],
-        output_names=["features", "logits"] if logits else ["features"],
-        dynamic_shapes={"images": {0: torch.export.Dim("n")}},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # The exporter calls parts of PyTorch that PyTorch deprecates: no news to who exports.
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        torch.onnx.export(
+            Outputs().eval(),
+            (torch.from_numpy(check.nchw(images)),),
+            file,
+            dynamo=True,
+            external_data=False,
+            input_names=["images"],
+            output_names=["features", "logits"] if logits else ["features"],
+            dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+            verbose=False,
+        )
