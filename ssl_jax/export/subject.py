@@ -29,7 +29,7 @@ class Subject:
     backbone: Backbone
     head: bool = False  # with the modules behind the encoder
     name: str = "backbone"
-    license: str = "unknown"
+    license: str = ""  # "" where it is not stated
     run: files.Run | None = None  # None: weights that no run of ours made
 
     @property
@@ -92,7 +92,8 @@ class Subject:
         features = self.backbone.apply(encoder, images)
         if not self.has_logits:
             return (features,)
-        x, others = features, variables["others"]
+        others = variables["others"]
+        x: Any = features
         if "head" in others:
             params = others["head"]["params"]
             head = heads.cut(params, sum(name.startswith("dense") for name in params))
@@ -101,14 +102,15 @@ class Subject:
                 raise Fault(f"{message}; leave out --head", BAD_CONFIG)
             x = head.apply(others["head"], x, False)
         classifier = heads.Classifier(self.class_count)
-        return features, classifier.apply({"params": others["classifier"]["params"]}, x, False)
+        logits: Any = classifier.apply({"params": others["classifier"]["params"]}, x, False)
+        return features, logits
 
     @functools.cached_property
     def _program(self) -> Any:
         return jax.jit(self.forward)
 
     def run_weights(self, weights: Weights, images: np.ndarray) -> dict[str, np.ndarray]:
-        """"features" and, with a classifier, "logits" of images, as `weights` have them."""
+        """ "features" and, with a classifier, "logits" of images, as `weights` have them."""
         with jax.default_matmul_precision("highest"):
             return named(self._program(variables_of(weights), images))
 

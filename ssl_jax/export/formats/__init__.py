@@ -1,11 +1,11 @@
 """One module a format. Each has
 
-    FILE        name of what holds the weights, in the format's folder
-    INPUT       Input: how its consumer gives images
-    refuse(subject)         raises Fault where the format cannot hold this subject
-    write(subject, folder)  writes into an empty folder
-    read(subject, folder)   {"jax" or the library that read it: outputs of check.images}
-    usage(subject, folder)  lines of Python that load it, for people
+FILE        name of what holds the weights, in the format's folder
+INPUT       Input: how its consumer gives images
+refuse(subject)         raises Fault where the format cannot hold this subject
+write(subject, folder)  writes into an empty folder
+read(subject, folder)   {"jax" or the library that read it: outputs of check.images}
+usage(subject, folder)  lines of Python that load it, for people
 """
 
 import importlib
