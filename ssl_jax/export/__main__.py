@@ -25,7 +25,7 @@ def main() -> None:
     """The verb: see the module's docstring."""
     values = flags.FLAGS
     names = chosen(values.format)
-    if not re.fullmatch(r"[A-Za-z0-9.-]{1,60}", values.license):
+    if not re.fullmatch(r"[A-Za-z0-9.-]{0,60}", values.license):
         raise Fault(
             f"--license={values.license}: an identifier such as apache-2.0, mit or cc-by-4.0", USAGE
         )
@@ -98,5 +98,5 @@ if __name__ == "__main__":
     flags.DEFINE_boolean(
         "head", False, "With the classifier of a fine-tuned run or student; npz, orbax: any head."
     )
-    flags.DEFINE_string("license", "unknown", "Of the weights, for the card: apache-2.0, mit ...")
+    flags.DEFINE_string("license", "", "Of the weights, for the model card: apache-2.0, mit ...")
     cli.run(main)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from ssl_jax import workdir
 from ssl_jax.errors import IO_ERROR, Fault
 
+FULL = 2**20  # bytes: a disk with no more is full
+
 
 @contextlib.contextmanager
 def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -31,10 +33,16 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(new, folder)
         workdir.sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except Fault:
+        raise
+    except Exception as error:
+        # Orbax and TensorFlow tell of a full disk by exceptions of their own.
+        if not isinstance(error, OSError) and _free(folder.parent) > FULL:
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise Fault(
-            f"{folder} not written: {error.strerror or error}; an earlier export stays. Make room "
-            "there, or choose another folder by --out",
+            f"{folder} not written: {reason}; an earlier export stays. Make room there, or choose "
+            "another folder by --out",
             IO_ERROR,
         ) from error
     finally:
@@ -43,13 +51,17 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def require_space(folder: pathlib.Path, size: int) -> None:
     """Raises Fault unless the disk of `folder` has room for `size` bytes and some more."""
-    needed, free = int(1.2 * size) + 2**20, shutil.disk_usage(folder).free
+    needed, free = int(1.2 * size) + FULL, _free(folder)
     if free < needed:
         raise Fault(
             f"{folder}: an export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are "
             "free; make room there, or choose another folder by --out",
             IO_ERROR,
         )
+
+
+def _free(folder: pathlib.Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _recover(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:

@@ -29,7 +29,7 @@ class Subject:
     backbone: Backbone
     head: bool = False  # with the modules behind the encoder
     name: str = "backbone"
-    license: str = "unknown"
+    license: str = ""  # "" where it is not stated
     run: files.Run | None = None  # None: weights that no run of ours made
 
     @property
@@ -92,8 +92,8 @@ class Subject:
         features = self.backbone.apply(encoder, images)
         if not self.has_logits:
             return (features,)
-        x: Any = features
         others = variables["others"]
+        x: Any = features
         if "head" in others:
             params = others["head"]["params"]
             head = heads.cut(params, sum(name.startswith("dense") for name in params))

@@ -86,6 +86,8 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
     }
     if subject.has_logits:
         facts["classes"] = f"{subject.class_count:,}"
+    if name == "timm":
+        facts["library_name"] = "timm"
     return card.markdown(
         subject.run,
         name=subject.name,

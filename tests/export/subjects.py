@@ -1,35 +1,58 @@
-"""Backbones with random weights that no default value survives in, to be exported."""
+"""Backbones to export, and what they are to give."""
 
-import jax
+import json
+
 import numpy as np
+import random_weights
 
-from ssl_jax import models
 from ssl_jax.backbone import Backbone
-from ssl_jax.weights import Weights
+from ssl_jax.export import formats
+from ssl_jax.export.subject import Subject
+from ssl_jax.export.write import write
+from ssl_jax.models.heads import ProjectionHead
+
+TOLERANCE = 1e-5  # of the largest output
+CLASSES = ("cat", "dog | horse", "été\n# title")
+PLAIN = ("cat", "dog | horse", "été # title")
+STANDARD = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-def backbone(model, size, *, classes=0, seed=0):
-    """Of `models.get(**model)`; with a linear classifier where `classes` says so."""
-    encoder = models.get(**model)
-    image = np.zeros((2, size, size, 3), np.float32)
-    tree = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, False), image)
-    rng = np.random.default_rng(seed)
+def subject(name, size, *, head=False, kept=None, **options):
+    """An encoder with a classifier of three classes, behind `kept` layers of a head if any."""
+    projection = None if kept is None else ProjectionHead(depth=3, hidden_dim=5, upto=kept)
+    weights = random_weights.make(name, size, classes=3, head=projection, **options)
+    if kept is not None:
+        dense = weights.others["classifier"]["params"]["dense"]
+        dense["kernel"] = random_weights.draw(("classifier", "kernel"), (5, 3))
+    backbone = Backbone(weights, size=size, crop=0.875, classes=CLASSES, origin="run, step 7")
+    return Subject(backbone, head=head, name="run", license="mit")
 
-    def draw(path, leaf):
-        if len(leaf.shape) > 1:
-            return rng.normal(0, 1 / np.sqrt(np.prod(leaf.shape[:-1])), leaf.shape)
-        kind = jax.tree_util.keystr(path[-1:], simple=True)
-        low = -0.5 if kind in ("bias", "mean", "cls_token") else 0.5
-        return rng.uniform(low, low + 1, leaf.shape)
 
-    drawn = jax.tree_util.tree_map_with_path(lambda p, x: draw(p, x).astype(np.float32), tree)
-    weights = Weights(dict(model), drawn["params"], drawn.get("batch_stats", {}))
-    if classes:
-        width = jax.eval_shape(lambda v, x: encoder.apply(v, x, False), tree, image).shape[1]
-        dense = {
-            "kernel": rng.normal(size=(width, classes)).astype(np.float32),
-            "bias": rng.normal(size=classes).astype(np.float32),
-        }
-        others = {"classifier": {"params": {"dense": dense}, "batch_stats": {}}}
-        weights = weights._replace(others=others)
-    return Backbone(weights, size=size, classes=tuple(f"class {i}" for i in range(classes)))
+def exported(subject, name, out):
+    """(the folder of the format, its check.json, the lines that load it)."""
+    formats.get(name).refuse(subject)
+    written = write(subject, name, out)
+    check = json.loads((written.folder / "check.json").read_text())
+    errors = ", ".join(f"{value:.1e} by {by}" for by, value in check["error"].items())
+    print(f"{subject.model['name']} as {name}: {errors}")
+    return written.folder, check, written.usage
+
+
+def follow(usage, **given):
+    """What the names of Python code mean once it has run."""
+    scope = dict(given)
+    exec(usage, scope)
+    return scope
+
+
+def wanted(subject, x):
+    """(features, logits) of images, the latter in float64 by hand: a dense layer behind them."""
+    features = random_weights.features(subject.backbone.weights, x)
+    layer = subject.backbone.weights.others["classifier"]["params"]["dense"]
+    return features, features.astype(np.float64) @ layer["kernel"] + layer["bias"]
+
+
+def near(got, want):
+    """Within the tolerance, and shaped the same."""
+    assert np.shape(got) == np.shape(want)
+    assert random_weights.relative(got, want) < TOLERANCE

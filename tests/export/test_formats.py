@@ -1,151 +1,172 @@
-"""Exports read by JAX alone, TensorFlow, NumPy and Orbax; what a failed check keeps."""
+"""Formats that need no PyTorch, read by what reads them: NumPy, Orbax, JAX alone, TensorFlow."""
 
 import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
-import subjects
-from test_train import run, small
+import random_weights
+from subjects import PLAIN, STANDARD, exported, follow, near, subject, wanted
 
-from ssl_jax import backbone
-from ssl_jax.errors import BAD_CONFIG, NUMERIC, USAGE, Fault
-from ssl_jax.export import FORMATS, check
-from ssl_jax.export import __main__ as verb
-from ssl_jax.export.subject import Subject
-from ssl_jax.export.write import write
+from ssl_jax import models
+from ssl_jax.errors import BAD_CONFIG, MISSING_INPUT, USAGE, Fault
+from ssl_jax.export import FORMATS, formats
+from ssl_jax.weights import Weights
 
-SMALL = {"name": "resnet8", "width": 0.125, "stem": "cifar"}
-
-
-@pytest.fixture(scope="module")
-def subject():
-    return Subject(subjects.backbone(SMALL, 16), name="small")
+RESNET = ("resnet10", 32, {"width": 0.25, "stem": "cifar", **STANDARD})
+SK = ("resnet50", 32, {"width": 0.25, "sk_ratio": 0.0625, "zero_gamma": False})
+VIT = ("vit_micro", 16, {"patch_size": 4, "pool": "mean"})
+DBN = ("dbn", 8, {"widths": (12, 8)})
+IMAGES = np.random.default_rng(1).uniform(size=(3, 32, 32, 3)).astype(np.float32)
 
 
-def expected(subject):
-    return np.asarray(subject.backbone(check.images(subject.size)))
+def cut(size):
+    return IMAGES[:, :size, :size]
 
 
-def relative(got, want):
-    return np.abs(np.asarray(got) - want).max() / np.abs(want).max()
+@pytest.mark.parametrize(("name", "size", "options"), [SK, DBN], ids=lambda x: str(x))
+def test_stablehlo_takes_any_batch(tmp_path, name, size, options):
+    one = subject(name, size, **options)
+    _, _, usage = exported(one, "stablehlo", tmp_path)
+    near(follow(usage, images=cut(size))["features"], wanted(one, cut(size))[0])
 
 
-@pytest.mark.parametrize("name", ["npz", "orbax", "torch"])
-def test_weights_come_back_as_a_backbone(subject, name, tmp_path):
-    written = write(subject, name, tmp_path)
-    again = backbone.load(written.folder)
-    assert relative(again(check.images(16)), expected(subject)) < 1e-6
-    assert (again.size, again.crop) == (16, 1.0)
-
-
-def test_a_checks_record_lets_anyone_repeat_it(subject, tmp_path):
-    folder = write(subject, "npz", tmp_path).folder
-    said = json.loads((folder / "check.json").read_text())
-    images = np.random.default_rng(said["input"]["seed"]).uniform(size=said["input"]["shape"])
-    got = subject.backbone(images.astype(np.float32))
-    assert relative(got, np.array(said["features"])) < said["tolerance"]
-    card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlicense:")
-    assert "np.load" in card
-
-
-def test_stablehlo_runs_where_there_is_only_jax(subject, tmp_path):
-    folder = write(subject, "stablehlo", tmp_path).folder
-    np.save(tmp_path / "images.npy", np.concatenate([check.images(16)] * 2)[:3])
+@pytest.mark.parametrize(("case", "head"), [(VIT, False), (RESNET, True)], ids=["vit", "resnet"])
+def test_stablehlo_runs_where_only_jax_is(tmp_path, case, head):
+    name, size, options = case
+    one = subject(name, size, head=head, **options)
+    _, _, usage = exported(one, "stablehlo", tmp_path)
+    np.save(tmp_path / "images.npy", cut(size))
     code = f"""
 import sys
-import jax, jax.export, numpy as np
-program = jax.export.deserialize(bytearray(open({str(folder / "model.stablehlo")!r}, "rb").read()))
-np.save({str(tmp_path / "out.npy")!r}, program.call(np.load({str(tmp_path / "images.npy")!r})))
-assert not {{"ssl_jax", "flax", "tensorflow"}} & set(sys.modules)
+import numpy as np
+images = np.load({str(tmp_path / "images.npy")!r})
+{usage}
+np.save({str(tmp_path / "features.npy")!r}, features)
+assert not {{"ssl_jax", "flax", "orbax", "tensorflow", "torch"}} & sys.modules.keys()
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
-    want = np.concatenate([expected(subject)] * 2)[:3]
-    assert relative(np.load(tmp_path / "out.npy"), want) < 1e-5
+    if head:
+        code += f"np.save({str(tmp_path / 'logits.npy')!r}, logits)"
+    # -I: the working folder, where our package lies, is not on the path.
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=120)
+    features, logits = wanted(one, cut(size))
+    near(np.load(tmp_path / "features.npy"), features)
+    if head:
+        near(np.load(tmp_path / "logits.npy"), logits)
 
 
-def test_savedmodel_runs_in_tensorflow(tmp_path):
-    subject = Subject(subjects.backbone(SMALL, 16, classes=3), head=True)
-    folder = write(subject, "savedmodel", tmp_path).folder
-    code = f"""
-import sys
-import numpy as np, tensorflow as tf
-model = tf.saved_model.load({str(folder / "saved_model")!r})
-images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype("float32")[:1]
-out = model.signatures["serving_default"](images=tf.constant(images))
-np.savez({str(tmp_path / "out.npz")!r}, **{{name: a.numpy() for name, a in out.items()}})
-assert "ssl_jax" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    out = np.load(tmp_path / "out.npz")
-    features = expected(subject)[:1]
-    dense = subject.weights.others["classifier"]["params"]["dense"]
-    assert relative(out["features"], features) < 1e-5
-    assert relative(out["logits"], features @ dense["kernel"] + dense["bias"]) < 1e-5
+def test_a_classifier_behind_kept_layers_is_part_of_the_program(tmp_path):
+    name, size, options = RESNET
+    one = subject(name, size, head=True, kept=1, **options)
+    _, _, usage = exported(one, "stablehlo", tmp_path)
+    found = follow(usage, images=cut(size))
+    features = random_weights.features(one.backbone.weights, cut(size)).astype(np.float64)
+    others = one.backbone.weights.others
+    params, stats = others["head"]["params"], others["head"]["batch_stats"]["bn0"]
+    hidden = features @ params["dense0"]["kernel"] - stats["mean"]
+    hidden = hidden / np.sqrt(stats["var"] + 1e-5) * params["bn0"]["scale"] + params["bn0"]["bias"]
+    layer = others["classifier"]["params"]["dense"]
+    near(found["logits"], np.maximum(hidden, 0) @ layer["kernel"] + layer["bias"])
+    for other in ("timm", "torchvision", "torch", "onnx"):
+        with pytest.raises(Fault, match="timm has no|torchvision has no|needs|stands behind"):
+            formats.get(other).refuse(one)
 
 
-def test_a_failed_check_keeps_the_older_export(subject, tmp_path, monkeypatch):
-    folder = write(subject, "npz", tmp_path).folder
-    before = (folder / "model.npz").read_bytes()
-    monkeypatch.setattr("ssl_jax.weights.native.encode", lambda weights: altered(weights))
-    with pytest.raises(Fault, match="gives other features") as refused:
-        write(subject, "npz", tmp_path)
-    assert refused.value.code == NUMERIC
-    assert (folder / "model.npz").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["npz"]
+@pytest.mark.parametrize(("name", "size", "options"), [RESNET, VIT], ids=lambda x: str(x))
+def test_savedmodel(tmp_path, name, size, options):
+    one = subject(name, size, head=True, **options)
+    _, _, usage = exported(one, "savedmodel", tmp_path)
+    for images in (cut(size), cut(size)[:1]):
+        found = follow(usage, images=images)
+        features, logits = wanted(one, images)
+        near(found["features"], features)
+        near(found["logits"], logits)
 
 
-def altered(weights):
-    from ssl_jax.weights import native, trees
-
-    arrays = {name: np.array(a) for name, a in _plain(weights).items()}
-    arrays["params/conv1/kernel"] *= 1.01
-    return arrays | {native.MODEL: np.array(json.dumps(trees.tuples(weights.model)))}
-
-
-def _plain(weights):
-    from flax.traverse_util import flatten_dict
-
-    tree = {"params": weights.params, "batch_stats": weights.batch_stats}
-    return flatten_dict(tree, sep="/")
-
-
-@pytest.mark.parametrize("name", ["timm", "torchvision"])
-def test_networks_that_the_target_lacks_are_refused_by_reason(subject, name):
-    from ssl_jax.export import formats
-
-    with pytest.raises(Fault, match=r"resnet8.*width 0.125.*stem 'cifar'.*--format=torch") as e:
-        formats.get(name).refuse(subject)
-    assert e.value.code == USAGE
-
-
-def test_a_head_that_a_format_cannot_hold(subject):
-    from ssl_jax.export import formats
-
-    asked = Subject(subject.backbone, head=True)
-    with pytest.raises(Fault, match="has no classifier") as refused:
-        formats.get("stablehlo").refuse(asked)
-    assert refused.value.code == BAD_CONFIG
+def test_orbax_and_npz_hold_every_array(tmp_path):
+    name, size, options = RESNET
+    one = subject(name, size, head=True, kept=1, **options)
+    weights = one.backbone.weights
+    _, _, usage = exported(one, "orbax", tmp_path)
+    found = follow(usage)
+    for key in ("params", "batch_stats", "others"):
+        jax.tree.map(np.testing.assert_array_equal, found[key], getattr(weights, key))
+    folder, check, usage = exported(one, "npz", tmp_path)
+    arrays = follow(usage)["arrays"]
+    np.testing.assert_array_equal(arrays["params/conv1/kernel"], weights.params["conv1"]["kernel"])
+    others = weights.others["head"]["params"]["dense0"]["kernel"]
+    np.testing.assert_array_equal(arrays["others/head/params/dense0/kernel"], others)
+    assert json.loads(str(arrays["model"])) == check["model"]
+    assert check["classes"] == list(PLAIN)
+    # Without --head nothing behind the encoder travels.
+    plain = subject(name, size, **options)
+    folder, check, _ = exported(plain, "orbax", tmp_path)
+    with ocp.StandardCheckpointer() as reader:
+        assert set(reader.restore(folder / "backbone")) == {"params", "batch_stats"}
+    folder, _, _ = exported(plain, "npz", tmp_path)
+    with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+        assert not [key for key in arrays if key.startswith("others")]
+    assert check["classes"] == []
 
 
-def test_unknown_formats_are_named():
-    with pytest.raises(Fault, match="did you mean 'timm'"):
-        verb.chosen(["tim"])
-    assert verb.chosen([" npz", "orbax", "npz"]) == ["npz", "orbax"]
-    assert len(FORMATS) == 8
+@pytest.mark.parametrize(("name", "size", "options"), [RESNET, VIT], ids=lambda x: str(x))
+def test_the_check_is_repeated_from_what_it_says(tmp_path, name, size, options):
+    one = subject(name, size, head=True, **options)
+    for kind in ("torch", "npz", "orbax"):
+        folder, check, usage = exported(one, kind, tmp_path)
+        assert check["input"]["layout"] == ("NCHW" if kind == "torch" else "NHWC")
+        rng = np.random.default_rng(check["input"]["seed"])
+        images = rng.uniform(size=check["input"]["shape"]).astype(np.float32)
+        features, logits = wanted(one, images)
+        near(check["features"], features)
+        near(check["logits"], logits)
+        assert check["tolerance"] == 1e-5
+        assert (check["size"], check["crop"], check["origin"]) == (size, 0.875, "run, step 7")
+        model = {k: tuple(v) if isinstance(v, list) else v for k, v in check["model"].items()}
+        assert models.get(**model) == models.get(**one.model)
+        words = json.loads((folder / "preprocess.json").read_text())
+        assert (words["size"], words["layout"]) == (size, check["input"]["layout"])
+        card = (folder / "README.md").read_text()
+        assert "mit" in card
+        line = usage.splitlines()[0]
+        assert line in card or "DIR" in card
 
 
-def test_from_a_runs_checkpoint_by_the_verb(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    config = small(train__steps=1, train__checkpoint_every=1)
-    run(config, tmp_path / "run", real=True)
-    path = tmp_path / "run"
-    verb.export(path, ["npz"], verb.destination(path, ""), head=True, license="mit")
-    assert "np.load" in capsys.readouterr().out
-    ours, theirs = backbone.load(path), backbone.load(path / "export" / "npz")
-    images = check.images(12)
-    assert relative(theirs(images), np.asarray(ours(images))) < 1e-6
-    assert theirs.weights.others.keys() == {"head"}
-    assert 'license: "mit"' in (path / "export/npz/README.md").read_text()
+def test_what_a_format_cannot_hold_is_refused_with_the_reason():
+    resnet = subject("resnet10", 32, width=0.25)
+    for name, says in (("timm", "no resnet10, only"), ("torchvision", "width 0.25")):
+        with pytest.raises(Fault, match=says) as refused:
+            formats.get(name).refuse(resnet)
+        assert "--format=torch" in str(refused.value)
+        assert refused.value.code == USAGE
+    with pytest.raises(Fault, match="dbn: only ResNets and ViTs"):
+        formats.get("torch").refuse(subject("dbn", 8, widths=(4,)))
+    one = subject("vit_micro", 16, patch_size=4, head=True)
+    weights = one.backbone.weights
+    others = {"projection": weights.others["classifier"]}
+    no_classifier = Weights(weights.model, weights.params, weights.batch_stats, others)
+    object.__setattr__(one.backbone, "weights", no_classifier)
+    for name in FORMATS:
+        if name in ("npz", "orbax"):
+            formats.get(name).refuse(one)
+        elif name not in ("onnx", "torchvision"):
+            with pytest.raises(Fault, match="run, step 7 has no classifier") as refused:
+                formats.get(name).refuse(one)
+            assert refused.value.code == BAD_CONFIG
+
+
+def test_onnx_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Fault, match="pip install torch onnx onnxscript onnxruntime") as refused:
+        formats.get("onnx").refuse(subject("vit_micro", 16, patch_size=4))
+    assert refused.value.code == MISSING_INPUT
+
+
+def test_one_file_holds_2_gib_at_most(monkeypatch):
+    one = subject("dbn", 8, widths=(4,))
+    monkeypatch.setattr(type(one), "bytes", 2**31)
+    with pytest.raises(Fault, match="2 GiB at most"):
+        formats.get("stablehlo").refuse(one)

@@ -40,12 +40,10 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
 
     session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
     images = check.nchw(check.images(subject.size))
-    single = [session.run(None, {"images": image[None]}) for image in images]
+    rows = [session.run(None, {"images": image[None]}) for image in images]
     return {
         "onnxruntime": named(session.run(None, {"images": images})),
-        "onnxruntime, one image": named(
-            [np.concatenate(rows) for rows in zip(*single, strict=True)]
-        ),
+        "onnxruntime, one image": named([np.concatenate(x) for x in zip(*rows, strict=True)]),
     }
 
 

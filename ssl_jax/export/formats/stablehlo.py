@@ -54,8 +54,8 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
     file, side = str(folder / FILE), subject.size
     outputs = "features, logits" if subject.has_logits else "features"
     return (
-        "import jax, jax.export  # and flatbuffers, installed\n"
-        f"program = jax.export.deserialize(bytearray(open({file!r}, 'rb').read()))\n"
+        "import pathlib, jax, jax.export  # and flatbuffers, installed\n"
+        f"program = jax.export.deserialize(bytearray(pathlib.Path({file!r}).read_bytes()))\n"
         f"# images: float32 [n, {side}, {side}, 3] in [0, 1]\n"
         f"{outputs} = program.call(images)"
     )

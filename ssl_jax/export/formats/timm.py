@@ -52,7 +52,7 @@ def config(subject: Subject) -> dict[str, Any]:
             "pool_size": None if vit else [-(-size // 32)] * 2,
             "first_conv": "patch_embed.proj" if vit else "conv1",
             "classifier": "head" if vit else "fc",
-            "license": subject.license,
+            "license": subject.license or "unknown",
         },
     }
 
