@@ -71,7 +71,7 @@ def test_a_classifier_behind_kept_layers_is_part_of_the_program(tmp_path):
     layer = others["classifier"]["params"]["dense"]
     near(found["logits"], np.maximum(hidden, 0) @ layer["kernel"] + layer["bias"])
     for other in ("timm", "torchvision", "torch", "onnx"):
-        with pytest.raises(Fault, match="timm has no|torchvision has no|needs|stands behind"):
+        with pytest.raises(Fault, match=r"timm has no|torchvision has no|needs|stands behind"):
             formats.get(other).refuse(one)
 
 
