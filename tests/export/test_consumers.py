@@ -2,9 +2,9 @@
 
 import runpy
 
+import drawn
 import numpy as np
 import pytest
-import subjects
 
 from ssl_jax.export import check
 from ssl_jax.export.subject import Subject
@@ -42,7 +42,7 @@ def want(subject):
 @pytest.mark.parametrize("name", MODELS)
 def test_timm(timm, torch, name, tmp_path):
     model, size = MODELS[name]
-    subject = Subject(subjects.backbone(model, size, classes=5), head=name == "resnet18")
+    subject = Subject(drawn.backbone(model, size, classes=5), head=name == "resnet18")
     folder = write(subject, "timm", tmp_path).folder
     net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = standardised(subject, torch)
@@ -54,13 +54,13 @@ def test_timm(timm, torch, name, tmp_path):
         assert relative(logits, want(subject)["logits"]) < TOLERANCE
     cut = net.pretrained_cfg
     assert (tuple(cut["mean"]), tuple(cut["std"])) == subject.standardisation
-    assert cut["input_size"] == (3, size, size)
+    assert tuple(cut["input_size"]) == (3, size, size)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_small_moco"])
 def test_timm_by_the_file_alone(timm, torch, name, tmp_path):
     model, size = MODELS[name]
-    subject = Subject(subjects.backbone(model, size))
+    subject = Subject(drawn.backbone(model, size))
     usage = write(subject, "timm", tmp_path).usage.splitlines()
     call = "\n".join(usage[usage.index("# or by the file alone:") + 1 :])
     names = {"timm": timm}
@@ -73,7 +73,7 @@ def test_timm_by_the_file_alone(timm, torch, name, tmp_path):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_torchvision_strict(torchvision, torch, name, tmp_path):
     model, size = MODELS[name]
-    subject = Subject(subjects.backbone(model, size))
+    subject = Subject(drawn.backbone(model, size))
     usage = write(subject, "torchvision", tmp_path).usage
     assert "strict=True" in usage
     names = {"images": standardised(subject, torch)}
@@ -87,7 +87,7 @@ def test_onnxruntime(torchvision, name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model, size = OURS[name]
-    subject = Subject(subjects.backbone(model, size))
+    subject = Subject(drawn.backbone(model, size))
     folder = write_quietly(subject, "onnx", tmp_path)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     images = check.nchw(np.concatenate([check.images(size)] * 2)[:3])
@@ -107,7 +107,7 @@ def write_quietly(subject, name, path):
 @pytest.mark.parametrize("name", ["wide, CIFAR", "SK", "vit_small_moco"])
 def test_pytorch_alone(torch, name, tmp_path):
     model, size = OURS[name]
-    subject = Subject(subjects.backbone(model, size, classes=4), head=True)
+    subject = Subject(drawn.backbone(model, size, classes=4), head=True)
     folder = write(subject, "torch", tmp_path).folder
     net = runpy.run_path(str(folder / "model.py"))["load"](folder)
     images = torch.from_numpy(check.nchw(check.images(size)))
@@ -119,7 +119,7 @@ def test_pytorch_alone(torch, name, tmp_path):
 
 def test_timm_reads_googles_npz(timm, torch, tmp_path):
     model, size = MODELS["vit_small"]
-    subject = Subject(subjects.backbone(model, size))
+    subject = Subject(drawn.backbone(model, size))
     names = {}
     exec(write(subject, "npz", tmp_path).usage, names)
     with torch.no_grad():
