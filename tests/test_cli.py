@@ -105,7 +105,7 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
     code, message, _ = ssl_jax(
         "evaluate", f"--workdir={tmp_path}/new", f"--pretrained={tmp_path}/none"
     )
-    assert (code, "no run at" in message) == (66, True), message
+    assert (code, "none is missing" in message) == (66, True), message
     assert not (tmp_path / "new").exists()
     code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--config.eval.knn_k=5")
     assert (code, "a run has its config" in message) == (64, True)
