@@ -77,9 +77,8 @@ def _root(arrays: Arrays, tail: str) -> str:
 
 
 def _infer(arrays: Arrays, **hints: Any) -> dict[str, Any]:
-    blocks = [
-        match for name in arrays if (match := re.match(r"block_group_(\d)/~/block_(\d+)/", name))
-    ]
+    block = re.compile(r"block_group_(\d)/~/block_(\d{1,3})/")
+    blocks = [match for name in arrays if (match := block.match(name))]
     stages = [0] * max((int(match[1]) + 1 for match in blocks), default=0)
     for match in blocks:
         stages[int(match[1])] = max(stages[int(match[1])], int(match[2]) + 1)

@@ -153,7 +153,7 @@ def _to_ours(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def _infer(arrays: Mapping[str, np.ndarray], **hints: Any) -> dict[str, Any]:
-    blocks = [match for name in arrays if (match := re.match(r"layer(\d+)\.(\d+)\.", name))]
+    blocks = [match for name in arrays if (match := re.match(r"layer([1-9])\.(\d{1,3})\.", name))]
     stages = [0] * max((int(match[1]) for match in blocks), default=0)
     for match in blocks:
         stages[int(match[1]) - 1] = max(stages[int(match[1]) - 1], int(match[2]) + 1)
