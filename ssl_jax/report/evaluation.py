@@ -133,15 +133,18 @@ def accuracies(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
     return found
 
 
+def column(found: Any, key: str) -> list[Any]:
+    """A list in a result, [] where there is none."""
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, list) else []
+
+
 def _by_shot(found: Any) -> dict[int, dict[str, Any]]:
     """{shots: result} of a few-shot result whose lists are whole."""
-    if not isinstance(found, dict):
+    shots, accuracies, ci = (column(found, key) for key in ("shots", "accuracy", "ci95"))
+    if len(shots) != len(accuracies):
         return {}
-    shots, *columns = (found.get(key) or [] for key in ("shots", "accuracy", "ci95"))
-    if len(shots) != len(columns[0]):
-        return {}
-    spread = columns[1] if len(columns[1]) == len(shots) else [None] * len(shots)
-    rows = zip(shots, columns[0], spread, strict=True)
+    rows = zip(shots, accuracies, ci if len(ci) == len(shots) else [None] * len(shots), strict=True)
     return {shot: {"accuracy": accuracy, "ci95": ci} for shot, accuracy, ci in rows}
 
 

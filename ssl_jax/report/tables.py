@@ -75,6 +75,8 @@ def cell(found: Numbers | None, *, best: bool = False) -> str:
 def _labels_used(run: Run, data: str) -> str:
     if "finetune" in run.config:
         return "Pre-trained without labels, then fine-tuned on some."
+    if run.pretrained:
+        return "Features are frozen."
     if data:
         return "Features are frozen; their training saw none of these images."
     return "Features are frozen; their training used no label."
