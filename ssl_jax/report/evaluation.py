@@ -48,13 +48,15 @@ class Numbers(NamedTuple):
 
 def title(run: Run) -> str:
     """ "SimCLR on cifar10", as far as the config tells."""
-    if origin := run.pretrained.get("origin"):
-        return f"{origin}, evaluated on {data(run)}"
+    if run.pretrained:
+        return f"{method(run)}, evaluated on {data(run)}"
     return f"{method(run)} on {data(run)}" if data(run) else method(run)
 
 
 def method(run: Run) -> str:
-    """ "SimCLR", "SimCLR, fine-tuned," """
+    """ "SimCLR", "SimCLR, fine-tuned,", or where given weights came from."""
+    if origin := run.pretrained.get("origin"):
+        return str(origin)
     name = METHODS.get(run.method, run.method) or "Self-supervised run"
     return name + (", fine-tuned," if "finetune" in run.config else "")
 
@@ -244,5 +246,5 @@ def spread_note(shown: Iterable[Numbers | None]) -> str:
 
 def steps(evals: Iterable[Evaluation]) -> str:
     """ "1,000, 2,000": the training steps that were evaluated."""
-    found = {e["step"] for e in evals if isinstance(e.get("step"), int)}
+    found = {e["step"] for e in evals if isinstance(e.get("step"), int) and e["step"]}
     return ", ".join(f"{step:,}" for step in sorted(found))

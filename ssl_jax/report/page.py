@@ -50,6 +50,8 @@ def _header(run: Run) -> str:
     facts = [str(model["name"])] if "name" in model else []
     if model.get("width", 1) != 1:
         facts[-1:] = [f"{facts[-1]}, width {model['width']:g}"] if facts else []
+    if run.pretrained:  # its config's training is nobody's
+        return header(title(run), facts)
     facts += [f"batch {run.batch_size:,}"] if run.batch_size else []
     if run.metrics:
         facts.append(f"{run.metrics[-1]['step']:,} steps")

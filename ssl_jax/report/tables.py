@@ -107,7 +107,9 @@ def _probes(run: Run, evals: Mapping[str, Evaluation]) -> str:
             path = run.workdir / "figures" / f"{name}.png"
             if probes.draw(found, run.method, path):
                 caption = probes.caption(found)
-                figures += figure(path.read_bytes(), evaluation.heading(found), caption)
+                figures += figure(
+                    path.read_bytes(), evaluation.heading(found), caption, kind="half"
+                )
     return f'<div class="halves">{figures}</div>' if figures else ""
 
 

@@ -67,7 +67,9 @@ def test_names_are_told_apart_by_as_much_of_the_path_as_it_takes(tmp_path):
     runs = [light_run(tmp_path / f / "run") for f in "ab"]
     runs.append(light_run(tmp_path / "c", method={"name": "byol"}))
     runs.append(light_run(tmp_path / "d", finetune={"fraction": 0.1}))
+    runs.append(light_run(tmp_path / "e", pretrained={"origin": "tuned, step 9"}))
     names = [one.name for one in grouped(runs)]
+    assert names.pop() == "tuned, step 9"
     assert names == ["SimCLR · a/run", "SimCLR · b/run", "BYOL", "SimCLR, fine-tuned"]
 
 
