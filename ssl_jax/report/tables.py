@@ -106,10 +106,8 @@ def _probes(run: Run, evals: Mapping[str, Evaluation]) -> str:
         for name, found in evaluation.of_kind(evals, kind).items():
             path = run.workdir / "figures" / f"{name}.png"
             if probes.draw(found, run.method, path):
-                caption = probes.caption(found)
-                figures += figure(
-                    path.read_bytes(), evaluation.heading(found), caption, kind="half"
-                )
+                name, caption = evaluation.heading(found), probes.caption(found)
+                figures += figure(path.read_bytes(), name, caption, kind="half")
     return f'<div class="halves">{figures}</div>' if figures else ""
 
 
