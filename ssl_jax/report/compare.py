@@ -145,7 +145,8 @@ def _curves(compared: Sequence[Group]) -> str:
     figures.append(figure(steps, "Curves over steps", _caption(compared)))
     sizes = {run.batch_size for one in compared for run in one.runs if run.metrics}
     if len(sizes) > 1 and 0 not in sizes:
-        caption = "The same over images seen, steps times batch, since batches differ."
+        caption = "The same over images seen, steps times batch, since batches differ. A "
+        caption += "contrastive loss is higher in a bigger batch, which has more candidates."
         pictured = figure(overlay.draw(compared, by="images"), "Curves over images", caption)
         figures.append(f'<div class="below">{pictured}</div>')
     return section("Training", "\n".join(figures))

@@ -73,6 +73,15 @@ def test_names_are_told_apart_by_as_much_of_the_path_as_it_takes(tmp_path):
     assert names == ["SimCLR · a/run", "SimCLR · b/run", "BYOL", "SimCLR, fine-tuned"]
 
 
+def test_the_training_of_given_weights_is_nobodys(tmp_path):
+    runs = [light_run(tmp_path / "a"), light_run(tmp_path / "b", pretrained={"path": "w"})]
+    runs[1] = change_config(runs[1], optim={"lr": 0.3}, model={"name": "resnet50"})
+    fields = groups.config_differences(grouped(runs))
+    assert "optim.lr" not in fields
+    assert fields["model.name"] == ["resnet10", "resnet50"]
+    assert fields["train.batch_size"] == ["32", "–"]
+
+
 def test_interval_by_scipy():
     values = [71.0, 73.5, 70.2]
     found = groups.mean(values)
