@@ -20,7 +20,7 @@ test-slow: $(VENV)/.dev
 # large, so it is not in the requirements.
 parity: $(VENV)/.torch
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/models/test_resnet_timm.py \
-		tests/models/test_vit_timm.py tests/losses/test_lightly.py
+		tests/models/test_vit_timm.py tests/losses/test_lightly.py tests/report/test_card.py
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
