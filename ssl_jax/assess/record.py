@@ -1,6 +1,7 @@
 """What an evaluation leaves in the workdir beside its numbers, and whether it was made already."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def write_sample(setup: Setup, test: images.Columns) -> None:
     shown = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
     # On this process's devices alone: the others do not come here.
     weights = jax.device_get(subject.weights[TRAINED])
-    encode = jax.jit(lambda batch: subject.features(weights, batch))
+    encode = partial(jax.jit(subject.features), weights)
     files.write_sample(
         setup.path,
         features=rows[TRAINED],

@@ -33,7 +33,7 @@ def yaml(run: Run | None, *, name: str, license: str, library: str) -> str:
 
 
 def _license(license: str) -> list[str]:
-    if re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
+    if re.fullmatch(r"[a-z0-9][a-z0-9.\-]{0,39}", license):
         return [f"license: {_quoted(license)}"]
     return ["license: other", *([f"license_name: {_quoted(license)}"] if license else [])]
 

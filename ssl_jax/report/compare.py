@@ -109,7 +109,7 @@ def _baseline_rows(compared: Sequence[Group], columns: Sequence[Column]) -> list
         found: list[tuple[list[Mean | None], list[str]]] = []  # values, and groups that have them
         for i, one in enumerate(compared):
             mine = [of[i] for of in means]
-            same = next((f for f in found if all(map(_agree, f[0], mine))), None)
+            same = next((f for f in found if _agree(f[0], mine)), None)
             if same:
                 same[0][:] = [a or b for a, b in zip(same[0], mine, strict=True)]
                 same[1].append(one.name)
@@ -122,8 +122,10 @@ def _baseline_rows(compared: Sequence[Group], columns: Sequence[Column]) -> list
     return rows
 
 
-def _agree(a: Mean | None, b: Mean | None) -> bool:
-    return a is None or b is None or _cell(a) == _cell(b)
+def _agree(some: Sequence[Mean | None], others: Sequence[Mean | None]) -> bool:
+    """Whether what both have is shown alike, and there is such."""
+    both = [_cell(a) == _cell(b) for a, b in zip(some, others, strict=True) if a and b]
+    return bool(both) and all(both)
 
 
 def _cell(mean: Mean | None, *, best: bool = False) -> str:
@@ -141,9 +143,10 @@ def _curves(compared: Sequence[Group]) -> str:
     if not steps:
         return section("Training", absent("None of the runs has logged a step (metrics.jsonl)."))
     figures.append(figure(steps, "Curves over steps", _caption(compared)))
-    sizes = {run.batch_size for one in compared for run in one.runs}
+    sizes = {run.batch_size for one in compared for run in one.runs if run.metrics}
     if len(sizes) > 1 and 0 not in sizes:
-        caption = "The same over images seen, steps times batch, since batches differ."
+        caption = "The same over images seen, steps times batch, since batches differ. A "
+        caption += "contrastive loss is higher in a bigger batch, which has more candidates."
         pictured = figure(overlay.draw(compared, by="images"), "Curves over images", caption)
         figures.append(f'<div class="below">{pictured}</div>')
     return section("Training", "\n".join(figures))
@@ -184,7 +187,7 @@ def _facts(one: Group) -> list[str]:
         facts = [
             "" if groups.seed(run) is None else str(groups.seed(run)),
             f"{step:,}" if step else "",
-            f"{run.batch_size:,}" if run.batch_size else "",
+            f"{run.batch_size:,}" if step and run.batch_size else "",
             f"{step * run.batch_size:,}" if step * run.batch_size else "",
             f"{np.median(rate):,.0f}" if len(rate) else "",
             f"{run.metadata.get('devices', 1)} × {device}" if device else "",

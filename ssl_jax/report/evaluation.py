@@ -48,13 +48,15 @@ class Numbers(NamedTuple):
 
 def title(run: Run) -> str:
     """ "SimCLR on cifar10", as far as the config tells."""
-    if origin := run.pretrained.get("origin"):
-        return f"{origin}, evaluated on {data(run)}"
+    if run.pretrained:
+        return f"{method(run)}, evaluated on {data(run)}"
     return f"{method(run)} on {data(run)}" if data(run) else method(run)
 
 
 def method(run: Run) -> str:
-    """ "SimCLR", "SimCLR, fine-tuned," """
+    """ "SimCLR", "SimCLR, fine-tuned,", or where given weights came from."""
+    if origin := run.pretrained.get("origin"):
+        return str(origin)
     name = METHODS.get(run.method, run.method) or "Self-supervised run"
     return name + (", fine-tuned," if "finetune" in run.config else "")
 
@@ -133,15 +135,18 @@ def accuracies(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
     return found
 
 
+def column(found: Any, key: str) -> list[Any]:
+    """A list in a result, [] where there is none."""
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, list) else []
+
+
 def _by_shot(found: Any) -> dict[int, dict[str, Any]]:
     """{shots: result} of a few-shot result whose lists are whole."""
-    if not isinstance(found, dict):
+    shots, accuracies, ci = (column(found, key) for key in ("shots", "accuracy", "ci95"))
+    if len(shots) != len(accuracies):
         return {}
-    shots, *columns = (found.get(key) or [] for key in ("shots", "accuracy", "ci95"))
-    if len(shots) != len(columns[0]):
-        return {}
-    spread = columns[1] if len(columns[1]) == len(shots) else [None] * len(shots)
-    rows = zip(shots, columns[0], spread, strict=True)
+    rows = zip(shots, accuracies, ci if len(ci) == len(shots) else [None] * len(shots), strict=True)
     return {shot: {"accuracy": accuracy, "ci95": ci} for shot, accuracy, ci in rows}
 
 
@@ -241,5 +246,5 @@ def spread_note(shown: Iterable[Numbers | None]) -> str:
 
 def steps(evals: Iterable[Evaluation]) -> str:
     """ "1,000, 2,000": the training steps that were evaluated."""
-    found = {e["step"] for e in evals if isinstance(e.get("step"), int)}
+    found = {e["step"] for e in evals if isinstance(e.get("step"), int) and e["step"]}
     return ", ".join(f"{step:,}" for step in sorted(found))

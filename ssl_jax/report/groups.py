@@ -16,6 +16,7 @@ from ssl_jax.report.files import Run
 from ssl_jax.report.markup import flat, text
 
 SEED = "train.seed"
+TRAINING = ("augment.", "method.", "optim.", "train.")
 
 
 class Group(NamedTuple):
@@ -159,9 +160,17 @@ def differing(settings: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def config_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Fields of the configs that are not the same in all groups; the seed left out."""
-    configs = [flat(members.runs[0].config) for members in groups]
-    return differing([{k: v for k, v in c.items() if k != SEED} for c in configs])
+    """Fields of the configs that are not the same in all groups.
+
+    Left out are the seed and, of given weights, the training: its fields are only defaults.
+    """
+    configs = []
+    for members in groups:
+        run = members.runs[0]
+        unused = TRAINING if run.pretrained else (SEED,)
+        fields = flat(run.config).items()
+        configs.append({k: v for k, v in fields if not k.startswith(unused)})
+    return differing(configs)
 
 
 def protocol_differences(column: Column) -> dict[str, list[str]]:

@@ -58,13 +58,13 @@ def _embed(rows: np.ndarray) -> dict[str, np.ndarray]:
     # At this size threads wait for one another longer than they work, and more so on a busy host.
     with threadpool_limits(1):
         reduced = PCA(min(50, *rows.shape), random_state=0).fit_transform(rows)
+        reduced = np.pad(reduced, ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # a map has two
         perplexity = min(30, (len(rows) - 1) / 3)
         tsne = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=500)
         maps = {"t-SNE": tsne.fit_transform(reduced)}
         if (embedded := _umap(reduced)) is not None:
             maps["UMAP"] = embedded
-    flat = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - reduced.shape[1]))))
-    return maps | {"First two principal components": flat}
+    return maps | {"First two principal components": reduced[:, :2]}
 
 
 def _umap(reduced: np.ndarray) -> np.ndarray | None:

@@ -99,8 +99,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def text(value: Any) -> str:
     """A value of a config or protocol, as people read it."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and value:
         return ", ".join(map(text, value))
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "none" if value in ("", None, {}) else str(value)
+    return "none" if value in ("", None, {}, [], ()) else str(value)

@@ -50,6 +50,8 @@ def _header(run: Run) -> str:
     facts = [str(model["name"])] if "name" in model else []
     if model.get("width", 1) != 1:
         facts[-1:] = [f"{facts[-1]}, width {model['width']:g}"] if facts else []
+    if run.pretrained:  # its config's training is nobody's
+        return header(title(run), facts)
     facts += [f"batch {run.batch_size:,}"] if run.batch_size else []
     if run.metrics:
         facts.append(f"{run.metrics[-1]['step']:,} steps")
@@ -61,6 +63,8 @@ def _header(run: Run) -> str:
 
 def _training(run: Run) -> str:
     path = run.workdir / "figures" / "curves.png"
+    if run.pretrained:
+        return section("Training", absent("Not here: these weights were given (--pretrained)."))
     if not curves.draw(run, curves.CURVES, path):
         return section("Training", absent("No step has been logged yet (metrics.jsonl)."))
     many = len(run.metrics) > curves.SMOOTH_FROM
@@ -111,9 +115,9 @@ def duration(seconds: float) -> str:
 
 def _use(run: Run) -> str:
     heading = "Use these weights"
-    if not (run.workdir / "checkpoints").is_dir():
-        return section(heading, absent("No checkpoint in the workdir."))
-    workdir = os.path.abspath(run.workdir)
+    workdir = str(run.pretrained.get("path") or os.path.abspath(run.workdir))
+    if not run.pretrained and not (run.workdir / "checkpoints").is_dir():
+        return section(heading, absent("No checkpoint in the workdir (checkpoints/)."))
     lines = (
         f"import ssl_jax\n\nbackbone = ssl_jax.load_backbone({workdir!r})\n"
         "features = backbone(images)  # [n, h, w, 3], uint8 or in [0, 1], to [n, f]"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ssl_jax.report.evaluation import METHODS, Evaluation, feature_sets, kind_of, result
+from ssl_jax.report.evaluation import METHODS, Evaluation, column, feature_sets, kind_of, result
 from ssl_jax.report.style import BLUE, MUTED, ORANGE, STYLE, label, save
 
 # After the run's own features, which are blue.
@@ -96,9 +96,7 @@ def _lines(evaluation: Evaluation) -> list[Line]:
     lines = []
     for name in feature_sets([evaluation]):
         found = result(evaluation, name)
-        if not isinstance(found, dict):
-            continue
-        x, y, ci = ([*(found.get(k) or ())] for k in (key, "accuracy", "ci95"))
+        x, y, ci = (column(found, k) for k in (key, "accuracy", "ci95"))
         if not x or len(x) != len(y) or not all(map(_finite, y)):
             continue
         if key == "shots" and not all(_finite(shot) and shot > 0 for shot in x):

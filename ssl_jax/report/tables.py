@@ -75,6 +75,8 @@ def cell(found: Numbers | None, *, best: bool = False) -> str:
 def _labels_used(run: Run, data: str) -> str:
     if "finetune" in run.config:
         return "Pre-trained without labels, then fine-tuned on some."
+    if run.pretrained:
+        return "Features are frozen."
     if data:
         return "Features are frozen; their training saw none of these images."
     return "Features are frozen; their training used no label."
@@ -104,8 +106,8 @@ def _probes(run: Run, evals: Mapping[str, Evaluation]) -> str:
         for name, found in evaluation.of_kind(evals, kind).items():
             path = run.workdir / "figures" / f"{name}.png"
             if probes.draw(found, run.method, path):
-                caption = probes.caption(found)
-                figures += figure(path.read_bytes(), evaluation.heading(found), caption)
+                name, caption = evaluation.heading(found), probes.caption(found)
+                figures += figure(path.read_bytes(), name, caption, kind="half")
     return f'<div class="halves">{figures}</div>' if figures else ""
 
 
