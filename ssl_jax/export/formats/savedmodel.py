@@ -47,7 +47,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
         lambda array: tf.Variable(array, trainable=False), variables_of(subject.weights)
     )
     spec = tf.TensorSpec([None, side, side, 3], tf.float32, name="images")
-    call = tf.function(lambda images: converted(module.variables_, images), [spec])
+    call = tf.function(lambda images: converted(module.variables_, images), [spec], autograph=False)
     module.__call__ = call
     with jax.default_matmul_precision("highest"):
         signature = call.get_concrete_function()
