@@ -21,7 +21,7 @@ test-slow: $(VENV)/.dev
 parity: $(VENV)/.torch
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/models/test_resnet_timm.py \
 		tests/models/test_vit_timm.py tests/losses/test_lightly.py \
-		tests/weights/test_timm.py tests/export/test_pytorch.py
+		tests/weights/test_timm.py tests/export/test_pytorch.py tests/export/test_consumers.py
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .

@@ -45,8 +45,9 @@ def preprocessing(subject: Subject, given: formats.Input) -> dict[str, Any]:
     """Contents of preprocess.json."""
     size, crop = subject.size, subject.backbone.crop
     mean, std = subject.standardisation
+    share = "" if crop == 1 else f"{crop:g} of "
     words = [
-        f"Cut the central square of {crop:g} of the image's shorter side.",
+        f"Cut the central square, as wide as {share}the image's shorter side.",
         f"Resize it to {size} x {size} pixels: bicubic, antialiased, rounded to 8 bits.",
         "Divide by 255: RGB in [0, 1].",
     ]
