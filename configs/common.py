@@ -70,5 +70,6 @@ def imagenet(config: ConfigDict) -> None:
 
 def vit(config: ConfigDict, name: str, patch_size: int = 16) -> None:
     """A Vision Transformer in the place of the ResNet."""
-    kept = {field: config.model[field] for field in ("bn_group", "dtype")}
-    config.model = {"name": name, "patch_size": patch_size, "pool": "token", **kept}
+    kept = {field: config.model[field] for field in ("bn_group", "dtype", "mean", "std", "init")}
+    own = {"name": name, "patch_size": patch_size, "pool": "token", "positions": "sincos"}
+    config.model = own | kept

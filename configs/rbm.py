@@ -72,7 +72,7 @@ def _views(config: ConfigDict, **overrides: object) -> None:
 
 
 def _network(config: ConfigDict, **fields: object) -> None:
-    kept = {field: config.model[field] for field in ("bn_group", "dtype")}
+    kept = {field: config.model[field] for field in ("bn_group", "dtype", "init")}
     config.model = {"name": "dbn", "visible": "gaussian", "sigma": 1.0, **fields, **kept}
 
 

@@ -16,16 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_jax import build, metadata, models
+from ssl_jax import build, metadata, models, workdir
 from ssl_jax import config as configuration
 from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, Fault
+from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, USAGE, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.weights import Tree, Weights
+from ssl_jax.weights.load import load as load_weights
 
 LONG = 1_000_000  # steps
-RUN_FIELDS = ("dtype", "bn_group")  # of config.model: how a run computes, not what it is
+RUN_FIELDS = ("dtype", "bn_group", "init")  # of config.model: how a run computes, not what it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +73,25 @@ class Backbone:
         return jax.jit(features)
 
 
-def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) -> Backbone:
-    """The backbone that lies at `path`: a run's workdir, of its newest checkpoint.
+def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any) -> Backbone:
+    """The backbone that lies at `path`.
 
     Args:
+      path: a run's workdir (its newest checkpoint), an export's folder, or weights of another
+        project: docs/import.md lists what can be read.
       dtype: of activations.
+      hints: for another project's weights, what they do not say: `weights.load`.
 
     Raises:
-      Fault: nothing there, or nothing that holds an encoder.
+      Fault: nothing there, nothing that holds an encoder, or weights that fit no model.
     """
     folder = pathlib.Path(path).expanduser().absolute()
-    return of_run(configuration.load(folder), folder, dtype=dtype)
+    if workdir.is_run(folder):
+        if hints:
+            message = f"{folder} is a run, which knows its {', '.join(hints)}; leave it out"
+            raise Fault(message, USAGE)
+        return of_run(configuration.load(folder), folder, dtype=dtype)
+    return Backbone(**load_weights(folder, **hints)._asdict(), dtype=dtype)
 
 
 def of_run(config: ConfigDict, path: pathlib.Path, *, dtype: Any = jnp.float32) -> Backbone:

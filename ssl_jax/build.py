@@ -55,7 +55,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
     """
     data = source(config, config.data.split)
     total = total_steps(config, data.size)
-    algorithm = method(config, total, data.size, mesh.size)
+    algorithm = started(config, method(config, total, data.size, mesh.size))
     tx, schedule = optimizer(config, data.size, total)
     probe = step.Probe(len(data.classes) if config.train.probe and len(data.classes) > 1 else 0)
     seed = config.train.seed
@@ -104,11 +104,17 @@ def views(config: ConfigDict) -> tuple[View, ...]:
 def encoder(config: ConfigDict) -> Any:
     """The encoder module; bfloat16 on accelerators unless `model.dtype` says otherwise."""
     fields = config.model.to_dict()
-    name, dtype = fields.pop("name"), fields.pop("dtype")
-    del fields["bn_group"]  # of the run: `models.chain` sets it for the encoder and its heads
+    name, dtype = fields.pop("name"), activations(fields.pop("dtype"))
+    # Of the run: `models.chain` sets the group for encoder and heads, `started` the weights.
+    fields = {name: value for name, value in fields.items() if name not in ("bn_group", "init")}
+    return models.get(name, dtype=dtype, **fields)
+
+
+def activations(dtype: str) -> Any:
+    """What `model.dtype` says."""
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return models.get(name, dtype=jnp.dtype(dtype), **fields)
+    return jnp.dtype(dtype)
 
 
 def method(
@@ -126,9 +132,12 @@ def method(
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
     if "teacher" in fields:  # a workdir: methods do not know how these are read
-        from ssl_jax import supervised  # which builds on this module
+        from ssl_jax import classifier  # which builds on this module
 
-        fields["teacher"] = teacher or supervised.teacher(fields["teacher"], config.augment.size)
+        dtype = activations(config.model.dtype)
+        fields["teacher"] = teacher or classifier.teacher(
+            fields["teacher"], config.augment.size, dtype
+        )
     run = methods.Run(
         views=views(config),
         total_steps=total_steps,
@@ -141,6 +150,18 @@ def method(
         return make(encoder(config), run, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+
+
+def started(config: ConfigDict, algorithm: Method) -> Method:
+    """The method, whose encoder starts from the weights that `model.init` names, if any."""
+    path = config.model.get("init")  # older runs lack the field
+    if not path:
+        return algorithm
+    from ssl_jax import backbone, warm_start  # which build on this module
+
+    found = backbone.load(path)
+    warm_start.check_model(config.model, found.weights.model, path)
+    return warm_start.method_from(algorithm, found.weights, path)
 
 
 def source(config: ConfigDict, split: str) -> sources.Source:

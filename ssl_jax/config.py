@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from ssl_jax import models
+from ssl_jax import evals, models
 from ssl_jax.augment.views import View
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 
@@ -30,6 +30,15 @@ IDENTITY = (
 SCHEDULE = ("optim.", "train.epochs", "train.steps")
 # Everything else is free: where data lies, how often to log, how to evaluate, where to compute.
 FREE = ("augment.placement", "model.dtype")
+IMPORTED = "imported"  # method of weights that no run made
+# Fields that came after the first checkpoints: a run without them has these values, and goes on.
+ADDED: dict[str, Any] = {
+    "model.padding": "torch",
+    "model.mean": (0.0, 0.0, 0.0),
+    "model.std": (1.0, 1.0, 1.0),
+    "model.positions": "sincos",
+    "model.init": "",
+}
 # Fields of `optim` that a group of parameters cannot have for itself.
 SHARED = ("groups", "frozen", "clip_norm")
 
@@ -60,6 +69,10 @@ def default_config() -> ml_collections.ConfigDict:
         "stem": "imagenet",  # imagenet | cifar
         "sk_ratio": 0.0,  # selective kernels: 0.0625 in SimCLR v2, 0 for none
         "zero_gamma": True,  # residual blocks start as the identity
+        "padding": "torch",  # torch | simclr | same: where the edges of images are padded
+        "mean": (0.0, 0.0, 0.0),  # images in [0, 1] are standardised by these first
+        "std": (1.0, 1.0, 1.0),
+        "init": "",  # a run, an export or a file: weights that the encoder starts from
         "bn_group": 0,  # rows that share BatchNorm statistics (each view is a row); 0: all
         "dtype": "auto",  # auto (bfloat16 on accelerators, float32 on CPU) | float32 | bfloat16
     }
@@ -97,12 +110,18 @@ def default_config() -> ml_collections.ConfigDict:
         "keep": 2,  # checkpoints
     }
     config.eval = {
+        # Of knn, linear, label_free, few_shot, layers, linear_sgd; docs/evaluation.md has each.
+        "protocols": ("knn", "linear", "label_free"),
         "batch_size": 256,
         "crop": 1.0,  # centre crop, fraction of the image's short side; 0.875 on ImageNet
         "knn_k": 200,
         "knn_temperature": 0.1,
         "labels_per_class": (0,),  # one linear evaluation each; 0 takes all labels
         "draws": 1,  # of labels, when few are taken
+        "few_shot_draws": 5,
+        "sgd_epochs": 90.0,  # of linear_sgd
+        "sgd_lr": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),  # times batch / 256; the best is taken
+        "sgd_batch_size": 256,
         "max_train": 0,  # train images for evaluation; 0: all
         "baselines": True,  # beside the method: the untrained encoder and raw pixels
     }
@@ -134,6 +153,24 @@ def finetuning(pretrained: ml_collections.ConfigDict) -> ml_collections.ConfigDi
             "fraction": 1.0,  # of each class's labels
             "labels_per_class": 0,  # instead of a fraction, so many
         }
+    return config
+
+
+def imported(model: dict[str, Any], size: int, crop: float) -> ml_collections.ConfigDict:
+    """The default config of a run on weights that another project trained.
+
+    Args:
+      model: fields of `models.get`.
+      size: of its images, in pixels.
+      crop: central part of an image's short side that evaluation shows.
+    """
+    config = default_config()
+    with config.unlocked():
+        kept = {field: config.model[field] for field in ("bn_group", "dtype", "init")}
+        config.model = {**model, **kept}
+        config.method = {"name": IMPORTED}
+        config.augment.update(size=size, crop_area=(0.08, 1.0))
+        config.eval.crop = crop
     return config
 
 
@@ -199,13 +236,25 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     def choice(field: str, choices: list[str]) -> None:
         check(field, flat[field] in choices, nearest(str(flat[field]), choices))
 
-    choice("method.name", _modules("methods"))
+    if "pretrained" not in config:  # there the name is only shown
+        choice("method.name", [*_modules("methods"), *[IMPORTED] * ("finetune" in config)])
     choice("model.name", models.names())
     choice("augment.placement", ["host", "device"])
     choice("data.on_bad_image", ["stop", "quarantine"])
     choice("model.dtype", ["auto", "float32", "bfloat16"])
-    if "model.stem" in flat:  # ResNets only
-        choice("model.stem", ["imagenet", "cifar"])
+    words = {
+        "stem": ["imagenet", "cifar"],
+        "padding": ["torch", "simclr", "same"],
+        "positions": ["sincos", "learned"],
+        "pool": ["token", "mean"],
+    }
+    for field, allowed in words.items():
+        if f"model.{field}" in flat:  # some are ResNets' only, some ViTs'
+            choice(f"model.{field}", allowed)
+    for field in ("model.mean", "model.std"):
+        numbers = flat.get(field, (1.0,) * 3)
+        good = len(numbers) == 3 and all(math.isfinite(n) for n in numbers)
+        check(field, good and (field == "model.mean" or min(numbers) > 0), "three numbers, std > 0")
     source = flat["data.source"]
     known = source in ("digits", "folder") or source.startswith("tfds:")
     check("data.source", known, nearest(source, ["digits", "folder", "tfds:<name>"]))
@@ -213,6 +262,8 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     for field in ("augment.views", "train.batch_size", "train.log_every", "train.checkpoint_every"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size"):
+        check(field, flat[field] >= 1, "at least 1")
+    for field in ("eval.few_shot_draws", "eval.sgd_batch_size"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("train.steps", "train.microbatch", "model.bn_group"):
         check(field, flat[field] >= 0, "0 or more")
@@ -234,6 +285,13 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     check("train.noise_scale", several or not flat["train.noise_scale"], "needs train.microbatch")
     few = [n for n in flat["eval.labels_per_class"] if n == 1 or n < 0]
     check("eval.labels_per_class", not few, "each 0 (all labels) or at least 2: one is held out")
+    for word in flat["eval.protocols"]:
+        check("eval.protocols", word in evals.PROTOCOLS, nearest(str(word), [*evals.PROTOCOLS]))
+    epochs = flat["eval.sgd_epochs"]
+    check("eval.sgd_epochs", _is_number(epochs) and epochs > 0, "a finite number above 0")
+    rates = flat["eval.sgd_lr"]
+    good = len(rates) > 0 and all(_is_number(rate) and rate > 0 for rate in rates)
+    check("eval.sgd_lr", good, "one rate or more, each above 0")
     if "finetune" in config:
         check("finetune.head_layer", flat["finetune.head_layer"] >= 0, "0 or more")
         check("finetune.fraction", 0 < flat["finetune.fraction"] <= 1, "in (0, 1]")
@@ -349,13 +407,20 @@ def _modules(package: str) -> list[str]:
 
 def changes(old: Any, new: Any) -> dict[str, list[str]]:
     """What differs between two configs, by class: {"identity" | "schedule": ["a.b: 1 -> 2"]}."""
-    before, after = flatten(json.loads(to_json(old))), flatten(json.loads(to_json(new)))
+    before, after = (without_added(flatten(json.loads(to_json(c)))) for c in (old, new))
     found: dict[str, list[str]] = {"identity": [], "schedule": []}
     for field in sorted(before.keys() | after.keys()):
         if before.get(field) != after.get(field) and (kind := _class(field)):
             line = f"{field}: {before.get(field, 'absent')!r} -> {after.get(field, 'absent')!r}"
             found[kind].append(line)
     return found
+
+
+def without_added(flat: dict[str, Any]) -> dict[str, Any]:
+    """A flat config less the `ADDED` fields that have the value of runs without them."""
+    added = json.loads(json.dumps(ADDED))
+    plain = json.loads(json.dumps(flat))
+    return {k: v for k, v in flat.items() if k not in added or plain[k] != added[k]}
 
 
 def is_identity(field: str) -> bool:

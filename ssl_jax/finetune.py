@@ -5,8 +5,9 @@
 
 The encoder and, by `--config.finetune.head_layer=1`, the first layers of the projection head go on
 training under a new linear classifier (SimCLR v2, arXiv 2006.10029, section 2). Data and model
-are those of the pre-trained run; `--config.FIELD=VALUE` changes what is not the model's. The same
-command again resumes. Writes `WORKDIR/eval/finetune.json`.
+are those of the pre-trained run; `--config.FIELD=VALUE` changes what is not the model's. An export
+or another project's weights (docs/import.md) bring no data: name it by `--config.data.source`. The
+same command again resumes. Writes `WORKDIR/eval/finetune.json`.
 """
 
 import pathlib
@@ -33,7 +34,7 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     Raises:
       Fault: no run there, one that is fine-tuned itself, or a bad value.
     """
-    before = configuration.load(_folder(pretrained))
+    before = _before(_folder(pretrained))
     if "finetune" in before:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
     config = configuration.finetuning(before)
@@ -42,6 +43,16 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     if found := configuration.problems(config):
         raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
     return config
+
+
+def _before(path: pathlib.Path) -> ConfigDict:
+    """The config of the run at `path`, or one for weights of other origin."""
+    if workdir.is_run(path) or not workdir.exists(path):
+        return configuration.load(path)
+    from ssl_jax import backbone  # imports JAX: what the file holds decides the config
+
+    found = backbone.load(path)
+    return configuration.imported(found.weights.model, found.size, found.crop)
 
 
 def overridable() -> ConfigDict:
@@ -54,6 +65,8 @@ def overridable() -> ConfigDict:
         del config.train.microbatch, config.train.noise_scale, config.train.probe
         del config.eval.knn_k, config.eval.knn_temperature, config.eval.labels_per_class
         del config.eval.draws, config.eval.max_train, config.eval.baselines
+        del config.eval.protocols, config.eval.few_shot_draws
+        del config.eval.sgd_epochs, config.eval.sgd_lr, config.eval.sgd_batch_size
     return config
 
 
@@ -63,10 +76,10 @@ def _folder(path: str) -> pathlib.Path:
 
 def finetune(config: ConfigDict, run: workdir.Workdir) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
-    from ssl_jax import assess, supervised
+    from ssl_jax import assess, classifier, supervised
 
-    folder, mesh = _folder(config.finetune.pretrained), loop.make_mesh(config)
-    weights = supervised.pretrained(configuration.load(folder), folder)
+    mesh = loop.make_mesh(config)
+    weights = classifier.pretrained(_folder(config.finetune.pretrained))
     parts = supervised.parts(config, weights, mesh)
 
     def finish(state: Any, trained: bool) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 
+from ssl_jax import spread
 from ssl_jax.losses.softmax import normalise
 
 SAMPLE = 256  # examples
@@ -36,42 +36,22 @@ def signals(features: jax.Array) -> dict[str, jax.Array]:
 
     Returns:
       Scalars, of the first view where nothing else is said; {} if b is 1.
-      "feature_std": standard deviation over examples, mean over dimensions, times sqrt(f): about 1
-        for directions spread evenly, 0 in collapse. Source: SimSiam (arXiv 2011.10566), section
-        4.1, where it is compared with 1 / sqrt(f) instead.
-      "effective_rank": number of directions over which features spread, 0 in none: of the
-        eigenvalues l of their covariance, (sum l)^2 / sum l^2. Roy and Vetterli (EUSIPCO 2007)
-        take the entropy of the l by Shannon; this is by Renyi, of order 2, or participation ratio:
-        trace and norm of the sample's Gram matrix, no decomposition. About 1 / (1/r + 1/sample)
-        where that of all images is r.
-      "feature_uniformity": log of the mean of exp(-2 distance^2) over pairs of different examples,
-        0 in collapse; "feature_alignment", from two views on: mean squared distance of the first
-        two of an example. Source: Wang and Isola (arXiv 2005.10242), section 4.1.
+      "feature_std", "effective_rank", "feature_uniformity": `spread.deviation`, `effective_rank`
+        and `uniformity`, the last 0 in collapse; "feature_alignment", from two views on:
+        `spread.alignment` of the first two of an example.
     """
-    b, v, f = features.shape
+    b, v, _ = features.shape
     if b < 2:
         return {}
     unit = normalise(jax.lax.stop_gradient(features)[:: -(-b // SAMPLE), :2])
-    first = unit[:, 0]
-    m = len(first)
-    # Centred, like the exponents below: close to collapse all else would be nothing but rounding.
-    centred = first - first.mean(0, keepdims=True)
-    gram = jnp.matmul(centred, centred.T, precision="highest")
-    squares = jnp.square(centred).sum(-1)
-    exponents = -2 * (squares[:, None] + squares[None] - 2 * gram)
-    others = ~jnp.eye(m, dtype=bool)
-    middle = exponents.mean(where=others)
-    # Equal features differ from their mean by its rounding, which is no direction.
-    spread = squares.sum() / m
-    seen = spread > jnp.square(m * jnp.finfo(unit.dtype).eps)
-    norm = jnp.where(seen, jnp.square(gram / m).sum(), 1)
+    rows = spread.rows(unit[:, 0])
     found = {
-        "feature_std": jnp.sqrt(f * jnp.square(centred).mean(0)).mean(),
-        "effective_rank": jnp.where(seen, jnp.square(spread) / norm, 0),
-        "feature_uniformity": middle + jnp.log1p(jnp.expm1(exponents - middle).mean(where=others)),
+        "feature_std": spread.deviation(rows),
+        "effective_rank": spread.effective_rank(rows),
+        "feature_uniformity": spread.uniformity(rows),
     }
     if v > 1:
-        found["feature_alignment"] = jnp.square(first - unit[:, 1]).sum(-1).mean()
+        found["feature_alignment"] = spread.alignment(unit[:, 0], unit[:, 1])
     return found
 
 

@@ -1,9 +1,5 @@
-"""Classification on top of a pre-trained encoder: fine-tuning, and the teacher of distillation.
+"""Fine-tuning: classification on top of a pre-trained encoder that goes on learning."""
 
-The network is the encoder, the first layers of the projection head, and a linear classifier.
-"""
-
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,18 +10,14 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import backbone, build, parallel
-from ssl_jax import config as configuration
+from ssl_jax import build, classifier, parallel
+from ssl_jax.classifier import KEPT
 from ssl_jax.data import sources
-from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
-from ssl_jax.evals import linear
+from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.evals import draws
 from ssl_jax.methods import Batch, Tree
-from ssl_jax.methods.distillation import Teacher
-from ssl_jax.models import heads
 from ssl_jax.models.chain import Chain
 from ssl_jax.step import TrainState
-
-KEPT = ("encoder", "head")  # of the modules that a method trains
 
 
 class Parts(NamedTuple):
@@ -46,7 +38,7 @@ def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
 
     Args:
       config: of `configuration.finetuning`.
-      weights: (params, batch_stats) of `pretrained`.
+      weights: (params, batch_stats) of `classifier.pretrained`.
 
     Raises:
       Fault: data without labels, too few of them, or a head that has no such layer.
@@ -61,7 +53,14 @@ def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
     )
     total = build.total_steps(config, data.size)
     tx, schedule = build.optimizer(config, data.size, total)
-    networks = network(config, weights[0], config.finetune.head_layer, len(data.classes))
+    networks = classifier.network(
+        build.encoder(config),
+        weights[0],
+        config.finetune.head_layer,
+        len(data.classes),
+        name=config.method.name,
+        bn_group=config.model.bn_group,
+    )
     init = init_fn(networks, tx, build.batch_spec(config), seed=config.train.seed)
     replicated = parallel.replicated(mesh)
     abstract = jax.tree.map(
@@ -81,75 +80,6 @@ def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
             train_step, donate_argnums=0, compiler_options=parallel.compiler_options(mesh)
         ),
     )
-
-
-def pretrained(config: ConfigDict, path: pathlib.Path) -> Tree:
-    """(params, batch_stats), {"encoder": tree} and "head" where there is one, as NumPy arrays.
-
-    Args:
-      config: of the run at `path`.
-
-    Raises:
-      Fault: no checkpoint, or a method without an encoder.
-    """
-    params, stats, step, _ = backbone.read_modules(config, path)
-    print(f"read from {path}: step {step:,}", flush=True)
-    kept = [name for name in KEPT if name in params]
-    return {n: params[n] for n in kept}, {n: stats.get(n, {}) for n in kept}
-
-
-def teacher(folder: str, size: int) -> Teacher:
-    """The fine-tuned network of a workdir; warns if it saw images of other than `size` pixels.
-
-    Raises:
-      Fault: none there, or a run that was not fine-tuned.
-    """
-    path = pathlib.Path(folder).expanduser().absolute()
-    how = "fine-tune one by ssl_jax.finetune and name it by --config.method.teacher=WORKDIR"
-    if not folder or not (path / "config.json").is_file():
-        raise Fault(f"no teacher at {folder!r}: {how}", MISSING_INPUT)
-    config = configuration.load(path)
-    if "finetune" not in config:
-        raise Fault(f"the teacher {path} has no classifier: {how}", BAD_CONFIG)
-    if config.augment.size != size:
-        print(
-            f"warning: the teacher saw {config.augment.size} pixels a side, the student's views "
-            f"have {size}: set augment.size, unless that is meant",
-            flush=True,
-        )
-    params, stats, step, meta = backbone.read_modules(config, path)
-    print(f"read from {path}: step {step:,}", flush=True)
-    classes = tuple(meta["classes"])
-    networks = network(config, params, config.finetune.head_layer, len(classes))
-
-    def logits(weights: Tree, images: jax.Array) -> jax.Array:
-        stats = weights["batch_stats"]
-        return networks.features(weights["params"], stats, images, upto="classifier")
-
-    return Teacher({"params": params, "batch_stats": stats}, logits, classes)
-
-
-def network(config: ConfigDict, params: Tree, head_layer: int, classes: int) -> Chain:
-    """Encoder, `head_layer` layers of the projection head, classifier; one view an image.
-
-    Args:
-      params: of the pre-trained or fine-tuned modules; shapes are read.
-
-    Raises:
-      Fault: there are no such layers in `params`.
-    """
-    encoder = build.encoder(config)
-    modules = {"encoder": encoder}
-    if head_layer:
-        head = heads.cut(params.get("head", {}), head_layer, encoder.dtype)
-        if head is None:
-            raise Fault(
-                f"finetune.head_layer={head_layer}: {config.method.name} as it was trained has no "
-                "projection head with so many layers; 0 takes the encoder alone",
-                BAD_CONFIG,
-            )
-        modules["head"] = head
-    return Chain(config.model.bn_group, 1, **modules, classifier=heads.Classifier(classes))
 
 
 def labelled(
@@ -174,7 +104,7 @@ def labelled(
     share = np.maximum(np.rint(fraction * np.bincount(codes)), 1).astype(int)
     rng = np.random.default_rng([seed, 0])
     names = np.array(source.classes)[names]
-    drawn = linear.draw_labels(codes, per_class or share, rng=rng, names=names)
+    drawn = draws.draw_labels(codes, per_class or share, rng=rng, names=names)
     return sources.subset(source, has_label[drawn])
 
 

@@ -30,6 +30,19 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))
 
 
+def is_run(path: epath.PathLike) -> bool:
+    """Whether a run lies at `path`, rather than weights that left one or never were in one."""
+    folder = epath.Path(path)
+    # Some exports have a config.json too, their consumer's, but beside a model or a check.
+    exported = ("check.json", "model.safetensors")
+    return (folder / "config.json").exists() and not any((folder / n).exists() for n in exported)
+
+
+def exists(path: epath.PathLike) -> bool:
+    """Whether there is a file or folder, or TensorFlow's checkpoint, which is a prefix of files."""
+    return os.path.exists(path) or os.path.exists(f"{os.fspath(path)}.index")
+
+
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     """An absolute path, and the JSON files below it."""

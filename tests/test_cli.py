@@ -42,6 +42,7 @@ def ssl_jax(verb, *arguments, **environment):
         ("--config.optim.name=lasr", 78, "did you mean 'lars'"),
         ("--config.model.name=resnt18", 78, "did you mean 'resnet18'"),
         ("--config.eval.labels_per_class=(1,)", 78, "at least 2"),
+        ("--config.eval.protocols=('knn','few_shots')", 78, "did you mean 'few_shot'"),
         ("--config.method.name=simcrl", 78, "did you mean 'simclr'"),
         ("--config.data.source=digit", 78, "did you mean 'digits'"),
         ("--config.augment.crop_area=(0.5,0.2)", 78, "low <= high"),
@@ -101,6 +102,11 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
         code, message, _ = ssl_jax(verb, f"--workdir={tmp_path}/none")
         assert code == 66, message
         assert "none" in message
+    code, message, _ = ssl_jax(
+        "evaluate", f"--workdir={tmp_path}/new", f"--pretrained={tmp_path}/none"
+    )
+    assert (code, "no run at" in message) == (66, True), message
+    assert not (tmp_path / "new").exists()
     code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--config.eval.knn_k=5")
     assert (code, "a run has its config" in message) == (64, True)
 

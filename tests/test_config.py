@@ -4,6 +4,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from configs.simclr import get_config
 from ssl_jax import config as configuration
 
 LOCAL = {"views": 6, "size": 96, "crop_area": (0.05, 0.14)}
@@ -74,3 +75,20 @@ def test_a_file_adds_local_views_and_the_command_line_changes_them(monkeypatch):
         "augment.local.views: 'absent' -> 8",
         "augment.views: 2 -> 1",
     ]
+
+
+def test_a_run_from_before_a_field_goes_on():
+    from ssl_jax import metadata
+
+    new = get_config("digits")
+    old = new.copy_and_resolve_references()
+    with old.unlocked():
+        for field in configuration.ADDED:
+            section, name = field.split(".")
+            if name in old[section]:
+                del old[section][name]
+    assert configuration.changes(old.to_dict(), new) == {"identity": [], "schedule": []}
+    assert metadata.config_hash(old) == metadata.config_hash(new)
+    new.model.padding = "same"
+    assert configuration.changes(old.to_dict(), new)["identity"]
+    assert metadata.config_hash(old) != metadata.config_hash(new)

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 import tiny
 
-from ssl_jax import build, methods, supervised
+from ssl_jax import build, classifier, methods
 from ssl_jax import config as configuration
 from ssl_jax.report import page
 
@@ -32,7 +32,7 @@ def test_variant(name, variant, monkeypatch):
     config = module.get_config(variant)
     assert configuration.problems(config) == []
     assert f":{variant}" in module.__doc__
-    monkeypatch.setattr(supervised, "teacher", tiny.teacher)
+    monkeypatch.setattr(classifier, "teacher", tiny.teacher)
     size = SIZES[variant.split("_")[0]]
     method = build.method(config, build.total_steps(config, size), size, devices=1)
     assert isinstance(method, methods.Method)

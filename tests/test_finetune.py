@@ -14,8 +14,8 @@ import tiny
 from test_train import SMALL, arrays, assert_same_run, losses, small, tiny_encoder
 
 from configs import distillation
+from ssl_jax import classifier, evaluate, finetune, loop, methods, parallel, train, workdir
 from ssl_jax import config as configuration
-from ssl_jax import evaluate, finetune, loop, methods, parallel, supervised, train, workdir
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.models.norm import BatchNorm
 
@@ -170,9 +170,9 @@ def test_the_teacher_is_what_was_fine_tuned(tuned, capsys):
     x = np.maximum(x, 0) @ last["kernel"] + last["bias"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.models.get", tiny_encoder)
-        teacher = supervised.teacher(str(tuned), 12)
+        teacher = classifier.teacher(str(tuned), 12, jnp.float32)
         assert "warning" not in capsys.readouterr().out
-        supervised.teacher(str(tuned), 24)
+        classifier.teacher(str(tuned), 24, jnp.float32)
         assert "saw 12 pixels a side, the student's views have 24" in capsys.readouterr().out
     assert teacher.classes == tuple("0123456789")
     np.testing.assert_allclose(teacher.logits(teacher.weights, images), x, rtol=1e-4, atol=1e-5)
@@ -206,15 +206,14 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
 
     monkeypatch.setattr("ssl_jax.build.method", method)
     with pytest.raises(Fault, match="simclr has no encoder, only: stack"):
-        supervised.pretrained(configuration.load(pretrained), pretrained)
+        classifier.pretrained(pretrained)
 
 
-def test_a_fine_tuned_run_is_evaluated_by_itself(tuned, monkeypatch):
+def test_a_fine_tuned_run_is_evaluated_by_itself(tuned):
     config = configuration.load(tuned)
     assert config.finetune.head_layer == 1
-    monkeypatch.setattr("absl.flags.FLAGS", type("Flags", (), {"workdir": str(tuned)}))
     with pytest.raises(Fault, match=r"eval/finetune\.json"):
-        evaluate.main()
+        evaluate.of_run(tuned)
 
 
 def test_teachers_that_are_none(pretrained, tmp_path):

@@ -12,10 +12,12 @@ import scipy.special
 import tiny
 
 from configs import common, dino, rbm
-from ssl_jax import assess, build, methods, parallel, supervised
+from ssl_jax import assess, backbone, build, classifier, parallel, supervised
 from ssl_jax import config as configuration
+from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.data import sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
+from ssl_jax.models import heads
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP, Classifier, ProjectionHead
 
@@ -125,14 +127,14 @@ def test_a_head_is_known_by_its_parameters(name):
     x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     if head is not None:
         params = {"head": head.init(jax.random.key(0), x, True)["params"]}
-    config = configuration.default_config()
+    encoder = tiny.Encoder()
     for upto in range(4):
         if upto > layers:
             with pytest.raises(Fault, match=f"head_layer={upto}.*simclr") as refused:
-                supervised.network(config, params, upto, CLASSES)
+                classifier.network(encoder, params, upto, CLASSES, name="simclr")
             assert refused.value.code == BAD_CONFIG
         elif upto:
-            found = supervised._projection_head(params["head"], upto, jnp.float32)
+            found = heads.cut(params["head"], upto, jnp.float32)
             expected = head.clone(upto=upto)
             a, b = (h.init_with_output(jax.random.key(1), x, True) for h in (found, expected))
             jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -203,15 +205,20 @@ def test_a_checkpoint_keeps_what_fine_tuning_takes(config, monkeypatch, tmp_path
     """Of a state without statistics, whose empty trees no checkpoint has; of several machines."""
     config.augment.size = 16
 
-    def read(config, path, select):
+    class Reader(Checkpoints):
+        def read_latest(self, select):
+            return select(filled(abstract())), 4, {}
+
+    def abstract():
         method = build.method(config, 4, 8, devices=1)
         spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for n, x in
                 build.batch_spec(config).items()}  # fmt: skip
         params, extra = jax.eval_shape(method.init, jax.random.key(0), spec)
-        return select(filled({"params": params, "extra": extra})), {}
+        return {"params": params, "extra": extra}
 
-    monkeypatch.setattr(supervised, "_read", read)
-    params, stats = supervised.pretrained(config, tmp_path)
+    monkeypatch.setattr("ssl_jax.backbone.Checkpoints", Reader)
+    found = backbone.of_run(config, tmp_path)
+    params, stats = {"encoder": found.weights.params}, found.weights.batch_stats
     assert jax.tree.leaves(params["encoder"])
     assert not jax.tree.leaves(stats)
 
@@ -227,6 +234,6 @@ def filled(tree):
 def test_a_classifier_of_other_classes_is_not_scored():
     digits = sources.get("digits", data_dir="", split="test")
     for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
-        method = methods.Method(*[None] * 4, classes=classes)
-        parts = types.SimpleNamespace(method=method, source=digits)
-        assert assess.tells_classes(parts) == told
+        subject = types.SimpleNamespace(classes=classes)
+        setup = assess.Setup(None, None, subject, digits, None, None)
+        assert setup.tells_classes == told

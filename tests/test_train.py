@@ -302,7 +302,7 @@ def test_images_added_to_the_folder_of_a_run(tmp_path):
 def test_an_evaluation_that_labels_do_not_allow_costs_no_other(finished, tmp_path, monkeypatch):
     path = tmp_path / "run"
     shutil.copytree(finished, path, ignore=shutil.ignore_patterns("eval", "report.html"))
-    monkeypatch.setattr("ssl_jax.evals.suite.MAX_SAMPLE", 40)  # pictures of few take no time
+    monkeypatch.setattr("ssl_jax.evals.files.MAX_SAMPLE", 40)  # pictures of few take no time
     labels = {"data__eval_split": "test", "eval__labels_per_class": (10, 5000)}
     with pytest.raises(Fault, match="5000 labels per class asked") as refused:
         run(small(**labels), path, report=True, real=True)

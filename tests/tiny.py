@@ -38,9 +38,9 @@ def encoder(model, dtype=jnp.float32):
     return Encoder(dtype=dtype)
 
 
-def teacher(folder="", size=0):
+def teacher(folder="", size=0, dtype=None):
     """Three classes by the mean red, green and blue of an image."""
-    del folder, size
+    del folder, size, dtype
     return Teacher({"scale": np.float32([4, 8, 16])}, _logits, ("a", "b", "c"))
 
 

@@ -5,8 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-BLOCK_SCORES = 2**26  # similarities held at once: 256 MiB
+from ssl_jax.evals import rows
+
+BLOCK_SCORES = 2**26  # similarities that a device holds at once: 256 MiB
+BLOCK_BANK = 2**28  # numbers of the bank that a device holds at once: 1 GiB
+Nearest = tuple[jax.Array, jax.Array]  # similarities [q, k], descending, and class codes [q, k]
 
 
 def predict(
@@ -16,6 +21,7 @@ def predict(
     *,
     k: int = 200,
     temperature: float = 0.1,
+    sharding: NamedSharding | None = None,
 ) -> np.ndarray:
     """Class of every query by the weighted vote of its k nearest neighbours in cosine similarity.
 
@@ -23,31 +29,43 @@ def predict(
     arXiv 1805.01978, section 3.4; k 200 and temperature 0.07 there. Equal similarities go to the
     lower index of the bank, equal votes to the lower class, so the result is deterministic.
 
+    Queries are divided over devices; the bank passes them all in blocks, so that neither it nor
+    the similarities need to fit.
+
     Args:
       bank: float [n, f], features of the labelled examples.
       labels: int [n], any integers.
       queries: float [m, f].
       k: number of neighbours; the whole bank when it is smaller.
       temperature: of the weights.
+      sharding: over whose devices queries are divided.
 
     Returns:
       Labels, [m], of the dtype of `labels`.
     """
     if k < 1 or temperature <= 0:
         raise ValueError(f"k={k} and temperature={temperature} must be positive")
-    classes, numbers = np.unique(labels, return_inverse=True)
-    unit_bank, codes = _unit(jnp.asarray(bank, jnp.float32)), jnp.asarray(numbers, jnp.int32)
-    block = int(np.clip(BLOCK_SCORES // len(bank), 8, len(queries)))
-    predicted = []
-    for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
-        padded = np.pad(rows, ((0, block - len(rows)), (0, 0)))  # one shape, one compilation
-        voted = _vote(
-            unit_bank, codes, jnp.asarray(padded, jnp.float32), temperature,
-            k=min(k, len(bank)), num_classes=len(classes),
-        )  # fmt: skip
-        predicted.append(voted[: len(rows)])
-    return classes[np.concatenate(predicted)]
+    classes, codes = np.unique(labels, return_inverse=True)
+    n, m, k = len(bank), len(queries), min(k, len(bank))
+    r = min(n, max(k, BLOCK_BANK // bank.shape[1]))
+    devices = rows.devices(sharding)
+    q = devices * int(np.clip(BLOCK_SCORES // r, 8, -(-m // devices)))
+    starts = range(0, m, q)
+    blocks = [rows.spread(_wide(queries[s : s + q]), sharding, q) for s in starts]
+    empty = np.full((q, k), -np.inf, np.float32), np.zeros((q, k), np.int32)
+    nearest: list[Nearest] = [
+        tuple(rows.spread(x, sharding) for x in empty)  # type: ignore[misc]
+        for _ in blocks
+    ]
+    for start in range(0, n, r):
+        part = _wide(bank[start : start + r])
+        missing = r - len(part)  # of the last block; one shape, one compilation
+        unit = _unit(jnp.asarray(np.pad(part, ((0, missing), (0, 0)))))
+        code = jnp.asarray(np.pad(codes[start : start + r], (0, missing)), jnp.int32)
+        for i, block in enumerate(blocks):
+            nearest[i] = _search(block, *nearest[i], unit, code, len(part), sharding=sharding)
+    votes = [rows.gather(_vote(*pair, temperature, num_classes=len(classes))) for pair in nearest]
+    return classes[np.concatenate(votes)[:m]]
 
 
 def accuracy(
@@ -58,36 +76,68 @@ def accuracy(
     *,
     k: int = 200,
     temperature: float = 0.1,
+    sharding: NamedSharding | None = None,
 ) -> float:
     """Fraction of test examples whose class `predict` finds; a class unseen in train is missed."""
-    predicted = predict(train_x, train_y, test_x, k=k, temperature=temperature)
+    predicted = predict(train_x, train_y, test_x, k=k, temperature=temperature, sharding=sharding)
     return float(np.mean(predicted == test_y))
 
 
+def _wide(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x, np.float32)
+
+
+@jax.jit
 def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-@partial(jax.jit, static_argnames=("k", "num_classes"))
-def _vote(
+@partial(jax.jit, static_argnames="sharding")
+def _search(
+    queries: jax.Array,
+    top: jax.Array,
+    found: jax.Array,
     unit_bank: jax.Array,
     codes: jax.Array,
-    queries: jax.Array,
-    temperature: jax.Array,
+    valid: jax.Array | int,
     *,
-    k: int,
-    num_classes: int,
+    sharding: NamedSharding | None,
+) -> Nearest:
+    """The nearest among those found so far and the first `valid` rows of a block of the bank."""
+
+    def search(queries, top, found, unit_bank, codes, valid):
+        similarity = jnp.dot(_unit(queries), unit_bank.T, precision=jax.lax.Precision.HIGHEST)
+        similarity = jnp.where(jnp.arange(len(codes))[None] < valid, similarity, -jnp.inf)
+        near, index = jax.lax.top_k(similarity, min(top.shape[1], len(codes)))
+        # Those found before come first: of equals, top_k takes the lower place.
+        both = jnp.concatenate([top, near], axis=1), jnp.concatenate([found, codes[index]], axis=1)
+        top, place = jax.lax.top_k(both[0], top.shape[1])
+        return top, jnp.take_along_axis(both[1], place, axis=1)
+
+    if sharding is None:
+        return search(queries, top, found, unit_bank, codes, valid)
+    # By hand, because XLA gathers the similarities of all devices before its top-k.
+    every, own = PartitionSpec(), sharding.spec
+    divided = jax.shard_map(
+        search,
+        mesh=sharding.mesh,
+        in_specs=(own, own, own, every, every, every),
+        out_specs=(own, own),
+    )
+    return divided(queries, top, found, unit_bank, codes, jnp.asarray(valid))
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def _vote(
+    top: jax.Array, found: jax.Array, temperature: jax.Array | float, *, num_classes: int
 ) -> jax.Array:
-    similarity = jnp.dot(_unit(queries), unit_bank.T, precision=jax.lax.Precision.HIGHEST)
-    top, index = jax.lax.top_k(similarity, k)
-    # Relative to the nearest neighbour: exp cannot overflow at a small temperature. By max, because
-    # XLA merges the slice top[:, :1] into its top-k and then sorts the whole row: 20 times slower.
-    weight = jnp.exp((top - jnp.max(top, axis=-1, keepdims=True)) / temperature)
-    voted = codes[index]
+    # Relative to the nearest neighbour: exp cannot overflow at a small temperature.
+    weight = jnp.exp((top - top[:, :1]) / temperature)
 
     # A loop over neighbours, because a scatter-add on GPU has no fixed order and k one-hot rows
     # per query do not fit for many classes.
     def add(j: jax.Array, votes: jax.Array) -> jax.Array:
-        return votes + weight[:, j, None] * jax.nn.one_hot(voted[:, j], num_classes)
+        return votes + weight[:, j, None] * jax.nn.one_hot(found[:, j], num_classes)
 
-    return jnp.argmax(jax.lax.fori_loop(0, k, add, jnp.zeros((len(top), num_classes))), axis=-1)
+    start = jnp.zeros((len(top), num_classes))
+    return jnp.argmax(jax.lax.fori_loop(0, top.shape[1], add, start), axis=-1)

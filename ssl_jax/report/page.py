@@ -146,8 +146,9 @@ def _labels_used(run: Run) -> str:
 
 
 def _cell(numbers: dict[str, Any] | None) -> str:
-    if numbers is None:
+    if not isinstance((numbers or {}).get("accuracy"), float):
         return "<td>–</td>"
+    assert numbers is not None
     percent = 100 * numbers["accuracy"]
     many = len(numbers.get("draws", ())) > 1
     spread = f' <span class="spread">± {100 * numbers["std"]:.1f}</span>' if many else ""

@@ -90,11 +90,8 @@ def test_a_class_unseen_in_train_is_missed():
 
 
 def test_selects_neighbours_without_sorting_the_bank():
-    shapes = (
-        np.zeros((4096, 8), np.float32),
-        np.zeros(4096, np.int32),
-        np.zeros((64, 8), np.float32),
-    )
-    compiled = knn._vote.lower(*shapes, 0.1, k=20, num_classes=3).compile().as_text()
-    assert 'custom_call_target="TopK"' in compiled
-    assert " sort(" not in compiled
+    queries, bank, codes = np.zeros((64, 8), "f4"), np.zeros((4096, 8), "f4"), np.zeros(4096, "i4")
+    found = np.zeros((64, 20), np.float32), np.zeros((64, 20), np.int32)
+    compiled = knn._search.lower(queries, *found, bank, codes, 4096, sharding=None).compile()
+    assert 'custom_call_target="TopK"' in compiled.as_text()
+    assert " sort(" not in compiled.as_text()

@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ssl_jax.errors import BAD_DATA, Fault
-from ssl_jax.evals import linear
+from ssl_jax.evals import draws, linear, logistic
 
 
 # One shape in most tests: compiling the solver takes seconds, running it milliseconds.
@@ -17,6 +17,10 @@ def blobs(n: int = 200, f: int = 20, classes: int = 4, noise: float = 3.0, seed:
     return (x @ mix).astype(np.float32), y
 
 
+def sweep(*arrays, **options):
+    return linear.sweep(*arrays, **options)[0]
+
+
 def standardised(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(0)) / x.std(0)
 
@@ -26,7 +30,7 @@ def standardised(x: np.ndarray) -> np.ndarray:
 def test_fit_finds_the_optimum_of_sklearn(n, l2):
     x, y = blobs(n)
     x = standardised(x)
-    found = linear.fit(x, y, l2=l2, num_classes=4)
+    found = logistic.fit(x, y, l2=l2, num_classes=4)
     oracle = LogisticRegression(C=1 / (n * l2), tol=1e-10, max_iter=100_000)
     oracle.fit(x.astype(np.float64), y)
     scale = np.abs(oracle.coef_).max()
@@ -41,7 +45,7 @@ def test_fit_finds_the_optimum_of_sklearn(n, l2):
 def test_gradient_vanishes_by_hand_in_float64():
     x, y = blobs()
     x = standardised(x).astype(np.float64)
-    found = linear.fit(x, y, l2=1e-2, num_classes=4)
+    found = logistic.fit(x, y, l2=1e-2, num_classes=4)
     weight, bias = (np.asarray(a, np.float64) for a in found[:2])
     logits = x @ weight + bias
     p = np.exp(logits - logits.max(1, keepdims=True))
@@ -54,9 +58,9 @@ def test_gradient_vanishes_by_hand_in_float64():
 def test_held_out_rows_have_no_influence():
     x, y = blobs()
     kept = np.arange(200) % 5 != 0
-    problem = linear.prepare(x := standardised(x), y)
-    start = linear._zeros(problem, 4)
-    found = linear._solve(problem, kept.astype(np.float32), 1e-2, start, 1e-5, 300)
+    problem = logistic.prepare(x := standardised(x), y)
+    start = problem.zeros(4)
+    found = logistic.solve(problem, kept.astype(np.float32), 1e-2, start, 1e-5, 300)
     oracle = LogisticRegression(C=1 / (kept.sum() * 1e-2), tol=1e-10, max_iter=100_000)
     oracle.fit(x[kept].astype(np.float64), y[kept])
     weight = problem.axes @ found.weight
@@ -66,11 +70,11 @@ def test_held_out_rows_have_no_influence():
 @pytest.mark.parametrize("labels_per_class", [0, 4])
 def test_accuracy_equals_sklearn_at_the_chosen_l2(labels_per_class):
     train, test = blobs(), blobs(seed=1)
-    found = linear.sweep(*train, *test, labels_per_class=labels_per_class, seed=5)
+    found = sweep(*train, *test, labels_per_class=labels_per_class, seed=5)
     rows = np.arange(200)
     if labels_per_class:
         rng = np.random.default_rng([5, 0])
-        rows = linear.draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
+        rows = draws.draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
     mean, deviation = train[0].mean(0), train[0].std(0)
     x, target = ((a - mean) / deviation for a in (train[0][rows], test[0]))
     oracle = LogisticRegression(C=1 / (len(rows) * found["l2"][0]), tol=1e-9, max_iter=100_000)
@@ -84,8 +88,8 @@ def test_test_labels_choose_nothing():
     train, (test_x, test_y) = blobs(noise=1.0), blobs(noise=1.0, seed=1)
     shuffled = np.random.default_rng(0).permutation(test_y)
     for count in (0, 4):
-        a = linear.sweep(*train, test_x, test_y, labels_per_class=count, draws=2)
-        b = linear.sweep(*train, test_x, shuffled, labels_per_class=count, draws=2)
+        a = sweep(*train, test_x, test_y, labels_per_class=count, draws=2)
+        b = sweep(*train, test_x, shuffled, labels_per_class=count, draws=2)
         assert a["l2"] == b["l2"]
         assert b["accuracy"] < 0.4 < a["accuracy"]
 
@@ -97,9 +101,9 @@ def test_selection_prefers_the_l2_that_generalises():
     x = rng.normal(size=(340, 60)).astype(np.float32)
     x[:, 0] += 3 * y
     split = x[:60], y[:60], x[60:], y[60:]
-    chosen = linear.sweep(*split)
-    worst = min(linear.sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
-    best = max(linear.sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
+    chosen = sweep(*split)
+    worst = min(sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
+    best = max(sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
     assert chosen["accuracy"] > worst + 0.6 * (best - worst)
     assert best - worst > 0.05
 
@@ -107,8 +111,7 @@ def test_selection_prefers_the_l2_that_generalises():
 def test_draws_are_reproducible_stratified_and_differ():
     train, test = blobs(), blobs(seed=1)
     runs = [
-        linear.sweep(*train, *test, labels_per_class=4, draws=3, seed=s, l2=(0.1, 0.01))
-        for s in (0, 0, 1)
+        sweep(*train, *test, labels_per_class=4, draws=3, seed=s, l2=(0.1, 0.01)) for s in (0, 0, 1)
     ]
     assert runs[0] == runs[1]
     assert runs[0]["draws"] != runs[2]["draws"]
@@ -116,14 +119,14 @@ def test_draws_are_reproducible_stratified_and_differ():
     assert runs[0]["accuracy"] == pytest.approx(np.mean(runs[0]["draws"]))
     assert runs[0]["std"] == pytest.approx(np.std(runs[0]["draws"], ddof=1))
     rng = np.random.default_rng(0)
-    rows = linear.draw_labels(train[1], 4, rng=rng, names=np.arange(4))
+    rows = draws.draw_labels(train[1], 4, rng=rng, names=np.arange(4))
     assert len(set(rows.tolist())) == 16
     assert np.bincount(train[1][rows]).tolist() == [4, 4, 4, 4]
 
 
 def test_folds_are_stratified():
     codes = np.repeat([0, 1, 2], [50, 23, 4])
-    fold = linear.fold_of(codes, 5, np.random.default_rng(0))
+    fold = draws.fold_of(codes, 5, np.random.default_rng(0))
     for rows in (fold, fold[codes == 0], fold[codes == 1], fold[codes == 2]):
         counts = np.bincount(rows, minlength=5)
         assert counts.max() - counts.min() <= 1
@@ -132,18 +135,18 @@ def test_folds_are_stratified():
 def test_any_label_values_and_a_class_unseen_in_train():
     train, test = blobs(noise=0.3), blobs(noise=0.3, seed=1)
     names = np.array([7, 2, 40, 11])
-    plain = linear.sweep(*train, *test, l2=(0.01,))
-    renamed = linear.sweep(train[0], names[train[1]], test[0], names[test[1]], l2=(0.01,))
+    plain = sweep(*train, *test, l2=(0.01,))
+    renamed = sweep(train[0], names[train[1]], test[0], names[test[1]], l2=(0.01,))
     assert plain["accuracy"] == renamed["accuracy"] > 0.95
     unseen = np.where(test[1] == 3, 99, test[1])
-    missed = linear.sweep(*train, test[0], unseen, l2=(0.01,))
+    missed = sweep(*train, test[0], unseen, l2=(0.01,))
     assert missed["accuracy"] == pytest.approx(plain["accuracy"] - 0.25, abs=0.02)
 
 
 def test_constant_features_are_harmless():
     (x, y), (test_x, test_y) = blobs(), blobs(seed=1)
     x[:, :2], test_x[:, :2] = 3.3, 3.4
-    found = linear.sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
+    found = sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
     mean, deviation = x[:, 2:].mean(0), x[:, 2:].std(0)
     oracle = LogisticRegression(C=1 / (200 * 0.01), tol=1e-9, max_iter=100_000)
     oracle.fit((x[:, 2:] - mean) / deviation, y)
@@ -154,8 +157,8 @@ def test_constant_features_are_harmless():
 def test_too_few_labels_name_the_class():
     train, test = blobs(), blobs()
     with pytest.raises(Fault, match="class 0 has 50") as fault:
-        linear.sweep(*train, *test, labels_per_class=51)
+        sweep(*train, *test, labels_per_class=51)
     assert fault.value.code == BAD_DATA
     with pytest.raises(Fault, match="one label per class"):
-        linear.sweep(*train, *test, labels_per_class=1)
-    assert linear.sweep(*train, *test, labels_per_class=1, l2=(0.1,))["n_labels"] == 4
+        sweep(*train, *test, labels_per_class=1)
+    assert sweep(*train, *test, labels_per_class=1, l2=(0.1,))["n_labels"] == 4

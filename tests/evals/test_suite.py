@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssl_jax.errors import BAD_DATA, Fault
-from ssl_jax.evals import suite
+from ssl_jax.evals import files, suite, table
 
 
 # The shape of test_linear.py, which the solver is compiled for already.
@@ -20,13 +20,13 @@ def results():
     sets = {"simclr": feature_set(noise=1.0), "raw pixels": feature_set(noise=4.0)}
     return suite.run(
         sets, step=40, k=500, temperature=0.1, labels_per_class=(4, 0), draws=3, l2=(0.1, 0.01)
-    )
+    )[0]
 
 
 def test_one_file_per_protocol_in_the_agreed_format(results, tmp_path):
-    suite.write(tmp_path, results)
-    files = sorted(p.name for p in (tmp_path / "eval").iterdir())
-    assert files == ["knn.json", "linear.json", "linear_4.json"]
+    files.write(tmp_path, results)
+    names = sorted(p.name for p in (tmp_path / "eval").iterdir())
+    assert names == ["knn.json", "linear.json", "linear_4.json"]
     for name, result in results.items():
         assert json.loads((tmp_path / "eval" / f"{name}.json").read_text()) == result
         assert set(result) == {"evaluation", "protocol", "step", "results"}
@@ -48,8 +48,8 @@ def test_numbers_say_what_was_used(results):
 
 
 def test_table_has_all_numbers(results):
-    table = suite.table(results)
-    head, _, *rows = table.splitlines()
+    shown = table.text(results)
+    head, _, *rows = shown.splitlines()
     for words in ("linear, 4 labels/class", "linear, all labels", "500-NN"):
         assert words in head
     assert head.index("4 labels") < head.index("all labels") < head.index("500-NN")
@@ -57,12 +57,12 @@ def test_table_has_all_numbers(results):
     few = results["linear_4"]["results"]["simclr"]
     assert f"{100 * few['accuracy']:.2f} ± {100 * few['std']:.2f}" in rows[0]
     assert f"{100 * results['knn']['results']['raw pixels']['accuracy']:.2f}" in rows[1]
-    assert len({len(line) for line in table.splitlines()}) == 1
+    assert len({len(line) for line in shown.splitlines()}) == 1
 
 
 def test_only_the_evaluations_asked_for():
     sets = {"simclr": feature_set()}
-    assert set(suite.run(sets, step=0, evals=("knn",), k=5)) == {"knn"}
+    assert set(suite.run(sets, step=0, evals=("knn",), k=5)[0]) == {"knn"}
 
 
 @pytest.mark.parametrize("split", [1, 3])
@@ -82,8 +82,8 @@ def test_a_single_class_is_refused():
 
 
 def test_sample_keeps_at_most_its_limit(tmp_path):
-    n = suite.MAX_SAMPLE + 5
-    suite.write_sample(
+    n = files.MAX_SAMPLE + 5
+    files.write_sample(
         tmp_path,
         features=np.ones((n, 3)),
         label=np.zeros(n, int),
@@ -92,7 +92,7 @@ def test_sample_keeps_at_most_its_limit(tmp_path):
         classes=("a", "b"),
     )
     with np.load(tmp_path / "eval" / "sample.npz") as sample:
-        assert sample["features"].shape == (suite.MAX_SAMPLE, 3)
+        assert sample["features"].shape == (files.MAX_SAMPLE, 3)
         assert sample["classes"].tolist() == ["a", "b"]
         assert [sample[k].dtype for k in ("features", "label", "image", "index")] == [
             "f4", "i4", "u1", "i8",

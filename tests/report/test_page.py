@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from ssl_jax.evals import suite
+from ssl_jax.evals import files, suite
 from ssl_jax.report import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     for file in (finished_run / "eval").glob("*.json"):
         file.unlink()
     found = suite.classifier(np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={})
-    suite.write(finished_run, {"finetune": found})
+    files.write(finished_run, {"finetune": found})
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
     assert "fine-tuned on some" in text
     assert "frozen" not in text

@@ -1,0 +1,134 @@
+"""Linear evaluation as the papers do it: SGD on random crops, the encoder frozen."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ssl_jax.evals import draws, rows
+
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+MOMENTUM = 0.9
+BATCH = 256  # to which rates refer
+HELD_OUT = 10  # one of so many train images chooses the rate
+Tree = Any
+
+
+class Classifiers:
+    """Linear classifiers of one feature set, one for every rate, side by side; and their test.
+
+    Two of each rate: one does not see the held-out images, whose accuracy chooses the rate, and
+    one sees all. Nothing but the encoder's forward costs time, and that they share.
+    """
+
+    def __init__(self, rates: Sequence[float], batch_size: int, total_steps: int):
+        self.rates = np.asarray(rates, np.float32)
+        self.tx = optax.chain(
+            optax.trace(MOMENTUM, nesterov=True),
+            optax.scale_by_schedule(optax.cosine_decay_schedule(-batch_size / BATCH, total_steps)),
+        )
+
+    def init(self, width: int, num_classes: int) -> Tree:
+        """The state before the first step, of zeros."""
+        shape = (2, len(self.rates))
+        params = {
+            "kernel": jnp.zeros((*shape, width, num_classes)),
+            "bias": jnp.zeros((*shape, num_classes)),
+        }
+        return params, self.tx.init(params)
+
+    def update(self, state: Tree, x: jax.Array, y: jax.Array, held_out: jax.Array) -> Tree:
+        """One step on features x [b, f], codes y [b] and held_out [b], True for one in ten."""
+        params, opt_state = state
+        weight = jnp.stack([1.0 - held_out.astype(x.dtype), jnp.ones(len(x), x.dtype)])
+
+        def loss_fn(params: Tree) -> jax.Array:
+            logits = jnp.einsum("bf,srfk->srbk", x, params["kernel"]) + params["bias"][:, :, None]
+            codes = jnp.broadcast_to(y[None, None], logits.shape[:3])
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, codes)
+            mean = (losses * weight[:, None]).sum(-1) / jnp.maximum(weight.sum(-1), 1)[:, None]
+            return mean.sum()  # none is in another's gradient
+
+        updates, opt_state = self.tx.update(jax.grad(loss_fn)(params), opt_state)
+        shape = (1, -1, 1, 1)
+        rates = {"kernel": self.rates.reshape(shape), "bias": self.rates.reshape(shape[:3])}
+        updates = jax.tree.map(jnp.multiply, updates, rates)
+        return optax.apply_updates(params, updates), opt_state
+
+
+def evaluate(
+    encode: Callable[[Tree, jax.Array], Mapping[str, jax.Array]],
+    weights: Tree,
+    batches: Iterable[Mapping[str, jax.Array]],
+    columns: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    held_out: np.ndarray,
+    rates: Sequence[float],
+    batch_size: int,
+    total_steps: int,
+) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
+    """Trains classifiers of every feature set on the batches, and tests them on whole images.
+
+    SimCLR's linear evaluation (arXiv 2002.05709, appendix B.6): Nesterov momentum 0.9, rate times
+    batch / 256, cosine, neither warm-up nor decay nor other regularisation. The paper's rate is
+    0.1; here the best of several on the held-out images is taken.
+
+    Args:
+      encode: (weights, images [b, h, w, 3] in [0, 1]) -> features [b, f] by feature set, frozen.
+      weights: of `encode`.
+      batches: `total_steps` of {"views" [b, 1, h, w, 3], "label" [b] in 0..k-1, "held_out" [b]},
+        global arrays.
+      columns: by feature set, (train features [n, f] of whole images, train labels [n], test
+        features [m, f], test labels [m]).
+      held_out: bool [n], which train images chose the rate: those marked in `batches`.
+      rates: to choose from, times batch_size / 256.
+
+    Returns:
+      By feature set: `draws.summary` with "lr" and "held_out_accuracy" (one for each rate), and
+      the predictions of the test images, [m], as train labels.
+    """
+    trained = Classifiers(rates, batch_size, total_steps)
+    classes = {name: draws.codes(arrays[1], arrays[3]) for name, arrays in columns.items()}
+    states = {
+        name: trained.init(arrays[0].shape[1], len(classes[name][0]))
+        for name, arrays in columns.items()
+    }
+
+    @jax.jit
+    def step(states: Tree, weights: Tree, batch: Mapping[str, jax.Array]) -> Tree:
+        features = encode(weights, batch["views"][:, 0])
+        return {
+            name: trained.update(state, features[name], batch["label"], batch["held_out"])
+            for name, state in states.items()
+        }
+
+    for batch in batches:
+        states = step(states, weights, batch)
+    found = {}
+    for name, (train_x, _, test_x, _) in columns.items():
+        names, codes, target = classes[name]
+        params = jax.tree.map(rows.gather, states[name][0])
+        score = [
+            np.mean(_predict(params, 0, i, train_x[held_out]) == codes[held_out])
+            for i in range(len(rates))
+        ]
+        best = int(np.argmax(score))
+        predicted = _predict(params, 1, best, test_x)
+        numbers = draws.summary([float(np.mean(predicted == target))])
+        numbers |= {"lr": rates[best], "held_out_accuracy": list(map(float, score))}
+        found[name] = numbers, names[predicted]
+    return found
+
+
+def hold_out(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Which train images choose the rate, bool [n]: a tenth of every class."""
+    _, codes = np.unique(labels, return_inverse=True)
+    return draws.fold_of(codes, HELD_OUT, np.random.default_rng([seed, 0])) == 0
+
+
+def _predict(params: Tree, which: int, rate: int, x: np.ndarray) -> np.ndarray:
+    logits = x @ params["kernel"][which, rate] + params["bias"][which, rate]
+    return np.argmax(np.nan_to_num(logits, nan=-np.inf), axis=-1)

@@ -1,0 +1,57 @@
+"""What an encoder's blocks say of an image, from the one forward that makes its features."""
+
+import re
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.models.dbn import RBM
+from ssl_jax.models.resnet import BasicBlock, Bottleneck
+from ssl_jax.models.vit import Block
+
+BLOCKS = (BasicBlock, Bottleneck, Block, RBM)
+FEATURES = "features"
+
+
+def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """Pooled output of every block, [n, f] float32 each, and "features", the encoder's own.
+
+    Residual blocks by their mean over space; transformer blocks by what the encoder pools, its
+    class token or the mean of the others; machines of a deep belief network as they are. Nothing
+    but these leaves the forward.
+
+    Args:
+      encoder: a linen module, (images, train) -> [n, f].
+      variables: its parameters and statistics.
+      images: [n, h, w, 3] in [0, 1].
+    """
+
+    def is_block(module: nn.Module, method: str) -> bool:
+        return isinstance(module, BLOCKS) and method == "__call__"
+
+    features, state = encoder.apply(
+        variables, images, False, capture_intermediates=is_block, mutable=["intermediates"]
+    )
+    captured = state.get("intermediates", {})
+    token = getattr(encoder, "pool", "token") == "token"
+    found = {name: _pool(tree["__call__"][0], token) for name, tree in captured.items()}
+    return found | {FEATURES: jnp.asarray(features, jnp.float32)}
+
+
+def order(names: list[str]) -> list[str]:
+    """Names of layers as images pass them; "features" last."""
+
+    def place(name: str) -> tuple:
+        return name == FEATURES, [int(number) for number in re.findall(r"\d+", name)]
+
+    return sorted(names, key=place)
+
+
+def _pool(x: jax.Array, token: bool) -> jax.Array:
+    if x.ndim == 4:
+        x = x.mean((1, 2), dtype=jnp.float32)
+    elif x.ndim == 3:
+        x = x[:, 0] if token else x[:, 1:].mean(1, dtype=jnp.float32)
+    return x.astype(jnp.float32)

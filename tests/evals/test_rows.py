@@ -1,0 +1,104 @@
+"""Rows divided over 8 devices: the same numbers, and an eighth of the work each."""
+
+import jax
+import numpy as np
+import pytest
+
+from ssl_jax import parallel
+from ssl_jax.evals import few_shot, knn, linear, logistic, rows
+
+MESH = parallel.make_mesh()
+SHARDING = parallel.rows(MESH)
+
+
+def blobs(n, f=20, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    centres = np.random.default_rng(9).normal(size=(classes, f))
+    return (centres[y] + 2 * rng.normal(size=(n, f))).astype(np.float32), y
+
+
+TRAIN, TEST = blobs(203), blobs(101, seed=1)  # neither divides by 8
+
+
+def flops(compiled):
+    return compiled.cost_analysis()["flops"]
+
+
+def test_spread_fills_up_by_zeros_and_gather_gives_all():
+    x = rows.spread(np.arange(1, 11, dtype=np.float32)[:, None], SHARDING)
+    assert x.shape == (16, 1)
+    assert x.sharding.shard_shape(x.shape) == (2, 1)
+    assert rows.gather(x)[:, 0].tolist() == [*range(1, 11), *[0] * 6]
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_knn_is_the_same(context, monkeypatch):
+    alone = knn.predict(*TRAIN, TEST[0], k=30)
+    monkeypatch.setattr(knn, "BLOCK_BANK", 20 * 64)  # the bank in 4 blocks, the last of 11 rows
+    monkeypatch.setattr(knn, "BLOCK_SCORES", 64 * 8)  # queries in 2 blocks
+    with jax.set_mesh(MESH) if context else jax.set_mesh(parallel.make_mesh(jax.devices()[:1])):
+        divided = knn.predict(*TRAIN, TEST[0], k=30, sharding=SHARDING if context else None)
+    np.testing.assert_array_equal(divided, alone)
+
+
+def test_neighbours_of_equal_similarity_keep_their_order_over_blocks(monkeypatch):
+    monkeypatch.setattr(knn, "BLOCK_BANK", 4 * 2)
+    same = np.ones((6, 4), np.float32)
+    assert knn.predict(same, np.array([5, 1, 1, 1, 1, 1]), same[:1], k=1) == [5]
+    assert knn.predict(same, np.array([5, 5, 5, 1, 1, 1]), same[:1], k=5) == [5]
+
+
+def test_knn_divides_the_work_and_moves_nothing():
+    def compiled(sharding):
+        every = None if sharding is None else parallel.replicated(MESH)
+
+        def shape(*size, where, dtype=np.float32):
+            return jax.ShapeDtypeStruct(size, dtype, sharding=where)
+
+        return knn._search.lower(
+            shape(256, 64, where=sharding),
+            shape(256, 20, where=sharding),
+            shape(256, 20, where=sharding, dtype=np.int32),
+            shape(1024, 64, where=every),
+            shape(1024, where=every, dtype=np.int32),
+            1024,
+            sharding=sharding,
+        ).compile()  # fmt: skip
+
+    one, eight = compiled(None), compiled(SHARDING)
+    assert flops(eight) < 1.05 * flops(one) / 8
+    text = eight.as_text()
+    assert "all-gather" not in text
+    assert "all-reduce" not in text
+    assert all(s.shard_shape((256, 20)) == (32, 20) for s in eight.output_shardings)
+
+
+@pytest.mark.parametrize("labels_per_class", [0, 3])  # more and fewer rows than features
+def test_linear_evaluation_is_the_same(labels_per_class):
+    options = {"labels_per_class": labels_per_class, "l2": (0.1, 0.01), "draws": 2}
+    alone, predicted = linear.sweep(*TRAIN, *TEST, **options)
+    divided, again = linear.sweep(*TRAIN, *TEST, **options, sharding=SHARDING)
+    assert divided == alone
+    np.testing.assert_array_equal(again, predicted)
+
+
+def test_weights_are_the_same_and_the_rows_stay_where_they_are():
+    x, y = TRAIN
+    alone = logistic.fit(x, y, l2=1e-2, num_classes=4)
+    divided = logistic.fit(x, y, l2=1e-2, num_classes=4, sharding=SHARDING)
+    np.testing.assert_allclose(divided.weight, alone.weight, atol=2e-4)
+    problems = [logistic.prepare(np.tile(x, (8, 1)), np.tile(y, 8), s) for s in (None, SHARDING)]
+    assert problems[1].x.sharding.is_equivalent_to(SHARDING, 2)
+    programs = []
+    for problem, sharding in zip(problems, (None, SHARDING), strict=True):
+        weight = rows.spread(np.ones(len(x) * 8, np.float32), sharding)
+        programs.append(logistic.solve.lower(problem, weight, 0.1, problem.zeros(4)).compile())
+    # What is divided, the products with x, is most of it even here.
+    assert flops(programs[1]) < 0.4 * flops(programs[0])
+    assert "all-gather" not in programs[1].as_text()
+
+
+def test_few_shots_are_the_same():
+    alone = few_shot.evaluate(*TRAIN, *TEST, shots=(1, 10), draws=2)
+    assert few_shot.evaluate(*TRAIN, *TEST, shots=(1, 10), draws=2, sharding=SHARDING) == alone

@@ -1,0 +1,122 @@
+"""Against the same training written out in NumPy float64; what may and may not choose the rate."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax.evals import sgd
+
+N, B, F, K, STEPS = 60, 16, 5, 3, 12
+RATES = (0.5, 5.0)
+
+
+def blobs(n, seed):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % K
+    return (2 * np.eye(K, F)[y] + rng.normal(size=(n, F))).astype(np.float32), y
+
+
+TRAIN, TEST = blobs(N, 0), blobs(90, 1)
+HELD_OUT = sgd.hold_out(TRAIN[1], 0)
+
+
+def stream():
+    """Rows of train, a little moved, as a pipeline of crops gives them."""
+    rng = np.random.default_rng(2)
+    for _ in range(STEPS):
+        index = rng.integers(0, N, B)
+        views = TRAIN[0][index] + 0.1 * rng.normal(size=(B, F)).astype(np.float32)
+        yield {
+            "views": jnp.asarray(views[:, None, None, None], jnp.float32),
+            "label": jnp.asarray(TRAIN[1][index], jnp.int32),
+            "held_out": jnp.asarray(HELD_OUT[index]),
+        }
+
+
+def encode(weights, images):
+    flat = images.reshape(len(images), -1) * weights
+    return {"plain": flat, "wide": jnp.concatenate([flat, flat], axis=1)}
+
+
+def evaluate(test_y=TEST[1], rates=RATES):
+    x, y = TRAIN
+    columns = {
+        "plain": (x, y, TEST[0], test_y),
+        "wide": (np.tile(x, 2), y, np.tile(TEST[0], 2), test_y),
+    }
+    return sgd.evaluate(
+        encode, jnp.ones(()), stream(), columns,
+        held_out=HELD_OUT, rates=rates, batch_size=B, total_steps=STEPS,
+    )  # fmt: skip
+
+
+def by_hand(rate, *, sees_all):
+    """The weight [f + 1, k] after all steps: bias last."""
+    weight, velocity = np.zeros((F + 1, K)), np.zeros((F + 1, K))
+    for step, batch in enumerate(stream()):
+        x = np.asarray(batch["views"], np.float64).reshape(B, F)
+        x = np.hstack([x, np.ones((B, 1))])
+        kept = np.ones(B, bool) if sees_all else ~np.asarray(batch["held_out"])
+        p = np.exp(x @ weight)
+        p /= p.sum(1, keepdims=True)
+        error = (p - np.eye(K)[np.asarray(batch["label"])])[kept]
+        gradient = x[kept].T @ error / max(kept.sum(), 1)
+        velocity = 0.9 * velocity + gradient
+        cosine = 0.5 * (1 + np.cos(np.pi * step / STEPS))
+        weight -= rate * B / 256 * cosine * (gradient + 0.9 * velocity)
+    return weight
+
+
+def test_equals_the_training_written_out():
+    for rate in RATES:
+        numbers, predicted = evaluate(rates=(rate,))["plain"]
+        weight = by_hand(rate, sees_all=True)
+        logits = TEST[0] @ weight[:-1] + weight[-1]
+        np.testing.assert_array_equal(predicted, logits.argmax(1))
+        assert numbers["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == TEST[1]))
+        weight = by_hand(rate, sees_all=False)
+        score = (TRAIN[0] @ weight[:-1] + weight[-1]).argmax(1) == TRAIN[1]
+        assert numbers["held_out_accuracy"] == pytest.approx([score[HELD_OUT].mean()])
+
+
+def test_weights_in_float64():
+    trained = sgd.Classifiers(RATES, B, STEPS)
+    state = trained.init(F, K)
+    for batch in stream():
+        x = batch["views"].reshape(B, F)
+        state = trained.update(state, x, batch["label"], batch["held_out"])
+    for which, sees_all in enumerate((False, True)):
+        for place, rate in enumerate(RATES):
+            wanted = by_hand(rate, sees_all=sees_all)
+            kernel, bias = (state[0][name][which, place] for name in ("kernel", "bias"))
+            np.testing.assert_allclose(kernel, wanted[:-1], atol=2e-6)
+            np.testing.assert_allclose(bias, wanted[-1], atol=2e-6)
+
+
+def test_test_labels_choose_nothing():
+    shuffled = np.random.default_rng(0).permutation(TEST[1])
+    for (a, one), (b, two) in zip(evaluate().values(), evaluate(shuffled).values(), strict=True):
+        assert a["lr"] == b["lr"]
+        np.testing.assert_array_equal(one, two)
+        assert b["accuracy"] < 0.55 < a["accuracy"]
+
+
+def test_the_rate_is_the_best_on_held_out_images_and_a_diverged_one_costs_nothing():
+    numbers, _ = evaluate(rates=(np.inf, 5.0))["plain"]
+    assert numbers["lr"] == 5.0
+    assert numbers["held_out_accuracy"][1] > numbers["held_out_accuracy"][0]
+    assert numbers["accuracy"] == evaluate(rates=(5.0,))["plain"][0]["accuracy"]
+
+
+def test_a_class_unseen_in_train_is_missed():
+    seen, unseen = (evaluate(y)["plain"][0] for y in (TEST[1], np.where(TEST[1] == 2, 9, TEST[1])))
+    right = evaluate()["plain"][1] == TEST[1]
+    lost = (right & (TEST[1] == 2)).mean()
+    assert unseen["accuracy"] == pytest.approx(seen["accuracy"] - lost)
+
+
+def test_a_tenth_of_every_class_is_held_out():
+    labels = np.repeat([3, 5, 9], [100, 50, 20])
+    held = sgd.hold_out(labels, 0)
+    assert [held[labels == c].sum() for c in (3, 5, 9)] == [10, 5, 2]
+    assert not np.array_equal(held, sgd.hold_out(labels, 1))
