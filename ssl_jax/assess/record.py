@@ -12,9 +12,10 @@ from ssl_jax import build, parallel, workdir
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import Setup
 from ssl_jax.assess.subjects import TRAINED
-from ssl_jax.evals import files, table
+from ssl_jax.evals import files, saliency, table
 from ssl_jax.report import figures
 
+OCCLUDED = 8  # images
 DONE = ".done"  # last file of an evaluation: each protocol, and by which settings it was made
 
 
@@ -82,18 +83,27 @@ def write_generated(config: ConfigDict, parts: build.Parts, state: Any, path: Pa
 
 
 def write_sample(setup: Setup, test: images.Columns) -> None:
-    """Keeps features, labels and pictures of some images for the report."""
-    config, source = setup.config, setup.test or setup.source
-    chosen = images.sample_indices(len(test["index"]), files.MAX_SAMPLE, config.train.seed)
-    rows = {name: test[name] if chosen is None else test[name][chosen] for name in test}
+    """Keeps features, labels and pictures of some images for the report.
+
+    They are drawn at random, since the images of a folder lie class by class; of the first few it
+    keeps what their features notice, too.
+    """
+    config, source, subject = setup.config, setup.test or setup.source, setup.subject
+    order = np.random.Generator(np.random.PCG64(config.train.seed)).permutation(len(test["index"]))
+    rows = {name: column[order[: files.MAX_SAMPLE]] for name, column in test.items()}
     batches = images.eval_batches(
         config, source, indices=rows["index"], batch_size=config.eval.batch_size
     )
+    shown = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
+    # On this process's devices alone: the others do not come here.
+    weights = jax.device_get(subject.weights[TRAINED])
+    encode = jax.jit(lambda batch: subject.features(weights, batch))
     files.write_sample(
         setup.path,
         features=rows[TRAINED],
         label=rows["label"],
-        image=np.concatenate([batch["image"][batch["mask"]] for batch in batches]),
+        image=shown,
         index=rows["index"],
         classes=source.classes,
+        saliency=saliency.occlusion(encode, shown[:OCCLUDED]),
     )

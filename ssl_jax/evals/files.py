@@ -64,6 +64,7 @@ def write_sample(
     image: np.ndarray,
     index: np.ndarray,
     classes: Sequence[str],
+    saliency: np.ndarray,
 ) -> None:
     """Writes workdir/eval/sample.npz for the report: test examples, at most MAX_SAMPLE of them.
 
@@ -73,6 +74,7 @@ def write_sample(
       image: uint8 [n, h, w, 3].
       index: int [n], of the examples in their source.
       classes: class names, empty without labels.
+      saliency: float16 [q, g, g], of the first q images; see `evals.saliency`.
     """
     arrays: dict[str, np.ndarray] = {
         "features": np.asarray(features[:MAX_SAMPLE], np.float32),
@@ -80,6 +82,7 @@ def write_sample(
         "image": np.asarray(image[:MAX_SAMPLE], np.uint8),
         "index": np.asarray(index[:MAX_SAMPLE], np.int64),
         "classes": np.asarray(classes, str),
+        "saliency": np.asarray(saliency, np.float16),
     }
     _savez(_folder(workdir) / "sample.npz", arrays)
 

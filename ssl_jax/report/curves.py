@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ssl_jax.report.figures import BLUE, ORANGE, STYLE, save
 from ssl_jax.report.files import Run, series
+from ssl_jax.report.style import BLUE, ORANGE, STYLE, save
 
 SMOOTH_FROM = 40  # logged steps
 # Methods whose loss is the mean cross-entropy, in nats, of the positive among all candidates: by
@@ -147,14 +147,14 @@ def _line(
         ax.plot(steps, values, "o", color=color, label=label)
     elif noisy and len(values) > SMOOTH_FROM:
         ax.plot(steps, values, color=color, linewidth=1, alpha=0.35)
-        ax.plot(steps, _smooth(values, len(values) // 40), color=color, label=label)
+        ax.plot(steps, smooth(values, len(values) // 40), color=color, label=label)
     else:
         ax.plot(steps, values, color=color, label=label)
     return values.min(), values.max()
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Centred running mean over 2 * width + 1 values, fewer at the ends."""
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred running mean of [n] over 2 * width + 1 values, fewer at the ends."""
     kernel = np.ones(2 * width + 1)
     weight = np.convolve(np.ones(len(values)), kernel, mode="same")
     return np.convolve(values, kernel, mode="same") / weight

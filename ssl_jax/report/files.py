@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ class Run(NamedTuple):
     metadata: dict[str, Any]
     metrics: list[dict[str, Any]]  # by step, one row a step
     evals: dict[str, dict[str, Any]]  # file name without .json -> evaluation
-    sample: dict[str, np.ndarray]  # features, label, image, index, classes
+    sample: dict[str, np.ndarray]  # features, label, image, index, classes, perhaps saliency
+    predictions: dict[str, np.ndarray]  # label, and a column for every evaluation that predicts
 
     @property
     def method(self) -> str:
@@ -31,6 +33,23 @@ class Run(NamedTuple):
     def batch_size(self) -> int:
         """Images in a global batch, 0 when the config does not say."""
         return int(self.config.get("train", {}).get("batch_size", 0))
+
+    @property
+    def pretrained(self) -> dict[str, Any]:
+        """Where the weights came from, if the run did not train any: "path" and "origin"."""
+        return self.config.get("pretrained", {})
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, as far as the sample tells them."""
+        return [str(name) for name in self.sample.get("classes", ())]
+
+
+def class_name(code: int, classes: Sequence[str]) -> str:
+    """Name of a class, its number when there is no name, "" without a label."""
+    if code < 0:
+        return ""
+    return classes[code] if code < len(classes) else str(code)
 
 
 def read(workdir: str | os.PathLike[str]) -> Run:
@@ -49,7 +68,8 @@ def read(workdir: str | os.PathLike[str]) -> Run:
         metadata=_json(folder / "metadata.json"),
         metrics=_metrics(folder / "metrics.jsonl"),
         evals={name: result for name, result in evals.items() if "results" in result},
-        sample=_sample(folder / "eval" / "sample.npz"),
+        sample=_arrays(folder / "eval" / "sample.npz"),
+        predictions=_arrays(folder / "eval" / "predictions.npz"),
     )
 
 
@@ -86,7 +106,7 @@ def _metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _sample(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     try:

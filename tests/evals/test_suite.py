@@ -90,6 +90,7 @@ def test_sample_keeps_at_most_its_limit(tmp_path):
         image=np.zeros((n, 4, 4, 3), np.uint8),
         index=np.arange(n),
         classes=("a", "b"),
+        saliency=np.zeros((2, 4, 4)),
     )
     with np.load(tmp_path / "eval" / "sample.npz") as sample:
         assert sample["features"].shape == (files.MAX_SAMPLE, 3)

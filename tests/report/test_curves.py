@@ -69,4 +69,4 @@ def test_chance_is_as_logged_and_that_of_the_loss_by_method(run):
 
 
 def test_running_mean_by_hand():
-    np.testing.assert_allclose(curves._smooth(np.array([1.0, 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5])
+    np.testing.assert_allclose(curves.smooth(np.array([1.0, 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5])

@@ -17,26 +17,6 @@ def run(finished_run) -> files.Run:
     return files.read(finished_run)
 
 
-def test_map_with_and_without_labels(run, tmp_path):
-    assert figures.feature_map(run, tmp_path / "map.png")
-    assert size(tmp_path / "map.png") == (1770, 900)
-    unlabelled = run.sample | {"label": np.full(30, -1), "classes": np.array([], str)}
-    assert figures.feature_map(run._replace(sample=unlabelled), tmp_path / "plain.png")
-    few = {name: column[:9] for name, column in run.sample.items()}
-    assert not figures.feature_map(run._replace(sample=few), tmp_path / "few.png")
-
-
-def test_collapsed_features_have_no_map(run, tmp_path):
-    for value in (0.0, 1.0):
-        same = run.sample | {"features": np.full_like(run.sample["features"], value)}
-        assert not figures.feature_map(run._replace(sample=same), tmp_path / "map.png")
-
-
-def test_map_of_many_classes(run, tmp_path):
-    many = run.sample | {"label": np.arange(30), "classes": np.array([], str)}
-    assert figures.feature_map(run._replace(sample=many), tmp_path / "map.png")
-
-
 def test_nearest_by_hand():
     # Angles 0, 10, 25 and 90 degrees; lengths must not matter, and nobody is his own neighbour.
     angle = np.deg2rad([0, 10, 25, 90])

@@ -9,11 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from written_run import change_config, write_evaluation
 
 from ssl_jax.evals import files, suite
 from ssl_jax.report import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PICTURES = ("confusion", "curves", "health", "map", "neighbours", "saliency")
 VOID = {"meta", "img", "br", "link"}
 
 
@@ -56,7 +58,7 @@ def test_page_holds_numbers_pictures_and_how_to_reproduce(finished_run):
     assert "Target distance" not in text
     assert "--note='<b>&'" in text  # shown as written, not as HTML
     images = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 7
     for image in images:
         base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True)
 
@@ -120,6 +122,50 @@ def test_everything_but_the_config_may_be_missing(tmp_path):
     assert "<h1>BYOL</h1>" in page.write(tmp_path).read_text()
 
 
+def test_every_kind_of_evaluation_is_shown(finished_run):
+    shots = {"shots": [1, 5], "accuracy": [0.5, 0.7], "std": [0.1, 0.1], "ci95": [0.2, 0.1]}
+    write_evaluation(finished_run, "few_shot", "few_shot", {"simclr": shots})
+    layers = {"layers": ["stem", "block"], "accuracy": [0.4, 0.6]}
+    write_evaluation(finished_run, "layers", "layers", {"simclr": layers, "raw pixels": {}})
+    write_evaluation(finished_run, "label_free", "label_free", {"simclr": {"rankme": 12.34}})
+    sgd = {"accuracy": 0.9, "std": 0.02, "ci95": 0.0456, "draws": [0.8, 1.0]}
+    write_evaluation(finished_run, "linear_sgd", "linear_sgd", {"simclr": sgd})
+    few = {"accuracy": 0.123, "std": 0.0, "draws": [0.123]}
+    write_evaluation(finished_run, "transfer_x_knn", "knn", {"simclr": few}, data="tfds:<x>")
+    write_evaluation(finished_run, "transfer_x_few_shot", "few_shot", {"simclr": shots}, data="<x>")
+    write_evaluation(finished_run, "odd", "new & strange", {"simclr": [1, {"<i>": "x"}]})
+    write_evaluation(finished_run, "worse", "few_shot", [3])
+    read = Reader(page.write(finished_run).read_text())
+    text = " ".join(read.words)
+    for words in ("Linear, SGD, all labels", "± 4.6", "± 2.1 (sd)", "95 % t-interval", "12.3"):
+        assert words in text
+    for words in ("Transfer to <x>", "saw none of these images", "new & strange"):
+        assert words in text
+    own, _, transfer = text.partition("Transfer to <x>")
+    assert "12.3 " in transfer
+    assert "30 test examples" in own
+    names = {path.stem for path in (finished_run / "figures").iterdir()}
+    assert {"few_shot", "layers", "transfer_x_few_shot"} <= names
+    assert "worse" not in names
+
+
+def test_weights_are_used_from_where_they_lie(finished_run):
+    assert "No checkpoint in the workdir" in page.write(finished_run).read_text()
+    (finished_run / "checkpoints").mkdir()
+    text = " ".join(Reader(page.write(finished_run).read_text()).words)
+    assert f"ssl_jax.load_backbone('{finished_run}')" in text
+    assert f"ssl_jax.export --workdir={finished_run} --format=timm" in text
+
+
+def test_given_weights_are_not_said_to_be_trained_here(finished_run):
+    change_config(finished_run, pretrained={"path": "/w/tuned", "origin": "tuned, step 9"})
+    (finished_run / "metrics.jsonl").unlink()
+    text = " ".join(Reader(page.write(finished_run).read_text()).words)
+    assert "tuned, step 9, evaluated on cifar10" in text
+    assert "load_backbone('/w/tuned')" in text
+    assert "used no label" not in text
+
+
 def command(workdir) -> subprocess.CompletedProcess:
     arguments = [sys.executable, "-m", "ssl_jax.report", f"--workdir={workdir}"]
     return subprocess.run(
@@ -131,7 +177,7 @@ def test_command_prints_the_path(finished_run):
     done = command(finished_run)
     assert (done.returncode, done.stdout) == (0, f"{finished_run}/report.html\n"), done.stderr
     names = sorted(p.name for p in (finished_run / "figures").iterdir())
-    assert names == ["curves.png", "health.png", "map.png", "neighbours.png"]
+    assert names == [f"{n}.png" for n in PICTURES]
 
 
 def test_command_on_a_missing_workdir_is_one_line(tmp_path):

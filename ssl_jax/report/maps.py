@@ -1,0 +1,116 @@
+"""The map of the features: t-SNE, principal components and, where it is installed, UMAP."""
+
+import importlib
+import os
+import sys
+import warnings
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from ssl_jax.report.figures import MIN_POINTS, unit
+from ssl_jax.report.files import Run, class_name
+from ssl_jax.report.style import BLUE, CLASSES, MARKERS, NAMED_CLASSES, STYLE, label, save
+
+MAP_POINTS = 1500
+
+
+def feature_map(run: Run, path: str | os.PathLike[str]) -> list[str]:
+    """Draws the sample's features in 2-D, by class; returns the names of the maps drawn.
+
+    Returns [], and draws nothing, when there are too few or all are the same (a collapse).
+
+    t-SNE (van der Maaten and Hinton 2008) and UMAP (McInnes et al. 2018, only with the package
+    umap-learn) see unit-length features after PCA to 50 dimensions. Labels only colour the points.
+    """
+    features, labels, classes = _points(run)
+    rows = unit(features)
+    if len(features) < MIN_POINTS or not np.ptp(rows, axis=0).max() > 1e-6:
+        return []
+    maps = _embed(rows)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.8, 6.0 if len(maps) == 2 else 7.4), layout="constrained")
+        layout = "ab" if len(maps) == 2 else "ab;ac"
+        axes = figure.subplot_mosaic(layout, width_ratios=[1.55, 1])
+        groups = _groups(labels, classes)
+        for (title, xy), ax in zip(maps.items(), axes.values(), strict=True):
+            big = ax is axes["a"]
+            _scatter(ax, xy, groups, size=17 if big else 9, named=big and len(groups) <= 20)
+            ax.set_title(title)
+        if 1 < len(groups) <= NAMED_CLASSES:
+            handles, names = axes["a"].get_legend_handles_labels()
+            figure.legend(
+                handles, names, loc="outside lower center", ncols=min(len(names), 10),
+                markerscale=1.6, handletextpad=0.1, columnspacing=1.0, fontsize=9,
+            )  # fmt: skip
+        save(figure, path)
+    return list(maps)
+
+
+def _embed(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Unit rows [n, f] -> {name of the map: [n, 2]}, the main one first."""
+    # At this size threads wait for one another longer than they work, and more so on a busy host.
+    with threadpool_limits(1):
+        reduced = PCA(min(50, *rows.shape), random_state=0).fit_transform(rows)
+        reduced = np.pad(reduced, ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # a map has two
+        perplexity = min(30, (len(rows) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=500)
+        maps = {"t-SNE": tsne.fit_transform(reduced)}
+        if (embedded := _umap(reduced)) is not None:
+            maps["UMAP"] = embedded
+    return maps | {"First two principal components": reduced[:, :2]}
+
+
+def _umap(reduced: np.ndarray) -> np.ndarray | None:
+    """UMAP [n, 2] of [n, f]; None without the package umap-learn."""
+    module = "umap.parametric_umap"
+    hidden = {module: None} if module not in sys.modules else {}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # it would import all of TensorFlow
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numba's, and that a seed means one thread
+            umap = importlib.import_module("umap")
+            model = umap.UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=0)
+            return model.fit_transform(reduced)
+    except ImportError:
+        return None
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+def _points(run: Run) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    if not run.sample:
+        return np.zeros((0, 1)), np.zeros(0, int), []
+    features, labels = (run.sample[k][:MAP_POINTS] for k in ("features", "label"))
+    return features, labels, run.classes
+
+
+def _groups(labels: np.ndarray, classes: list[str]) -> list[tuple[str, np.ndarray]]:
+    """(class name, mask) of every class in `labels`; one nameless group without labels."""
+    found = np.unique(labels[labels >= 0])
+    if not len(found):
+        return [("", np.ones(len(labels), bool))]
+    return [(label(class_name(int(code), classes)), labels == code) for code in found]
+
+
+def _scatter(
+    ax: Axes, xy: np.ndarray, groups: list[tuple[str, np.ndarray]], *, size: float, named: bool
+) -> None:
+    for i, (name, mask) in enumerate(groups):
+        marker = MARKERS[i // len(CLASSES) % len(MARKERS)]
+        color = CLASSES[i % len(CLASSES)] if len(groups) > 1 else BLUE
+        ax.scatter(*xy[mask].T, s=size, c=color, marker=marker, alpha=0.8, lw=0, label=name)
+    for name, mask in groups if named else ():
+        x, y = np.median(xy[mask], axis=0)
+        halo = [withStroke(linewidth=3.5, foreground="white")]
+        ax.text(x, y, name, ha="center", va="center", size=10, weight="bold", path_effects=halo)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_aspect("equal", adjustable="datalim")

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from ssl_jax.evals import saliency
+
+
+def images(count=3, height=12, width=12):
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+
+
+def corner(batch):
+    """Sees the top left 3 x 3 pixels."""
+    return batch[:, :3, :3].reshape(len(batch), -1)
+
+
+def test_an_encoder_that_sees_one_corner_notices_that_corner_alone():
+    heat = saliency.occlusion(corner, images(), grid=4)
+    assert heat.shape == (3, 4, 4)
+    assert heat.dtype == np.float16
+    assert (heat[:, 0, 0] > 0.05).all()
+    heat[:, 0, 0] = 0
+    assert not heat.any()
+
+
+def test_one_cell_by_hand():
+    image = images(1)
+    x = image[0] / 255
+    covered = x.copy()
+    covered[4:8, 8:12] = x.reshape(-1, 3).mean(0)
+    a, b = x.ravel(), covered.ravel()
+    expected = 1 - a @ b / np.sqrt(a @ a * (b @ b))
+    heat = saliency.occlusion(lambda batch: batch.reshape(len(batch), -1), image, grid=3)
+    assert heat[0, 1, 2] == pytest.approx(expected, rel=2e-3)  # float16
+
+
+def test_every_call_is_of_one_size_and_every_pixel_is_covered_once():
+    sizes, missing = [], []
+
+    def features(batch):
+        sizes.append(len(batch))
+        missing.extend((batch != batch[0]).any(3))
+        return np.ones((len(batch), 2))
+
+    shown = images(2, 15, 14)
+    assert not saliency.occlusion(features, shown, grid=7).any()
+    assert sizes == [saliency.BATCH]
+    assert (np.sum(missing[1:50], axis=0) <= 1).all()
+    assert np.sum(missing[1:50]) == pytest.approx(210, abs=3)  # a pixel may have the mean colour
+
+
+def test_dead_features_and_tiny_images():
+    assert not saliency.occlusion(lambda batch: np.zeros((len(batch), 4)), images(), grid=4).any()
+    assert saliency.occlusion(corner, images(1, 5, 6)).shape == (1, 2, 2)
