@@ -65,6 +65,7 @@ def test_from_a_checkpoint_to_features(trained, export, capsys):
         assert f"{folder}\n  off by " in printed
         card = (folder / "README.md").read_text()
         assert "apache-2.0" in card
+        assert "| architecture | resnet8 (stem=cifar, width=0.125) |" in card
         assert str(trained) not in card  # nobody's folders
     lines = printed.split("stablehlo\n")[1].split("\n\n")[0].splitlines()[1:]
     usage = "\n".join(line.strip() for line in lines)
