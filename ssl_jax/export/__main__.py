@@ -15,7 +15,7 @@ import re
 
 from absl import flags
 
-from ssl_jax import cli
+from ssl_jax import cli, workdir
 from ssl_jax import config as configuration
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
 from ssl_jax.export import FORMATS
@@ -55,7 +55,7 @@ def destination(path: pathlib.Path, out: str) -> pathlib.Path:
     Raises:
       Fault: nothing is at `path`, or it is a file, which has no inside to write to.
     """
-    if not path.exists():
+    if not workdir.exists(path):
         raise Fault(f"--workdir: there is nothing at {path}", MISSING_INPUT)
     if not out and not path.is_dir():
         raise Fault(f"--workdir={path} is a file: say by --out where to write", USAGE)
@@ -67,7 +67,7 @@ def export(
 ) -> None:
     """Writes what lies at `path` in every format, or, if one of them cannot hold it, in none."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # float32 that is float32, and no accelerator is claimed
-    from ssl_jax import backbone, workdir
+    from ssl_jax import backbone
     from ssl_jax.export import formats
     from ssl_jax.export.subject import Subject, slug
     from ssl_jax.export.write import write
@@ -78,7 +78,7 @@ def export(
         head=head,
         name=slug(path.stem if path.is_file() else path.name),
         license=license,
-        run=files.read(path) if (path / "config.json").is_file() else None,
+        run=files.read(path) if workdir.is_run(path) else None,
     )
     for name in names:
         formats.get(name).refuse(subject)

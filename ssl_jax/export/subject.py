@@ -1,9 +1,10 @@
 """What is exported: a backbone, alone or with the classifier behind it, and what people call it."""
 
+import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +114,19 @@ class Subject:
         """ "features" and, with a classifier, "logits" of images, as `weights` have them."""
         with jax.default_matmul_precision("highest"):
             return named(self._program(variables_of(weights), images))
+
+
+@contextlib.contextmanager
+def at_full_precision_without_paths() -> Iterator[None]:
+    """How programs are made that leave this machine: exact, and silent about its folders."""
+    pattern = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, pattern)
+    jax.config.update(pattern, ".*/")
+    try:
+        with jax.default_matmul_precision("highest"):
+            yield
+    finally:
+        jax.config.update(pattern, before)
 
 
 def variables_of(weights: Weights) -> Tree:

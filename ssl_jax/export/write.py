@@ -1,7 +1,8 @@
 """One export from beginning to end: write, read back, compare, put in place."""
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ssl_jax import workdir
@@ -9,6 +10,7 @@ from ssl_jax.export import check, formats
 from ssl_jax.export.folder import replaced, require_space
 from ssl_jax.export.subject import Subject
 from ssl_jax.report import card
+from ssl_jax.weights import trees
 
 
 class Written(NamedTuple):
@@ -45,8 +47,9 @@ def preprocessing(subject: Subject, given: formats.Input) -> dict[str, Any]:
     """Contents of preprocess.json."""
     size, crop = subject.size, subject.backbone.crop
     mean, std = subject.standardisation
+    share = "" if crop == 1 else f"{crop:g} of "
     words = [
-        f"Cut the central square of {crop:g} of the image's shorter side.",
+        f"Cut the central square, as wide as {share}the image's shorter side.",
         f"Resize it to {size} x {size} pixels: bicubic, antialiased, rounded to 8 bits.",
         "Divide by 255: RGB in [0, 1].",
     ]
@@ -76,7 +79,7 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
     """The model card; paths in it are below DIR, since the folder will lie elsewhere."""
     usage: Callable[..., str] = module.usage
     facts = {
-        "architecture": architecture(subject),
+        "architecture": architecture(subject.model),
         "features": f"{subject.features:,}",
         "input": " ".join(preprocessing(subject, module.INPUT)["words"]),
         "format": name,
@@ -97,10 +100,13 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
     )
 
 
-def architecture(subject: Subject) -> str:
-    """The encoder in a line: its name, and whatever else was set."""
-    name, *options = subject.model.items()
-    return f"{name[1]} ({', '.join(f'{k}={v}' for k, v in options)})" if options else str(name[1])
+def architecture(model: Mapping[str, Any]) -> str:
+    """The encoder in a line: its name, and what is not as usual."""
+    fields = {field.name: field.default for field in dataclasses.fields(trees.encoder(model))}
+    usual = {k for k, v in trees.tuples(model).items() if k in fields and fields[k] == v}
+    # How it started training is no matter of what it is.
+    shown = {k: v for k, v in model.items() if k == "name" or k not in {*usual, "zero_gamma"}}
+    return trees.describe(shown)
 
 
 def _worst(errors: dict[str, float]) -> float:

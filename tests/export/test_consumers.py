@@ -1,127 +1,138 @@
-"""Exports read by the libraries they are for: timm, torchvision, PyTorch alone, ONNX Runtime."""
+"""Exports read by timm, torchvision and ONNX Runtime, at the sizes that people use."""
 
-import runpy
+import json
 
-import drawn
 import numpy as np
 import pytest
+import random_weights
+from subjects import PLAIN, STANDARD, exported, follow, near, subject, wanted
 
-from ssl_jax.export import check
-from ssl_jax.export.subject import Subject
-from ssl_jax.export.write import write
-
-TOLERANCE = 1e-5  # of the largest output
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-MODELS = {
-    "resnet18": ({"name": "resnet18"}, 64),
-    "resnet50": ({"name": "resnet50", **IMAGENET}, 64),
-    "vit_small": ({"name": "vit_small", "patch_size": 16}, 224),
-    "vit_small_moco": ({"name": "vit_small_moco", "patch_size": 16, "pool": "mean"}, 64),
-}
-OURS = MODELS | {
-    "wide, CIFAR": ({"name": "resnet10", "width": 2.0, "stem": "cifar"}, 32),
-    "SK": ({"name": "resnet50", "width": 0.5, "sk_ratio": 0.0625, "padding": "simclr"}, 64),
-}
+RESNETS = [
+    ("resnet18", 64, {}),
+    ("resnet50", 96, STANDARD),
+]
+VITS = [
+    ("vit_micro", 32, {"patch_size": 4, "pool": "mean", "mlp_ratio": 2}),
+    ("vit_small_moco", 64, {"positions": "learned", **STANDARD}),
+    ("vit_small", 224, {}),
+]
 
 
-def relative(got, want):
-    return np.abs(np.asarray(got) - want).max() / np.abs(want).max()
+def label(case):
+    return case[0]
 
 
-def standardised(subject, torch):
-    """check.images as a consumer that standardises by itself gives them."""
-    mean, std = (np.float32(v) for v in subject.standardisation)
-    images = (check.images(subject.size) - mean.reshape(1, 1, 1, 3)) / std.reshape(1, 1, 1, 3)
-    return torch.from_numpy(check.nchw(images))
+def standardised(torch, images, options):
+    """What timm's and torchvision's users give: NCHW, less the mean, over the deviation."""
+    mean, std = (
+        np.float32(options.get(k, d)) for k, d in (("mean", [0.0] * 3), ("std", [1.0] * 3))
+    )
+    return torch.from_numpy(((images - mean[None]) / std[None]).transpose(0, 3, 1, 2).copy())
 
 
-def want(subject):
-    return subject.run_weights(subject.weights, check.images(subject.size))
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_timm(timm, torch, name, tmp_path):
-    model, size = MODELS[name]
-    subject = Subject(drawn.backbone(model, size, classes=5), head=name == "resnet18")
-    folder = write(subject, "timm", tmp_path).folder
-    net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    images = standardised(subject, torch)
+@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("case", [*RESNETS, *VITS[:2]], ids=label)
+def test_timm_by_folder_and_by_file(torch, timm, tmp_path, case, head):
+    name, size, options = case
+    one = subject(name, size, head=head, **options)
+    folder, check, usage = exported(one, "timm", tmp_path)
+    assert check["error"].keys() == {"jax", "torch"}
+    images = random_weights.images(size, n=3)
+    features, logits = wanted(one, images)
+    by_folder, by_file = usage.split("# or by the file alone:\n")
     with torch.no_grad():
-        features = net.forward_head(net.forward_features(images), pre_logits=True).numpy()
-        logits = net(images).numpy()
-    assert relative(features, want(subject)["features"]) < TOLERANCE
-    if subject.head:
-        assert relative(logits, want(subject)["logits"]) < TOLERANCE
-    cut = net.pretrained_cfg
-    assert (tuple(cut["mean"]), tuple(cut["std"])) == subject.standardisation
-    assert tuple(cut["input_size"]) == (3, size, size)
+        given = standardised(torch, images, options)
+        found = follow(by_folder, images=given)
+        near(found["features"].numpy(), features)
+        model = follow("import timm\n" + by_file)["model"]
+        near(model(given).numpy(), logits if head else features)
+        if head:
+            near(found["logits"].numpy(), logits)
+    config = found["model"].pretrained_cfg
+    mean, std = options.get("mean", (0,) * 3), options.get("std", (1,) * 3)
+    assert (tuple(config["mean"]), tuple(config["std"])) == (mean, std)
+    assert (tuple(config["input_size"]), config["crop_pct"]) == ((3, size, size), 0.875)
+    assert config["license"] == "mit"
+    assert found["model"].num_classes == (3 if head else 0)
+    if head:
+        assert config["label_names"] == list(PLAIN)
+    text = json.loads((folder / "config.json").read_text())
+    assert text["num_features"] == features.shape[1] == found["model"].num_features
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_small_moco"])
-def test_timm_by_the_file_alone(timm, torch, name, tmp_path):
-    model, size = MODELS[name]
-    subject = Subject(drawn.backbone(model, size))
-    usage = write(subject, "timm", tmp_path).usage.splitlines()
-    call = "\n".join(usage[usage.index("# or by the file alone:") + 1 :])
-    names = {"timm": timm}
-    exec(call, names)
+@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("case", RESNETS, ids=label)
+def test_torchvision(torch, torchvision, tmp_path, case, head):
+    name, size, options = case
+    one = subject(name, size, head=head, **options)
+    _, _, usage = exported(one, "torchvision", tmp_path)
+    images = random_weights.images(size, n=3)
+    features, logits = wanted(one, images)
     with torch.no_grad():
-        features = names["model"](standardised(subject, torch)).numpy()
-    assert relative(features, want(subject)["features"]) < TOLERANCE
+        found = follow(usage, images=standardised(torch, images, options))
+    near(found["logits" if head else "features"].numpy(), logits if head else features)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_torchvision_strict(torchvision, torch, name, tmp_path):
-    model, size = MODELS[name]
-    subject = Subject(drawn.backbone(model, size))
-    usage = write(subject, "torchvision", tmp_path).usage
-    assert "strict=True" in usage
-    names = {"images": standardised(subject, torch)}
+def test_torch_brings_its_definition_along(torch, tmp_path, monkeypatch):
+    import sys
+
+    one = subject("resnet10", 32, head=True, width=0.5, stem="cifar", **STANDARD)
+    _, check, usage = exported(one, "torch", tmp_path)
+    assert check["error"].keys() == {"jax", "torch"}
+    images = random_weights.images(32, n=3)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "model", raising=False)
     with torch.no_grad():
-        exec(usage, names)
-    assert relative(names["features"].numpy(), want(subject)["features"]) < TOLERANCE
+        batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+        found = follow(usage, images=batch)
+    monkeypatch.delitem(sys.modules, "model")
+    features, logits = wanted(one, images)
+    near(found["features"].numpy(), features)
+    near(found["logits"].numpy(), logits)
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_onnxruntime(torchvision, name, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    model, size = OURS[name]
-    subject = Subject(drawn.backbone(model, size))
-    folder = write_quietly(subject, "onnx", tmp_path)
-    session = onnxruntime.InferenceSession(folder / "model.onnx")
-    images = check.nchw(np.concatenate([check.images(size)] * 2)[:3])
-    (features,) = session.run(None, {"images": images})
-    full = np.concatenate([want(subject)["features"]] * 2)[:3]
-    assert relative(features, full) < TOLERANCE
-
-
-def write_quietly(subject, name, path):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return write(subject, name, path).folder
-
-
-@pytest.mark.parametrize("name", ["wide, CIFAR", "SK", "vit_small_moco"])
-def test_pytorch_alone(torch, name, tmp_path):
-    model, size = OURS[name]
-    subject = Subject(drawn.backbone(model, size, classes=4), head=True)
-    folder = write(subject, "torch", tmp_path).folder
-    net = runpy.run_path(str(folder / "model.py"))["load"](folder)
-    images = torch.from_numpy(check.nchw(check.images(size)))
+@pytest.mark.parametrize("head", [False, True])
+def test_timm_reads_googles_npz(torch, timm, tmp_path, head):
+    name, size, options = VITS[0]
+    one = subject(name, size, head=head, **options)
+    folder, _, usage = exported(one, "npz", tmp_path)
+    with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+        assert "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel" in arrays
+    images = random_weights.images(size, n=3)
     with torch.no_grad():
-        found = {"features": net(images).numpy(), "logits": net.logits(images).numpy()}
-    for output, value in want(subject).items():
-        assert relative(found[output], value) < TOLERANCE
+        found = follow(usage)["model"](standardised(torch, images, options)).numpy()
+    near(found, wanted(one, images)[head])
 
 
-def test_timm_reads_googles_npz(timm, torch, tmp_path):
-    model, size = MODELS["vit_small"]
-    subject = Subject(drawn.backbone(model, size))
-    names = {}
-    exec(write(subject, "npz", tmp_path).usage, names)
+@pytest.mark.parametrize(
+    ("case", "head"),
+    [
+        (("resnet50", 64, {"width": 0.25, "sk_ratio": 0.0625, **STANDARD}), False),
+        (("resnet10", 32, {"width": 0.25, "padding": "same"}), True),
+        (VITS[0], True),
+    ],
+    ids=str,
+)
+def test_onnx(torch, tmp_path, case, head):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    name, size, options = case
+    one = subject(name, size, head=head, **options)
+    folder, _, usage = exported(one, "onnx", tmp_path)
+    assert not list(folder.glob("*.data"))  # all in the one file
+    images = random_weights.images(size, n=3)
+    found = follow(usage, images=np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    features, logits = wanted(one, images)
+    near(found["features"], features)
+    if head:
+        near(found["logits"], logits)
+
+
+def test_vit_small_as_people_use_it(torch, timm, tmp_path):
+    name, size, options = VITS[2]
+    one = subject(name, size, **options)
+    _, _, usage = exported(one, "timm", tmp_path)
+    images = random_weights.images(size, n=1)
     with torch.no_grad():
-        features = names["model"](standardised(subject, torch)).numpy()
-    assert relative(features, want(subject)["features"]) < TOLERANCE
+        found = follow(usage, images=standardised(torch, images, options))["features"].numpy()
+    near(found, wanted(one, images)[0])

@@ -44,8 +44,9 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
     """Lines of Python."""
     if not has_googles_names(subject):
         return (
-            "import numpy as np\n"
-            f"arrays = np.load({str(folder / FILE)!r})  # 'params/conv1/kernel' ..., NHWC, HWIO"
+            "import ssl_jax, numpy as np\n"
+            f"arrays = np.load({str(folder / FILE)!r})  # 'params/conv1/kernel' ..., NHWC, HWIO\n"
+            f"backbone = ssl_jax.load_backbone({str(folder)!r})"
         )
     call = timm.by_file(subject, folder / FILE, custom_load=True)
     return f"import timm\nmodel = {call}.eval()"

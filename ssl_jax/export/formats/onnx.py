@@ -32,6 +32,20 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
     network = in_torch.network(tensors.config(subject), tensors.encode(subject))
     images = check.images(subject.size)
     in_torch.to_onnx(network, images, subject.has_logits, folder / FILE)
+    _strip(folder / FILE)
+
+
+def _strip(file: pathlib.Path) -> None:
+    """Removes what the exporter noted of this machine's folders, line by line of Python."""
+    import onnx
+
+    model = onnx.load(file)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+    for node in (node for function in model.functions for node in function.node):
+        node.ClearField("metadata_props")
+    file.write_bytes(model.SerializeToString())
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:

@@ -22,6 +22,10 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
 
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder.absolute() / FILE, _tree(subject))
+    marker = folder / FILE / "commit_success.txt"
+    if marker.exists():
+        # That it is there matters, not what it says, which is the folder of now.
+        marker.write_text("Checkpoint commit was successful\n")
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:

@@ -8,7 +8,13 @@ import numpy as np
 
 from ssl_jax.export import check
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, named, require_classifier, variables_of
+from ssl_jax.export.subject import (
+    Subject,
+    at_full_precision_without_paths,
+    named,
+    require_classifier,
+    variables_of,
+)
 
 FILE = "saved_model"
 INPUT = Input("NHWC")
@@ -47,9 +53,9 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
         lambda array: tf.Variable(array, trainable=False), variables_of(subject.weights)
     )
     spec = tf.TensorSpec([None, side, side, 3], tf.float32, name="images")
-    call = tf.function(lambda images: converted(module.variables_, images), [spec])
+    call = tf.function(lambda images: converted(module.variables_, images), [spec], autograph=False)
     module.__call__ = call
-    with jax.default_matmul_precision("highest"):
+    with at_full_precision_without_paths():
         signature = call.get_concrete_function()
         tf.saved_model.save(module, str(folder / FILE), {"serving_default": signature})
 

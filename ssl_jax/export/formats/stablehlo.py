@@ -7,7 +7,14 @@ import numpy as np
 
 from ssl_jax.export import check
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, named, require_classifier, require_size, variables_of
+from ssl_jax.export.subject import (
+    Subject,
+    at_full_precision_without_paths,
+    named,
+    require_classifier,
+    require_size,
+    variables_of,
+)
 
 FILE = "model.stablehlo"
 INPUT = Input("NHWC")
@@ -33,7 +40,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
 
     side = subject.size
     shape = jax.export.symbolic_shape(f"n, {side}, {side}, 3")
-    with jax.default_matmul_precision("highest"):
+    with at_full_precision_without_paths():
         exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct(shape, np.float32)
         )

@@ -1,4 +1,4 @@
-"""PyTorch, the definition of the network beside its weights: for every ResNet and ViT of ours."""
+"""PyTorch, with the network's definition beside the weights: every ResNet and ViT of ours."""
 
 import pathlib
 import shutil

@@ -1,0 +1,213 @@
+"""`python -m ssl_jax.export` from a run's checkpoint to its folders, and what may go wrong."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from subjects import follow, near, subject
+from test_cli import ssl_jax
+from test_finetune import run as run_verb
+from test_finetune import tuned_config
+from test_train import run, small
+
+import ssl_jax as package
+from ssl_jax import finetune
+from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, MISSING_INPUT, NUMERIC, USAGE, Fault
+from ssl_jax.export import __main__ as verb
+from ssl_jax.export import write as writing
+from ssl_jax.export.formats import npz
+from ssl_jax.export.subject import slug
+
+IMAGES = np.random.default_rng(3).uniform(size=(3, 12, 12, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of the config's own encoder, evaluated by kNN."""
+    path = tmp_path_factory.mktemp("trained") / "my run"
+    run(small(train__steps=1, augment__size=12, model__name="resnet8"), path, real=True)
+    return path
+
+
+@pytest.fixture
+def export(monkeypatch):
+    """The verb, given its flags."""
+
+    def call(workdir, formats, out="", head=False, license=""):
+        values = {"workdir": str(workdir), "format": formats.split(","), "out": str(out)}
+        values |= {"head": head, "license": license}
+        monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**values))
+        verb.main()
+
+    return call
+
+
+def test_from_a_checkpoint_to_features(trained, export, capsys):
+    export(trained, "stablehlo,orbax,npz,torch", license="apache-2.0")
+    printed = capsys.readouterr().out
+    backbone = package.load_backbone(trained)
+    with jax.default_matmul_precision("highest"):
+        want = np.asarray(backbone(IMAGES))
+    for name in ("stablehlo", "orbax", "npz", "torch"):
+        folder = trained / "export" / name
+        check = json.loads((folder / "check.json").read_text())
+        assert check["format"] == name
+        assert check["origin"] == backbone.origin
+        assert check["model"]["width"] == 0.125
+        assert max(check["error"].values()) < 1e-5
+        assert f"{folder}\n  off by " in printed
+        card = (folder / "README.md").read_text()
+        assert "apache-2.0" in card
+        assert "| architecture | resnet8 (stem=cifar, width=0.125) |" in card
+        assert str(trained) not in card  # nobody's folders
+    lines = printed.split("stablehlo\n")[1].split("\n\n")[0].splitlines()[1:]
+    usage = "\n".join(line.strip() for line in lines)
+    near(follow(usage, images=IMAGES)["features"], want)
+    assert not [p for p in (trained / "export").iterdir() if p.name.endswith((".new", ".old"))]
+
+
+def test_a_fine_tuned_run_leaves_with_its_classifier(tmp_path, export, monkeypatch, capsys):
+    run(small(train__steps=1), tmp_path / "pretrained")
+    config = tuned_config(tmp_path / "pretrained", finetune__head_layer=1, train__steps=1)
+    run_verb(finetune.finetune, config, tmp_path / "tuned")
+    monkeypatch.setattr("ssl_jax.models.get", lambda name, dtype=None, **_: tiny.Encoder())
+    export(tmp_path / "tuned", "stablehlo", out=tmp_path / "out", head=True)
+    check = json.loads((tmp_path / "out/stablehlo/check.json").read_text())
+    assert check["classes"] == list("0123456789")
+    assert check["outputs"] == ["features", "logits"]
+    assert np.shape(check["logits"]) == (2, 10)
+    assert "features, logits = program.call(images)" in capsys.readouterr().out
+    with pytest.raises(Fault, match="stands behind layers of the projection head"):
+        export(tmp_path / "tuned", "stablehlo,torch", out=tmp_path / "none", head=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def small_subject():
+    return subject("dbn", 8, widths=(6, 4))
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_what_reads_back_otherwise_never_takes_the_place(tmp_path, small_subject, monkeypatch):
+    folder = writing.write(small_subject, "npz", tmp_path).folder
+    before = contents(folder)
+
+    def write(subject, new):
+        file = new / npz.FILE
+        original(subject, new)
+        with np.load(file) as arrays:
+            changed = dict(arrays)
+        changed["params/rbm0/kernel"] = changed["params/rbm0/kernel"] * np.float32(1 + 1e-3)
+        np.savez(file, **changed)
+
+    original = npz.write
+    monkeypatch.setattr(npz, "write", write)
+    with pytest.raises(Fault, match="read back by jax it gives other features") as refused:
+        writing.write(small_subject, "npz", tmp_path)
+    assert refused.value.code == NUMERIC
+    assert contents(folder) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["npz"]
+    monkeypatch.setattr(npz, "write", original)
+    writing.write(small_subject, "npz", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["npz"]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_process_may_die_at_any_moment(tmp_path, renames):
+    """Before, between and after the two renames; the second call finds what the first left."""
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    (folder / "text").write_text("old")
+    code = f"""
+import os, pathlib
+from ssl_jax.export import folder
+replace, left = os.replace, [{renames}]
+def dying(*paths):
+    if not left[0]:
+        os._exit(9)
+    left[0] -= 1
+    replace(*paths)
+folder.os.replace = dying
+with folder.replaced(pathlib.Path({str(folder)!r})) as new:
+    (new / "text").write_text("new")
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
+    from ssl_jax.export.folder import replaced
+
+    def fail():
+        with replaced(folder) as new:
+            (new / "text").write_text("never")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (folder / "text").read_text() == ("new" if renames == 2 else "old")
+    assert [p.name for p in tmp_path.iterdir()] == ["timm"]
+
+
+def test_full_disks_and_folders_that_cannot_be_written(
+    trained, tmp_path, small_subject, export, monkeypatch
+):
+    folder = writing.write(small_subject, "npz", tmp_path).folder
+    before = contents(folder)
+
+    def full(subject, new):
+        (new / npz.FILE).write_bytes(b"begun")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(npz, "write", full)
+    with pytest.raises(Fault, match=r"npz not written: No space left.*--out") as refused:
+        writing.write(small_subject, "npz", tmp_path)
+    assert refused.value.code == IO_ERROR
+    usage = types.SimpleNamespace(total=2**30, used=2**30, free=2**19)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(Fault, match="an export needs 1 MiB, 0 MiB are free") as refused:
+        writing.write(small_subject, "npz", tmp_path)
+    assert refused.value.code == IO_ERROR
+    assert contents(folder) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["npz"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Fault, match=r"cannot write the out .*give --out a folder") as refused:
+        export(trained, "npz", out=tmp_path / "file" / "inside")
+    assert refused.value.code == CANNOT_CREATE
+
+
+def test_mistakes(trained, tmp_path, export):
+    file = tmp_path / "weights.npz"
+    file.write_bytes(b"")
+    for given, says, code in (
+        ((trained, "tim"), "--format=tim: unknown format; did you mean 'timm'", USAGE),
+        ((trained, ""), "one or more of timm, torchvision", USAGE),
+        ((tmp_path / "no", "npz"), "nothing at", MISSING_INPUT),
+        ((file, "npz"), "is a file: say by --out", USAGE),
+        ((trained, "npz", "", False, "my own\nlicence"), "an identifier such as", USAGE),
+        ((trained, "npz,timm"), "timm has no", USAGE),
+        ((trained, "onnx,stablehlo", "", True), "has no classifier", 78),
+    ):
+        if "onnx" in given[1]:
+            pytest.importorskip("onnxscript")
+        with pytest.raises(Fault, match=says) as refused:
+            export(*given)
+        assert refused.value.code == code
+
+
+def test_a_mistake_costs_no_import_of_jax(tmp_path):
+    code, message, seconds = ssl_jax("export", f"--workdir={tmp_path}", "--format=timm,onx")
+    assert (code, "did you mean 'onnx'" in message) == (USAGE, True), message
+    assert seconds < 4
+
+
+def test_names_are_safe_in_paths_and_tags():
+    assert slug("my run/../../x\n`rm`") == "my-run-..-..-x-rm"
+    assert slug("…") == "backbone"
