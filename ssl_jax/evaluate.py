@@ -33,11 +33,24 @@ def main() -> None:
         changes["data"].setdefault("dir", flags.FLAGS.data_dir)
     weights = flags.FLAGS.pretrained
     config = pretrained(path, weights, changes) if weights else of_run(path)
-    data = config.data.copy_and_resolve_references()
-    data.update(changes["data"])
+    data = given_data(config, changes["data"], flags.FLAGS.data_dir)
     config.eval.update(changes["eval"])
     check(config, data)
     evaluate(config, path, data)
+
+
+def given_data(config: ConfigDict, changes: dict[str, Any], moved: str) -> ConfigDict:
+    """The section of data to evaluate by.
+
+    Args:
+      changes: fields of it that differ from the config's.
+      moved: where the config's own data lie here, "" for where it says; written into the config.
+    """
+    if moved:
+        config.data.dir = moved
+    data = config.data.copy_and_resolve_references()
+    data.update(changes)
+    return data
 
 
 def of_run(path: pathlib.Path) -> ConfigDict:
@@ -109,6 +122,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     here = config.copy_and_resolve_references()
     here.data = data
     transfer = is_transfer(config.data, data)
+    parallel.use_cores(config.eval.batch_size)
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)

@@ -271,3 +271,33 @@ def test_one_device_or_eight(run, monkeypatch):
         sgd = read(run, "linear_sgd")
         assert sgd["protocol"]["batch_size"] == (250 if devices == 1 else 256)
     assert found[0] == found[1]
+
+
+def test_data_that_moved_are_no_transfer_and_another_folder_is_one():
+    for moved, changes, other in (("there", {}, False), ("", {"dir": "there"}, True)):
+        config = configuration.default_config()
+        config.data.update(source="folder", dir="here")
+        data = evaluate.given_data(config, changes, moved)
+        assert data.dir == "there"
+        assert evaluate.is_transfer(config.data, data) == other
+
+
+def test_the_untrained_baseline_of_a_run_that_started_from_weights_is_untrained(run):
+    config = small()
+    config.eval.baselines = True
+    mesh = parallel.make_mesh()
+    found = []
+    for init in ("", str(run)):
+        config.model.init = init
+        parts = build.parts(config, mesh)
+        with jax.set_mesh(mesh):
+            found.append(subjects.of_run(config, parts, parts.new_state()).weights)
+    plain, started = found
+    for a, b in zip(
+        jax.tree.leaves(plain[subjects.UNTRAINED][0]),
+        jax.tree.leaves(started[subjects.UNTRAINED][0]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    kernel = [weights[subjects.TRAINED][0]["encoder"]["Conv_0"]["kernel"] for weights in found]
+    assert np.abs(kernel[0] - kernel[1]).max() > 0

@@ -7,7 +7,7 @@ import pytest
 import tiny
 from test_train import arrays, run, small
 
-from configs import byol, dino, moco_v2, simclr_v2
+from configs import byol, dino, moco_v2, rbm, simclr_v2
 from ssl_jax import build, warm_start
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.methods import Method
@@ -78,6 +78,11 @@ def test_weights_of_other_shapes_are_refused():
         started(config, odd)
 
 
+def test_a_method_that_evaluates_another_copy_than_it_trains_is_refused():
+    with pytest.raises(Fault, match="no encoder of these shapes"):
+        started(rbm.get_config("cifar10_cpu"))  # the stack of learnt machines starts as noise
+
+
 def test_a_model_that_differs_is_told_the_flags_that_make_it_fit():
     ours = {"name": "resnet50", "mean": (0.0, 0.0, 0.0), "width": 1, "zero_gamma": True}
     theirs = {"name": "resnet50", "mean": (0.5, 0.5, 0.5), "width": 1.0, "zero_gamma": False}
@@ -87,7 +92,16 @@ def test_a_model_that_differs_is_told_the_flags_that_make_it_fit():
     assert "--config.model.mean=(0.5,0.5,0.5)" in str(refused.value)
     assert "width" not in str(refused.value)
     assert "zero_gamma" not in str(refused.value)
-    warm_start.check_model(theirs | {"init": "FILE"}, theirs, "FILE")
+    warm_start.check_model(theirs | {"init": "FILE", "dtype": "auto"}, theirs, "FILE")
+
+
+def test_options_that_are_not_in_the_config_may_be_told_by_weights():
+    ours = {"name": "vit_small", "patch_size": 16, "pool": "token", "positions": "sincos"}
+    warm_start.check_model(ours, ours | {"mlp_ratio": 4}, "FILE")
+    with pytest.raises(Fault, match="mlp_ratio=3"):
+        warm_start.check_model(ours, ours | {"mlp_ratio": 3}, "FILE")
+    with pytest.raises(Fault, match="name='resnet18'"):
+        warm_start.check_model(ours, {"name": "resnet18"}, "FILE")
 
 
 def test_a_method_without_weights_is_as_ever():

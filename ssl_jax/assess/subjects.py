@@ -86,8 +86,12 @@ def of_run(config: ConfigDict, parts: build.Parts, state: Any) -> Subject:
     """The state of a run that has just trained."""
     untrained = None
     if config.eval.baselines:
-        fresh = parts.new_state()
-        untrained = fresh.params, fresh.extra
+        if config.model.get("init"):  # its step 0 is trained already
+            fresh = build.method(config, parts.total_steps, parts.source.size, parts.mesh.size)
+            untrained = _born(_init(config, fresh), parts.mesh)()
+        else:
+            state_0 = parts.new_state()
+            untrained = state_0.params, state_0.extra
     trained = state.params, state.extra
     return of_method(config, parts.method, int(state.step), trained, untrained)
 

@@ -1,0 +1,73 @@
+"""Does an exported run classify in PyTorch as it does here?
+
+    python -m benchmarks.exported --workdir=runs/demo
+
+Exports the run by `--format=torch`, loads it by the export's own model.py in PyTorch alone, and
+classifies the run's test images by the run's kNN with PyTorch's features. Needs torch.
+"""
+
+import json
+import pathlib
+import runpy
+import tempfile
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> None:
+    """The benchmark: see the module's docstring."""
+    del argv
+    from ssl_jax import build
+    from ssl_jax import config as configuration
+    from ssl_jax.evals import knn
+
+    workdir = pathlib.Path(FLAGS.workdir).absolute()
+    config = configuration.load(workdir)
+    with tempfile.TemporaryDirectory() as folder:
+        network = load_in_torch(workdir, pathlib.Path(folder))
+        train, test = (
+            features(config, build.source(config, split), network)
+            for split in (config.data.split, config.data.eval_split)
+        )
+    predicted = knn.predict(
+        train[0], train[1], test[0], k=config.eval.knn_k, temperature=config.eval.knn_temperature
+    )
+    theirs = 100 * np.mean(predicted == test[1])
+    result = json.loads((workdir / "eval" / "knn.json").read_text())["results"]
+    ours = 100 * result[config.method.name]["accuracy"]
+    print(f"{config.eval.knn_k}-NN: {ours:.2f} by JAX's features, {theirs:.2f} by PyTorch's")
+
+
+def load_in_torch(workdir: pathlib.Path, folder: pathlib.Path) -> Any:
+    """Exports the run into `folder`; the network that the export's own model.py loads."""
+    from ssl_jax import backbone
+    from ssl_jax.export.subject import Subject
+    from ssl_jax.export.write import write
+
+    written = write(Subject(backbone.load(workdir)), "torch", folder)
+    return runpy.run_path(str(written.folder / "model.py"))["load"](written.folder)
+
+
+def features(config: Any, source: Any, network: Any) -> tuple[np.ndarray, np.ndarray]:
+    """PyTorch's features [n, f] and the labels [n] of a source, cut as evaluation cuts it."""
+    import torch
+
+    from ssl_jax.assess import images
+
+    found, labels = [], []
+    for batch in images.eval_batches(config, source, batch_size=config.eval.batch_size):
+        real = batch["mask"].astype(bool)
+        x = np.ascontiguousarray(batch["image"][real].transpose(0, 3, 1, 2), np.float32) / 255
+        with torch.no_grad():
+            found.append(network(torch.from_numpy(x)).numpy())
+        labels.append(batch["label"][real])
+    return np.concatenate(found), np.concatenate(labels)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of an evaluated run.", required=True)
+    app.run(main)
