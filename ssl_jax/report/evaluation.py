@@ -12,6 +12,7 @@ METHODS = {
     "cssl": "CSSL",
     "dino": "DINO",
     "distillation": "Distillation",
+    "imported": "Imported weights",
     "mae": "MAE",
     "moco": "MoCo",  # versions 1 and 2
     "moco_v3": "MoCo v3",

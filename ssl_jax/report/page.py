@@ -122,7 +122,7 @@ def _use(run: Run) -> str:
         f"import ssl_jax\n\nbackbone = ssl_jax.load_backbone({workdir!r})\n"
         "features = backbone(images)  # [n, h, w, 3], uint8 or in [0, 1], to [n, f]"
     )
-    command = f"python -m ssl_jax.export --workdir={shlex.quote(workdir)} --format=timm"
+    command = f"python -m ssl_jax.export --workdir={shlex.quote(workdir)} --format=torch"
     return section(
         heading,
         note("In Python, the frozen encoder of the newest checkpoint:")

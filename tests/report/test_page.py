@@ -154,7 +154,7 @@ def test_weights_are_used_from_where_they_lie(finished_run):
     (finished_run / "checkpoints").mkdir()
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
     assert f"ssl_jax.load_backbone('{finished_run}')" in text
-    assert f"ssl_jax.export --workdir={finished_run} --format=timm" in text
+    assert f"ssl_jax.export --workdir={finished_run} --format=torch" in text
 
 
 def test_given_weights_are_not_said_to_be_trained_here(finished_run):
