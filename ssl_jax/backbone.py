@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ssl_jax import build, metadata, models, workdir
 from ssl_jax import config as configuration
 from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, USAGE, Fault
+from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, MISSING_INPUT, USAGE, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.weights import Tree, Weights
@@ -60,8 +60,22 @@ class Backbone:
         return jnp.asarray(self.encoder.apply(variables, images, False), jnp.float32)
 
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Features [n, f] float32 of images [n, h, w, 3], float in [0, 1] or uint8."""
+        """Features [n, f] float32 of images [n, h, w, 3], float in [0, 1] or uint8.
+
+        Raises:
+          ValueError: another shape or kind of numbers.
+        """
+        shape, dtype = np.shape(images), getattr(images, "dtype", None)
+        known = dtype == np.uint8 or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
+        if len(shape) != 4 or shape[-1] != 3 or not known:
+            raise ValueError(
+                f"images are an array [n, h, w, 3], float in [0, 1] or uint8, not {shape} of "
+                f"{dtype or type(images).__name__}"
+            )
         return self._features(self.variables, images)
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.weights.model}, size={self.size}, origin={self.origin!r})"
 
     @functools.cached_property
     def _features(self) -> Any:
@@ -91,6 +105,11 @@ def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any
             message = f"{folder} is a run, which knows its {', '.join(hints)}; leave it out"
             raise Fault(message, USAGE)
         return of_run(configuration.load(folder), folder, dtype=dtype)
+    if folder.is_dir() and not (known := {"check.json", "config.json", "checkpoint"}) & set(
+        os.listdir(folder)
+    ):
+        message = f"{folder} is neither a run, nor an export, nor a checkpoint of TensorFlow: none"
+        raise Fault(f"{message} of {', '.join(sorted(known))} is in it", MISSING_INPUT)
     return Backbone(**load_weights(folder, **hints)._asdict(), dtype=dtype)
 
 

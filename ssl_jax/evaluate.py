@@ -87,6 +87,13 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
             raise Fault(message, BAD_CONFIG)
         return config
     config = configuration.default_config()
+    if workdir.is_run(origin):
+        before = configuration.load(pathlib.Path(origin))
+        config.data.update(before.data)
+        config.eval.update(before.eval)
+    elif "source" not in changes["data"] and workdir.exists(origin):
+        message = f"--pretrained={weights} brings no data: name them, e.g. --data.source=folder"
+        raise Fault(f"{message} --data.dir=IMAGES", USAGE)
     config.eval.update(changes["eval"])
     config.data.update(changes["data"])
     with config.unlocked():

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import cli, loop, workdir
 from ssl_jax import config as configuration
-from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 
 
 def main() -> None:
@@ -34,7 +34,11 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     Raises:
       Fault: no run there, one that is fine-tuned itself, or a bad value.
     """
-    before = _before(_folder(pretrained))
+    path = _folder(pretrained)
+    if not workdir.is_run(path) and workdir.exists(path) and "data.source" not in overrides:
+        message = f"--pretrained={pretrained} brings no data: name them, e.g."
+        raise Fault(f"{message} --config.data.source=folder --config.data.dir=IMAGES", USAGE)
+    before = _before(path)
     if "finetune" in before:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
     config = configuration.finetuning(before)

@@ -1,5 +1,6 @@
 """Pre-training that starts from weights that exist: a run's, an export's, another project's."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,16 +53,16 @@ def check_model(config: Mapping[str, Any], model: Mapping[str, Any], origin: str
         models.get(**{k: v for k, v in one.items() if k not in NOT_OF_WEIGHTS}, dtype=jnp.float32)
         for one in (config, model)
     )
-    odd = ["name"] if config["name"] != model["name"] else []
-    odd += [
-        option
-        for option in {**config, **model}
-        if option not in (*NOT_OF_WEIGHTS, "name")
-        and getattr(ours, option, None) != getattr(theirs, option, None)
-    ]
+    odd = {"name": model["name"]} if config["name"] != model["name"] else {}
+    if type(ours) is type(theirs):
+        odd |= {
+            option: getattr(theirs, option, None)
+            for option in {**config, **model}
+            if option not in (*NOT_OF_WEIGHTS, "name")
+            and getattr(ours, option, None) != getattr(theirs, option, None)
+        }
     if odd:
-        values = {"name": model["name"]} | {o: getattr(theirs, o, None) for o in odd if o != "name"}
-        flags = [f"--config.model.{o}={values[o]!r}".replace(" ", "") for o in odd]
+        flags = [f"--config.model.{o}={shlex.quote(str(value))}" for o, value in odd.items()]
         message = f"model.init={origin} holds weights of another model; it wants:\n  "
         raise Fault(message + "\n  ".join(flags), BAD_CONFIG)
 
@@ -77,7 +78,9 @@ def _replace(tree: Tree, weights: Weights, placed: list[Any]) -> Tree:
         found = shapes(branch) if name == "encoder" else {}
         kinds = (weights.params, weights.batch_stats)
         fits = [kind for kind in kinds if found and found == shapes(kind)]
-        if fits:
+        if name == "teacher":
+            new[name] = branch  # what a student learns from stays what it is
+        elif fits:
             new[name] = _called_for(fits[0], branch)
             placed += jax.tree.leaves(new[name])
         else:

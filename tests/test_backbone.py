@@ -62,3 +62,19 @@ def test_what_is_refused(trained, tiny_models, tmp_path):
     with pytest.raises(Fault, match="nowhere") as refused:
         backbone.load(tmp_path / "nowhere")
     assert refused.value.code == MISSING_INPUT
+
+
+def test_images_of_other_shapes_or_kinds_are_refused(trained, tiny_models):
+    net = backbone.load(trained)
+    one = images()[0]
+    for wrong in (one, one[None, ..., :1], images().astype(np.int64), [1, 2], None):
+        with pytest.raises(ValueError, match="images are an array"):
+            net(wrong)
+    assert "run, step 2" in repr(net)
+    assert len(repr(net)) < 500
+
+
+def test_a_folder_of_nothing(tmp_path):
+    with pytest.raises(Fault, match="neither a run, nor an export") as refused:
+        backbone.load(tmp_path)
+    assert refused.value.code == MISSING_INPUT

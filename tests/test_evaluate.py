@@ -11,7 +11,7 @@ import tiny
 from PIL import Image
 
 from configs.simclr import get_config
-from ssl_jax import assess, build, evaluate, parallel, train, workdir
+from ssl_jax import assess, build, evaluate, finetune, parallel, train, workdir
 from ssl_jax import config as configuration
 from ssl_jax.assess import images, subjects
 from ssl_jax.augment.views import View
@@ -188,7 +188,7 @@ def test_an_encoder_from_elsewhere(trained, tmp_path):
     assert config.augment.size == 12
     own = read(trained, "label_free")["results"]["simclr"]["rankme"]
     assert read(path, "label_free")["results"]["resnet8"]["rankme"] == pytest.approx(own, rel=1e-5)
-    assert names(path) == {"knn", "linear", "label_free"}
+    assert names(path) == {"knn", "linear_5", "label_free"}, "by the protocol of its run"
     saved = configuration.load(path)
     assert not configuration.problems(saved)
     # The same again with another protocol goes beside; another run is never overwritten.
@@ -301,3 +301,18 @@ def test_the_untrained_baseline_of_a_run_that_started_from_weights_is_untrained(
         np.testing.assert_array_equal(a, b)
     kernel = [weights[subjects.TRAINED][0]["encoder"]["Conv_0"]["kernel"] for weights in found]
     assert np.abs(kernel[0] - kernel[1]).max() > 0
+
+
+def test_a_runs_encoder_is_evaluated_on_its_data_and_other_weights_on_named_ones(run, tmp_path):
+    config = configuration.load(run)
+    config.data.max_bad = 0.5
+    (run / "config.json").write_text(configuration.to_json(config))
+    changes = {"data": {}, "eval": {}}
+    found = evaluate.pretrained(tmp_path / "other", str(run), changes)
+    assert found.data == config.data
+    assert found.eval.knn_k == 20
+    (tmp_path / "file.npz").write_bytes(b"")
+    with pytest.raises(Fault, match=r"brings no data.*--data\.source=folder"):
+        evaluate.pretrained(tmp_path / "other", str(tmp_path / "file.npz"), changes)
+    with pytest.raises(Fault, match=r"brings no data.*--config\.data\.source=folder"):
+        finetune.make_config(str(tmp_path / "file.npz"), {})

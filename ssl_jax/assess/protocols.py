@@ -41,8 +41,9 @@ def without_labels(setup: Setup, columns: images.Columns) -> Results:
 def linear_sgd(setup: Setup, sets: dict[str, FeatureSet], indices: np.ndarray) -> Results:
     """Linear evaluation by SGD on random crops of the train images `indices`."""
     config, mesh = setup.config, setup.mesh
-    labels = next(iter(sets.values()))[1]
+    _, labels, _, test_labels = next(iter(sets.values()))
     suite.check_labels(labels, split="train")
+    suite.check_labels(test_labels, split="test")
     seed, options = config.train.seed, config.eval
     batch_size = images.whole(min(options.sgd_batch_size, len(indices)), mesh)
     # Of few images on many devices, some come twice an epoch.

@@ -8,6 +8,8 @@ from scipy import special
 
 from ssl_jax.errors import BAD_DATA, Fault
 
+MOMENT_ROWS = 65_536  # taken to float64 at once
+
 
 def ci95(values: Sequence[float]) -> float:
     """Half-width of the 95 % interval of the mean by Student's t; 0 for a single value."""
@@ -73,6 +75,10 @@ def fold_of(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarr
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every feature of x [n, f], to standardise it by."""
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    # In float64: NumPy adds columns one by one, and a million rows would lose three digits.
+    mean = x.mean(axis=0, dtype=np.float64)
+    blocks = np.array_split(x, max(1, len(x) // MOMENT_ROWS))
+    variance = sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(x)
+    mean, deviation = mean.astype(x.dtype), np.sqrt(variance).astype(x.dtype)
     # A constant feature has no scale; dividing by its rounding error would invent one.
     return mean, np.where(deviation > 1e-6 * deviation.max(), deviation, 1.0)

@@ -1,6 +1,5 @@
 """Weights from files: exports of this project, folders of timm's Hub, checkpoints of others."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,13 +8,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ssl_jax.errors import BAD_DATA, USAGE, Fault
-from ssl_jax.weights import Weights, files, layouts, native, trees, vits
+from ssl_jax.weights import Weights, files, layouts, native, said, trees, vits
 from ssl_jax.weights.trees import IMAGENET
 
 PROGRAMS = ("stablehlo", "savedmodel", "onnx")
 TORCH = ("torch", "safetensors")  # kinds of files whose images are taken to be standardised
 CUT = ("size", "crop", "classes")
-MAX_JSON = 2**24  # bytes
+NAMED, BESIDE = ("model.safetensors", "model.npz"), ("check.json", "config.json")
 
 
 class Found(NamedTuple):
@@ -40,12 +39,18 @@ def load(path: pathlib.Path, **hints: Any) -> Found:
     Raises:
       Fault: nothing there, or nothing that this project has a model for; see `weights.files`.
     """
+    if path.name in NAMED and any((path.parent / name).is_file() for name in BESIDE):
+        path = path.parent  # what lies beside says how its images are cut
     if (path / "check.json").is_file():
         return _export(path, hints)
     if (path / "config.json").is_file():
         return _timm(path, hints)
     file = files.read(path)
-    usual = dict(IMAGENET) if file.kind in TORCH else {}
+    usual: dict[str, Any] = {}
+    if file.kind in TORCH and layouts.recognise(file.arrays).decode in layouts.TORCH:
+        usual = dict(IMAGENET)
+    if "model" in file.meta:
+        usual["model"] = file.meta["model"]
     return _decoded(file.arrays, path.name, usual | hints)
 
 
@@ -59,29 +64,33 @@ def _found(weights: Weights, origin: str, cut: Mapping[str, Any]) -> Found:
     learned = vits.image_size(weights) if "positions" in weights.model else None
     small = weights.model.get("stem") == "cifar"
     size = cut.get("size") or learned or (32 if small else 224)
+    classes = tuple(cut.get("classes", ()))
+    layer = trees.classifier(weights.others)
+    if classes and (layer is None or len(classes) != len(layer[1])):
+        raise Fault(
+            f"{origin}: {len(classes)} names of classes do not fit its classifier", BAD_DATA
+        )
     if learned and size != learned:
         raise Fault(f"{origin}: its positions were learned at {learned} pixels, not {size}", USAGE)
     crop = cut.get("crop", 1.0 if small else 0.875)
-    return Found(weights, size, crop, tuple(cut.get("classes", ())), origin)
+    return Found(weights, size, crop, classes, origin)
 
 
 def _export(path: pathlib.Path, hints: Mapping[str, Any]) -> Found:
     """A folder that `ssl_jax.export` wrote."""
-    said = _json(path / "check.json")
-    kind, model = said.get("format"), said.get("model")
+    told = said.export(path / "check.json")
+    kind, model = told["format"], trees.tuples(told["model"])
     if kind in PROGRAMS:
         message = f"{path} holds a program ({kind}), not weights: load an export of another format"
         raise Fault(message, USAGE)
-    if not isinstance(model, dict) or not isinstance(said.get("size"), int):
-        raise Fault(f"{path / 'check.json'} does not say which model it is of", BAD_DATA)
     if hints:
         message = f"{path} is an export, which knows its {', '.join(hints)}; leave it out"
         raise Fault(message, USAGE)
-    origin, model = str(said.get("origin") or path.name), trees.tuples(model)
+    origin = told["origin"] or path.name
     if kind == "orbax":
-        return _found(_orbax(path / "backbone", model), origin, said)
+        return _found(_orbax(path / "backbone", model), origin, told)
     file = files.read(path / ("model.npz" if kind == "npz" else "model.safetensors"))
-    return _found(layouts.decode(file.arrays, model=model), origin, said)
+    return _found(layouts.decode(file.arrays, model=model), origin, told)
 
 
 def _orbax(path: pathlib.Path, model: Mapping[str, Any]) -> Weights:
@@ -99,32 +108,10 @@ def _orbax(path: pathlib.Path, model: Mapping[str, Any]) -> Weights:
 
 def _timm(path: pathlib.Path, hints: Mapping[str, Any]) -> Found:
     """A folder in the layout of timm's Hub: config.json and model.safetensors."""
-    config = _json(path / "config.json")
-    said = config.get("pretrained_cfg")
-    if not isinstance(said, dict) or "architecture" not in config:
-        message = f"{path} is neither a run, nor an export, nor a folder of timm's Hub"
-        raise Fault(message, BAD_DATA)
-    known: dict[str, Any] = {
-        "mean": tuple(said.get("mean", IMAGENET["mean"])),
-        "std": tuple(said.get("std", IMAGENET["std"])),
-        "crop": float(said.get("crop_pct", 0.875)),
-        "size": int(said.get("input_size", (3, 224, 224))[-1]),
-        "classes": config.get("label_names") or (),
-    }
-    if "num_heads" in (arguments := config.get("model_args") or {}):
-        known["heads"] = arguments["num_heads"]
-    if config.get("global_pool") == "avg" and str(config["architecture"]).startswith("vit"):
-        known["pool"] = "mean"
-    return _decoded(files.read(path / "model.safetensors").arrays, path.name, known | dict(hints))
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_JSON:
-        raise Fault(f"{path}: larger than any such file is", BAD_DATA)
-    try:
-        value = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise Fault(f"{path} is not JSON: {error}", BAD_DATA) from error
-    if not isinstance(value, dict):
-        raise Fault(f"{path} is no JSON object", BAD_DATA)
-    return value
+    known = said.timm(path / "config.json")
+    name = known.pop("architecture")
+    found = _decoded(files.read(path / "model.safetensors").arrays, path.name, known | dict(hints))
+    held = found.weights.model["name"]
+    if held != name and not (held.startswith("vit") and said.VITS.fullmatch(name)):
+        raise Fault(f"{path}: config.json says {name}, the arrays are those of {held}", BAD_DATA)
+    return found

@@ -48,10 +48,13 @@ def decode(
             module[rest[1]]["/".join(rest[2:])] = array
         elif name != MODEL:
             body[name] = array
-    others = {
-        name: {collection: unflatten_dict(flat, sep="/") for collection, flat in module.items()}
-        for name, module in others.items()
-    }
+    try:
+        others = {
+            name: {collection: unflatten_dict(flat, sep="/") for collection, flat in module.items()}
+            for name, module in others.items()
+        }
+    except ValueError as error:  # one name is the beginning of another
+        raise Fault(f"{LAYOUT}: names that exclude each other: {error}", BAD_DATA) from error
     want = _shapes(model, body)
     return trees.place(LAYOUT, model, want, body, "/".join, lambda _, a: a, others)
 

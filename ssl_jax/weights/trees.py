@@ -65,7 +65,7 @@ def _shapes(model: str, image: tuple[int, int]) -> dict[Path, Shape]:
     images = jax.ShapeDtypeStruct((1, *image, 3), np.float32)
     try:
         tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), images)
-    except ValueError as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise Fault(f"model {model}: {error}", BAD_DATA) from error
     return {path: leaf.shape for path, leaf in flatten_dict(tree).items()}
 

@@ -112,11 +112,19 @@ def table(weights: Weights, size: int) -> np.ndarray:
 
 
 def image_size(weights: Weights) -> int | None:
-    """Pixels a side for which positions were learned; None where any size will do."""
+    """Pixels a side for which positions were learned; None where any size will do.
+
+    Raises:
+      Fault: they are no square of patches beside a class token.
+    """
     module = trees.encoder(weights.model)
     if module.positions == "sincos":
         return None
-    return int(module.patch_size * math.isqrt(len(weights.params["pos_embed"]) - 1))
+    patches = len(weights.params["pos_embed"]) - 1
+    if (side := math.isqrt(max(patches, 0))) ** 2 != patches or not side:
+        message = f"{patches} positions beside the class token's are no square of patches"
+        raise Fault(f"{message}: no ViT of ours", BAD_DATA)
+    return int(module.patch_size * side)
 
 
 def take_table(layout: str, arrays: Arrays, name: str) -> np.ndarray:
@@ -147,5 +155,7 @@ def parameter(layout: str, model: Mapping[str, Any], name: str, table: np.ndarra
 
 def shapes(model: Mapping[str, Any], rows: int) -> dict[Path, Shape]:
     """Shapes of a ViT's arrays by path, its table of positions of so many rows."""
-    patch = trees.encoder(model).patch_size
+    patch = getattr(trees.encoder(model), "patch_size", 0)
+    if not patch:
+        raise Fault(f"{model['name']} is no ViT, as the arrays are", BAD_DATA)
     return trees.shapes(model, (patch, patch * max(rows - 1, 1)))

@@ -27,3 +27,13 @@ def test_codes_of_any_labels():
     assert classes.tolist() == [2, 7, 40]
     assert train.tolist() == [1, 0, 1, 2]
     assert test.tolist() == [0, 2, -1, -1, 1]
+
+
+def test_moments_of_a_million_rows_keep_their_digits():
+    constant = np.full((300_000, 1), 0.1, np.float32)
+    drawn = np.random.default_rng(0).exponential(size=(300_000, 1)).astype(np.float32)
+    x = np.concatenate([constant, drawn], axis=1)
+    mean, deviation = draws.moments(x)
+    np.testing.assert_allclose(mean, x.mean(0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(deviation[1], x[:, 1].astype(np.float64).std(), rtol=1e-6)
+    assert deviation[0] == 1, "a constant has no scale"

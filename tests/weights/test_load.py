@@ -1,0 +1,143 @@
+"""Folders and files of weights: what lies beside them is heeded, and believed only if it fits."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ssl_jax import backbone, models
+from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.export.subject import Subject
+from ssl_jax.export.write import write
+from ssl_jax.weights import Weights, torch_resnet, torch_vit
+
+IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+MODELS = {
+    "resnet": {"name": "resnet8", "width": 0.25, "stem": "cifar"},
+    "vit": {"name": "vit_micro", "patch_size": 8, "positions": "learned", "pool": "mean"},
+}
+OWN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+
+
+def drawn(model, size=32):
+    """A backbone with every number drawn."""
+    encoder = models.get(**model)
+    shape = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    tree = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, False), shape)
+    rng = np.random.default_rng(1)
+    tree = jax.tree.map(lambda x: rng.uniform(0.1, 0.2, x.shape).astype(np.float32), tree)
+    weights = Weights(model, tree["params"], tree.get("batch_stats", {}))
+    return backbone.Backbone(weights, size=size, crop=0.9)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """{family: (what was exported, its folder in the format npz)}."""
+    path = tmp_path_factory.mktemp("exports")
+    found = {}
+    for family, model in MODELS.items():
+        subject = Subject(drawn(model | OWN))
+        (path / family).mkdir()
+        found[family] = subject.backbone, write(subject, "npz", path / family).folder
+    return found
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_the_file_in_an_export_is_read_as_the_export(exports, family):
+    exported, folder = exports[family]
+    for path in (folder, folder / "model.npz"):
+        again = backbone.load(path)
+        np.testing.assert_array_equal(again(IMAGES), exported(IMAGES))
+        assert (again.size, again.crop) == (32, 0.9)
+        assert again.weights.model["mean"] == OWN["mean"]
+
+
+def test_our_own_npz_alone_brings_its_model(exports, tmp_path):
+    exported, folder = exports["resnet"]
+    shutil.copy(folder / "model.npz", tmp_path / "alone.npz")
+    again = backbone.load(tmp_path / "alone.npz")
+    np.testing.assert_array_equal(again(IMAGES), exported(IMAGES))
+
+
+WRONG = [
+    *[("model", {"name": "resnet8", "width": w}) for w in ("x", None, float("inf"), -1, True)],
+    *[("model", {"name": "vit_micro", "patch_size": p}) for p in (0, "a", 8.0, -8, [])],
+    *[("model", {"name": "resnet8", "mean": m}) for m in (5, [[1], [2], [3]], [0, 0])],
+    ("model", {"name": "resnet8", "std": [1, 1, 0]}),
+    ("model", {"name": "resnet8", "dtype": "float99"}),
+    ("model", {"name": "resnet8", "bn_group": "x"}),
+    ("model", {"name": "dbn"}),
+    ("model", {"name": "dbn", "widths": 5}),
+    ("model", 7),
+    *[("size", value) for value in (-5, True, 10**9, "32", None, 2.5)],
+    *[("crop", value) for value in ("a", None, -1, 5, float("nan"), [1])],
+    *[("classes", value) for value in (5, None, True, "abc", [[1]], [1, 2], ["a", "b"])],
+    ("format", 3),
+]
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_check_that_says_nonsense_is_refused(exports, family, tmp_path):
+    folder = tmp_path / "export"
+    shutil.copytree(exports[family][1], folder)
+    good = json.loads((folder / "check.json").read_text())
+    for field, value in WRONG:
+        (folder / "check.json").write_text(json.dumps(good | {field: value}))
+        with pytest.raises(Fault) as refused:
+            backbone.load(folder)
+        assert refused.value.code == BAD_DATA, (field, value)
+
+
+def hub(folder, **changes):
+    """A folder of timm's Hub that holds a ResNet-18, or a ViT where `architecture` says so."""
+    vit = changes.get("architecture", "").startswith("vit")
+    weights = drawn({"name": "vit_tiny"} if vit else {"name": "resnet18"}).weights
+    arrays = torch_vit.encode(weights, 32) if vit else torch_resnet.encode(weights)
+    folder.mkdir(exist_ok=True)
+    safetensors.numpy.save_file(arrays, folder / "model.safetensors")
+    cut = {"mean": [0.1] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32], "crop_pct": 0.7}
+    config = {"architecture": "resnet18", "pretrained_cfg": cut | changes.pop("cut", {})}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def test_a_folder_of_timms_hub_says_how_images_are_cut(tmp_path):
+    for path in (hub(tmp_path / "a"), tmp_path / "a" / "model.safetensors"):
+        found = backbone.load(path)
+        assert (found.size, found.crop) == (32, 0.7)
+        assert found.weights.model["mean"] == (0.1, 0.1, 0.1)
+    vit = hub(tmp_path / "b", architecture="vit_tiny_patch16_224", model_args={"img_size": 32})
+    assert backbone.load(vit).weights.model["name"] == "vit_tiny"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": "resnetaa18"},
+        {"architecture": "resnet34"},
+        {"architecture": "vit_tiny_patch16_clip_224"},
+        {"model_args": {"output_stride": 8}},
+        {"model_args": {"act_layer": "silu"}},
+        {"model_args": "num_heads"},
+        *[{"cut": {"mean": value}} for value in (5, None, ["x"] * 3)],
+        *[{"cut": {"crop_pct": value}} for value in (None, "a", -1, [])],
+        *[{"cut": {"input_size": value}} for value in (None, 5, [], "32", [3, None])],
+        {"label_names": 5},
+        {"pretrained_cfg": 3},
+    ],
+)
+def test_networks_that_ours_only_look_like_and_nonsense(tmp_path, changes):
+    with pytest.raises(Fault) as refused:
+        backbone.load(hub(tmp_path / "hub", **changes))
+    assert refused.value.code == BAD_DATA
+
+
+def test_positions_that_are_no_square(tmp_path):
+    arrays = torch_vit.encode(drawn({"name": "vit_micro", "patch_size": 8}).weights, 32)
+    arrays["pos_embed"] = np.ones((1, 22, 64), np.float32)
+    safetensors.numpy.save_file(arrays, tmp_path / "vit.safetensors")
+    with pytest.raises(Fault, match=r"21 positions .* are no square"):
+        backbone.load(tmp_path / "vit.safetensors")
