@@ -58,7 +58,7 @@ start() { trap '' HUP; PATH=\$PWD/.venv/bin:\$PATH; $command; echo \$? >run.code
 if ! kill -0 \$(cat run.pid 2>/dev/null) 2>/dev/null; then
   rm -f run.code; start >run.log 2>&1 </dev/null & echo \$! >run.pid
 fi
-tail -n +1 --pid=\$(cat run.pid) -f run.log | sed -u \"s/^/[\$HOSTNAME] /\"
+tail -n +1 --pid=\$(cat run.pid) -s 0.2 -f run.log | sed -u \"s/^/[\$HOSTNAME] /\"
 exit \$(cat run.code)"
 
 show() {
@@ -98,7 +98,7 @@ again() {
   sleep 30
 }
 train() {
-  local began=$SECONDS ended code restart=''
+  local began=$SECONDS ended code restart='' crash=''
   everywhere ssh "$name" --command='test -e ssl_jax/.installed' 2>/dev/null || install || return 0
   run || true
   ((SECONDS - began < 60)) || missed=0
@@ -107,11 +107,12 @@ train() {
     case $code in
       0) ;;
       75) restart=1 ;;
-      81 | 134 | 137 | 139) ((++crashes <= 3)) || fail "$code" "crashed too often"; restart=1 ;;
+      81 | 13[1-9] | 14?) crash=$code restart=1 ;;
       *) fail "$code" "the command ended with code $code" ;;
     esac
   done
   [[ $restart ]] || exit 0
+  [[ ! $crash ]] || ((++crashes <= 3)) || fail "$crash" "crashed for the fourth time, with code $crash"
   say "ended with codes ${ended//$'\n'/ }; running the same command again"
 }
 while :; do

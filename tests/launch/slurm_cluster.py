@@ -1,9 +1,8 @@
-"""A Slurm cluster of two nodes on this machine, in a folder, for the tests of launch/slurm.sbatch."""
+"""A Slurm cluster of two nodes on this machine, in a folder, to test launch/slurm.sbatch with."""
 
 import contextlib
 import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import time
@@ -39,7 +38,8 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 KillWait=15
 MinJobAge=300
-NodeName=127.0.0.[1-2] NodeAddr=127.0.0.[1-2] NodeHostname=localhost Port={ports[1]},{ports[2]} CPUs=4
+NodeName=DEFAULT NodeHostname=localhost CPUs=4
+NodeName=127.0.0.[1-2] NodeAddr=127.0.0.[1-2] Port={ports[1]},{ports[2]}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -110,9 +110,8 @@ def munged(folder, key):
 
 
 def start(daemons, cluster, folder, *command):
-    log = daemons.enter_context(open(folder / "daemons.log", "ab"))
-    program = shutil.which(command[0])
-    process = subprocess.Popen([program, *command[1:]], env=cluster.environment, stdout=log, stderr=log)
+    with open(folder / "daemons.log", "ab") as log:
+        process = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
     daemons.callback(stop, process)
 
 

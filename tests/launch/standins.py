@@ -9,9 +9,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
 
-RECORD = """#!{python}
-import json, pathlib, sys
-call = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
+RECORD = """#!{python} -IS
+import json, sys
+call = [sys.argv[0].rpartition("/")[2], *sys.argv[1:]]
 with open({calls!r}, "a") as file:
     file.write(json.dumps(call) + "\\n")
 """
@@ -32,16 +32,21 @@ class Standins:
         program.chmod(0o755)
 
     def calls(self) -> list[list[str]]:
-        return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+        return (
+            [json.loads(line) for line in self.file.read_text().splitlines()]
+            if self.file.exists()
+            else []
+        )
 
 
-def launch(script: str, *arguments: str, environment=None, **options) -> subprocess.CompletedProcess:
+def launch(
+    script: str, *arguments: str, environment=None, **options
+) -> subprocess.CompletedProcess:
     """Runs one of the launch scripts to its end."""
     return subprocess.run(
         [LAUNCH / script, *arguments],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
-        **options,
+        timeout=120,
     )

@@ -46,13 +46,20 @@ def test_help_is_the_first_comment_and_nothing_else(script):
         ("local.sh", ["-n", "2"], "behind --"),
         ("local.sh", ["-n", "2", "true"], "'true'"),
         ("slurm.sbatch", [], "COMMAND"),
-        *(("tpu_vm.sh", [*TPU[:i], *TPU[i + 1 :], "--", "x"], TPU[i].split("=")[0]) for i in range(5)),
+        *(
+            ("tpu_vm.sh", [*TPU[:i], *TPU[i + 1 :], "--", "x"], TPU[i].split("=")[0])
+            for i in range(5)
+        ),
         ("tpu_vm.sh", [*TPU], "behind --"),
         ("tpu_vm.sh", [*TPU, "--slices=0", "--", "x"], "--slices"),
         ("tpu_vm.sh", [*TPU, "--bucket=b", "--", "x"], "'--bucket=b'"),
         ("render.sh", [], "FILE"),
         ("render.sh", ["nothing.yaml", "--", "x"], "'nothing.yaml'"),
-        ("render.sh", ["gke_jobset.yaml", "NAME=n", "--", "x"], "CLAIM HOSTS IMAGE SLICES TOPOLOGY:"),
+        (
+            "render.sh",
+            ["gke_jobset.yaml", "NAME=n", "--", "x"],
+            "CLAIM HOSTS IMAGE SLICES TOPOLOGY:",
+        ),
         ("render.sh", [*SKYPILOT, "ZONE=z", "--", "x"], "'ZONE'"),
         ("render.sh", [*SKYPILOT, "COMMAND=z", "--", "x"], "'COMMAND'"),
         ("render.sh", ["skypilot.yaml", "NAME=a\nb: c", "--", "x"], "NAME=VALUE"),
@@ -90,7 +97,9 @@ def test_print_shows_the_command_as_it_would_run_and_runs_nothing(script, option
 
 def bash_words(line):
     """The words of a line as bash reads it."""
-    printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True)
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True
+    )
     return printed.stdout.split("\0")[:-1]
 
 

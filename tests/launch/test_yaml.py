@@ -90,7 +90,9 @@ def test_a_jobset_runs_the_command_on_every_host_with_all_chips():
 
 
 # What Kubernetes' job controller writes into a failed Job's condition.
-EXIT = "Container train for pod default/run1 failed with exit code {} matching FailJob rule at index 1"
+EXIT = (
+    "Container train for pod default/run1 failed with exit code {} matching FailJob rule at index 1"
+)
 DISRUPTED = "Pod default/run1 has condition DisruptionTarget matching FailJob rule at index 0"
 
 
