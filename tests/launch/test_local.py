@@ -90,8 +90,8 @@ def test_the_exit_code_is_the_cause(first, then, code, tmp_path):
 @pytest.mark.parametrize("abort", [0, 1])
 def test_of_two_that_end_in_one_moment_the_one_that_says_why_counts(abort):
     program = (
-        "signal.signal(signal.SIGUSR1, lambda *_: None)\n"
-        "print(os.getpid(), flush=True); signal.pause()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
+        "print(os.getpid(), flush=True); signal.sigwait({signal.SIGUSR1})\n"
         f"os.abort() if process == {abort} else sys.exit(80)"
     )
     script = standins.LAUNCH / "local.sh"
@@ -101,9 +101,10 @@ def test_of_two_that_end_in_one_moment_the_one_that_says_why_counts(abort):
         running.send_signal(signal.SIGSTOP)  # the script sees nothing until both have ended
         for pid in pids:
             os.kill(pid, signal.SIGUSR1)
-        for pid in pids:
-            while state(pid) not in "Z":
-                time.sleep(0.02)
+        deadline = time.monotonic() + 30
+        while not all(state(pid) in "Z" for pid in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         running.send_signal(signal.SIGCONT)
         assert running.wait(30) == 80
 

@@ -1,9 +1,8 @@
-"""launch/tpu_vm.sh against a stand-in for gcloud that keeps slices in folders and runs what is sent.
+"""launch/tpu_vm.sh against a stand-in for gcloud: hosts are folders, what is sent to them is run.
 
 A scenario is a list of the states that `describe` answers with, one a call, "" for "there is none".
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -187,7 +186,8 @@ def test_other_codes_end_it(tmp_path, ends, code, runs):
 
 def test_a_run_that_goes_on_is_taken_up_and_not_started_again(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
-    program = "echo began >>$shared/began; until [ -e $shared/end ]; do read -rt 0.1 <>$shared/fifo; done; exit 0"
+    wait = "until [ -e $shared/end ]; do read -rt 0.1 <>$shared/fifo; done; exit 0"
+    program = f"echo began >>$shared/began; {wait}"
     os.mkfifo(tmp_path / "fifo")
     script = standins.LAUNCH / "tpu_vm.sh"
     command = [script, *OPTIONS, "--keep", "--", "bash", "-c", f"shared={tmp_path}\n{program}"]

@@ -97,7 +97,7 @@ DISRUPTED = "Pod default/run1 has condition DisruptionTarget matching FailJob ru
 
 
 def outcome(spec, code=None, disrupted=False):
-    """The action of the JobSet's controller on one host's end, as JobSet and Kubernetes define it."""
+    """What JobSet's controller does when one host ends so, by JobSet's and Kubernetes' documents."""
     rules = spec["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
     reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     if disrupted:
