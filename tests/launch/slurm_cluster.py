@@ -38,8 +38,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 KillWait=15
 MinJobAge=300
-NodeName=DEFAULT NodeHostname=localhost CPUs=4
-NodeName=127.0.0.[1-2] NodeAddr=127.0.0.[1-2] Port={ports[1]},{ports[2]}
+NodeName=127.0.0.[1-2] NodeHostname=localhost Port={ports[1]},{ports[2]} CPUs=4
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 

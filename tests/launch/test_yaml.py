@@ -97,7 +97,7 @@ DISRUPTED = "Pod default/run1 has condition DisruptionTarget matching FailJob ru
 
 
 def outcome(spec, code=None, disrupted=False):
-    """What JobSet's controller does when one host ends so, by JobSet's and Kubernetes' documents."""
+    """What JobSet's controller does when a host ends so, by its and Kubernetes' documents."""
     rules = spec["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
     reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     if disrupted:
