@@ -1,9 +1,13 @@
 """launch/slurm.sbatch on a real Slurm: two nodes on this machine, see slurm_cluster.py."""
 
+import json
+import os
 import shutil
+import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import slurm_cluster
 import standins
@@ -92,3 +96,72 @@ def test_other_codes_end_the_job_with_that_code(cluster, tmp_path, codes):
     job = cluster.submit(*PAIR, SCRIPT, sys.executable, "-c", task, cwd=tmp_path)
     found = cluster.wait(job, "FAILED")
     assert (found["ExitCode"], found["Restarts"]) == (f"{max(codes)}:0", "0")
+
+
+STEPS = 60
+TRAIN = (
+    *(sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"),
+    *("--config.model.width=0.125", "--config.method.hidden_dim=16"),
+    *("--config.method.output_dim=8", "--config.train.batch_size=64", "--config.data.eval_split="),
+    *(f"--config.train.steps={STEPS}", "--config.train.log_every=1", "--config.eval.draws=2"),
+    *("--config.train.checkpoint_every=20", "--config.eval.baselines=False"),
+)
+
+
+def test_a_training_over_two_nodes_goes_on_bit_for_bit_after_sigterm(cluster, tmp_path):
+    ours = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    exported = ",".join(["ALL", *(f"{name}={value}" for name, value in ours.items())])
+    options = (*PAIR, f"--export={exported}", f"--output={tmp_path}/job.out")
+    job = cluster.submit(*options, SCRIPT, *TRAIN, f"--workdir={broken}", cwd=standins.ROOT)
+    log, output = broken / "metrics.jsonl", tmp_path / "job.out"
+
+    def at_work():
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), output.read_text()
+        return log.exists() and len(log.read_text().splitlines()) > 10
+
+    until(at_work, "ten steps", seconds=240)
+    cluster.run("scancel", "--signal=TERM", job)
+    found = cluster.wait(job, "COMPLETED", "FAILED", seconds=300)
+    text = output.read_text()
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), text
+    for task in (0, 1):
+        assert f"task {task}: Exited with exit code 75" in text
+
+    command = [standins.LAUNCH / "local.sh", "-n", "2", "-d", "1", "--", *TRAIN]
+    environment = os.environ | ours
+    done = subprocess.run(
+        [*command, f"--workdir={whole}"],
+        env=environment,
+        cwd=standins.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert steps(log) == steps(whole / "metrics.jsonl")
+    one, two = arrays(broken), arrays(whole)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+def steps(log):
+    """What was logged of every step, without rates of this machine."""
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    return [{name: row[name] for name in ("batch_hash", "loss", "grad_norm")} for row in rows]
+
+
+def arrays(path):
+    """Every array of the last checkpoint, by name, read with Orbax alone."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    checkpoint = path / "checkpoints" / str(STEPS)
+    with ocp.PyTreeCheckpointer() as reader:
+        names = reader.metadata(checkpoint).item_metadata.tree
+        # As NumPy: the devices of the two processes are not this process's.
+        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
+        tree = reader.restore(checkpoint, restore_args=numpy)
+    return {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}
