@@ -187,7 +187,7 @@ def test_other_codes_end_it(tmp_path, ends, code, runs):
 def test_a_run_that_goes_on_is_taken_up_and_not_started_again(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
     wait = "until [ -e $shared/end ]; do read -rt 0.1 <>$shared/fifo; done; exit 0"
-    program = f"echo began >>$shared/began; {wait}"
+    program = f"echo began | tee -a $shared/began; {wait}"
     os.mkfifo(tmp_path / "fifo")
     script = standins.LAUNCH / "tpu_vm.sh"
     command = [script, *OPTIONS, "--keep", "--", "bash", "-c", f"shared={tmp_path}\n{program}"]
@@ -195,10 +195,13 @@ def test_a_run_that_goes_on_is_taken_up_and_not_started_again(tmp_path):
         wait_for(lambda: (tmp_path / "began").exists() and len(read(tmp_path / "began")) == 2)
         os.killpg(first.pid, signal.SIGKILL)  # this machine went away
     (tmp_path / "states").write_text("ACTIVE")
-    with subprocess.Popen(command, env=cloud.programs.environment) as second:
-        wait_for(lambda: cloud.verbs().count("run") == 2)
+    with subprocess.Popen(
+        command, env=cloud.programs.environment, stdout=subprocess.PIPE, text=True
+    ) as second:
+        shown = [second.stdout.readline(), second.stdout.readline()]
         (tmp_path / "end").touch()
-        assert second.wait(30) == 0
+        assert second.wait(60) == 0
+    assert sorted(shown) == ["[host-0] began\n", "[host-1] began\n"]
     assert len(read(tmp_path / "began")) == 2  # once a host
     assert "delete" not in cloud.verbs()
 
