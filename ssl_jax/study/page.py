@@ -1,0 +1,5 @@
+"""The page of a study."""
+
+
+def write(study):
+    return study.path
