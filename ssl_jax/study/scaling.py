@@ -1,0 +1,120 @@
+"""Images a second against devices, and the gradient noise scale against the batch."""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+
+from ssl_jax.report.groups import Mean, mean
+from ssl_jax.report.overlay import COLORS
+from ssl_jax.report.style import INK, MUTED, STYLE, png
+from ssl_jax.study import axes
+from ssl_jax.study.gather import Row
+from ssl_jax.study.grid import DEVICES, spelled
+
+WEAK, STRONG = "weak", "strong"
+
+
+class Series(NamedTuple):
+    """One training on several numbers of devices."""
+
+    kind: str  # weak: a fixed batch per device; strong: a fixed batch
+    batch: int  # per device, or global
+    others: str  # what else the grid varies
+    rates: dict[int, Mean]  # {devices: images a second, over seeds and lengths}
+
+    def efficiency(self, devices: int) -> float:
+        """Speed-up over the fewest devices, by the one that is ideal."""
+        first = min(self.rates)
+        return self.rates[devices].value / self.rates[first].value * first / devices
+
+
+def series(rows: Sequence[Row]) -> list[Series]:
+    """All that the rows have of two numbers of devices or more, weak first."""
+    found: dict[tuple[str, int, str], dict[int, list[float]]] = {}
+    for row in rows:
+        if not row.devices or row.images_per_second is None or row.cell.same_as:
+            continue
+        kept = {k: spelled(v) for k, v in row.others.items() if k != DEVICES}
+        others = ", ".join(f"{key} {value}" for key, value in kept.items())
+        keys = [(STRONG, row.batch, others)]
+        if row.batch % row.devices == 0:
+            keys.append((WEAK, row.batch // row.devices, others))
+        for key in keys:
+            at = found.setdefault(key, {})
+            at.setdefault(row.devices, []).append(row.images_per_second)
+    made = [
+        Series(*key, {n: m for n in sorted(at) if (m := mean(at[n]))})
+        for key, at in found.items()
+        if len(at) > 1
+    ]
+    return sorted(made, key=lambda one: (one.kind != WEAK, one.batch, one.others))
+
+
+def draw(found: Sequence[Series]) -> bytes:
+    """Weak and strong scaling side by side, each with its ideal; b"" without any."""
+    kinds = [kind for kind in (WEAK, STRONG) if any(one.kind == kind for one in found)]
+    if not kinds:
+        return b""
+    with matplotlib.rc_context(STYLE):
+        figure, plots = axes.grid(len(kinds))
+        for ax, kind in zip(plots, kinds, strict=True):
+            mine = [one for one in found if one.kind == kind]
+            for i, one in enumerate(mine):
+                _draw(ax, one, COLORS[i])
+            devices = sorted({n for one in mine for n in one.rates})
+            axes.octaves(ax, devices, "Devices")
+            ax.set_ylim(bottom=0)
+            per = "images / s per device" if kind == WEAK else "images / s"
+            ax.set_title(f"{kind.capitalize()} scaling  ({per})")
+            ax.legend(fontsize=9, handlelength=2.6)
+        return png(figure)
+
+
+def _draw(ax: Axes, one: Series, color: str) -> None:
+    """Measured with intervals, and dotted what the fewest devices promise."""
+    first = min(one.rates)
+    weak = one.kind == WEAK
+    devices = list(one.rates)
+    share = {n: n if weak else 1 for n in devices}
+    values = [one.rates[n].value / share[n] for n in devices]
+    halves = [(one.rates[n].half or 0) / share[n] for n in devices]
+    name = f"{one.batch} images per device" if weak else f"{one.batch} images"
+    name += f", {one.others}" if one.others else ""
+    ax.errorbar(devices, values, yerr=halves, fmt="o-", color=color, capsize=3, label=name)
+    ideal = [values[0] * (1 if weak else n / first) for n in devices]
+    ax.plot(devices, ideal, ":", color=color, lw=1.4)
+    for n, value in zip(devices[1:], values[1:], strict=True):
+        ax.annotate(
+            f"{one.efficiency(n):.0%}", (n, value), xytext=(6, -12), textcoords="offset points",
+            size=9, color=color,
+        )  # fmt: skip
+
+
+def noise(rows: Sequence[Row]) -> bytes:
+    """The gradient noise scale at the end of every run against its batch; b"" where none logged."""
+    known = [(row, value) for row in rows if (value := row.last("noise_scale")) and value > 0]
+    known = [(row, value) for row, value in known if not row.cell.same_as]
+    if not known:
+        return b""
+    batches = sorted({row.batch for row, _ in known})
+    lengths = sorted({row.length for row, _ in known})
+    with matplotlib.rc_context(STYLE):
+        figure, (ax,) = axes.grid(1)
+        for i, length in enumerate(lengths):
+            at = {b: [v for r, v in known if (r.batch, r.length) == (b, length)] for b in batches}
+            for batch, values in at.items():
+                ax.plot([batch] * len(values), values, ".", ms=7, color=COLORS[i], alpha=0.6)
+            middles = {batch: statistics.median(values) for batch, values in at.items() if values}
+            unit, value = length
+            name = f"{spelled(value)} {unit}, median"
+            ax.plot(list(middles), list(middles.values()), "o-", color=COLORS[i], label=name)
+        axes.octaves(ax, batches, "Batch  (images)")
+        ax.set_yscale("log", base=2)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        ax.plot(batches, batches, ":", color=MUTED, label="noise scale = batch")
+        ax.set_title("Gradient noise scale  (images)", color=INK)
+        ax.legend(fontsize=9)
+        return png(figure)
