@@ -11,6 +11,7 @@ cells and runs nothing, --gather only writes the table and the page, --jobs writ
 cluster, each of which runs one cell by --cell. See docs/scale.md.
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -19,7 +20,7 @@ import tempfile
 from absl import flags
 
 from ssl_jax import cli, workdir
-from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
+from ssl_jax.errors import USAGE, Fault
 from ssl_jax.study import folder, grid, listing, run
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study
@@ -88,13 +89,11 @@ def one(study: Study, index: str) -> None:
         print(f"{cell.name}: {folder.status(study, cell)}")
         return
     with run.Runner(study) as runner:
-        sys.exit(runner.one(cell, write=run.is_first()))
+        sys.exit(runner.one(cell, write=run.is_first(), show=True))
 
 
 def numbered(study: Study, index: str) -> Cell:
     """The cell that --cell names; raises Fault where there is none."""
-    import os
-
     text = os.environ.get("SLURM_ARRAY_TASK_ID", "") if index == "slurm" else index
     if not text:
         raise Fault("--cell=slurm: SLURM_ARRAY_TASK_ID is not set: sbatch --array sets it", USAGE)
@@ -112,7 +111,13 @@ def gather(study: Study) -> None:
 
 def write_jobs(study: Study, cells: list[Cell], kind: str) -> None:
     """Writes jobs/ and prints the commands that submit them."""
-    raise Fault("--jobs", BAD_CONFIG)
+    from ssl_jax.study import jobs
+
+    values = flags.FLAGS
+    with workdir.open_workdir(study.path):
+        folder.save(study)
+        given = values["values"].value or []
+        print(jobs.write(study, cells, kind, given, values.job_workdir))
 
 
 if __name__ == "__main__":
@@ -122,6 +127,10 @@ if __name__ == "__main__":
     flags.DEFINE_boolean("print", False, "Show the cells; run nothing.")
     flags.DEFINE_boolean("gather", False, "Write table and page of what is there; run nothing.")
     flags.DEFINE_enum("jobs", None, ["slurm", "gke", "skypilot"], "Write jobs; run nothing.")
+    flags.DEFINE_list(
+        "values", [], "Of --jobs: NAME=VALUE of the template, DEVICES:NAME=VALUE of some cells."
+    )
+    flags.DEFINE_string("job_workdir", "", "Of --jobs: the study's folder as the jobs see it.")
     flags.DEFINE_string("cell", "", "Number of the one cell to run, or slurm: the array task's.")
     words = sys.argv[1:]
     if not config_arguments(words):

@@ -10,9 +10,9 @@ from matplotlib.ticker import NullLocator
 WIDTH = 11.8  # inches
 
 
-def grid(count: int, *, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of so many plots, three in a row."""
-    columns = min(count, 3)
+def grid(count: int, *, columns: int = 0, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of so many plots, `columns` or up to three in a row."""
+    columns = columns or min(count, 3)
     down = math.ceil(count / columns)
     figure = Figure(
         figsize=(WIDTH if columns > 1 else 0.62 * WIDTH, 3.9 * down), layout="constrained"

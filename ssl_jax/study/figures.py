@@ -35,6 +35,7 @@ def against_batch(panel: Panel, names: dict[str, str]) -> bytes:
                     points = [panel.point(batch, length, rule) for batch in panel.batches]
                     _line(ax, points, name, COLORS[i], rule, shift=_shift(j, panel))
             axes.octaves(ax, panel.batches, "Batch  (images)")
+            _heights(ax, panel, name)
             ax.set_title(f"{label(title, 40)}  (%)")
         keys = {_length(length): COLORS[i] for i, length in enumerate(panel.lengths)}
         _legend(figure, keys, panel.rules)
@@ -54,6 +55,7 @@ def against_length(panel: Panel, name: str, title: str) -> bytes:
                 _line(ax, points, name, COLORS[i], rule, shift=shift, by_length=True)
             unit = panel.lengths[0][0].capitalize()
             axes.octaves(ax, [length for _, length in panel.lengths], unit)
+            _heights(ax, panel, name)
             ax.set_title(f"{label(title, 30)}, {rule} rule  (%)")
         keys = {f"batch {batch:,}": COLORS[i] for i, batch in enumerate(panel.batches)}
         _legend(figure, keys, [])
@@ -71,15 +73,16 @@ def rules(panel: Panel, name: str, title: str) -> bytes:
             shift = 2 * NUDGE * (i - (len(found) - 1) / 2)
             _gains(ax, of, COLORS[i], shift)
         axes.octaves(ax, panel.batches, "Batch  (images)")
-        ax.set_title(f"sqrt − linear, {label(title, 30)}  (points)")
+        ax.set_title(f"sqrt less linear: {label(title, 30)}  (points)")
         keys = {_length(length): COLORS[i] for i, length in enumerate(found)}
-        ax.legend(handles=_handles(keys), fontsize=9)
+        _legend(figure, keys, [])
         for i, epochs in enumerate(EPOCHS):
             gains = [root - linear for linear, root in (row[i] for row in PUBLISHED.values())]
-            other.plot(list(PUBLISHED), gains, "D-", ms=4.5, color=COLORS[i + 2], lw=1.5)
-            other.annotate(f" {epochs} epochs", (256, gains[0]), size=8.5, color=COLORS[i + 2])
+            color, name = COLORS[i + 2], f"{epochs} epochs"
+            other.plot(list(PUBLISHED), gains, "D-", ms=4.5, color=color, lw=1.5, label=name)
+        other.legend(fontsize=9)
         axes.octaves(other, list(PUBLISHED), "Batch  (images)")
-        other.set_title("sqrt − linear, SimCLR's table B.1  (points)")
+        other.set_title("sqrt less linear: SimCLR's table B.1  (points)")
         for each in (ax, other):
             each.axhline(0, color=MUTED, lw=1, zorder=1)
         return png(figure)
@@ -128,6 +131,13 @@ def _line(
     for x in (x for x, point in there if point.diverged):
         foot = ax.get_xaxis_transform()
         ax.plot(x, 0.02, "x", ms=8, mew=2, color=color, clip_on=False, transform=foot)
+
+
+def _heights(ax: Axes, panel: Panel, name: str) -> None:
+    """As high as the seeds' values ask for: the interval of two seeds is often far wider."""
+    values = [value for point in panel.points for value in point.by_seed(name).values()]
+    room = max(0.35 * (max(values) - min(values)), 0.5)
+    ax.set_ylim(min(values) - room, min(max(values) + room, 101.0))
 
 
 def _shift(index: int, panel: Panel) -> float:

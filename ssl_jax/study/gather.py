@@ -47,8 +47,8 @@ class Row(NamedTuple):
 
     @property
     def others(self) -> dict[str, Any]:
-        """What else the grid varies."""
-        known = ("batch", "epochs", "steps", "lr_rule", "seed")
+        """What else the grid varies; not the devices, which change nothing but rounding."""
+        known = ("batch", "epochs", "steps", "lr_rule", "seed", grid.DEVICES)
         return {k: v for k, v in self.cell.setting.items() if k not in known}
 
     @property
@@ -121,7 +121,7 @@ def baselines(found: Sequence[Row], name: str) -> dict[str, float]:
 def table(found: Sequence[Row]) -> str:
     """study.csv: a row for every cell."""
     names = evaluations(found)
-    keys = list(dict.fromkeys(key for row in found for key in row.others if key != grid.DEVICES))
+    keys = list(dict.fromkeys(key for row in found for key in row.others))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     fixed = ["cell", "status", "batch", "length", "unit", "lr_rule", "base_lr", "lr", "seed"]

@@ -63,11 +63,12 @@ def text(study: Study, cells: Sequence[Cell], images: dict[str, int]) -> str:
     from ssl_jax.report.page import duration  # and matplotlib, which a mistake need not wait for
 
     speed = pace(study)
+    places = {cell.name: i for i, cell in enumerate(study.cells)}
     rows, seconds = [], 0.0
     for i, cell in enumerate(study.cells):
         if cell not in cells:
             continue
-        state = f"as {cell.same_as}" if cell.same_as else folder.status(study, cell)
+        state = f"as {places[cell.same_as]}" if cell.same_as else folder.status(study, cell)
         size = images.get(cell.config.data.split)
         steps = folder.total_steps(cell.config, size) if size else cell.config.train.steps
         shown = steps * cell.config.train.batch_size

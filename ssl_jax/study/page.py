@@ -23,6 +23,7 @@ from ssl_jax.study.gather import Row
 from ssl_jax.study.points import Panel
 
 PAGE, CSV = "study.html", "study.csv"
+BESIDE = 3  # lengths, with intervals: more need the whole width
 ONE_SEED = (
     "One seed: nothing here says how another would come out, and small differences mean nothing."
 )
@@ -93,16 +94,24 @@ def _tables(study: Study, rows: Sequence[Row], names: dict[str, str]) -> str:
         left += table.html(panel, name) + note(_seeds(panel))
     right = "<h3>SimCLR: ImageNet, ResNet-50, linear top-1, per cent</h3>" + table.published()
     right += note(
-        "Chen et al. 2020, arXiv 2002.05709, table B.1. Other data, model, optimizer and lengths "
-        "than this study's: compare the shapes of the two tables, never their numbers."
+        "Linear rule above, sqrt below. Chen et al. 2020, arXiv 2002.05709, table B.1. Other data, "
+        "model, optimizer and lengths than this study's: compare the shapes of the two tables, "
+        "never their numbers."
     )
-    content = f'<div class="halves"><div>{left}</div><div>{right}</div></div>'
+    wide = max(len(panel.lengths) for panel in points.panels(rows)) > BESIDE
+    kind = "" if wide else "halves"
+    content = f'<div class="{kind}"><div>{left}</div><div>{right}</div></div>'
     if any("lr_rule" in row.cell.setting for row in rows):
-        content += note(f"linear / sqrt: rules of the learning rate. {listing.rule_note(study)}")
+        content += note(f"{_below(rows)} {listing.rule_note(study)}")
     if found := gather.baselines(rows, name):
         sentence = ", ".join(f"{key}: {value:.1f}" for key, value in found.items())
         content += note(f"Under the same protocol: {sentence}.")
     return section("Batch and length", content)
+
+
+def _below(rows: Sequence[Row]) -> str:
+    rules = sorted({row.rule for row in rows})
+    return f"One below the other, rules of the learning rate: {', '.join(rules)}."
 
 
 def _of(panel: Panel) -> str:
@@ -149,7 +158,7 @@ def _noise(study: Study, rows: Sequence[Row]) -> str:
         "the loss at its own batch. Dots: runs."
     )
     made = _picture(study, "noise_scale", scaling.noise(rows), "Noise scale against batch", caption)
-    return section("Gradient noise scale", made) if made else ""
+    return section("Gradient noise scale", f'<div class="halves">{made}</div>') if made else ""
 
 
 def _scaling(study: Study, rows: Sequence[Row]) -> str:
@@ -186,9 +195,16 @@ def _scaling(study: Study, rows: Sequence[Row]) -> str:
 
 def _cells(rows: Sequence[Row], names: dict[str, str]) -> str:
     head = ["Cell", "Status", "Rate", *names.values(), "Last loss", "Images / s", "Devices", "Time"]
-    lines = [plain_row(row.cell.name, _facts(row, names)) for row in rows]
-    content = note("Losses of different batches are different quantities.")
-    content += grid(head, lines, kind="plain")
+    numbers = {row.cell.name: i for i, row in enumerate(rows)}
+    lines = [
+        plain_row(f"{i}  {row.cell.name}", _facts(row, names, numbers))
+        for i, row in enumerate(rows)
+    ]
+    content = note(
+        "Losses of different batches are different quantities. “As 3”: the very training of cell "
+        "3, which was run once."
+    )
+    content += grid(head, lines, kind="plain cells")
     for row in rows:
         if row.status in ("diverged", "failed") and not row.cell.same_as:
             heading = f"{row.cell.name}: {row.status}, exit {row.record.get('exit')}"
@@ -196,11 +212,11 @@ def _cells(rows: Sequence[Row], names: dict[str, str]) -> str:
     return section("Cells", content)
 
 
-def _facts(row: Row, names: dict[str, str]) -> list[str]:
+def _facts(row: Row, names: dict[str, str], numbers: dict[str, int]) -> list[str]:
     accuracies = [row.accuracy(name) for name in names]
     loss, rate, seconds = row.last("loss"), row.images_per_second, row.record.get("seconds")
     return [
-        f"as {row.cell.same_as}" if row.cell.same_as else row.status,
+        f"as {numbers[row.cell.same_as]}" if row.cell.same_as else row.status,
         f"{row.cell.rate:.4g}",
         *(f"{value:.1f}" if value is not None else "–" for value in accuracies),
         f"{loss:.3f}" if loss is not None else "–",

@@ -22,9 +22,12 @@ class Point(NamedTuple):
         return mean(list(self.by_seed(name).values()))
 
     def by_seed(self, name: str) -> dict[int, float]:
-        """{seed: accuracy in per cent}."""
-        found = {row.seed: row.accuracy(name) for row in self.rows}
-        return {seed: value for seed, value in found.items() if value is not None}
+        """{seed: accuracy in per cent}; of a seed on several numbers of devices, the first."""
+        found: dict[int, float] = {}
+        for row in self.rows:
+            if (value := row.accuracy(name)) is not None:
+                found.setdefault(row.seed, value)
+        return found
 
     def count(self, *statuses: str) -> int:
         """How many seeds are that far."""
@@ -49,7 +52,7 @@ class Panel(NamedTuple):
 
     @property
     def title(self) -> str:
-        """ "optim.weight_decay 0.1, devices 2"; "" where nothing else varies."""
+        """ "optim.weight_decay 0.1, model.width 2"; "" where nothing else varies."""
         return ", ".join(f"{key} {spelled(value)}" for key, value in self.others.items())
 
     @property

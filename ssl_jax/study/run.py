@@ -1,7 +1,6 @@
 """Runs cells here, one after another; each is a training of its own process."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -72,31 +71,37 @@ class Runner:
             say(f"{i}/{len(waiting)} {cell.name}: {_result(code)}, {end}")
         return [cell for cell in waiting if folder.status(study, cell) not in ("done", "diverged")]
 
-    def one(self, cell: Cell, *, write: bool = True) -> int:
+    def one(self, cell: Cell, *, write: bool = True, show: bool = False) -> int:
         """Trains a cell; returns its exit code, 128 + n after death by signal n.
 
         Args:
           write: keep its log and how it ended; of several processes of one training, the first.
+          show: print what it prints, too.
         """
         record = self.study.record(cell) if write else {}
         start = time.monotonic()
-        code = self._spawn(cell, self.study.log(cell) if write else None)
-        if write:
-            self.study.write_record(cell, _record(self.study, cell, record, code, start))
+        if not write:
+            return self._wait(self._start(cell, None))
+        with self.study.log(cell).open("ab") as log:
+            child = self._start(cell, subprocess.PIPE if show else log)
+            for line in child.stdout or ():
+                log.write(line)
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+            code = self._wait(child)
+        self.study.write_record(cell, _record(self.study, cell, record, code, start))
         return code
 
-    def _spawn(self, cell: Cell, log: pathlib.Path | None) -> int:
-        words, variables = command(self.study, cell), environment(cell, self._cache)
-        if log is None:
-            return self._wait(subprocess.Popen(words, env=variables))
-        with log.open("ab") as file:
-            child = subprocess.Popen(words, env=variables, stdout=file, stderr=subprocess.STDOUT)
-            return self._wait(child)
+    def _start(self, cell: Cell, output: Any) -> "subprocess.Popen[bytes]":
+        errors = None if output is None else subprocess.STDOUT
+        variables = environment(cell, self._cache)
+        words = command(self.study, cell)
+        self._child = subprocess.Popen(words, env=variables, stdout=output, stderr=errors)
+        if self._signal:  # which came before there was a child to pass it on to
+            self._child.send_signal(self._signal)
+        return self._child
 
     def _wait(self, child: "subprocess.Popen[bytes]") -> int:
-        self._child = child
-        if self._signal:  # which came before there was a child to pass it on to
-            child.send_signal(self._signal)
         code = child.wait()
         self._child = None
         return code if code >= 0 else 128 - code
@@ -124,7 +129,9 @@ class Runner:
 
 def is_first() -> bool:
     """Whether this process is the only one of its job, or the one that writes."""
-    return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    # Of a JobSet, every slice is a job that counts from 0.
+    return rank == "0" and os.environ.get("MEGASCALE_SLICE_ID", "0") == "0"
 
 
 def _record(

@@ -54,43 +54,45 @@ def series(rows: Sequence[Row]) -> list[Series]:
 
 
 def draw(found: Sequence[Series]) -> bytes:
-    """Weak and strong scaling side by side, each with its ideal; b"" without any."""
+    """Weak and strong scaling side by side, below each its efficiency; b"" without any."""
     kinds = [kind for kind in (WEAK, STRONG) if any(one.kind == kind for one in found)]
     if not kinds:
         return b""
     with matplotlib.rc_context(STYLE):
-        figure, plots = axes.grid(len(kinds))
-        for ax, kind in zip(plots, kinds, strict=True):
+        figure, plots = axes.grid(2 * len(kinds), columns=len(kinds))
+        above, below = plots[: len(kinds)], plots[len(kinds) :]
+        for rates, efficiency, kind in zip(above, below, kinds, strict=True):
             mine = [one for one in found if one.kind == kind]
             for i, one in enumerate(mine):
-                _draw(ax, one, COLORS[i])
+                _draw(rates, efficiency, one, COLORS[i % len(COLORS)])
             devices = sorted({n for one in mine for n in one.rates})
-            axes.octaves(ax, devices, "Devices")
-            ax.set_ylim(bottom=0)
+            for ax in (rates, efficiency):
+                axes.octaves(ax, devices, "Devices")
+                ax.set_ylim(bottom=0)
             per = "images / s per device" if kind == WEAK else "images / s"
-            ax.set_title(f"{kind.capitalize()} scaling  ({per})")
-            ax.legend(fontsize=9, handlelength=2.6)
+            rates.set_title(f"{kind.capitalize()} scaling  ({per})")
+            efficiency.set_title(f"Efficiency of {kind} scaling  (%)")
+            efficiency.axhline(100, ls=":", color=MUTED)
+            efficiency.set_ylim(top=max(efficiency.get_ylim()[1], 110))
+            rates.legend(fontsize=9, handlelength=2.2)
         return png(figure)
 
 
-def _draw(ax: Axes, one: Series, color: str) -> None:
+def _draw(rates: Axes, efficiency: Axes, one: Series, color: str) -> None:
     """Measured with intervals, and dotted what the fewest devices promise."""
-    first = min(one.rates)
-    weak = one.kind == WEAK
+    first, weak = min(one.rates), one.kind == WEAK
     devices = list(one.rates)
-    share = {n: n if weak else 1 for n in devices}
-    values = [one.rates[n].value / share[n] for n in devices]
-    halves = [(one.rates[n].half or 0) / share[n] for n in devices]
-    name = f"{one.batch} images per device" if weak else f"{one.batch} images"
+    share = [n if weak else 1 for n in devices]
+    values = [one.rates[n].value / s for n, s in zip(devices, share, strict=True)]
+    halves = [(one.rates[n].half or 0) / s for n, s in zip(devices, share, strict=True)]
+    name = f"{one.batch:,} images per device" if weak else f"{one.batch:,} images"
     name += f", {one.others}" if one.others else ""
-    ax.errorbar(devices, values, yerr=halves, fmt="o-", color=color, capsize=3, label=name)
+    look = {"color": color, "ms": 5, "lw": 1.6, "elinewidth": 1.2, "capsize": 3}
+    rates.errorbar(devices, values, yerr=halves, fmt="o-", label=name, **look)
     ideal = [values[0] * (1 if weak else n / first) for n in devices]
-    ax.plot(devices, ideal, ":", color=color, lw=1.4)
-    for n, value in zip(devices[1:], values[1:], strict=True):
-        ax.annotate(
-            f"{one.efficiency(n):.0%}", (n, value), xytext=(6, -12), textcoords="offset points",
-            size=9, color=color,
-        )  # fmt: skip
+    rates.plot(devices, ideal, ":", color=color, lw=1.2)
+    parts = [100 * one.efficiency(n) for n in devices]
+    efficiency.plot(devices, parts, "o-", color=color, ms=5, lw=1.6)
 
 
 def noise(rows: Sequence[Row]) -> bytes:

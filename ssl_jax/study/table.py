@@ -22,7 +22,8 @@ PUBLISHED: dict[int, tuple[tuple[float, float], ...]] = {
 
 def text(panel: Panel, name: str) -> str:
     """Markdown: a row for every batch, a column for every length, the rules with / between."""
-    head = [_corner(panel), *(_length(length) for length in panel.lengths)]
+    corner = f"{_corner(panel)} ({' / '.join(panel.rules)})"
+    head = [corner, *(_length(length) for length in panel.lengths)]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for batch in panel.batches:
         cells = [_text(panel, name, batch, length) for length in panel.lengths]
@@ -31,8 +32,7 @@ def text(panel: Panel, name: str) -> str:
 
 
 def _corner(panel: Panel) -> str:
-    units = {unit for unit, _ in panel.lengths}
-    return f"batch \\ {' or '.join(sorted(units))} ({' / '.join(panel.rules)})"
+    return f"batch \\ {' or '.join(sorted({unit for unit, _ in panel.lengths}))}"
 
 
 def _length(length: Length) -> str:
@@ -40,7 +40,14 @@ def _length(length: Length) -> str:
 
 
 def _text(panel: Panel, name: str, batch: int, length: Length) -> str:
-    return " / ".join(written(panel.point(batch, length, rule), name) for rule in panel.rules)
+    return " / ".join(_parts(panel, name, batch, length))
+
+
+def _parts(panel: Panel, name: str, batch: int, length: Length) -> list[str]:
+    """What stands for each rule; once what is no number and the same for all."""
+    parts = [written(panel.point(batch, length, rule), name) for rule in panel.rules]
+    alike = len(set(parts)) == 1 and not any(c.isdigit() for c in parts[0])
+    return parts[:1] if alike else parts
 
 
 def written(point: Point | None, name: str) -> str:
@@ -63,12 +70,11 @@ def written(point: Point | None, name: str) -> str:
 
 
 def html(panel: Panel, name: str) -> str:
-    """The same as a table of a page."""
+    """The same as a table of a page, the rules one below the other."""
     head = [_corner(panel), *(_length(length) for length in panel.lengths)]
     rows = []
     for batch in panel.batches:
-        points = [[panel.point(batch, at, rule) for rule in panel.rules] for at in panel.lengths]
-        rows.append((batch, [[written(point, name) for point in of] for of in points]))
+        rows.append((batch, [_parts(panel, name, batch, length) for length in panel.lengths]))
     return _grid(head, rows)
 
 
@@ -78,13 +84,14 @@ def published() -> str:
         (batch, [[f"{value:.1f}" for value in pair] for pair in values])
         for batch, values in PUBLISHED.items()
     ]
-    return _grid(["batch \\ epochs (linear / sqrt)", *map(str, EPOCHS)], rows)
+    return _grid(["batch \\ epochs", *map(str, EPOCHS)], rows)
 
 
 def _grid(head: Sequence[str], rows: Sequence[tuple[int, Sequence[Sequence[str]]]]) -> str:
     lines = []
     for batch, cells in rows:
-        written = (" / ".join(f"<span>{ESCAPE(text)}</span>" for text in cell) for cell in cells)
+        texts = ([part for text in cell for part in text.split(", ")] for cell in cells)
+        written = ("".join(f"<span>{ESCAPE(text)}</span>" for text in cell) for cell in texts)
         lines.append(
             f"<tr><th>{batch:,}</th>{''.join(f'<td>{cell}</td>' for cell in written)}</tr>"
         )
