@@ -17,7 +17,7 @@ from ssl_jax.report.markup import (
     section,
 )  # fmt: skip
 from ssl_jax.report.page import duration
-from ssl_jax.study import figures, gather, listing, points, scaling, table
+from ssl_jax.study import figures, gather, listing, noise, points, scaling, table
 from ssl_jax.study.folder import Study
 from ssl_jax.study.gather import Row
 from ssl_jax.study.points import Panel
@@ -153,12 +153,12 @@ def _accuracy(study: Study, rows: Sequence[Row], names: dict[str, str]) -> str:
 def _noise(study: Study, rows: Sequence[Row]) -> str:
     caption = (
         "Up to about this many images, a larger batch saves steps in proportion; beyond, little "
-        "(McCandlish et al., arXiv 1812.06162). Of the last step: a mean over about the last 100. "
+        "(McCandlish et al., arXiv 1812.06162). Running means over about 100 steps. "
         "A contrastive loss changes with its batch, which brings the negatives: each point is of "
         "the loss at its own batch. Dots: runs."
     )
-    made = _picture(study, "noise_scale", scaling.noise(rows), "Noise scale against batch", caption)
-    return section("Gradient noise scale", f'<div class="halves">{made}</div>') if made else ""
+    made = _picture(study, "noise_scale", noise.draw(rows), "Noise scale against batch", caption)
+    return section("Gradient noise scale", made) if made else ""
 
 
 def _scaling(study: Study, rows: Sequence[Row]) -> str:

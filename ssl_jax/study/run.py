@@ -82,8 +82,10 @@ class Runner:
         start = time.monotonic()
         if not write:
             return self._wait(self._start(cell, None))
-        with self.study.log(cell).open("ab") as log:
-            child = self._start(cell, subprocess.PIPE if show else log)
+        with (
+            self.study.log(cell).open("ab") as log,
+            self._start(cell, subprocess.PIPE if show else log) as child,
+        ):
             for line in child.stdout or ():
                 log.write(line)
                 sys.stdout.buffer.write(line)

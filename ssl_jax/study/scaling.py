@@ -1,6 +1,5 @@
-"""Images a second against devices, and the gradient noise scale against the batch."""
+"""Images a second against devices, as one PNG file."""
 
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from matplotlib.axes import Axes
 
 from ssl_jax.report.groups import Mean, mean
 from ssl_jax.report.overlay import COLORS
-from ssl_jax.report.style import INK, MUTED, STYLE, png
+from ssl_jax.report.style import MUTED, STYLE, png
 from ssl_jax.study import axes
 from ssl_jax.study.gather import Row
 from ssl_jax.study.grid import DEVICES, spelled
@@ -93,30 +92,3 @@ def _draw(rates: Axes, efficiency: Axes, one: Series, color: str) -> None:
     rates.plot(devices, ideal, ":", color=color, lw=1.2)
     parts = [100 * one.efficiency(n) for n in devices]
     efficiency.plot(devices, parts, "o-", color=color, ms=5, lw=1.6)
-
-
-def noise(rows: Sequence[Row]) -> bytes:
-    """The gradient noise scale at the end of every run against its batch; b"" where none logged."""
-    known = [(row, value) for row in rows if (value := row.last("noise_scale")) and value > 0]
-    known = [(row, value) for row, value in known if not row.cell.same_as]
-    if not known:
-        return b""
-    batches = sorted({row.batch for row, _ in known})
-    lengths = sorted({row.length for row, _ in known})
-    with matplotlib.rc_context(STYLE):
-        figure, (ax,) = axes.grid(1)
-        for i, length in enumerate(lengths):
-            at = {b: [v for r, v in known if (r.batch, r.length) == (b, length)] for b in batches}
-            for batch, values in at.items():
-                ax.plot([batch] * len(values), values, ".", ms=7, color=COLORS[i], alpha=0.6)
-            middles = {batch: statistics.median(values) for batch, values in at.items() if values}
-            unit, value = length
-            name = f"{spelled(value)} {unit}, median"
-            ax.plot(list(middles), list(middles.values()), "o-", color=COLORS[i], label=name)
-        axes.octaves(ax, batches, "Batch  (images)")
-        ax.set_yscale("log", base=2)
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        ax.plot(batches, batches, ":", color=MUTED, label="noise scale = batch")
-        ax.set_title("Gradient noise scale  (images)", color=INK)
-        ax.legend(fontsize=9)
-        return png(figure)
