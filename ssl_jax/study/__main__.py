@@ -20,7 +20,7 @@ import tempfile
 from absl import flags
 
 from ssl_jax import cli, workdir
-from ssl_jax.errors import USAGE, Fault
+from ssl_jax.errors import IO_ERROR, USAGE, Fault
 from ssl_jax.study import folder, grid, listing, run
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study
@@ -78,7 +78,8 @@ def run_here(study: Study, cells: list[Cell]) -> None:
             failed = runner.all(cells, lambda line: print(line, flush=True))
     gather(study)
     if failed:
-        raise Fault(listing.failures(study, failed), study.record(failed[0])["exit"])
+        code = study.record(failed[0])["exit"] or IO_ERROR  # ended well, but left too little
+        raise Fault(listing.failures(study, failed), code)
 
 
 def one(study: Study, index: str) -> None:

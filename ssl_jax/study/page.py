@@ -27,7 +27,10 @@ BESIDE = 3  # lengths, with intervals: more need the whole width
 ONE_SEED = (
     "One seed: nothing here says how another would come out, and small differences mean nothing."
 )
-INTERVAL = "±: half-width of the 95 % t-interval of the mean over seeds."
+INTERVAL = (
+    "±: half-width of the 95 % t-interval of the mean over seeds, which draw the training's "
+    "randomness and, where few are taken, the labels."
+)
 
 
 def write(study: Study) -> str:

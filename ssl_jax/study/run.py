@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ssl_jax import workdir
 from ssl_jax.errors import INTERRUPTED, NUMERIC, STOPPED_EARLY, Fault
 from ssl_jax.study import folder, grid
 from ssl_jax.study.cells import Cell
@@ -67,7 +68,7 @@ class Runner:
             took = study.record(cell)["seconds"]
             seconds.append(took)
             left = sum(seconds) / len(seconds) * (len(waiting) - i) / 60
-            end = f"{took:.0f} s; {left:.0f} min left"
+            end = f"{took:.0f} s{_elsewhere(study, cell)}; {left:.0f} min left"
             say(f"{i}/{len(waiting)} {cell.name}: {_result(code)}, {end}")
         return [cell for cell in waiting if folder.status(study, cell) not in ("done", "diverged")]
 
@@ -150,3 +151,10 @@ def _record(
 
 def _result(code: int) -> str:
     return {0: "done", NUMERIC: "diverged"}.get(code, f"exit {code}")
+
+
+def _elsewhere(study: Study, cell: Cell) -> str:
+    """A warning where a cell ran on other devices than asked for, "" otherwise."""
+    data = workdir.Workdir(study.run(cell)).read_json("metadata.json") or {}
+    ran = data.get("devices", cell.devices)
+    return f", on {ran} devices instead of {cell.devices}" if cell.devices not in (0, ran) else ""

@@ -37,7 +37,7 @@ if seed == "4":
 (path / "eval").mkdir(exist_ok=True)
 (path / "checkpoints" / steps).mkdir(parents=True)
 (path / "checkpoints" / steps / "MANIFEST.json").write_text("{}")
-(path / "metadata.json").write_text('{"train_images": 1000}')
+(path / "metadata.json").write_text('{"train_images": 1000, "devices": 2}')
 done = {word: {"step": int(steps)} for word in ("knn", "linear", "label_free")}
 (path / "eval" / ".done").write_text(json.dumps(done))
 """
@@ -157,6 +157,13 @@ def test_a_cells_devices_are_given_here_and_left_to_a_scheduler_there(study, mon
     assert (found["JAX_NUM_CPU_DEVICES"], found["CUDA_VISIBLE_DEVICES"]) == ("2", "4,5")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert run.environment(cell)["CUDA_VISIBLE_DEVICES"] == "4,5,6"
+
+
+def test_other_devices_than_asked_for_are_told(study):
+    lines = []
+    go(study("steps=5;seed=0;devices=2,4"), lines)
+    assert ["instead" in line for line in lines] == [False, True]
+    assert "on 2 devices instead of 4" in lines[1]
 
 
 def test_the_command_is_a_plain_training(study):
