@@ -22,7 +22,7 @@ FILE = "study.json"
 # May differ when a study goes on: none changes a number of it.
 FREE = (
     *("data.dir", "data.on_bad_image", "data.max_bad", "augment.placement"),
-    *("train.log_every", "train.checkpoint_every", "train.keep"),
+    *("train.log_every", "train.checkpoint_every", "train.keep", "parallel.fsdp"),
 )
 
 
@@ -89,8 +89,10 @@ def arguments(path: pathlib.Path) -> list[str]:
 
 
 def _check(path: pathlib.Path, before: dict[str, Any], config: ConfigDict) -> None:
-    old = configuration.flatten(before)
-    new = configuration.flatten(json.loads(configuration.to_json(config)))
+    old, new = (
+        configuration.without_added(configuration.flatten(one))
+        for one in (before, json.loads(configuration.to_json(config)))
+    )
     differing = [
         f"{field}: {old.get(field, 'absent')!r} -> {new.get(field, 'absent')!r}"
         for field in sorted(old.keys() | new.keys())

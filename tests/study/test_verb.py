@@ -105,8 +105,10 @@ def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path):
     words.append("--grid=batchs=64;seed=x;lr_rule=linera")
     code = f"""
 import runpy, sys
-for missing in ("jax", "tensorflow", "matplotlib"):
-    sys.modules[missing] = None
+class Refuses:
+    def find_spec(name, path, target=None):
+        assert name not in ("jax", "tensorflow", "matplotlib"), name
+sys.meta_path.insert(0, Refuses)
 sys.argv = {words}
 runpy.run_module("ssl_jax.study", run_name="__main__")
 """
