@@ -73,6 +73,7 @@ def rules(panel: Panel, name: str, title: str) -> bytes:
             shift = 2 * NUDGE * (i - (len(found) - 1) / 2)
             _gains(ax, of, COLORS[i], shift)
         axes.octaves(ax, panel.batches, "Batch  (images)")
+        _room(ax, [gain for of in found.values() for values in of.values() for gain in values])
         ax.set_title(f"sqrt less linear: {label(title, 30)}  (points)")
         keys = {_length(length): COLORS[i] for i, length in enumerate(found)}
         _legend(figure, keys, [])
@@ -134,10 +135,15 @@ def _line(
 
 
 def _heights(ax: Axes, panel: Panel, name: str) -> None:
-    """As high as the seeds' values ask for: the interval of two seeds is often far wider."""
     values = [value for point in panel.points for value in point.by_seed(name).values()]
+    _room(ax, values)
+    ax.set_ylim(top=min(ax.get_ylim()[1], 101.0))
+
+
+def _room(ax: Axes, values: Sequence[float]) -> None:
+    """As high as the seeds' values ask for: the interval of two seeds is often far wider."""
     room = max(0.35 * (max(values) - min(values)), 0.5)
-    ax.set_ylim(min(values) - room, min(max(values) + room, 101.0))
+    ax.set_ylim(min(values) - room, max(values) + room)
 
 
 def _shift(index: int, panel: Panel) -> float:

@@ -136,6 +136,8 @@ def _accuracy(study: Study, rows: Sequence[Row], names: dict[str, str]) -> str:
         name, title = next(iter(names.items()))
         end = f"_{i}" if panel.title else ""
         seeds = _seeds(panel).replace("±", "Bars")
+        if seeds != ONE_SEED:
+            seeds += " They may leave the plot, whose height is that of the seeds' values."
         seeds += " Crosses: diverged." if any(point.diverged for point in panel.points) else ""
         pictures = [
             ("batch", figures.against_batch(panel, names), "Accuracy against batch", seeds),
