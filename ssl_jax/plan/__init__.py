@@ -1,0 +1,1 @@
+"""What a training will need and take on devices that nobody has yet."""

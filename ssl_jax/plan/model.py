@@ -1,0 +1,137 @@
+"""The roofline: from a compiled step to its seconds, and what they are spent on.
+
+A step computes, moves memory, and talks. The bounds: everything at once and at the datasheet's
+rates (`fastest`); one after the other at the rates that programs reach (`slowest`). The prediction
+lies between: computing and memory overlap, as tiles of one program do, and the network waits for
+both, as sums of BatchNorm and of gradients do.
+"""
+
+from typing import NamedTuple
+
+from ssl_jax.plan import network
+from ssl_jax.plan.facts import Chip, Collective, Program
+
+
+class Efficiency(NamedTuple):
+    """Fractions of the datasheet's rates that programs reach, and why we say so."""
+
+    compute: float
+    hbm: float
+    reason: str
+
+
+EFFICIENCY = {
+    "tpu": Efficiency(
+        0.6,
+        0.8,
+        "compute: published training programs reach 35-65 % (MaxText); HBM: Flax's ResNet-50 on "
+        "v3 reaches 1,010 of the 1,240 images/s that its bytes allow",
+    ),
+    "gpu": Efficiency(
+        0.5,
+        0.8,
+        "compute: convolutions of 500 of 990 TFLOP/s on an H200, whose large matrix products "
+        "reach 780; HBM: as on TPU, where copies on an H200 reach 4.3 of 4.8 TB/s",
+    ),
+    "cpu": Efficiency(1.0, 1.0, "the rates are those of a matrix product and a copy, measured"),
+}
+
+
+class Timed(NamedTuple):
+    """A collective, with its seconds in one step, of all its executions.
+
+    Attributes:
+      inside: on links inside a slice or host.
+      between: on the network between them.
+    """
+
+    collective: Collective
+    inside: float
+    between: float
+
+    @property
+    def seconds(self) -> float:
+        """Both, one after the other."""
+        return self.inside + self.between
+
+
+class Forecast(NamedTuple):
+    """What a step takes, in seconds, on every device alike.
+
+    Attributes:
+      program: what was compiled.
+      efficiency: what is assumed.
+      compute: FLOPs at the rate that is reached; `compute_bound` at the datasheet's.
+      hbm: bytes likewise; `hbm_bound` at the datasheet's.
+      collectives: the longest first.
+      inside, between: network time by links: of slices or hosts, and between them.
+      fastest, step, slowest: bound, prediction, bound.
+      binds: "compute", "HBM" or a network: what takes longest at the rates that are reached.
+      images_per_second: of the whole topology; `images_per_chip` of one chip.
+      mfu: FLOPs over what the datasheet allows in the predicted time; `hbm_share` bytes likewise.
+    """
+
+    program: Program
+    efficiency: Efficiency
+    compute: float
+    compute_bound: float
+    hbm: float
+    hbm_bound: float
+    collectives: tuple[Timed, ...]
+    inside: float
+    between: float
+    fastest: float
+    step: float
+    slowest: float
+    binds: str
+    images_per_second: float
+    images_per_chip: float
+    mfu: float
+    hbm_share: float
+
+
+def forecast(
+    program: Program,
+    efficiency: Efficiency | None = None,
+    latency: network.Latency | None = None,
+) -> Forecast:
+    """Predicts a step's time; the default rates are those of the chip's kind."""
+    topology, chip = program.topology, program.topology.chip
+    reached = efficiency or EFFICIENCY[chip.kind]
+    compute_bound = program.flops * chip.devices_per_chip / chip.flops
+    hbm_bound = program.bytes * chip.devices_per_chip / chip.hbm_bandwidth
+    compute, hbm = compute_bound / reached.compute, hbm_bound / reached.hbm
+    timed = [Timed(c, *network.seconds(c, topology, latency)) for c in program.collectives]
+    inside, between = (sum(t[part] for t in timed) for part in (1, 2))
+    step = max(compute, hbm) + inside + between
+    parts = dict(zip(("compute", "HBM", *network.names(topology)),
+                     (compute, hbm, inside, between), strict=True))  # fmt: skip
+    return Forecast(
+        program=program,
+        efficiency=reached,
+        compute=compute,
+        compute_bound=compute_bound,
+        hbm=hbm,
+        hbm_bound=hbm_bound,
+        collectives=tuple(sorted(timed, key=lambda t: -t.seconds)),
+        inside=inside,
+        between=between,
+        fastest=max(compute_bound, hbm_bound, inside, between),
+        step=step,
+        slowest=compute + hbm + inside + between,
+        binds=max(parts, key=lambda name: parts[name]),
+        images_per_second=program.global_batch / step,
+        images_per_chip=program.global_batch / step / chips(program),
+        mfu=compute_bound / step,
+        hbm_share=hbm_bound / step,
+    )
+
+
+def chips(program: Program) -> int:
+    """Chips of the topology; some have two devices each."""
+    return program.topology.devices // program.topology.chip.devices_per_chip
+
+
+def device_memory(chip: Chip) -> float:
+    """HBM bytes that one device has."""
+    return chip.hbm_bytes / chip.devices_per_chip

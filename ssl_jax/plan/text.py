@@ -1,0 +1,197 @@
+"""A plan as lines of text."""
+
+from collections.abc import Iterable, Sequence
+
+from ssl_jax.plan import model, network, units
+from ssl_jax.plan.model import Forecast, Timed
+from ssl_jax.plan.record import Plan, verdict
+
+ROWS = 8  # collectives that are listed; plan.json has all
+
+
+def text(plan: Plan) -> str:
+    """The whole plan; each part says whether it is compiled or modelled."""
+    parts = [
+        [*heading(plan), verdict(plan.program).sentence],
+        ["Memory of a device (compiled)", *columns(memory(plan))],
+        ["Work of a device in one step (compiled)", *columns(work(plan))],
+        ["Time of a step (modelled)", *columns(times(plan.forecast))],
+        ["Collectives of a step (compiled; times modelled)", *columns(collectives(plan.forecast))],
+        ["The run (modelled)", *columns(run(plan))],
+        ["Input (measured on this machine)", *columns(inputs(plan))],
+        ["Sizes", *columns(sizes(plan))],
+        ["What is compiled, what is modelled", *(f"  {line}" for line in origin(plan))],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def heading(plan: Plan) -> list[str]:
+    """What is planned, and on what."""
+    return [f"{plan.name} on {where(plan)}"]
+
+
+def where(plan: Plan) -> str:
+    """ "v5e:16x16: 256 chips, 64 hosts"."""
+    topology, chips = plan.program.topology, model.chips(plan.program)
+    found = f"{topology.name}: {chips:,} chips"
+    if topology.devices != chips:
+        found += f" ({topology.devices:,} devices)"
+    found += f", {topology.hosts} hosts" if topology.hosts > 1 else ", 1 host"
+    return found + (f", {topology.slices} slices" if topology.slices > 1 else "")
+
+
+def memory(plan: Plan) -> list[tuple[str, ...]]:
+    """(what, size, share of the device)."""
+    memory = plan.program.memory
+    parts = [(name, getattr(memory, name)) for name in memory._fields if name != "limit"]
+    headroom = memory.limit - memory.total
+    rows = [
+        (n, units.size(b), units.percent(b / memory.limit)) for n, b in parts if b or n == "total"
+    ]
+    if headroom < 0:
+        return [*rows, ("missing", units.size(-headroom), "")]
+    return [*rows, ("headroom", units.size(headroom), units.percent(headroom / memory.limit))]
+
+
+def work(plan: Plan) -> list[tuple[str, ...]]:
+    """FLOPs against an even split, and bytes."""
+    program = plan.program
+    ratio = program.flops / program.even_flops if program.even_flops else 1.0
+    rows = [
+        ("FLOPs", units.operations(program.flops)),
+        ("of an even split", f"{units.operations(program.even_flops)}, so {ratio:.3f} times"),
+        ("HBM traffic", units.size(program.bytes)),
+    ]
+    rows += [("repeated", str(name)) for name in program.replicated]
+    return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
+
+
+def times(forecast: Forecast) -> list[tuple[str, ...]]:
+    """Parts, bounds, prediction."""
+    reached, (inside, between) = forecast.efficiency, network.names(forecast.program.topology)
+    seconds = units.seconds
+    rows = [
+        ("compute", seconds(forecast.compute), f"at {units.percent(reached.compute)} of the peak; "
+         f"{seconds(forecast.compute_bound)} at all of it"),
+        ("HBM", seconds(forecast.hbm), f"at {units.percent(reached.hbm)} of the bandwidth; "
+         f"{seconds(forecast.hbm_bound)} at all of it"),
+        (inside, seconds(forecast.inside), "not hidden behind the above"),
+    ]  # fmt: skip
+    if forecast.between:
+        rows.append((between, seconds(forecast.between), "not hidden behind the above"))
+    return [
+        *rows,
+        ("step", seconds(forecast.step), f"{forecast.binds} binds; between "
+         f"{seconds(forecast.fastest)} (all overlaps, datasheet rates) and "
+         f"{seconds(forecast.slowest)} (nothing overlaps)"),
+        ("images/s", units.count(forecast.images_per_second),
+         f"{forecast.images_per_chip:,.0f} a chip"),
+        ("MFU", units.percent(forecast.mfu),
+         f"of the peak; {units.percent(forecast.hbm_share)} of the HBM bandwidth"),
+    ]  # fmt: skip
+
+
+def collectives(forecast: Forecast) -> list[tuple[str, ...]]:
+    """One row for each kind, group and source, the longest first."""
+    if not forecast.collectives:
+        return [("none",)]
+    rows = [("kind", "times", "bytes each", "devices", "axis", "over", "time", "largest from")]
+    for several in groups(forecast.collectives)[:ROWS]:
+        rows.append(row(several))
+    return rows
+
+
+def groups(collectives: Iterable[Timed]) -> list[list[Timed]]:
+    """Collectives of one kind, group and network together, the longest first."""
+    found: dict[tuple, list[Timed]] = {}
+    for timed in collectives:
+        c = timed.collective
+        found.setdefault((c.kind, c.axis, c.group, c.network), []).append(timed)
+    return sorted(found.values(), key=lambda several: -sum(t.seconds for t in several))
+
+
+def row(several: Sequence[Timed]) -> tuple[str, ...]:
+    """A row of the table of collectives."""
+    largest = max((t.collective for t in several), key=lambda c: c.bytes)
+    sizes = sorted({t.collective.bytes for t in several})
+    size = units.size(sizes[0])
+    return (
+        largest.kind,
+        units.count(sum(t.collective.count for t in several)),
+        size if len(sizes) == 1 else f"{size} to {units.size(sizes[-1])}",
+        units.count(largest.group),
+        largest.axis,
+        largest.network,
+        units.seconds(sum(t.seconds for t in several)),
+        largest.source,
+    )
+
+
+def run(plan: Plan) -> list[tuple[str, ...]]:
+    """Steps, time, chip-hours, checkpoints."""
+    totals = plan.totals
+    return [
+        ("steps", units.count(totals.steps),
+         f"{totals.epochs:,.4g} epochs of {totals.images:,} images"),
+        ("time", units.duration(totals.seconds), "without evaluation, compiling and interruptions"),
+        ("chip-hours", units.hours(totals.chip_hours), ""),
+        ("checkpoint", units.size(totals.checkpoint_bytes),
+         f"{totals.saves:,} in the run, one every {units.duration(totals.save_every)}; "
+         f"{totals.kept} stay on disk"),
+    ]  # fmt: skip
+
+
+def inputs(plan: Plan) -> list[tuple[str, ...]]:
+    """What each host must deliver, and the CPUs that it takes."""
+    if plan.need is None or plan.speed is None:
+        return [("not measured", "")]
+    need, speed = plan.need, plan.speed
+    rows = [
+        ("each host", f"{need.images_per_second:,.0f} images/s"),
+        ("one CPU here", f"{speed.host:,.0f} images/s with all augmentation on the host, "
+         f"{speed.device:,.0f} with colours on the device ({speed.source})"),
+        ("CPUs needed", f"{need.cpus:,.1f} by augment.placement={plan.placement}; "
+         f"host {need.cpus_host:,.1f}, device {need.cpus_device:,.1f}"),
+    ]  # fmt: skip
+    if not need.available:
+        return rows
+    if need.cpus <= need.available:
+        return [*rows, ("a host has", f"{need.available} CPUs: enough")]
+    cure = "augment.placement=device, smaller prepared images, or more hosts"
+    return [
+        *rows,
+        ("a host has", f"{need.available} CPUs: THE INPUT WILL STARVE THE CHIPS ({cure})"),
+    ]
+
+
+def sizes(plan: Plan) -> list[tuple[str, ...]]:
+    """What divides."""
+    return [
+        (size.field, units.count(size.value), size.note if size.fits else
+         f"{size.note}; nearest: {', '.join(map(str, size.valid))}")
+        for size in plan.sizes
+    ]  # fmt: skip
+
+
+def origin(plan: Plan) -> list[str]:
+    """What the numbers rest on."""
+    chip, reached = plan.program.topology.chip, plan.forecast.efficiency
+    return [
+        plan.program.compiled_for,
+        f"Rates: {chip.flops / 1e12:,.4g} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:,.4g} GB/s, links "
+        f"{chip.link_bandwidth / 1e9:,.4g} GB/s one way, {chip.dcn_bandwidth / 1e9:,.4g} GB/s a "
+        "host between slices or hosts; per chip, by the datasheet.",
+        f"Reached: {reached.reason}.",
+        "Prediction: the longer of compute and HBM, then all collectives, none hidden.",
+    ]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as aligned lines; the last column is ragged."""
+    width = max(map(len, rows))
+    full = [[*row, *[""] * (width - len(row))] for row in rows]
+    widths = [max(len(row[i]) for row in full) for i in range(width)]
+    return [
+        "  " + "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()
+        for row in full
+    ]
