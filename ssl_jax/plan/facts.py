@@ -29,7 +29,7 @@ class Topology(NamedTuple):
 class Collective(NamedTuple):
     kind: str
     bytes: int
-    count: int
+    count: int  # type: ignore[assignment]
     group: int
     axis: str
     network: str

@@ -119,12 +119,12 @@ def scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> byt
         ax = figure.add_axes((0.08, 0.13, 0.66, 0.82))
         for i, name in enumerate(names):
             mine = [(hours, cost) for other, hours, cost, _ in points if other == name]
-            ax.scatter(*zip(*mine, strict=True), s=46, label=label(name),
-                       color=CLASSES[i % len(CLASSES)], marker=MARKERS[i % len(MARKERS)])  # fmt: skip
+            look = {"color": CLASSES[i % len(CLASSES)], "marker": MARKERS[i % len(MARKERS)]}
+            ax.scatter(*zip(*mine, strict=True), s=46, label=label(name), **look)
         for _, hours, cost, cheapest in points:
             if cheapest:
-                ax.scatter([hours], [cost], s=210, facecolors="none", edgecolors=INK, linewidths=1.4,
-                           label="cheapest")  # fmt: skip
+                ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4}
+                ax.scatter([hours], [cost], s=210, label="cheapest", **ring)
         ax.set(xscale="log", yscale="log", xlabel="hours of the run", ylabel=price)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:,.6g}")

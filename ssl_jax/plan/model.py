@@ -102,7 +102,7 @@ def forecast(
     hbm_bound = program.bytes * chip.devices_per_chip / chip.hbm_bandwidth
     compute, hbm = compute_bound / reached.compute, hbm_bound / reached.hbm
     timed = [Timed(c, *network.seconds(c, topology, latency)) for c in program.collectives]
-    inside, between = (sum(t[part] for t in timed) for part in (1, 2))
+    inside, between = sum(t.inside for t in timed), sum(t.between for t in timed)
     step = max(compute, hbm) + inside + between
     parts = dict(zip(("compute", "HBM", *network.names(topology)),
                      (compute, hbm, inside, between), strict=True))  # fmt: skip

@@ -68,10 +68,8 @@ def split(collective: Collective, topology: Topology) -> Level:
     """
     chip, group = topology.chip, collective.group
     stride = topology.devices // group if collective.axis == "data" else 1
-    if chip.kind == "gpu":
-        together = chip.chips_per_host
-    else:
-        together = topology.devices // topology.slices
+    place = topology.hosts if chip.kind == "gpu" else topology.slices
+    together = topology.devices // place
     inner = min(group, max(1, together // stride))
     return Level(inner, math.ceil(group / inner))
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.plan.division import Size
-from ssl_jax.plan.facts import Program
+from ssl_jax.plan.facts import Chip, Collective, Memory, Program, Topology
 from ssl_jax.plan.inputs import Need, Speed
 from ssl_jax.plan.model import Forecast, Timed
 from ssl_jax.plan.totals import Totals
@@ -80,3 +80,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def program(content: dict[str, Any]) -> Program:
+    """The program that `plain` made of one, read from JSON."""
+    fields = dict(content)
+    place = dict(fields["topology"])
+    place["chip"] = Chip(**place["chip"])
+    place |= {name: tuple(place[name]) for name in ("shape", "wraps")}
+    fields["topology"] = Topology(**place)
+    fields["memory"] = Memory(**fields["memory"])
+    fields["collectives"] = tuple(Collective(**one) for one in fields["collectives"])
+    fields["replicated"] = tuple(fields["replicated"])
+    return Program(**fields)

@@ -6,6 +6,7 @@ from ssl_jax.plan import model, network, units
 from ssl_jax.plan.model import Forecast, Timed
 from ssl_jax.plan.record import Plan, verdict
 
+Rows = list[tuple[str, ...]]
 ROWS = 8  # collectives that are listed; plan.json has all
 
 
@@ -40,12 +41,12 @@ def where(plan: Plan) -> str:
     return found + (f", {topology.slices} slices" if topology.slices > 1 else "")
 
 
-def memory(plan: Plan) -> list[tuple[str, ...]]:
+def memory(plan: Plan) -> Rows:
     """(what, size, share of the device)."""
     memory = plan.program.memory
     parts = [(name, getattr(memory, name)) for name in memory._fields if name != "limit"]
     headroom = memory.limit - memory.total
-    rows = [
+    rows: Rows = [
         (n, units.size(b), units.percent(b / memory.limit)) for n, b in parts if b or n == "total"
     ]
     if headroom < 0:
@@ -53,11 +54,11 @@ def memory(plan: Plan) -> list[tuple[str, ...]]:
     return [*rows, ("headroom", units.size(headroom), units.percent(headroom / memory.limit))]
 
 
-def work(plan: Plan) -> list[tuple[str, ...]]:
+def work(plan: Plan) -> Rows:
     """FLOPs against an even split, and bytes."""
     program = plan.program
     ratio = program.flops / program.even_flops if program.even_flops else 1.0
-    rows = [
+    rows: Rows = [
         ("FLOPs", units.operations(program.flops)),
         ("of an even split", f"{units.operations(program.even_flops)}, so {ratio:.3f} times"),
         ("HBM traffic", units.size(program.bytes)),
@@ -66,11 +67,11 @@ def work(plan: Plan) -> list[tuple[str, ...]]:
     return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
 
 
-def times(forecast: Forecast) -> list[tuple[str, ...]]:
+def times(forecast: Forecast) -> Rows:
     """Parts, bounds, prediction."""
     reached, (inside, between) = forecast.efficiency, network.names(forecast.program.topology)
     seconds = units.seconds
-    rows = [
+    rows: Rows = [
         ("compute", seconds(forecast.compute), f"at {units.percent(reached.compute)} of the peak; "
          f"{seconds(forecast.compute_bound)} at all of it"),
         ("HBM", seconds(forecast.hbm), f"at {units.percent(reached.hbm)} of the bandwidth; "
@@ -91,11 +92,13 @@ def times(forecast: Forecast) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def collectives(forecast: Forecast) -> list[tuple[str, ...]]:
+def collectives(forecast: Forecast) -> Rows:
     """One row for each kind, group and source, the longest first."""
     if not forecast.collectives:
         return [("none",)]
-    rows = [("kind", "times", "bytes each", "devices", "axis", "over", "time", "largest from")]
+    rows: Rows = [
+        ("kind", "times", "bytes each", "devices", "axis", "over", "time", "largest from")
+    ]
     for several in groups(forecast.collectives)[:ROWS]:
         rows.append(row(several))
     return rows
@@ -127,7 +130,7 @@ def row(several: Sequence[Timed]) -> tuple[str, ...]:
     )
 
 
-def run(plan: Plan) -> list[tuple[str, ...]]:
+def run(plan: Plan) -> Rows:
     """Steps, time, chip-hours, checkpoints."""
     totals = plan.totals
     return [
@@ -141,12 +144,12 @@ def run(plan: Plan) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def inputs(plan: Plan) -> list[tuple[str, ...]]:
+def inputs(plan: Plan) -> Rows:
     """What each host must deliver, and the CPUs that it takes."""
     if plan.need is None or plan.speed is None:
         return [("not measured", "")]
     need, speed = plan.need, plan.speed
-    rows = [
+    rows: Rows = [
         ("each host", f"{need.images_per_second:,.0f} images/s"),
         ("one CPU here", f"{speed.host:,.0f} images/s with all augmentation on the host, "
          f"{speed.device:,.0f} with colours on the device ({speed.source})"),
@@ -164,7 +167,7 @@ def inputs(plan: Plan) -> list[tuple[str, ...]]:
     ]
 
 
-def sizes(plan: Plan) -> list[tuple[str, ...]]:
+def sizes(plan: Plan) -> Rows:
     """What divides."""
     return [
         (size.field, units.count(size.value), size.note if size.fits else

@@ -1,0 +1,142 @@
+"""Compiles a step in a process of its own, once: the result stays in a folder.
+
+A process of its own, since libtpu serves one program a process, may end it, and needs variables in
+the environment before JAX is imported.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from ssl_jax import config as configuration
+from ssl_jax import workdir
+from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
+from ssl_jax.plan import record
+from ssl_jax.plan.counts import Counts
+from ssl_jax.plan.facts import Program, Topology
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent
+# What a step's program is written in: a change of these is another program.
+SOURCES = (
+    *("augment", "build.py", "losses", "methods", "models", "optim.py", "parallel", "parallel.py"),
+    *("parameters.py", "step.py", "plan/compile.py", "plan/facts.py", "plan/topologies.py"),
+)
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu")
+# Fields that leave the program's work as it is.
+FREE = ("data.", "eval.", "train.epochs", "train.steps", "train.seed", "train.log_every",
+        "train.checkpoint_every", "train.keep", "optim.lr", "optim.warmup_epochs")  # fmt: skip
+
+
+class Compiled(NamedTuple):
+    """A step's program, and the bytes of a checkpoint of its state."""
+
+    program: Program
+    state_bytes: int
+
+
+def get(config: ConfigDict, topology: Topology, counts: Counts, folder: pathlib.Path) -> Compiled:
+    """The compiled step, from `folder` if the same was compiled before.
+
+    Raises:
+      Fault: the step cannot be compiled for the topology, as the compiler says.
+    """
+    known = key(config, topology, counts)
+    if found := load(folder, known):
+        return found
+    task = {
+        "key": known,
+        "config": config.to_dict(),
+        "topology": topology.name,
+        "slices": topology.slices,
+        "images": counts.images,
+        "classes": counts.classes,
+    }
+    workdir.write_json(folder / "task.json", task)
+    answer = in_child("ssl_jax.plan.child", folder, topology)
+    workdir.write_json(folder / "program.json", answer | {"key": known})
+    (folder / "task.json").unlink()
+    return _compiled(answer)
+
+
+def load(folder: pathlib.Path, known: str) -> Compiled | None:
+    """What the folder holds, if it is that of this key."""
+    content = workdir.Workdir(workdir.absolute(folder)).read_json("program.json")
+    return _compiled(content) if content and content["key"] == known else None
+
+
+def _compiled(content: dict[str, Any]) -> Compiled:
+    return Compiled(record.program(content["program"]), content["state_bytes"])
+
+
+def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:
+    """What `python -m MODULE FOLDER` writes into FOLDER/answer.json; its Fault is raised here."""
+    answer = folder / "answer.json"
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", module, str(folder)]
+    result = subprocess.run(
+        command, env=environment(topology), cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    if not answer.exists():
+        if result.returncode == -signal.SIGKILL:
+            message = "the compiler was killed; this machine lacks memory for it"
+            raise Fault(message, OUT_OF_MEMORY)
+        last = "\n".join(result.stderr.strip().splitlines()[-15:])
+        raise Fault(f"compiling for {topology.name} failed:\n{last}", IO_ERROR)
+    content = json.loads(answer.read_text())
+    answer.unlink()
+    if "fault" in content:
+        raise Fault(content["fault"], content["code"])
+    return content
+
+
+def environment(topology: Topology) -> dict[str, str]:
+    """Of a process that compiles for a topology: what libtpu and virtual devices need."""
+    changed = dict(os.environ)
+    if topology.chip.kind == "tpu":
+        # Metadata servers are asked for minutes; a lock file of another process aborts.
+        changed |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+        changed["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    elif topology.chip.kind == "cpu":
+        kept = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
+        changed |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(kept)}
+        changed["JAX_NUM_CPU_DEVICES"] = str(topology.devices)
+    changed.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return changed
+
+
+def key(config: ConfigDict, topology: Topology, counts: Counts) -> str:
+    """Names all that decides about a step's program."""
+    fields = configuration.flatten(json.loads(configuration.to_json(config)))
+    content = {
+        "config": {name: value for name, value in fields.items() if not name.startswith(FREE)},
+        "topology": record.plain(topology),
+        "counts": [counts.images, counts.classes],
+        "versions": [_version(name) for name in LIBRARIES],
+        "sources": _sources(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _sources() -> str:
+    found = hashlib.sha256()
+    for name in SOURCES:
+        path = PACKAGE / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            if file.exists():
+                found.update(file.read_bytes())
+    return found.hexdigest()
