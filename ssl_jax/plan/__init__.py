@@ -1,1 +1,1 @@
-"""What a training will need and take on devices that nobody has yet."""
+"""What a run would need of a machine that is not here."""
