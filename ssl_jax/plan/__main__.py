@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import cli, workdir
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
-from ssl_jax.plan import compiled, counts, inputs, make, record, sweep, text, topologies
+from ssl_jax.plan import compiled, counts, inputs, make, record, sweep, topologies
 from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.inputs import Speed
@@ -69,7 +69,7 @@ def _topologies() -> list[Topology]:
 def _prices() -> dict[str, float]:
     """--price=v5e=1.2,v4=3.2."""
     found = {}
-    for part in flags.FLAGS.price:
+    for part in flags.FLAGS["price"].value or ():
         chip, _, number = part.partition("=")
         try:
             found[chip] = float(number)
@@ -84,7 +84,7 @@ def _prices() -> dict[str, float]:
 def _one(config: ConfigDict, place: Topology, counted: Counts, folder: pathlib.Path) -> None:
     print(f"compiling for {place.name} (minutes, unless done before)", flush=True)
     found = compiled.get(config, place, counted, folder)
-    plan = make.plan(config, found, counted, _speed(config, counted), _command())
+    plan = make.plan(config, found, counted, _speed(config, counted, folder), _command())
     print(make.write(plan, folder))
     print(f"page: {folder / 'plan.html'}", flush=True)
     _end(plan)
@@ -97,7 +97,7 @@ def _sweep(
     prices: dict[str, float],
     folder: pathlib.Path,
 ) -> None:
-    speed, command = _speed(config, counted), _command()
+    speed, command = _speed(config, counted, folder), _command()
 
     def plan(changed: ConfigDict, place: Topology, where: pathlib.Path) -> Plan:
         make.sizes(changed, place)
@@ -108,7 +108,9 @@ def _sweep(
         return made
 
     given = flags.FLAGS
-    sizes = {name: [int(n) for n in given[name].value] for name in ("batches", "microbatches", "fsdp")}
+    sizes = {
+        name: [int(n) for n in given[name].value] for name in ("batches", "microbatches", "fsdp")
+    }
     found = sweep.points(config, places, **sizes, make=plan, folder=folder)
     lines = sweep.lines(found, prices)
     (folder / "sweep.txt").write_text(lines, encoding="utf-8")
@@ -122,12 +124,12 @@ def _check(config: ConfigDict, place: Topology, counted: Counts, folder: pathlib
     raise NotImplementedError
 
 
-def _speed(config: ConfigDict, counted: Counts) -> Speed:
+def _speed(config: ConfigDict, counted: Counts, folder: pathlib.Path) -> Speed:
+    from ssl_jax import build
+
     data = config.data
-    source = inputs.pictures(
-        data.source, data_dir=data.dir, split=data.split, size=counted.size
-    )
-    return inputs.measure(source, make.views(config))
+    source = inputs.pictures(data.source, data_dir=data.dir, split=data.split, size=counted.size)
+    return inputs.measured(source, build.views(config), folder)
 
 
 def _command() -> str:
@@ -147,7 +149,9 @@ def define_flags() -> None:
     flags.mark_flag_as_required("topology")
     flags.DEFINE_integer("slices", 1, "Slices of a TPU topology, joined by DCN.", lower_bound=1)
     flags.DEFINE_string("output", "plan", "Folder for page, text, JSON and compiled programs.")
-    flags.DEFINE_integer("images", 0, "Training images, where the data are not here.", lower_bound=0)
+    flags.DEFINE_integer(
+        "images", 0, "Training images, where the data are not here.", lower_bound=0
+    )
     flags.DEFINE_integer("classes", -1, "Classes of them, likewise; 0: no labels.")
     flags.DEFINE_bool("check", False, "Run the step on this machine, beside the prediction.")
     flags.DEFINE_bool("sweep", False, "Compare topologies and the lists below.")

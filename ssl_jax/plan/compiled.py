@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ssl_jax import config as configuration
 from ssl_jax import workdir
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
-from ssl_jax.plan import record
+from ssl_jax.plan import facts, record
 from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.facts import Program, Topology
 
@@ -73,7 +73,7 @@ def load(folder: pathlib.Path, known: str) -> Compiled | None:
 
 
 def _compiled(content: dict[str, Any]) -> Compiled:
-    return Compiled(record.program(content["program"]), content["state_bytes"])
+    return Compiled(facts.from_json(content["program"]), content["state_bytes"])
 
 
 def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:

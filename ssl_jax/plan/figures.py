@@ -5,17 +5,18 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ssl_jax.plan import network, text, units
 from ssl_jax.plan.facts import Memory
 from ssl_jax.plan.model import Forecast
-from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, MUTED, ORANGE, RULE, STYLE, label, png
+from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
 
 WIDTH = 11.0  # inches
 GIB = 2**30
 COLOURS = {
     **{"parameters": "#332288", "optimizer": "#0072b2", "extra": "#88ccee"},
-    **{"batch": "#117733", "activations": "#ddaa33", "loss": "#cc6677"},
+    **{"batch": "#117733", "activations": "#ddaa33", "loss": "#cc6677", "padding": "#999933"},
 }
 
 
@@ -30,11 +31,8 @@ def memory(found: Memory) -> bytes:
                 ax.barh(0, part, left=left, color=colour, height=0.6, label=name)
             left += part
         over = found.total > found.limit
-        rest = found.total / GIB - left
-        if rest > 0.005 * found.total / GIB:
-            ax.barh(0, rest, left=left, color=RULE, height=0.6, label="other")
         ax.axvline(found.limit / GIB, color=ORANGE if over else INK, linewidth=2)
-        ax.text(found.limit / GIB, 0.42, f" HBM {units.size(found.limit)}", va="bottom",
+        ax.text(found.limit / GIB, 0.42, f"HBM {units.size(found.limit)}  ", va="bottom",
                 ha="right", color=ORANGE if over else INK, size=9)  # fmt: skip
         ax.set(xlim=(0, 1.02 * max(found.total, found.limit) / GIB), ylim=(-0.4, 0.7), yticks=[])
         ax.set_xlabel("GiB of one device")
@@ -55,7 +53,9 @@ def step(forecast: Forecast) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure, ax = _axes(height=0.42 * (len(rows) + 1) + 1.1, left=0.09, bottom=0.62, inches=True)
         for y, (_, reached, bound) in enumerate(rows):
-            ax.barh(y, reached * factor, color="#a9c8de", height=0.62)
+            ax.barh(
+                y, reached * factor, color="#a9c8de" if bound is not None else ORANGE, height=0.62
+            )
             if bound is not None:
                 ax.barh(y, bound * factor, color=BLUE, height=0.62)
             ax.text(reached * factor, y, f"  {units.seconds(reached)}", va="center", size=9)
@@ -127,12 +127,12 @@ def scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> byt
                 ax.scatter([hours], [cost], s=210, label="cheapest", **ring)
         ax.set(xscale="log", yscale="log", xlabel="hours of the run", ylabel=price)
         for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-            axis.set_minor_formatter(lambda value, _: "")
+            axis.set_minor_locator(NullLocator())
         if all(len({point[i] for point in points}) == 1 for i in (1, 2)):
             ax.margins(0.3)
         figure.legend(loc="upper left", bbox_to_anchor=(0.75, 0.96), fontsize=9, labelcolor=INK)
-        ax.tick_params(which="minor", color=MUTED)
         return png(figure)
 
 

@@ -1,7 +1,7 @@
 """From a config, its compiled step and the measured input to a plan."""
 
-import pathlib
 import json
+import pathlib
 
 from ml_collections import ConfigDict
 
@@ -50,7 +50,7 @@ def plan(
         images=counts.images,
         batch_size=train.batch_size,
         step_seconds=forecast.step,
-        chips=model.chips(program),
+        chips=program.topology.chips,
         checkpoint_bytes=compiled.state_bytes,
         checkpoint_every=train.checkpoint_every,
         keep=train.keep,

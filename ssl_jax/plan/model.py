@@ -9,7 +9,7 @@ both, as sums of BatchNorm and of gradients do.
 from typing import NamedTuple
 
 from ssl_jax.plan import network
-from ssl_jax.plan.facts import Chip, Collective, Program
+from ssl_jax.plan.facts import Collective, Program
 
 
 class Efficiency(NamedTuple):
@@ -104,6 +104,7 @@ def forecast(
     timed = [Timed(c, *network.seconds(c, topology, latency)) for c in program.collectives]
     inside, between = sum(t.inside for t in timed), sum(t.between for t in timed)
     step = max(compute, hbm) + inside + between
+    rate = program.global_batch / step if step else 0.0  # 0 where the compiler refused
     parts = dict(zip(("compute", "HBM", *network.names(topology)),
                      (compute, hbm, inside, between), strict=True))  # fmt: skip
     return Forecast(
@@ -120,18 +121,8 @@ def forecast(
         step=step,
         slowest=compute + hbm + inside + between,
         binds=max(parts, key=lambda name: parts[name]),
-        images_per_second=program.global_batch / step,
-        images_per_chip=program.global_batch / step / chips(program),
-        mfu=compute_bound / step,
-        hbm_share=hbm_bound / step,
+        images_per_second=rate,
+        images_per_chip=rate / topology.chips,
+        mfu=compute_bound / step if step else 0.0,
+        hbm_share=hbm_bound / step if step else 0.0,
     )
-
-
-def chips(program: Program) -> int:
-    """Chips of the topology; some have two devices each."""
-    return program.topology.devices // program.topology.chip.devices_per_chip
-
-
-def device_memory(chip: Chip) -> float:
-    """HBM bytes that one device has."""
-    return chip.hbm_bytes / chip.devices_per_chip

@@ -66,12 +66,15 @@ def split(collective: Collective, topology: Topology) -> Level:
 
     Of a mesh (data, fsdp), devices that differ in "fsdp" alone are next to one another.
     """
-    chip, group = topology.chip, collective.group
+    group = collective.group
+    if "dcn" not in collective.network:
+        return Level(group, 1)
+    if collective.network == "dcn":
+        return Level(1, group)
+    places = topology.hosts if topology.chip.kind == "gpu" else topology.slices
     stride = topology.devices // group if collective.axis == "data" else 1
-    place = topology.hosts if chip.kind == "gpu" else topology.slices
-    together = topology.devices // place
-    inner = min(group, max(1, together // stride))
-    return Level(inner, math.ceil(group / inner))
+    inner = min(group, max(1, topology.devices // places // stride))
+    return Level(inner, group // inner)
 
 
 def rings(topology: Topology, axis: str, chips: int) -> tuple[Ring, ...]:

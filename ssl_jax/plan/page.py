@@ -17,12 +17,13 @@ from ssl_jax.report.markup import (
     section,
 )  # fmt: skip
 
+SPACE = "\N{NO-BREAK SPACE}"
+
 
 def page(plan: Plan) -> str:
     """The whole page."""
-    body = "\n".join(
-        (_header(plan), _memory(plan), _step(plan), _collectives(plan), _run(plan), _origin(plan))
-    )
+    timed = (_step, _collectives, _run) if plan.forecast.step else ()
+    body = "\n".join(part(plan) for part in (_header, _memory, *timed, _origin))
     return document(f"Plan: {plan.name} on {plan.program.topology.name}", body)
 
 
@@ -80,7 +81,12 @@ def _origin(plan: Plan) -> str:
     return section("What is compiled, what is modelled", sentences + code(plan.command))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows whose first cell is their name."""
-    return grid(head, [plain_row(row[0], [cell or " " for cell in row[1:]]) for row in rows],
-                kind="plain")  # fmt: skip
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "plain") -> str:
+    """Rows whose first cell is their name; "plain tight" where there are many columns."""
+    return grid(head, [plain_row(row[0], map(_cell, row[1:])) for row in rows], kind=kind)
+
+
+def _cell(text: str) -> str:
+    """A number and its unit stay on one line; what is not there stays blank."""
+    short = len(text) <= 20 and any(map(str.isdigit, text))
+    return text.replace(" ", SPACE) if short else text or SPACE

@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
+from ssl_jax.plan import units
 from ssl_jax.plan.division import Size
-from ssl_jax.plan.facts import Chip, Collective, Memory, Program, Topology
+from ssl_jax.plan.facts import Program, Replicated
 from ssl_jax.plan.inputs import Need, Speed
 from ssl_jax.plan.model import Forecast, Timed
 from ssl_jax.plan.totals import Totals
@@ -48,25 +49,30 @@ class Verdict(NamedTuple):
 
 def verdict(program: Program) -> Verdict:
     """Whether the training fits, and whether every device does its own share alone."""
-    from ssl_jax.plan import units
-
     memory, topology = program.memory, program.topology
     need, limit = units.size(memory.total), units.size(memory.limit)
-    if memory.total > memory.limit:
+    if program.out_of_memory or memory.headroom < 0:
         return Verdict(
             OUT_OF_MEMORY,
             f"DOES NOT FIT: {need} needed on each device of {topology.name}, which has {limit}. "
             "Use more devices, a smaller train.batch_size, train.microbatch or parallel.fsdp",
         )
     if program.replicated:
+        worst = max(program.replicated, key=lambda one: one.flops)
         return Verdict(
             REPLICATED_WORK,
             "REPLICATED: every device repeats work that should be divided, "
             f"{units.operations(program.flops)} where an even split is "
-            f"{units.operations(program.even_flops)}: {program.replicated[0]}",
+            f"{units.operations(program.even_flops)}. Most by {described(worst)}",
         )
     share = units.percent(memory.total / memory.limit)
     return Verdict(0, f"FITS: {need} of {limit} on each device, {share}")
+
+
+def described(work: Replicated) -> str:
+    """ "step/encoder/conv bf16[8192,112,112,64] (+1.2 TFLOP, step.py:210)"."""
+    where = f", {work.source}" if work.source else ""
+    return f"{work.name} {work.shape} (+{units.operations(work.flops)}{where})"
 
 
 def plain(value: Any) -> Any:
@@ -80,16 +86,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def program(content: dict[str, Any]) -> Program:
-    """The program that `plain` made of one, read from JSON."""
-    fields = dict(content)
-    place = dict(fields["topology"])
-    place["chip"] = Chip(**place["chip"])
-    place |= {name: tuple(place[name]) for name in ("shape", "wraps")}
-    fields["topology"] = Topology(**place)
-    fields["memory"] = Memory(**fields["memory"])
-    fields["collectives"] = tuple(Collective(**one) for one in fields["collectives"])
-    fields["replicated"] = tuple(fields["replicated"])
-    return Program(**fields)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.plan import figures, model, record, text, units
+from ssl_jax.plan import figures, record, text, units
 from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.page import table
 from ssl_jax.plan.record import Plan
@@ -119,13 +119,13 @@ def _row(point: Point, prices: Mapping[str, float], best: Point | None) -> tuple
               str(point.fsdp))  # fmt: skip
     if point.plan is None:
         blank = ("",) * (7 if prices else 6)
-        return (point.topology, "", *config, *blank, point.reason)
+        return (point.topology, "", *config, *blank, "no plan")
     plan = point.plan
     memory, totals = plan.program.memory, plan.totals
     word = "cheapest" if point is best else ""
     return (
         point.topology,
-        f"{model.chips(plan.program):,}",
+        f"{plan.program.topology.chips:,}",
         *config,
         f"{units.size(memory.total)} of {units.size(memory.limit)}",
         units.seconds(plan.forecast.step),
@@ -152,9 +152,20 @@ def sentence(found: Sequence[Point], prices: Mapping[str, float]) -> str:
     return told + (f", cost {cost(best, prices):,.2f}" if prices else "")
 
 
+def reasons(found: Iterable[Point]) -> list[str]:
+    """Why some have no plan."""
+    return [
+        f"{p.topology}, batch {p.batch_size:,}, micro-batch {p.microbatch:,}, fsdp {p.fsdp}: "
+        f"{p.reason}"
+        for p in found
+        if p.plan is None
+    ]
+
+
 def lines(found: Sequence[Point], prices: Mapping[str, float]) -> str:
     """The table and the cheapest, as text."""
-    return "\n".join([*text.columns(rows(found, prices)), "", sentence(found, prices)]) + "\n"
+    table = text.columns(rows(found, prices))
+    return "\n".join([*table, "", *reasons(found), sentence(found, prices)]) + "\n"
 
 
 def page(found: Sequence[Point], prices: Mapping[str, float], name: str, command: str) -> str:
@@ -173,4 +184,5 @@ def page(found: Sequence[Point], prices: Mapping[str, float], name: str, command
         caption += "modelled: each plan's own page says from what."
         content += figure(picture, "Cost against time", caption)
     top = header(f"Sweep: {name}", [command])
-    return document(f"Sweep: {name}", top + section("Compared", content + table(head, body)))
+    content += table(head, body, kind="plain tight") + "".join(map(note, reasons(found)))
+    return document(f"Sweep: {name}", top + section("Compared", content))

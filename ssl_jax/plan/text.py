@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from ssl_jax.plan import model, network, units
+from ssl_jax.plan import network, units
 from ssl_jax.plan.model import Forecast, Timed
-from ssl_jax.plan.record import Plan, verdict
+from ssl_jax.plan.record import Plan, described, verdict
 
 Rows = list[tuple[str, ...]]
 ROWS = 8  # collectives that are listed; plan.json has all
@@ -13,27 +13,29 @@ ROWS = 8  # collectives that are listed; plan.json has all
 def text(plan: Plan) -> str:
     """The whole plan; each part says whether it is compiled or modelled."""
     parts = [
-        [*heading(plan), verdict(plan.program).sentence],
+        [f"{plan.name} on {where(plan)}", verdict(plan.program).sentence],
         ["Memory of a device (compiled)", *columns(memory(plan))],
-        ["Work of a device in one step (compiled)", *columns(work(plan))],
-        ["Time of a step (modelled)", *columns(times(plan.forecast))],
-        ["Collectives of a step (compiled; times modelled)", *columns(collectives(plan.forecast))],
-        ["The run (modelled)", *columns(run(plan))],
-        ["Input (measured on this machine)", *columns(inputs(plan))],
+        *(_times(plan) if plan.forecast.step else []),
         ["Sizes", *columns(sizes(plan))],
         ["What is compiled, what is modelled", *(f"  {line}" for line in origin(plan))],
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def heading(plan: Plan) -> list[str]:
-    """What is planned, and on what."""
-    return [f"{plan.name} on {where(plan)}"]
+def _times(plan: Plan) -> list[list[str]]:
+    """What there is only of a step that the compiler did not refuse."""
+    return [
+        ["Work of a device in one step (compiled)", *columns(work(plan))],
+        ["Time of a step (modelled)", *columns(times(plan.forecast))],
+        ["Collectives of a step (compiled; times modelled)", *columns(collectives(plan.forecast))],
+        ["The run (modelled)", *columns(run(plan))],
+        ["Input (measured on this machine)", *columns(inputs(plan))],
+    ]
 
 
 def where(plan: Plan) -> str:
     """ "v5e:16x16: 256 chips, 64 hosts"."""
-    topology, chips = plan.program.topology, model.chips(plan.program)
+    topology, chips = plan.program.topology, plan.program.topology.chips
     found = f"{topology.name}: {chips:,} chips"
     if topology.devices != chips:
         found += f" ({topology.devices:,} devices)"
@@ -45,7 +47,7 @@ def memory(plan: Plan) -> Rows:
     """(what, size, share of the device)."""
     memory = plan.program.memory
     parts = [(name, getattr(memory, name)) for name in memory._fields if name != "limit"]
-    headroom = memory.limit - memory.total
+    headroom = memory.headroom
     rows: Rows = [
         (n, units.size(b), units.percent(b / memory.limit)) for n, b in parts if b or n == "total"
     ]
@@ -63,7 +65,7 @@ def work(plan: Plan) -> Rows:
         ("of an even split", f"{units.operations(program.even_flops)}, so {ratio:.3f} times"),
         ("HBM traffic", units.size(program.bytes)),
     ]
-    rows += [("repeated", str(name)) for name in program.replicated]
+    rows += [("repeated", described(work)) for work in program.replicated]
     return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
 
 
@@ -179,8 +181,10 @@ def sizes(plan: Plan) -> Rows:
 def origin(plan: Plan) -> list[str]:
     """What the numbers rest on."""
     chip, reached = plan.program.topology.chip, plan.forecast.efficiency
+    refused = [plan.program.out_of_memory] if plan.program.out_of_memory else []
     return [
         plan.program.compiled_for,
+        *refused,
         f"Rates: {chip.flops / 1e12:,.4g} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:,.4g} GB/s, links "
         f"{chip.link_bandwidth / 1e9:,.4g} GB/s one way, {chip.dcn_bandwidth / 1e9:,.4g} GB/s a "
         "host between slices or hosts; per chip, by the datasheet.",

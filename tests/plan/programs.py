@@ -51,6 +51,7 @@ def program(on=None, **fields):
         batch=10**7,
         activations=11 * 10**8,
         loss=10**6,
+        padding=0,
         total=1336 * 10**6,
         limit=16 * 2**30,
     )

@@ -53,7 +53,7 @@ def test_a_chip_of_two_devices_gives_each_half():
     one, two = (model.forecast(program(on=on, collectives=())) for on in (topology(), pair))
     assert two.compute == pytest.approx(2 * one.compute)
     assert two.hbm == pytest.approx(2 * one.hbm)
-    assert model.chips(two.program) == 256
+    assert two.program.topology.chips == 256
     assert two.images_per_chip == pytest.approx(one.images_per_chip / 2)
 
 

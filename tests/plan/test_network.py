@@ -72,7 +72,7 @@ def test_a_permute_uses_one_link():
 def test_inside_a_host_nvlink_and_between_hosts_the_network():
     """V (7/8) / 450 GB/s inside, twice; then each GPU V/8 over 4 hosts, 8 of them on 400 GB/s."""
     on = topology(chip=H100, shape=(8, 4), wraps=(False, False))
-    sums = collective(size=900e6, group=32, network="nvlink+network")
+    sums = collective(size=900e6, group=32, network="nvlink+dcn")
     inside, between = seconds(sums, on, NONE)
     assert inside == pytest.approx(2 * 900e6 * 7 / 8 / 450e9)
     assert between == pytest.approx(2 * 900e6 / 8 * 3 / 4 * 8 / 400e9)
@@ -81,9 +81,9 @@ def test_inside_a_host_nvlink_and_between_hosts_the_network():
 def test_a_mesh_of_two_axes_on_gpus():
     """fsdp = 8 inside a host: "data" then only crosses hosts, "fsdp" never."""
     on = topology(chip=H100, shape=(8, 4), wraps=(False, False))
-    assert split(collective(group=4, axis="data"), on) == (1, 4)
-    assert split(collective(group=8, axis="fsdp"), on) == (8, 1)
-    assert split(collective(group=16, axis="data"), on) == (4, 4)
+    assert split(collective(group=4, axis="data", network="dcn"), on) == (1, 4)
+    assert split(collective(group=8, axis="fsdp", network="nvlink"), on) == (8, 1)
+    assert split(collective(group=16, axis="data", network="nvlink+dcn"), on) == (4, 4)
 
 
 def test_groups_hold_whole_axes_before_parts():
@@ -105,10 +105,14 @@ def test_two_cores_of_a_chip_share_its_links():
     assert pair == pytest.approx(8.1e6 / 2 / 810e9)
 
 
+def both(kind, size, **fields):
+    return collective(kind, size, group=512, network="ici+dcn", **fields)
+
+
 def test_every_kind_grows_with_its_bytes_and_repeats_with_its_count():
     for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"):
-        one = sum(seconds(collective(kind, 1e6, group=512), TWO))
-        more = sum(seconds(collective(kind, 2e6, group=512), TWO))
-        many = sum(seconds(collective(kind, 1e6, group=512, count=10), TWO))
+        one = sum(seconds(both(kind, 1e6), TWO))
+        more = sum(seconds(both(kind, 2e6), TWO))
+        many = sum(seconds(both(kind, 1e6, count=10), TWO))
         assert 0 < one < more < many == pytest.approx(10 * one), kind
         assert math.isfinite(many)
