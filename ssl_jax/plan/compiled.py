@@ -81,9 +81,7 @@ def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", module, str(folder)]
-    result = subprocess.run(
-        command, env=environment(topology), cwd=PACKAGE.parent, capture_output=True, text=True
-    )
+    result = subprocess.run(command, env=environment(topology), capture_output=True, text=True)
     if not answer.exists():
         if result.returncode == -signal.SIGKILL:
             message = "the compiler was killed; this machine lacks memory for it"
@@ -99,7 +97,8 @@ def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:
 
 def environment(topology: Topology) -> dict[str, str]:
     """Of a process that compiles for a topology: what libtpu and virtual devices need."""
-    changed = dict(os.environ)
+    paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    changed = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if topology.chip.kind == "tpu":
         # Metadata servers are asked for minutes; a lock file of another process aborts.
         changed |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}

@@ -31,12 +31,15 @@ def check(
     bn_group: int = 0,
     views: int = 2,
     queue_size: int = 0,
+    fsdp: int = 1,
+    slices: int = 1,
 ) -> list[Size]:
     """All sizes that have to divide, in the order of the config.
 
     Args:
       views: full-size views of an image, each a row to BatchNorm.
       queue_size: keys of a MoCo queue; 0 for none.
+      fsdp: devices that share parameters and optimizer, inside one of `slices` slices.
     """
     found = [_batch(batch_size, devices, hosts)]
     if microbatch:
@@ -46,6 +49,8 @@ def check(
     if bn_group:
         rows = views * (microbatch or batch_size) // devices
         found.append(_bn_group(bn_group, rows, views * batch_size, inside=bool(microbatch)))
+    if fsdp > 1:
+        found.append(_fsdp(fsdp, devices // slices))
     return found
 
 
@@ -92,6 +97,15 @@ def _bn_group(bn_group: int, rows: int, all_rows: int, *, inside: bool) -> Size:
     together, what = (rows, "one device's micro-batch") if inside else (all_rows, "the batch")
     note = f"does not divide {what} of {together} rows"
     return Size(field, bn_group, False, note, _nearest(bn_group, _divisors(together)))
+
+
+def _fsdp(fsdp: int, devices: int) -> Size:
+    field = "parallel.fsdp"
+    if devices % fsdp == 0:
+        note = f"parameters and optimizer are divided over {fsdp} devices"
+        return Size(field, fsdp, True, note)
+    note = f"does not divide the {devices} devices of a slice"
+    return Size(field, fsdp, False, note, _nearest(fsdp, _divisors(devices)))
 
 
 def _divisors(number: int) -> list[int]:

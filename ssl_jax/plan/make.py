@@ -26,6 +26,8 @@ def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
         bn_group=config.model.bn_group,
         views=config.augment.views,
         queue_size=config.method.get("queue_size", 0),
+        fsdp=config.parallel.fsdp,
+        slices=topology.slices,
     )
     wrong = [
         f"{size.field}={size.value} {size.note}; nearest: {', '.join(map(str, size.valid))}"

@@ -80,11 +80,12 @@ def split(collective: Collective, topology: Topology) -> Level:
 def rings(topology: Topology, axis: str, chips: int) -> tuple[Ring, ...]:
     """The parts of the torus' axes that a group of so many chips holds.
 
-    "fsdp" takes the last axes of the slice, "data" the first; only a whole axis wraps around.
+    Devices are counted along the first axis first: "fsdp" takes the first axes of the slice, "data"
+    the last. Only a whole axis wraps around.
     """
     axes = list(zip(topology.shape, topology.wraps, strict=True))
     found = []
-    for size, wrapped in axes if axis == "data" else reversed(axes):
+    for size, wrapped in reversed(axes) if axis == "data" else axes:
         part = math.gcd(chips, size)
         if part > 1:
             found.append(Ring(part, wrapped and part == size))

@@ -34,6 +34,12 @@ def test_groups_across_devices_travel():
     assert "statistics travel" in size.note
 
 
+def test_parameters_are_divided_inside_a_slice():
+    assert sizes(devices=512, slices=2, fsdp=256)["parallel.fsdp"].fits
+    assert sizes(devices=512, slices=2, fsdp=512)["parallel.fsdp"].valid == (256,)
+    assert sizes(fsdp=24)["parallel.fsdp"].valid == (16, 32)
+
+
 def test_every_answer_is_valid_itself():
     for fields in (
         {"batch_size": 1000},

@@ -91,6 +91,9 @@ def test_groups_hold_whole_axes_before_parts():
     assert rings(POD, "fsdp", 4) == (Ring(4, False),)
     assert rings(POD, "fsdp", 32) == (Ring(16, True), Ring(2, False))
     assert rings(POD, "data", 8) == (Ring(8, False),)
+    long = topology(shape=(4, 16), wraps=(False, True))
+    assert rings(long, "fsdp", 4) == (Ring(4, False),)
+    assert rings(long, "data", 16) == (Ring(16, True),)
 
 
 def test_two_cores_of_a_chip_share_its_links():
