@@ -29,6 +29,10 @@ ALLOWED = {
     "step": {"methods", "parallel", "optim", "health", "errors"},
     "evals": {"evals", "losses", "spread", "errors"},
     "report": {"report", "errors", "workdir"},
+    "plan": {
+        *("plan", "report", "data", "augment", "build", "config", "parallel", "step"),
+        *("errors", "workdir"),
+    },
     "weights": {"weights", "models", "errors"},
     "export": {"export", "weights", "models", "report", "errors", "backbone", "workdir"},
 }

@@ -29,6 +29,9 @@ from ssl_jax.plan.inputs import Speed
 from ssl_jax.plan.record import Plan
 
 
+LISTS = ("batches", "microbatches", "fsdp")
+
+
 def main() -> None:
     """The verb: see the module's docstring."""
     config, places = cli.config(), _topologies()
@@ -42,9 +45,7 @@ def main() -> None:
         make.sizes(config, places[0])
     with workdir.open_workdir(given.output, "output") as output:
         folder = pathlib.Path(output.path)
-        if given.check:
-            _check(config, places[0], counted, folder)
-        elif given.sweep:
+        if given.sweep:
             _sweep(config, places, counted, prices, folder)
         else:
             _one(config, places[0], counted, folder)
@@ -53,7 +54,7 @@ def main() -> None:
 def _topologies() -> list[Topology]:
     """What --topology names; raises Fault for mistakes among the flags."""
     given = flags.FLAGS
-    lists = [name for name in ("batches", "microbatches", "fsdp", "price") if given[name].value]
+    lists = [name for name in (*LISTS, "price") if given[name].value]
     if lists and not given.sweep:
         raise Fault(f"--{lists[0]} is of a comparison; add --sweep", USAGE)
     if len(given.topology) != 1 and not given.sweep:
@@ -82,8 +83,8 @@ def _prices() -> dict[str, float]:
 
 
 def _one(config: ConfigDict, place: Topology, counted: Counts, folder: pathlib.Path) -> None:
-    print(f"compiling for {place.name} (minutes, unless done before)", flush=True)
-    found = compiled.get(config, place, counted, folder)
+    print(f"compiling for {place.name} (minutes for TPUs, unless done before)", flush=True)
+    found = compiled.get(config, place, counted, folder, check=flags.FLAGS.check)
     plan = make.plan(config, found, counted, _speed(config, counted, folder), _command())
     print(make.write(plan, folder))
     print(f"page: {folder / 'plan.html'}", flush=True)
@@ -107,10 +108,7 @@ def _sweep(
         make.write(made, where)
         return made
 
-    given = flags.FLAGS
-    sizes = {
-        name: [int(n) for n in given[name].value] for name in ("batches", "microbatches", "fsdp")
-    }
+    sizes = {name: [int(n) for n in flags.FLAGS[name].value or ()] for name in LISTS}
     found = sweep.points(config, places, **sizes, make=plan, folder=folder)
     lines = sweep.lines(found, prices)
     (folder / "sweep.txt").write_text(lines, encoding="utf-8")
@@ -118,10 +116,6 @@ def _sweep(
     (folder / "sweep.html").write_text(page, encoding="utf-8")
     (folder / "sweep.json").write_text(json.dumps(record.plain(found), indent=1), encoding="utf-8")
     print(f"\n{lines}\npage: {folder / 'sweep.html'}", flush=True)
-
-
-def _check(config: ConfigDict, place: Topology, counted: Counts, folder: pathlib.Path) -> None:
-    raise NotImplementedError
 
 
 def _speed(config: ConfigDict, counted: Counts, folder: pathlib.Path) -> Speed:
@@ -148,7 +142,7 @@ def define_flags() -> None:
     flags.DEFINE_list("topology", None, "E.g. v5e:16x16, h100:8x4 (GPUs x hosts), cpu:8.")
     flags.mark_flag_as_required("topology")
     flags.DEFINE_integer("slices", 1, "Slices of a TPU topology, joined by DCN.", lower_bound=1)
-    flags.DEFINE_string("output", "plan", "Folder for page, text, JSON and compiled programs.")
+    flags.DEFINE_string("output", "runs/plan", "Folder for page, text, JSON and compiled programs.")
     flags.DEFINE_integer(
         "images", 0, "Training images, where the data are not here.", lower_bound=0
     )

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ssl_jax import config as configuration
 from ssl_jax import workdir
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
-from ssl_jax.plan import facts, record
+from ssl_jax.plan import facts
 from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.facts import Program, Topology
 
@@ -35,21 +35,54 @@ FREE = ("data.", "eval.", "train.epochs", "train.steps", "train.seed", "train.lo
         "train.checkpoint_every", "train.keep", "optim.lr", "optim.warmup_epochs")  # fmt: skip
 
 
+class Checked(NamedTuple):
+    """What a step took where it was run.
+
+    Attributes:
+      step: seconds, the median of `steps`; `fastest` and `slowest` of them.
+      memory: bytes of one device at most; of a CPU, what the process grew by, divided.
+    """
+
+    step: float
+    fastest: float
+    slowest: float
+    steps: int
+    memory: int
+
+
 class Compiled(NamedTuple):
-    """A step's program, and the bytes of a checkpoint of its state."""
+    """A step's program.
+
+    Attributes:
+      state_bytes: of a checkpoint.
+      latency: seconds of a small message between devices, where it was measured.
+      checked: what the step took here, where it was asked for.
+    """
 
     program: Program
     state_bytes: int
+    latency: float | None
+    checked: Checked | None
 
 
-def get(config: ConfigDict, topology: Topology, counts: Counts, folder: pathlib.Path) -> Compiled:
+def get(
+    config: ConfigDict,
+    topology: Topology,
+    counts: Counts,
+    folder: pathlib.Path,
+    *,
+    check: bool = False,
+) -> Compiled:
     """The compiled step, from `folder` if the same was compiled before.
+
+    Args:
+      check: also run it here, now.
 
     Raises:
       Fault: the step cannot be compiled for the topology, as the compiler says.
     """
     known = key(config, topology, counts)
-    if found := load(folder, known):
+    if not check and (found := load(folder, known)):
         return found
     task = {
         "key": known,
@@ -58,12 +91,14 @@ def get(config: ConfigDict, topology: Topology, counts: Counts, folder: pathlib.
         "slices": topology.slices,
         "images": counts.images,
         "classes": counts.classes,
+        "check": check,
     }
     workdir.write_json(folder / "task.json", task)
     answer = in_child("ssl_jax.plan.child", folder, topology)
-    workdir.write_json(folder / "program.json", answer | {"key": known})
     (folder / "task.json").unlink()
-    return _compiled(answer)
+    found = _compiled(answer)
+    workdir.write_json(folder / "program.json", answer | {"key": known, "checked": None})
+    return found
 
 
 def load(folder: pathlib.Path, known: str) -> Compiled | None:
@@ -73,7 +108,9 @@ def load(folder: pathlib.Path, known: str) -> Compiled | None:
 
 
 def _compiled(content: dict[str, Any]) -> Compiled:
-    return Compiled(facts.from_json(content["program"]), content["state_bytes"])
+    checked = Checked(**content["checked"]) if content["checked"] else None
+    program = facts.from_json(content["program"])
+    return Compiled(program, content["state_bytes"], content["latency"], checked)
 
 
 def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:
@@ -116,7 +153,7 @@ def key(config: ConfigDict, topology: Topology, counts: Counts) -> str:
     fields = configuration.flatten(json.loads(configuration.to_json(config)))
     content = {
         "config": {name: value for name, value in fields.items() if not name.startswith(FREE)},
-        "topology": record.plain(topology),
+        "topology": topology,
         "counts": [counts.images, counts.classes],
         "versions": [_version(name) for name in LIBRARIES],
         "sources": _sources(),

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ssl_jax.plan import network, text, units
+from ssl_jax.plan import text, units
 from ssl_jax.plan.facts import Memory
 from ssl_jax.plan.model import Forecast
 from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
@@ -43,12 +43,12 @@ def memory(found: Memory) -> bytes:
 
 def step(forecast: Forecast) -> bytes:
     """What a step's time is made of: every resource by itself, then the prediction."""
-    inside, between = network.names(forecast.program.topology)
-    rows = [("compute", forecast.compute, forecast.compute_bound),
-            ("HBM", forecast.hbm, forecast.hbm_bound),
-            (inside, forecast.inside, None)]  # fmt: skip
+    names = forecast.resources
+    rows = [(names.compute, forecast.compute, forecast.compute_bound),
+            (names.memory, forecast.hbm, forecast.hbm_bound),
+            (names.inside, forecast.inside, None)]  # fmt: skip
     if forecast.between:
-        rows.append((between, forecast.between, None))
+        rows.append((names.between, forecast.between, None))
     unit, factor = _unit(forecast.slowest)
     with matplotlib.rc_context(STYLE):
         figure, ax = _axes(height=0.42 * (len(rows) + 1) + 1.1, left=0.09, bottom=0.62, inches=True)
@@ -60,8 +60,7 @@ def step(forecast: Forecast) -> bytes:
                 ax.barh(y, bound * factor, color=BLUE, height=0.62)
             ax.text(reached * factor, y, f"  {units.seconds(reached)}", va="center", size=9)
         _prediction(ax, len(rows), forecast, factor)
-        names = [*(name for name, *_ in rows), "step"]
-        ax.set_yticks(range(len(names)), names, color=INK)
+        ax.set_yticks(range(len(rows) + 1), [*(name for name, *_ in rows), "step"], color=INK)
         ax.invert_yaxis()
         ax.set(xlim=(0, 1.12 * forecast.slowest * factor), xlabel=unit)
         ax.grid(axis="y", visible=False)

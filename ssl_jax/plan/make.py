@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.data import pipeline
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
-from ssl_jax.plan import division, inputs, model, page, record, text, totals
+from ssl_jax.plan import division, inputs, model, network, page, record, text, totals
 from ssl_jax.plan.compiled import Compiled
 from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.division import Size
@@ -45,7 +45,8 @@ def plan(
 ) -> Plan:
     """All that is told of a training on a topology."""
     program, train = compiled.program, config.train
-    forecast = model.forecast(program)
+    latency = network.Latency(compiled.latency, 0.0) if compiled.latency else None
+    forecast = model.forecast(program, latency=latency)
     steps = train.steps or pipeline.total_steps(counts.images, train.batch_size, train.epochs)
     total = totals.run(
         steps=steps,
@@ -73,6 +74,7 @@ def plan(
         placement=config.augment.placement,
         speed=speed,
         need=need,
+        checked=compiled.checked,
     )
 
 

@@ -37,6 +37,22 @@ EFFICIENCY = {
 }
 
 
+class Resources(NamedTuple):
+    """What a step spends its time on, as people call it."""
+
+    compute: str
+    memory: str
+    inside: str  # links of a slice or host
+    between: str  # the network between them
+
+
+RESOURCES = {
+    "tpu": Resources("compute", "HBM", "ICI", "DCN"),
+    "gpu": Resources("compute", "HBM", "NVLink", "network"),
+    "cpu": Resources("compute", "memory", "exchange", "network"),
+}
+
+
 class Timed(NamedTuple):
     """A collective, with its seconds in one step, of all its executions.
 
@@ -66,7 +82,7 @@ class Forecast(NamedTuple):
       collectives: the longest first.
       inside, between: network time by links: of slices or hosts, and between them.
       fastest, step, slowest: bound, prediction, bound.
-      binds: "compute", "HBM" or a network: what takes longest at the rates that are reached.
+      binds: of `resources`, what takes longest at the rates that are reached.
       images_per_second: of the whole topology; `images_per_chip` of one chip.
       mfu: FLOPs over what the datasheet allows in the predicted time; `hbm_share` bytes likewise.
     """
@@ -89,6 +105,11 @@ class Forecast(NamedTuple):
     mfu: float
     hbm_share: float
 
+    @property
+    def resources(self) -> Resources:
+        """Their names on these chips."""
+        return RESOURCES[self.program.topology.chip.kind]
+
 
 def forecast(
     program: Program,
@@ -105,8 +126,7 @@ def forecast(
     inside, between = sum(t.inside for t in timed), sum(t.between for t in timed)
     step = max(compute, hbm) + inside + between
     rate = program.global_batch / step if step else 0.0  # 0 where the compiler refused
-    parts = dict(zip(("compute", "HBM", *network.names(topology)),
-                     (compute, hbm, inside, between), strict=True))  # fmt: skip
+    parts = zip((compute, hbm, inside, between), RESOURCES[chip.kind], strict=True)
     return Forecast(
         program=program,
         efficiency=reached,
@@ -120,7 +140,7 @@ def forecast(
         fastest=max(compute_bound, hbm_bound, inside, between),
         step=step,
         slowest=compute + hbm + inside + between,
-        binds=max(parts, key=lambda name: parts[name]),
+        binds=max(parts)[1],
         images_per_second=rate,
         images_per_chip=rate / topology.chips,
         mfu=compute_bound / step if step else 0.0,

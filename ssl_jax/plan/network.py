@@ -43,13 +43,6 @@ class Level(NamedTuple):
 LATENCY = {"tpu": Latency(1e-6, 10e-6), "gpu": Latency(10e-6, 10e-6), "cpu": Latency(0.0, 0.0)}
 
 
-def names(topology: Topology) -> tuple[str, str]:
-    """What the links inside and those between are called."""
-    return {"tpu": ("ICI", "DCN"), "gpu": ("NVLink", "network"), "cpu": ("memory", "network")}[
-        topology.chip.kind
-    ]
-
-
 def seconds(
     collective: Collective, topology: Topology, latency: Latency | None = None
 ) -> tuple[float, float]:

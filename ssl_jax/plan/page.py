@@ -54,6 +54,9 @@ def _step(plan: Plan) -> str:
     caption += "overlapping at datasheet rates to nothing overlapping."
     picture = figure(figures.step(plan.forecast), "Time of a step", caption)
     rows = table(("Resource", "Time", ""), text.times(plan.forecast))
+    if plan.checked:
+        head, *compared = text.comparison(plan)
+        rows += "<h3>Predicted and measured on this machine</h3>" + table(head, compared)
     done = "<h3>Work of a device (compiled)</h3>" + table(("", ""), text.work(plan))
     return section("Time of a step: modelled", picture + rows + done)
 

@@ -71,7 +71,8 @@ def _seconds(function: Callable[[jax.Array], Any], x: jax.Array) -> float:
     """The median of one call, compiled and once warmed."""
     call = jax.jit(function)
     jax.block_until_ready(call(x))
-    times, end = [], time.monotonic() + SECONDS
+    times: list[float] = []
+    end = time.monotonic() + SECONDS
     while time.monotonic() < end or len(times) < 3:
         start = time.perf_counter()
         jax.block_until_ready(call(x))

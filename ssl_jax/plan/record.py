@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.plan import units
+from ssl_jax.plan.compiled import Checked
 from ssl_jax.plan.division import Size
 from ssl_jax.plan.facts import Program, Replicated
 from ssl_jax.plan.inputs import Need, Speed
@@ -23,6 +24,7 @@ class Plan(NamedTuple):
       placement: where colours are augmented, "host" or "device".
       speed: of this machine's pipeline; None where it was not measured.
       need: of every host; None likewise.
+      checked: what the step took here; None where it was not run.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Plan(NamedTuple):
     placement: str
     speed: Speed | None
     need: Need | None
+    checked: Checked | None
 
     @property
     def program(self) -> Program:
@@ -76,7 +79,7 @@ def described(work: Replicated) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The same in dicts and lists, for JSON; collectives without what follows from the rest."""
+    """The same in dicts and lists, for JSON; collectives flat."""
     if isinstance(value, Timed):
         return plain(value.collective) | {"seconds": value.seconds}
     if hasattr(value, "_asdict"):

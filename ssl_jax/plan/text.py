@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ssl_jax.plan import network, units
+from ssl_jax.plan import units
 from ssl_jax.plan.model import Forecast, Timed
 from ssl_jax.plan.record import Plan, described, verdict
 
@@ -27,6 +27,7 @@ def _times(plan: Plan) -> list[list[str]]:
     return [
         ["Work of a device in one step (compiled)", *columns(work(plan))],
         ["Time of a step (modelled)", *columns(times(plan.forecast))],
+        *([["Predicted and measured", *columns(comparison(plan))]] if plan.checked else []),
         ["Collectives of a step (compiled; times modelled)", *columns(collectives(plan.forecast))],
         ["The run (modelled)", *columns(run(plan))],
         ["Input (measured on this machine)", *columns(inputs(plan))],
@@ -71,26 +72,40 @@ def work(plan: Plan) -> Rows:
 
 def times(forecast: Forecast) -> Rows:
     """Parts, bounds, prediction."""
-    reached, (inside, between) = forecast.efficiency, network.names(forecast.program.topology)
-    seconds = units.seconds
+    reached, names, seconds = forecast.efficiency, forecast.resources, units.seconds
     rows: Rows = [
-        ("compute", seconds(forecast.compute), f"at {units.percent(reached.compute)} of the peak; "
-         f"{seconds(forecast.compute_bound)} at all of it"),
-        ("HBM", seconds(forecast.hbm), f"at {units.percent(reached.hbm)} of the bandwidth; "
+        (names.compute, seconds(forecast.compute), f"at {units.percent(reached.compute)} of the "
+         f"peak; {seconds(forecast.compute_bound)} at all of it"),
+        (names.memory, seconds(forecast.hbm), f"at {units.percent(reached.hbm)} of the bandwidth; "
          f"{seconds(forecast.hbm_bound)} at all of it"),
-        (inside, seconds(forecast.inside), "not hidden behind the above"),
+        (names.inside, seconds(forecast.inside), "not hidden behind the above"),
     ]  # fmt: skip
     if forecast.between:
-        rows.append((between, seconds(forecast.between), "not hidden behind the above"))
+        rows.append((names.between, seconds(forecast.between), "not hidden behind the above"))
     return [
         *rows,
         ("step", seconds(forecast.step), f"{forecast.binds} binds; between "
-         f"{seconds(forecast.fastest)} (all overlaps, datasheet rates) and "
+         f"{seconds(forecast.fastest)} (full rates, all overlaps) and "
          f"{seconds(forecast.slowest)} (nothing overlaps)"),
         ("images/s", units.count(forecast.images_per_second),
          f"{forecast.images_per_chip:,.0f} a chip"),
         ("MFU", units.percent(forecast.mfu),
-         f"of the peak; {units.percent(forecast.hbm_share)} of the HBM bandwidth"),
+         f"of the peak; {units.percent(forecast.hbm_share)} of the {names.memory} bandwidth"),
+    ]  # fmt: skip
+
+
+def comparison(plan: Plan) -> Rows:
+    """The prediction beside what the step took here."""
+    measured, forecast, memory = plan.checked, plan.forecast, plan.program.memory
+    assert measured is not None
+    return [
+        ("", "predicted", "measured", "measured / predicted"),
+        ("step", units.seconds(forecast.step), units.seconds(measured.step),
+         f"{measured.step / forecast.step:.2f}; measured {units.seconds(measured.fastest)} to "
+         f"{units.seconds(measured.slowest)} in {measured.steps} steps, bounds "
+         f"{units.seconds(forecast.fastest)} and {units.seconds(forecast.slowest)}"),
+        ("memory of a device", units.size(memory.total), units.size(measured.memory),
+         f"{measured.memory / memory.total:.2f}"),
     ]  # fmt: skip
 
 
@@ -180,17 +195,19 @@ def sizes(plan: Plan) -> Rows:
 
 def origin(plan: Plan) -> list[str]:
     """What the numbers rest on."""
-    chip, reached = plan.program.topology.chip, plan.forecast.efficiency
-    refused = [plan.program.out_of_memory] if plan.program.out_of_memory else []
-    return [
-        plan.program.compiled_for,
-        *refused,
-        f"Rates: {chip.flops / 1e12:,.4g} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:,.4g} GB/s, links "
-        f"{chip.link_bandwidth / 1e9:,.4g} GB/s one way, {chip.dcn_bandwidth / 1e9:,.4g} GB/s a "
-        "host between slices or hosts; per chip, by the datasheet.",
-        f"Reached: {reached.reason}.",
-        "Prediction: the longer of compute and HBM, then all collectives, none hidden.",
-    ]
+    chip, forecast = plan.program.topology.chip, plan.forecast
+    program, names = plan.program, forecast.resources
+    rates = f"Rates of a chip: {chip.flops / 1e12:,.3g} TFLOP/s, {names.memory} "
+    rates += (
+        f"{chip.hbm_bandwidth / 1e9:,.4g} GB/s, {names.inside} {chip.link_bandwidth / 1e9:,.4g} "
+    )
+    rates += "GB/s one way" + (" a link" if chip.kind == "tpu" else "")
+    if chip.kind != "cpu":
+        rates += f"; {names.between} {chip.dcn_bandwidth / 1e9:,.4g} GB/s a host; all published"
+    found = [program.compiled_for, *filter(None, [program.out_of_memory]), f"{rates}."]
+    found.append(f"Reached: {forecast.efficiency.reason}.")
+    longer = f"the longer of {names.compute} and {names.memory}"
+    return [*found, f"Prediction: {longer}, then all collectives, none hidden."]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

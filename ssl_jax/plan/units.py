@@ -47,6 +47,8 @@ def operations(number: float) -> str:
 
 def percent(share: float) -> str:
     """ "41 %"; small ones with more digits."""
+    if 0 < share < 5e-5:
+        return "< 0.01 %"
     return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
 
 
