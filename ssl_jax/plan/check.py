@@ -21,8 +21,10 @@ STEPS = 5  # timed, after as many as it takes to warm
 WARM = 2
 
 
-def step(config: ConfigDict, topology: Topology, *, images: int, classes: int) -> Checked:
-    """Runs the training's step on the devices here, on random images.
+def ready(
+    config: ConfigDict, topology: Topology, *, images: int, classes: int
+) -> Callable[[], Checked]:
+    """Compiles the training's step for the devices here; the result runs it, on random images.
 
     Raises:
       Fault: the topology's devices are not here.
@@ -53,7 +55,7 @@ def step(config: ConfigDict, topology: Topology, *, images: int, classes: int) -
 
         # Both made once before: what compiling takes is no part of what a step takes.
         compiled = jitted.lower(new_state(), new_batch()).compile()
-        return run(compiled, new_state, new_batch)
+    return lambda: run(compiled, here, new_state, new_batch)
 
 
 def state_bytes(config: ConfigDict, *, images: int, classes: int) -> int:
@@ -81,9 +83,11 @@ def mesh(topology: Topology, fsdp: int) -> Mesh:
     return parallel.make_mesh(here[: topology.devices])
 
 
-def run(compiled: Any, new_state: Callable[[], Any], new_batch: Callable[[], Any]) -> Checked:
+def run(
+    compiled: Any, mesh: Mesh, new_state: Callable[[], Any], new_batch: Callable[[], Any]
+) -> Checked:
     """Times a compiled step (state, batch) -> (state, metrics) that donates its state."""
-    with resident.Peak() as peak:
+    with jax.set_mesh(mesh), resident.Peak() as peak:
         state, batch = new_state(), new_batch()
         for _ in range(WARM):
             state, metrics = compiled(state, batch)

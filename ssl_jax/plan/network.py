@@ -101,7 +101,7 @@ def _inside(collective: Collective, topology: Topology, level: Level, hop: float
     if collective.kind == "collective-permute":
         return collective.bytes / link + hop
     hops = sum(ring.length // 2 if ring.wrapped else ring.length - 1 for ring in held)
-    if collective.kind == "all-to-all":
+    if collective.kind.endswith("all-to-all"):
         longest = max(held)
         cut = 8 if longest.wrapped else 4
         return collective.bytes * longest.length / cut / link + hop * hops
