@@ -6,9 +6,7 @@ and libtpu print them. Nothing but text is needed, so nothing here imports JAX.
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 BITS = {"pred": 8, "token": 0, "opaque": 0, "c64": 64, "c128": 128}
@@ -64,9 +62,10 @@ class Instruction(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The operation as JAX names it: "transpose(jvp(ResNet))/layer1_0/conv1/...", or ""."""
+        """The operation as JAX names it: "jit(step)/jvp(ResNet)/conv1/...", or "". As lowered, a
+        loop's body and a function name theirs from their own beginning."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return re.sub(r"^jit\(\w+\)/", "", found.group(1)) if found else ""
+        return found.group(1) if found else ""
 
     @property
     def calls(self) -> list[tuple[str, str]]:
@@ -82,21 +81,22 @@ class Instruction(NamedTuple):
 class Module:
     """A program: computations by name, callees before callers."""
 
-    def __init__(self, computations: dict[str, dict[str, Instruction]], entry: str, lines: dict):
-        self.computations, self.entry, self._lines = computations, entry, lines
-
-    @cached_property
-    def executions(self) -> dict[str, int]:
-        """How often each computation runs in one run of the program; branches all count."""
-        count: dict[str, int] = defaultdict(int)
-        count[self.entry] = 1
-        for name in reversed(self.computations):
-            for instruction in self.computations[name].values():
-                times = self.trips(instruction) if instruction.opcode == "while" else 1
-                for role, called in instruction.calls:
-                    # A loop looks once more at its condition; nothing costly stands there.
-                    count[called] += count[name] * (times if role == "body" else 1)
-        return count
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry, current = "", None
+        for line in text.splitlines():
+            if current is None:
+                head = _HEAD.match(line)
+                if head:
+                    current = self.computations.setdefault(head.group(2), {})
+                    self.entry = head.group(2) if head.group(1) else self.entry
+            elif line.startswith("}"):
+                current = None
+            elif instruction := _instruction(line):
+                current[instruction.name] = instruction
+        named = re.match(r"HloModule jit_(\w+)", text)
+        self.name = f"jit({named.group(1)})" if named else ""  # as it begins the names in it
+        self._lines = _lines(text)
 
     def trips(self, loop: Instruction) -> int:
         """Executions of a loop's body: known to the compiler, or the bound that a counter from 0
@@ -113,34 +113,27 @@ class Module:
         compared = any(i.root and i.opcode in ("compare", "fusion") for i in condition.values())
         return bounds.pop() if compared and len(bounds) == 1 else 1
 
-    def __iter__(self) -> Iterator[tuple[Instruction, str, int]]:
-        """(instruction, its computation, executions) of all that run."""
-        for name, computation in self.computations.items():
-            if times := self.executions[name]:
-                for instruction in computation.values():
-                    yield instruction, name, times
+    def walk(self) -> Iterator[tuple[Instruction, str, int, str]]:
+        """(instruction, its computation, executions, its full name) by every way that leads to it.
+
+        The name is without the program's own: "jvp(ResNet)/layer1_0/conv1/conv_general_dilated".
+        """
+        return self._walk(self.entry, 1, "")
+
+    def _walk(self, place: str, count: int, above: str) -> Iterator:
+        for instruction in self.computations[place].values():
+            own = instruction.source
+            full = own.removeprefix(self.name) if own.startswith(self.name) else f"{above}/{own}"
+            yield instruction, place, count, full.strip("/")
+            times = self.trips(instruction) if instruction.opcode == "while" else 1
+            for role, called in instruction.calls:
+                # A loop looks once more at its condition; nothing costly stands there.
+                yield from self._walk(called, count * (times if role == "body" else 1), full)
 
     def line(self, instruction: Instruction) -> str:
-        """"file.py:12" of the line of ours, or else of anybody's, that asked for it; or ""."""
+        """ "file.py:12" of the line of ours, or else of anybody's, that asked for it; or ""."""
         found = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
         return self._lines.get(int(found.group(1)), "") if found else ""
-
-
-def parse(text: str) -> Module:
-    """The program of an HLO text."""
-    computations: dict[str, dict[str, Instruction]] = {}
-    entry, current = "", None
-    for line in text.splitlines():
-        if current is None:
-            head = _HEAD.match(line)
-            if head:
-                current = computations.setdefault(head.group(2), {})
-                entry = head.group(2) if head.group(1) else entry
-        elif line.startswith("}"):
-            current = None
-        elif instruction := _instruction(line):
-            current[instruction.name] = instruction
-    return Module(computations, entry, _lines(text))
 
 
 def _instruction(line: str) -> Instruction | None:

@@ -16,7 +16,8 @@ FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"),
     *("call", "conditional", "partition-id", "replica-id", "add-dependency", "opt-barrier"),
 }
-IN_HBM = re.compile(r"S\([1-9]")  # another memory space: the chip's own fast memory, semaphores
+WRAPPERS = {"while", "body", "closed_call", "checkpoint", "cond", "shard_map"}
+ELSEWHERE = re.compile(r"S\([1-9]")  # another memory space: the chip's own fast memory, semaphores
 
 
 class Product(NamedTuple):
@@ -32,11 +33,11 @@ class Product(NamedTuple):
 def products(module: Module) -> list[Product]:
     """Every matrix product and convolution of the program."""
     found = []
-    for instruction, place, times in module:
+    for instruction, place, times, source in module.walk():
         if instruction.opcode in ("dot", "convolution"):
             flops = _flops(instruction, module.computations[place])
             shape, line = instruction.result[0].text, module.line(instruction)
-            found.append(Product(instruction.source, shape, line, flops, times))
+            found.append(Product(source, shape, line, flops, times))
     return found
 
 
@@ -54,9 +55,9 @@ def by_source(found: list[Product]) -> dict[str, float]:
 
 
 def plain(source: str) -> str:
-    """A name without the wrappers of loops and branches, which partitioning may add or take."""
-    parts = (part for part in source.split("/") if part not in ("while", "body", "closed_call"))
-    return "/".join(part for part in parts if not part.startswith(("branch_", "cond")))
+    """A name without loops, branches and maps over devices, which partitioning adds or takes."""
+    parts = (part for part in source.split("/") if part not in WRAPPERS)
+    return "/".join(part for part in parts if not part.startswith("branch_"))
 
 
 def loops_factor(module: Module) -> float:
@@ -64,9 +65,10 @@ def loops_factor(module: Module) -> float:
 
     Of every instruction that is no part of a fusion, operands and results count.
     """
-    fused = {c for i, _, _ in module for role, c in i.calls if i.opcode == "fusion"}
+    everything = list(module.walk())
+    fused = {called for i, *_ in everything for _, called in i.calls if i.opcode == "fusion"}
     often = once = 0
-    for instruction, place, times in module:
+    for instruction, place, times, _ in everything:
         if place not in fused and instruction.opcode not in FREE:
             moved = _moved(instruction, module.computations[place])
             often += moved * times
@@ -79,7 +81,7 @@ def _moved(instruction: Instruction, computation: dict[str, Instruction]) -> int
     if instruction.opcode in ("dynamic-slice", "dynamic-update-slice"):  # of the large one a part
         around = [min(instruction.result + computation[instruction.operands[-1]].result)]
     arrays = (*instruction.result, *around)
-    return sum(array.bytes for array in arrays if not IN_HBM.search(array.layout))
+    return sum(array.bytes for array in arrays if not ELSEWHERE.search(array.layout))
 
 
 def _flops(instruction: Instruction, computation: dict[str, Instruction]) -> float:
@@ -91,9 +93,7 @@ def _flops(instruction: Instruction, computation: dict[str, Instruction]) -> flo
     return _convolution(instruction, left.shape, right.shape)
 
 
-def _convolution(
-    instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]
-) -> float:
+def _convolution(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
     """Multiply-adds that meet no padding and no hole of a dilation, twice."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     if labels is None:
