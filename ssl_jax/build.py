@@ -257,8 +257,13 @@ def train_batches(
     start_step: int,
     num_steps: int,
     batch_size: int = 0,
+    host: tuple[int, int] | None = None,
 ) -> pipeline.Batches:
-    """This host's rows of the global batches start_step, ..., num_steps - 1."""
+    """The rows of one host, by default this, of the global batches start_step, ..., num_steps - 1.
+
+    Args:
+      host: which of how many.
+    """
     return pipeline.train_batches(
         source,
         views=views(config),
@@ -267,7 +272,7 @@ def train_batches(
         start_step=start_step,
         num_steps=num_steps,
         placement=config.augment.placement,
-        host=(jax.process_index(), jax.process_count()),
+        host=host or (jax.process_index(), jax.process_count()),
         on_bad_image=config.data.on_bad_image,
         max_bad=config.data.max_bad,
     )
@@ -284,7 +289,9 @@ def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: in
     """Writes a picture of the run's first `count` images, each beside its views."""
     count = min(count, source.size)
     # The first images of the first batch, whatever its size: order and views are per example.
-    batches = train_batches(config, source, start_step=0, num_steps=1, batch_size=count)
+    batches = train_batches(
+        config, source, start_step=0, num_steps=1, batch_size=count, host=(0, 1)
+    )
     batch = next(batches)
     originals = [source.load(int(index))[0] for index in batch["index"]]
     prepared = jax.device_get(prepare(config)(jax.tree.map(jnp.asarray, batch)))

@@ -32,10 +32,13 @@ def main() -> None:
     if flags.FLAGS.data_dir:
         changes["data"].setdefault("dir", flags.FLAGS.data_dir)
     weights = flags.FLAGS.pretrained
+    if weights:  # JAX reads them
+        cli.start()
     config = pretrained(path, weights, changes) if weights else of_run(path)
     data = given_data(config, changes["data"], flags.FLAGS.data_dir)
     config.eval.update(changes["eval"])
     check(config, data)
+    cli.start()
     evaluate(config, path, data)
 
 
@@ -130,6 +133,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     here.data = data
     transfer = is_transfer(config.data, data)
     parallel.use_cores(config.eval.batch_size)
+    parallel.show()
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
@@ -171,6 +175,7 @@ def _subject(config: ConfigDict, path: pathlib.Path, mesh: Any, *, transfer: boo
 
 if __name__ == "__main__":
     cli.define_workdir()
+    cli.define_processes()
     cli.define_section("eval")
     cli.define_section("data")
     flags.DEFINE_string("data_dir", "", "Where the data lies here, if not where it was trained.")

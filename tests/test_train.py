@@ -57,7 +57,7 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
     """
     mesh = parallel.make_mesh(jax.devices()[:devices])
     with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
-        patch.setattr(parallel, "make_mesh", lambda: mesh)
+        patch.setattr(parallel, "make_mesh", lambda **_: mesh)
         if not real:
             patch.setattr("ssl_jax.models.get", tiny_encoder)
         if not report:

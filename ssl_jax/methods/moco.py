@@ -112,7 +112,7 @@ def make(
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         return networks.features(params, extra["batch_stats"]["online"], images)
 
-    layout = {"batch_stats": "replicated", "target": "replicated", "queue": "rows"}
+    layout = {"batch_stats": "replicated", "target": "parameters", "queue": "rows"}
     return Method(init, encode, objective, features, after_update, layout)
 
 
