@@ -62,8 +62,9 @@ def _topologies() -> list[Topology]:
     if given.check and given.sweep:
         raise Fault("--check runs one topology; leave out --sweep", USAGE)
     places = [topologies.parse(name, slices=given.slices) for name in given.topology]
-    if any(p.chip.kind == "tpu" for p in places) and not importlib.util.find_spec("libtpu"):
-        raise Fault("compiling for TPUs needs libtpu: pip install libtpu", MISSING_INPUT)
+    if any(p.chip.kind != "cpu" for p in places) and not importlib.util.find_spec("libtpu"):
+        message = "compiling for TPUs, which also stand in for GPUs, needs libtpu"
+        raise Fault(f"{message}: pip install libtpu", MISSING_INPUT)
     return places
 
 

@@ -27,7 +27,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 # What a step's program is written in: a change of these is another program.
 SOURCES = (
     *("augment", "build.py", "losses", "methods", "models", "optim.py", "parallel", "parallel.py"),
-    *("parameters.py", "step.py", "plan/compile.py", "plan/facts.py", "plan/topologies.py"),
+    *("parameters.py", "step.py", "fingerprint.py", "plan/chips.py", "plan/compile.py"),
+    *("plan/exchange.py", "plan/facts.py", "plan/hlo.py", "plan/shares.py", "plan/topologies.py"),
+    "plan/work.py",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu")
 # Fields that leave the program's work as it is.
@@ -94,7 +96,7 @@ def get(
         "check": check,
     }
     workdir.write_json(folder / "task.json", task)
-    answer = in_child("ssl_jax.plan.child", folder, topology)
+    answer = in_child(folder, topology, check=check)
     (folder / "task.json").unlink()
     found = _compiled(answer)
     workdir.write_json(folder / "program.json", answer | {"key": known, "checked": None})
@@ -113,12 +115,13 @@ def _compiled(content: dict[str, Any]) -> Compiled:
     return Compiled(program, content["state_bytes"], content["latency"], checked)
 
 
-def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:
-    """What `python -m MODULE FOLDER` writes into FOLDER/answer.json; its Fault is raised here."""
+def in_child(folder: pathlib.Path, topology: Topology, *, check: bool) -> Any:
+    """What `plan.child` writes into the folder's answer.json; its Fault is raised here."""
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", module, str(folder)]
-    result = subprocess.run(command, env=environment(topology), capture_output=True, text=True)
+    command = [sys.executable, "-m", "ssl_jax.plan.child", str(folder)]
+    surroundings = environment(topology, check=check)
+    result = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     if not answer.exists():
         if result.returncode == -signal.SIGKILL:
             message = "the compiler was killed; this machine lacks memory for it"
@@ -132,20 +135,22 @@ def in_child(module: str, folder: pathlib.Path, topology: Topology) -> Any:
     return content
 
 
-def environment(topology: Topology) -> dict[str, str]:
-    """Of a process that compiles for a topology: what libtpu and virtual devices need."""
+def environment(topology: Topology, *, check: bool = False) -> dict[str, str]:
+    """Of a process that compiles for a topology: what libtpu and virtual devices need.
+
+    Args:
+      check: the step will also be run here.
+    """
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     changed = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    if topology.chip.kind == "tpu":
-        # Metadata servers are asked for minutes; a lock file of another process aborts.
-        changed |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
-        changed["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    elif topology.chip.kind == "cpu":
-        kept = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
-        changed |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(kept)}
-        changed["JAX_NUM_CPU_DEVICES"] = str(topology.devices)
     changed.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return changed
+    # libtpu asks metadata servers for minutes, and takes a lock that another process may hold.
+    changed |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    if topology.chip.kind == "cpu":
+        kept = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
+        changed |= {"XLA_FLAGS": " ".join(kept), "JAX_NUM_CPU_DEVICES": str(topology.devices)}
+    run_here = check and topology.chip.kind == "gpu"
+    return changed | {"JAX_PLATFORMS": "cuda,cpu" if run_here else "cpu"}
 
 
 def key(config: ConfigDict, topology: Topology, counts: Counts) -> str:

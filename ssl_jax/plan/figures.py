@@ -32,7 +32,7 @@ def memory(found: Memory) -> bytes:
             left += part
         over = found.total > found.limit
         ax.axvline(found.limit / GIB, color=ORANGE if over else INK, linewidth=2)
-        ax.text(found.limit / GIB, 0.42, f"HBM {units.size(found.limit)}  ", va="bottom",
+        ax.text(found.limit / GIB, 0.42, f"a device has {units.size(found.limit)}  ", va="bottom",
                 ha="right", color=ORANGE if over else INK, size=9)  # fmt: skip
         ax.set(xlim=(0, 1.02 * max(found.total, found.limit) / GIB), ylim=(-0.4, 0.7), yticks=[])
         ax.set_xlabel("GiB of one device")
@@ -62,7 +62,7 @@ def step(forecast: Forecast) -> bytes:
         _prediction(ax, len(rows), forecast, factor)
         ax.set_yticks(range(len(rows) + 1), [*(name for name, *_ in rows), "step"], color=INK)
         ax.invert_yaxis()
-        ax.set(xlim=(0, 1.12 * forecast.slowest * factor), xlabel=unit)
+        ax.set(xlim=(0, 1.3 * forecast.slowest * factor), xlabel=unit)
         ax.grid(axis="y", visible=False)
         return png(figure)
 
@@ -80,7 +80,9 @@ def _prediction(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
         left += seconds * factor
     ends = (forecast.fastest * factor, forecast.slowest * factor)
     ax.plot(ends, (y, y), color=INK, linewidth=1.2, marker="|", markersize=11)
-    ax.text(ends[1], y, f"  {units.seconds(forecast.step)}", va="center", size=9, weight="bold")
+    told = [units.seconds(s) for s in (forecast.step, forecast.fastest, forecast.slowest)]
+    text = f"  {told[0]}  ({told[1]} to {told[2]})"
+    ax.text(ends[1], y, text, va="center", size=9, weight="bold")
 
 
 def collectives(forecast: Forecast) -> bytes | None:

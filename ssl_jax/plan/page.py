@@ -30,7 +30,10 @@ def page(plan: Plan) -> str:
 def _header(plan: Plan) -> str:
     forecast, totals = plan.forecast, plan.totals
     facts = [
-        (units.size(plan.program.memory.total), f"of {units.size(plan.program.memory.limit)} HBM"),
+        (
+            units.size(plan.program.memory.total),
+            f"of {units.size(plan.program.memory.limit)} on each device",
+        ),
         (units.seconds(forecast.step), f"a step, {forecast.binds} binds"),
         (units.count(forecast.images_per_second), "images / s"),
         (units.percent(forecast.mfu), "of the peak FLOP/s"),
@@ -49,9 +52,9 @@ def _memory(plan: Plan) -> str:
 
 
 def _step(plan: Plan) -> str:
-    caption = "Dark: at the datasheet's rate; light: at the rate that is reached. The step: the "
-    caption += "longer of compute and HBM, then the network (orange); the line goes from all "
-    caption += "overlapping at datasheet rates to nothing overlapping."
+    caption = "Dark: at full rate; light: at the rate that is reached. The step: the "
+    caption += "longer of the first two, then the network (orange); the line goes from all "
+    caption += "overlapping at full rates to nothing overlapping."
     picture = figure(figures.step(plan.forecast), "Time of a step", caption)
     rows = table(("Resource", "Time", ""), text.times(plan.forecast))
     if plan.checked:

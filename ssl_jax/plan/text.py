@@ -7,6 +7,7 @@ from ssl_jax.plan.model import Forecast, Timed
 from ssl_jax.plan.record import Plan, described, verdict
 
 Rows = list[tuple[str, ...]]
+LONGEST = 60  # characters of an operation's name
 ROWS = 8  # collectives that are listed; plan.json has all
 
 
@@ -64,7 +65,7 @@ def work(plan: Plan) -> Rows:
     rows: Rows = [
         ("FLOPs", units.operations(program.flops)),
         ("of an even split", f"{units.operations(program.even_flops)}, so {ratio:.3f} times"),
-        ("HBM traffic", units.size(program.bytes)),
+        (f"{plan.forecast.resources.memory} traffic", units.size(program.bytes)),
     ]
     rows += [("repeated", described(work)) for work in program.replicated]
     return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
@@ -143,8 +144,16 @@ def row(several: Sequence[Timed]) -> tuple[str, ...]:
         largest.axis,
         largest.network,
         units.seconds(sum(t.seconds for t in several)),
-        largest.source,
+        origin_of(largest.source),
     )
+
+
+def origin_of(source: str) -> str:
+    """The operation a collective comes from, short; of several that share one, the first."""
+    several = source[1:-1].split(":") if source.startswith("(") and ":" in source else [source]
+    first = several[0]
+    first = first if len(first) <= LONGEST else f"…{first[1 - LONGEST :]}"
+    return first if len(several) == 1 else f"{first} and {len(several) - 1} more"
 
 
 def run(plan: Plan) -> Rows:
