@@ -80,9 +80,8 @@ def _prediction(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
         left += seconds * factor
     ends = (forecast.fastest * factor, forecast.slowest * factor)
     ax.plot(ends, (y, y), color=INK, linewidth=1.2, marker="|", markersize=11)
-    told = [units.seconds(s) for s in (forecast.step, forecast.fastest, forecast.slowest)]
-    text = f"  {told[0]}  ({told[1]} to {told[2]})"
-    ax.text(ends[1], y, text, va="center", size=9, weight="bold")
+    step, low, high = map(units.seconds, (forecast.step, forecast.fastest, forecast.slowest))
+    ax.text(ends[1], y, f"  {step}  ({low} to {high})", va="center", size=9, weight="bold")
 
 
 def collectives(forecast: Forecast) -> bytes | None:
