@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_jax.plan import work
 from ssl_jax.plan.facts import Collective
 from ssl_jax.plan.hlo import Array, Instruction, Module
 
@@ -54,11 +55,19 @@ def exchanges(module: Module, grid: Grid) -> list[Exchange]:
             group=max(map(len, groups)),
             axis=_axis(groups, grid),
             network=_network(groups, grid),
-            source=source,
+            source=_first(work.plain(source)),
         )
         shapes = tuple(array.text for array in arrays)
         found.append(Exchange(fact, shapes, module.line(instruction), "shard_map" in source))
     return found
+
+
+def _first(source: str) -> str:
+    """Of a name "a/(b/c:d/e)" of several operations in one, the first and how many more."""
+    found = re.fullmatch(r"((?:.*?/)?)\((.*?):(.*)\)", source)
+    if not found:
+        return source
+    return f"{found.group(1)}{found.group(2)} and {source.count(':')} more"
 
 
 def merged(found: list[Exchange]) -> tuple[Collective, ...]:
@@ -138,7 +147,8 @@ def _of_mesh(axes: str, ids: str, names: str) -> list[list[int]]:
         numbers = _iota(iota.group()).reshape(-1)
     elif listed := re.search(r"\(([\d, ]+)\)", ids):
         numbers = np.array(_numbers(listed.group(1)))
-    shape, chosen = [], []
+    shape: list[int] = []
+    chosen: list[int] = []
     parts = {
         name: (int(before), int(size))
         for name, before, size in re.findall(r"'([^']+)':\((\d+)\)(\d+)", names)

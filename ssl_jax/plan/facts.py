@@ -43,7 +43,7 @@ class Collective(NamedTuple):
 
     kind: str  # "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
     bytes: int  # of the result, on one device, of one execution
-    count: int  # executions a step, loops counted
+    count: int  # type: ignore[assignment]  # executions a step, loops counted
     group: int  # devices that exchange with each other
     axis: str  # of the mesh: "data", "fsdp", "data,fsdp", or "other"
     network: str  # "ici", "dcn", "ici+dcn", "nvlink", "nvlink+dcn", "memory"
@@ -70,12 +70,14 @@ class Memory(NamedTuple):
 
 
 class Replicated(NamedTuple):
-    """Work on the batch that devices repeat instead of dividing it."""
+    """Work on the batch that devices repeat, or examples that they exchange, instead of keeping
+    each to its own rows."""
 
     name: str  # of the operation, as the program's code names it
     shape: str  # of its result on one device: "bf16[8192,112,112,64]"
-    flops: float  # of one device beyond its even share, a step
+    flops: float  # of one device beyond its even share, a step; 0 where only bytes travel
     source: str = ""  # file:line, where the compiler knows it
+    bytes: int = 0  # of the images or activations that one device gets from others, a step
 
 
 class Program(NamedTuple):

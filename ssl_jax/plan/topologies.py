@@ -1,4 +1,4 @@
-"""Names of what can be rented: "v5e:16x16", "v4:4x4x4", "h100:8x32" (of a host x hosts), "cpu:8"."""
+"""What can be rented, by names: "v5e:16x16", "h100:8x32" (8 on each of 32 hosts), "cpu:8"."""
 
 import difflib
 import itertools

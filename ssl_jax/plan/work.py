@@ -27,7 +27,7 @@ class Product(NamedTuple):
     shape: str  # of its result, "bf16[128,56,56,64]"
     line: str  # "models/resnet.py:40"
     flops: float  # of one execution
-    count: int  # executions
+    count: int  # type: ignore[assignment]  # executions
 
 
 def products(module: Module) -> list[Product]:
