@@ -28,7 +28,6 @@ from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.inputs import Speed
 from ssl_jax.plan.record import Plan
 
-
 LISTS = ("batches", "microbatches", "fsdp")
 
 

@@ -22,24 +22,23 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 def page(plan: Plan) -> str:
     """The whole page."""
-    timed = (_step, _collectives, _run) if plan.forecast.step else ()
+    timed = () if plan.program.out_of_memory else (_step, _collectives, _run)
     body = "\n".join(part(plan) for part in (_header, _memory, *timed, _origin))
     return document(f"Plan: {plan.name} on {plan.program.topology.name}", body)
 
 
 def _header(plan: Plan) -> str:
     forecast, totals = plan.forecast, plan.totals
-    facts = [
-        (
-            units.size(plan.program.memory.total),
-            f"of {units.size(plan.program.memory.limit)} on each device",
-        ),
-        (units.seconds(forecast.step), f"a step, {forecast.binds} binds"),
-        (units.count(forecast.images_per_second), "images / s"),
-        (units.percent(forecast.mfu), "of the peak FLOP/s"),
-        (units.duration(totals.seconds), f"{totals.steps:,} steps"),
-        (units.hours(totals.chip_hours), "chip-hours"),
-    ]
+    memory = plan.program.memory
+    facts = [(units.size(memory.total), f"of {units.size(memory.limit)} on each device")]
+    if not plan.program.out_of_memory:
+        facts += [
+            (units.seconds(forecast.step), f"a step, {forecast.binds} binds"),
+            (units.count(forecast.images_per_second), "images / s"),
+            (units.percent(forecast.mfu), "of the peak FLOP/s"),
+            (units.duration(totals.seconds), f"{totals.steps:,} steps"),
+            (units.hours(totals.chip_hours), "chip-hours"),
+        ]
     found = verdict(plan.program)
     top = header(plan.name, [text.where(plan)])
     return top + section("Verdict", f"{note(found.sentence)}{boxes(facts)}")

@@ -61,21 +61,25 @@ def verdict(program: Program) -> Verdict:
             "Use more devices, a smaller train.batch_size, train.microbatch or parallel.fsdp",
         )
     if program.replicated:
-        worst = max(program.replicated, key=lambda one: one.flops)
+        worst = max(program.replicated, key=lambda one: (one.flops, one.bytes))
+        what = "devices repeat work that should be divided"
+        if not worst.flops:
+            what = "devices exchange examples that should stay where they are"
         return Verdict(
             REPLICATED_WORK,
-            "REPLICATED: every device repeats work that should be divided, "
-            f"{units.operations(program.flops)} where an even split is "
-            f"{units.operations(program.even_flops)}. Most by {described(worst)}",
+            f"REPLICATED: {what}. Each does {units.operations(program.flops)} where an even split "
+            f"is {units.operations(program.even_flops)}; most by {described(worst)}",
         )
     share = units.percent(memory.total / memory.limit)
     return Verdict(0, f"FITS: {need} of {limit} on each device, {share}")
 
 
 def described(work: Replicated) -> str:
-    """ "step/encoder/conv bf16[8192,112,112,64] (+1.2 TFLOP, step.py:210)"."""
-    where = f", {work.source}" if work.source else ""
-    return f"{work.name} {work.shape} (+{units.operations(work.flops)}{where})"
+    """ "encoder/conv bf16[8192,112,112,64] (+1.2 TFLOP, step.py:210)"."""
+    facts = [f"+{units.operations(work.flops)}"] if work.flops else []
+    facts += [f"{units.size(work.bytes)} from others"] if work.bytes else []
+    facts += [work.source] if work.source else []
+    return f"{work.name} {work.shape} ({', '.join(facts)})"
 
 
 def plain(value: Any) -> Any:

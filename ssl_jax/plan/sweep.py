@@ -122,19 +122,23 @@ def _row(point: Point, prices: Mapping[str, float], best: Point | None) -> tuple
         return (point.topology, "", *config, *blank, "no plan")
     plan = point.plan
     memory, totals = plan.program.memory, plan.totals
-    word = "cheapest" if point is best else ""
-    return (
-        point.topology,
-        f"{plan.program.topology.chips:,}",
-        *config,
-        f"{units.size(memory.total)} of {units.size(memory.limit)}",
+    found = record.verdict(plan.program)
+    word = found.sentence.split(":")[0].lower() if found.code else ""
+    told = (
         units.seconds(plan.forecast.step),
         plan.forecast.binds,
         units.count(plan.forecast.images_per_second),
         units.duration(totals.seconds),
         units.hours(totals.chip_hours),
         *([f"{cost(point, prices):,.2f}"] if prices else []),
-        word if point.fits else record.verdict(plan.program).sentence.split(":")[0].lower(),
+    )
+    return (
+        point.topology,
+        f"{plan.program.topology.chips:,}",
+        *config,
+        f"{units.size(memory.total)} of {units.size(memory.limit)}",
+        *(("",) * len(told) if plan.program.out_of_memory else told),
+        "cheapest" if point is best else word,
     )
 
 

@@ -16,7 +16,7 @@ def text(plan: Plan) -> str:
     parts = [
         [f"{plan.name} on {where(plan)}", verdict(plan.program).sentence],
         ["Memory of a device (compiled)", *columns(memory(plan))],
-        *(_times(plan) if plan.forecast.step else []),
+        *([] if plan.program.out_of_memory else _times(plan)),
         ["Sizes", *columns(sizes(plan))],
         ["What is compiled, what is modelled", *(f"  {line}" for line in origin(plan))],
     ]

@@ -71,8 +71,16 @@ def test_work_that_is_repeated_is_an_error_that_names_it():
     small = Replicated("head/dense", "bf16[8192,128]", 1e9)
     found = record.verdict(program(flops=1.26e13, replicated=(small, conv)))
     assert found.code == REPLICATED_WORK
-    assert "12.6 TFLOP where an even split is 788 GFLOP" in found.sentence
+    assert "12.6 TFLOP where an even split is 788 GFLOP; most by" in found.sentence
     assert "encoder/conv bf16[8192,112,112,64] (+7 TFLOP, simclr.py:90)" in found.sentence
+
+
+def test_examples_that_travel_are_an_error_too():
+    moved = Replicated("step/concatenate", "u8[256,224,224,3]", 0.0, bytes=3 * 2**20)
+    found = record.verdict(program(replicated=(moved,)))
+    assert found.code == REPLICATED_WORK
+    assert "exchange examples" in found.sentence
+    assert "(3 MiB from others)" in found.sentence
 
 
 def test_hosts_that_cannot_feed_are_told():
