@@ -14,7 +14,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.data import images, pipeline, sources
 from ssl_jax.data.sources import Source
 
-SECONDS = 2.0  # of each measurement
+SECONDS = 1.0  # of each measurement
 DISTINCT = 64  # generated images
 # CPUs as the operating system counts them (two a core), by what the clouds document of the host
 # types: TPU VMs ct3, ct4p, ct5lp-hightpu-4t, ct5p, ct6e-standard-4t; GPUs a2-highgpu-8g,
