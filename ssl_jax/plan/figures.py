@@ -91,7 +91,7 @@ def collectives(forecast: Forecast) -> bytes | None:
         return None
     unit, factor = _unit(sum(t.seconds for t in several[0]))
     with matplotlib.rc_context(STYLE):
-        figure, ax = _axes(height=0.42 * len(several) + 0.9, left=0.27, bottom=0.62, inches=True)
+        figure, ax = _axes(height=0.42 * len(several) + 0.9, left=0.4, bottom=0.62, inches=True)
         for y, timed in enumerate(several):
             inside = sum(t.inside for t in timed) * factor
             between = sum(t.between for t in timed) * factor
@@ -108,7 +108,7 @@ def collectives(forecast: Forecast) -> bytes | None:
 
 
 def _name(row: Sequence[str]) -> str:
-    return f"{row[1]} × {row[0]}, {row[3]} devices ({row[5]})"
+    return f"{row[1]} × {row[0]}, {row[2]}, {row[3]} devices ({row[5]})"
 
 
 def scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> bytes:

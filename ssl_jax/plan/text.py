@@ -8,6 +8,7 @@ from ssl_jax.plan.record import Plan, described, verdict
 
 Rows = list[tuple[str, ...]]
 LONGEST = 60  # characters of an operation's name
+SMALL = 2**18  # bytes; below, hops take longer than what is carried
 ROWS = 8  # collectives that are listed; plan.json has all
 
 
@@ -123,11 +124,11 @@ def collectives(forecast: Forecast) -> Rows:
 
 
 def groups(collectives: Iterable[Timed]) -> list[list[Timed]]:
-    """Collectives of one kind, group and network together, the longest first."""
+    """Collectives of one kind, group and network together, small ones apart; the longest first."""
     found: dict[tuple, list[Timed]] = {}
     for timed in collectives:
         c = timed.collective
-        found.setdefault((c.kind, c.axis, c.group, c.network), []).append(timed)
+        found.setdefault((c.kind, c.axis, c.group, c.network, c.bytes < SMALL), []).append(timed)
     return sorted(found.values(), key=lambda several: -sum(t.seconds for t in several))
 
 

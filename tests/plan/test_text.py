@@ -41,7 +41,8 @@ def test_what_fits_is_told_with_its_numbers():
     assert "29.5 ms" in found["step"]
     assert "HBM binds" in found["step"]
     assert "31,278" in found["steps"]
-    assert "101" in found["all-reduce"]
+    assert "all-reduce  100    4 KiB" in text
+    assert "all-reduce  1      107 MiB" in text
     assert "112 CPUs: enough" in found["a host has"]
     assert "all published" in text
     assert "published training programs" in text
