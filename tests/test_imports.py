@@ -31,6 +31,10 @@ ALLOWED = {
     "evals": {"evals", "losses", "spread", "errors"},
     "report": {"report", "errors", "workdir"},
     "study": {"study", "report", "config", "data", "optim", "parallel", "errors", "workdir"},
+    "plan": {
+        *("plan", "report", "data", "augment", "build", "config", "parallel", "step"),
+        *("errors", "workdir"),
+    },
     "weights": {"weights", "models", "errors"},
     "export": {"export", "weights", "models", "report", "errors", "backbone", "workdir"},
 }
