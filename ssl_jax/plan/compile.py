@@ -5,7 +5,6 @@ one, so the same step is compiled for as many TPU v5p chips, whose memory is nea
 """
 
 import math
-import re
 import time
 from collections.abc import Callable
 from functools import cache
@@ -18,14 +17,11 @@ from ml_collections import ConfigDict
 
 from ssl_jax import build, parallel, step
 from ssl_jax.augment.views import split
-from ssl_jax.plan import exchange, shares, topologies, work
+from ssl_jax.plan import exchange, memory, shares, topologies, work
 from ssl_jax.plan.exchange import Grid
-from ssl_jax.plan.facts import Memory, Program, Topology
+from ssl_jax.plan.facts import Program, Topology
 from ssl_jax.plan.hlo import Module
 
-# What JAX takes of a GPU's memory by default (XLA_PYTHON_CLIENT_MEM_FRACTION).
-GPU_SHARE = 0.75
-UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # Shapes of v5p slices that stand in for so many GPUs.
 STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8",
              256: "4x8x8", 512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16"}  # fmt: skip
@@ -83,7 +79,7 @@ def _refused(plan: _Plan, message: str, seconds: float) -> Program:
     return Program(
         topology=plan.topology,
         global_batch=plan.config.train.batch_size,
-        memory=_exhausted(_arguments(plan), message, _limit(plan.topology)),
+        memory=memory.refused(plan.state, plan.batch, message, memory.limit(plan.topology)),
         flops=even,
         even_flops=even,
         bytes=0.0,
@@ -105,12 +101,18 @@ def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program
     return Program(
         topology=plan.topology,
         global_batch=plan.config.train.batch_size,
-        memory=_memory(compiled.memory_analysis(), plan, _objective_bytes(plan, outputs)),
+        memory=memory.taken(
+            plan.state,
+            plan.batch,
+            compiled.memory_analysis(),
+            loss=_objective_bytes(plan, outputs),
+            limit=memory.limit(plan.topology),
+        ),
         flops=work.total(own),
         even_flops=work.total(plan.products) / plan.mesh.size,
         bytes=cost["bytes accessed"] * work.loops_factor(module),
         collectives=exchange.merged(found),
-        replicated=(*repeated, *shares.exchanged(found, _device_bytes(outputs))),
+        replicated=(*repeated, *shares.exchanged(found, memory.of_device(outputs))),
         compile_seconds=seconds,
         compiled_for=_told(plan.topology),
         mesh=_axes(plan.mesh),
@@ -203,56 +205,6 @@ def _objective_bytes(plan: _Plan, outputs: dict[str, jax.ShapeDtypeStruct]) -> i
     return stats.temp_size_in_bytes if stats else 0
 
 
-def _arguments(plan: _Plan) -> dict[str, int]:
-    """Bytes on one device, without padding."""
-    state = plan.state
-    return {
-        "parameters": _device_bytes(state.params),
-        "optimizer": _device_bytes(state.opt_state),
-        "extra": _device_bytes((state.extra, state.probe, state.step)),
-        "batch": _device_bytes(plan.batch),
-    }
-
-
-def _device_bytes(tree: Any) -> int:
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
-
-
-def _memory(stats: Any, plan: _Plan, loss: int) -> Memory:
-    arguments = _arguments(plan)
-    new = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    temporary = stats.temp_size_in_bytes + stats.generated_code_size_in_bytes + new
-    loss = min(loss, temporary)
-    return Memory(
-        **arguments,
-        activations=temporary - loss,
-        loss=loss,
-        padding=stats.argument_size_in_bytes - sum(arguments.values()),
-        total=stats.argument_size_in_bytes + temporary,
-        limit=_limit(plan.topology),
-    )
-
-
-def _exhausted(arguments: dict[str, int], message: str, limit: int) -> Memory:
-    """From a refusal: "memory required for HLO temporaries (770.00G) exceeds available ..."."""
-    sizes = [float(n) * UNITS[unit] for n, unit in re.findall(r"([\d.]+)([BKMGT])\b", message)]
-    needed = max(int(max(sizes, default=0)), limit + 1)
-    activations = max(needed - sum(arguments.values()), 0)
-    return Memory(
-        **arguments, activations=activations, loss=0, padding=0, total=needed, limit=limit
-    )
-
-
-def _limit(topology: Topology) -> int:
-    """Bytes that a program may take on one device."""
-    chip = topology.chip
-    share = GPU_SHARE if chip.kind == "gpu" else 1
-    return int(share * chip.hbm_bytes) // chip.devices_per_chip
-
-
 def _told(topology: Topology) -> str:
     """What was compiled, and what is modelled."""
     counted = (
@@ -266,6 +218,6 @@ def _told(topology: Topology) -> str:
     return (
         f"The train step, compiled by libtpu for {topology.devices} TPU v5p chips that stand in "
         f"for {topology.name}, for which nothing compiles without it. Of these {counted}. A GPU's "
-        "program exchanges the same sizes, but fuses otherwise: its memory and traffic differ, and "
-        f"JAX takes {GPU_SHARE:.0%} of its memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says more."
+        "program exchanges the same sizes, but fuses otherwise: its memory and traffic differ. JAX "
+        f"takes {memory.GPU_SHARE:.0%} of it unless XLA_PYTHON_CLIENT_MEM_FRACTION says more."
     )

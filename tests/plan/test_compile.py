@@ -7,10 +7,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import simclr
-from ssl_jax import build, parallel
+from ssl_jax import build, parallel, step
 from ssl_jax.data import sources
 from ssl_jax.models import chain
-from ssl_jax.plan import compile, exchange, facts, hlo, topologies, work
+from ssl_jax.plan import compile, exchange, facts, hlo, memory, topologies, work
 
 CPU8 = topologies.parse("cpu:8")
 GRID = exchange.Grid((("data", 8), ("fsdp", 1)), (0,) * 8, "memory")
@@ -44,22 +44,19 @@ def test_work_divides_and_nothing_is_repeated(good):
 
 
 def test_memory_adds_up(good):
-    config = small()
-    mesh = parallel.make_mesh(jax.devices())
-    training = build.training(config, mesh, images=1297, classes=10)
-    state = jax.eval_shape(training.init)
+    state = training_state()
     size = {
         name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
         for name, tree in vars(state).items()
     }
-    memory = good.memory
-    assert memory.parameters == size["params"]
-    assert memory.optimizer == size["opt_state"]
-    assert memory.extra == size["extra"] + size["probe"] + 4
-    assert memory.batch == 16 * (2 * 32 * 32 * 3 * 4 + 4 + 4)  # 16 images a device, two views
-    parts = sum(getattr(memory, name) for name in memory._fields[:7])
-    assert memory.total == parts
-    assert memory.headroom == memory.limit - memory.total
+    found = good.memory
+    assert found.parameters == size["params"]
+    assert found.optimizer == size["opt_state"]
+    assert found.extra == size["extra"] + size["probe"] + 4
+    assert found.batch == 16 * (2 * 32 * 32 * 3 * 4 + 4 + 4)  # 16 images a device, two views
+    parts = sum(getattr(found, name) for name in found._fields[:7])
+    assert found.total == parts
+    assert found.headroom == found.limit - found.total
 
 
 def test_gradients_are_summed_and_embeddings_gathered(good):
@@ -187,13 +184,19 @@ def test_the_planned_batch_is_what_the_pipeline_brings(placement):
     assert isinstance(next(iter(batch.values())), np.ndarray)
 
 
+def training_state():
+    mesh = parallel.make_mesh(jax.devices())
+    training = build.training(small(), mesh, images=1297, classes=10)
+    return step.abstract_state(training.init, training.method, mesh)
+
+
 def test_a_refusal_for_lack_of_memory_is_read():
     message = (
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
         "required for HLO temporaries (770.00G) exceeds available HBM (15.75G). HLO module: f."
     )
-    arguments = {"parameters": 4, "optimizer": 4, "extra": 0, "batch": 2}
-    found = compile._exhausted(arguments, message, 16 * 2**30)
+    state = training_state()
+    found = memory.refused(state, {}, message, 16 * 2**30)
     assert (found.total, found.limit) == (770 * 2**30, 16 * 2**30)
     assert found.headroom < 0
-    assert found.activations + 10 == found.total
+    assert found.activations + sum(memory.arguments(state, {}).values()) == found.total
