@@ -5,26 +5,40 @@ one, so the same step is compiled for as many TPU v5p chips, whose memory is nea
 """
 
 import math
-import re
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssl_jax import build, parallel, step
-from ssl_jax.plan import exchange, shares, topologies, work
+from ssl_jax.augment.views import split
+from ssl_jax.plan import exchange, memory, shares, topologies, work
 from ssl_jax.plan.exchange import Grid
-from ssl_jax.plan.facts import Memory, Program, Topology
+from ssl_jax.plan.facts import Program, Topology
 from ssl_jax.plan.hlo import Module
 
-# What JAX takes of a GPU's memory by default (XLA_PYTHON_CLIENT_MEM_FRACTION).
-GPU_SHARE = 0.75
-UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # Shapes of v5p slices that stand in for so many GPUs.
 STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8",
              256: "4x8x8", 512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16"}  # fmt: skip
+
+
+class _Plan(NamedTuple):
+    """What is compiled."""
+
+    config: ConfigDict
+    topology: Topology
+    images: int
+    classes: int
+    mesh: Mesh
+    training: build.Training
+    state: step.TrainState  # shapes and shardings, as are:
+    batch: dict[str, jax.ShapeDtypeStruct]
+    products: list[work.Product]  # of the same step for one device
 
 
 def program(config: ConfigDict, topology: Topology, *, images: int, classes: int) -> Program:
@@ -36,66 +50,87 @@ def program(config: ConfigDict, topology: Topology, *, images: int, classes: int
     Raises:
       Fault: the config or the topology cannot be, or they do not divide.
     """
-    devices = _devices(topology)
-    mesh = parallel.make_mesh(devices, fsdp=config.parallel.fsdp)
-    training, state, batch = _step(config, mesh, images, classes)
-    whole = Module(_one_device(config, devices[:1], images, classes))
-    products = work.products(whole)
-    even = work.total(products) / mesh.size
-    arguments = _arguments(state, batch)
-    axes = tuple(zip(mesh.axis_names, mesh.devices.shape, strict=True))
+    plan = _plan(config, topology, images, classes)
     start = time.monotonic()
-    with jax.set_mesh(mesh):
-        lowered = training.train_step.lower(state, batch)
+    with jax.set_mesh(plan.mesh):
+        lowered = plan.training.train_step.lower(plan.state, plan.batch)
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return Program(
-                topology=topology,
-                global_batch=config.train.batch_size,
-                memory=_exhausted(arguments, str(error), _limit(topology)),
-                flops=even,
-                even_flops=even,
-                bytes=0.0,
-                collectives=(),
-                replicated=(),
-                compile_seconds=time.monotonic() - start,
-                compiled_for=_told(topology) + " It lacks memory, so its work is an even share.",
-                mesh=axes,
-                out_of_memory=str(error).split("\n")[0],
-            )
-        seconds = time.monotonic() - start
-    module = Module(compiled.as_text())
-    own, found = work.products(module), exchange.exchanges(module, _grid(topology, mesh))
-    outputs = _outputs(config, training, state, batch)
+            return _refused(plan, str(error), time.monotonic() - start)
+    return _read(plan, compiled, time.monotonic() - start)
 
-    def grows(name: str) -> bool:
-        half = ConfigDict(config.to_dict())
+
+def _plan(config: ConfigDict, topology: Topology, images: int, classes: int) -> _Plan:
+    mesh = parallel.make_mesh(_devices(topology), fsdp=config.parallel.fsdp)
+    views = len(split(build.views(config))[0])
+    division = {"microbatch": config.train.microbatch, "bn_group": config.model.bn_group}
+    parallel.check_batch(config.train.batch_size, mesh.size, views=views, **division)
+    parts = _step(config, mesh, images, classes)
+    products = _on_one(config, mesh, images, classes)
+    return _Plan(config, topology, images, classes, mesh, *parts, products)
+
+
+def _refused(plan: _Plan, message: str, seconds: float) -> Program:
+    """The program that lacks memory: what it would do is taken for an even share."""
+    even = work.total(plan.products) / plan.mesh.size
+    return Program(
+        topology=plan.topology,
+        global_batch=plan.config.train.batch_size,
+        memory=memory.refused(plan.state, plan.batch, message, memory.limit(plan.topology)),
+        flops=even,
+        even_flops=even,
+        bytes=0.0,
+        collectives=(),
+        replicated=(),
+        compile_seconds=seconds,
+        compiled_for=_told(plan.topology) + " It lacks memory: its work is taken for even.",
+        mesh=_axes(plan.mesh),
+        out_of_memory=message.split("\n")[0],
+    )
+
+
+def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program:
+    """The facts of the compiled program."""
+    module, cost = Module(compiled.as_text() or ""), compiled.cost_analysis() or {}
+    own, outputs = work.products(module), _outputs(plan)
+    found = exchange.exchanges(module, _grid(plan.topology, plan.mesh))
+    repeated = shares.repeated(own, plan.products, plan.mesh.size, _growing(plan))
+    return Program(
+        topology=plan.topology,
+        global_batch=plan.config.train.batch_size,
+        memory=memory.taken(
+            plan.state,
+            plan.batch,
+            compiled.memory_analysis(),
+            loss=_objective_bytes(plan, outputs),
+            limit=memory.limit(plan.topology),
+        ),
+        flops=work.total(own),
+        even_flops=work.total(plan.products) / plan.mesh.size,
+        bytes=cost["bytes accessed"] * work.loops_factor(module),
+        collectives=exchange.merged(found),
+        replicated=(*repeated, *shares.exchanged(found, memory.of_device(outputs))),
+        compile_seconds=seconds,
+        compiled_for=_told(plan.topology),
+        mesh=_axes(plan.mesh),
+    )
+
+
+def _growing(plan: _Plan) -> Callable[[str], bool]:
+    """Whether work of a name grows with the batch: held against half of the batch, when asked."""
+    whole = work.by_source(plan.products)
+
+    @cache
+    def of_half() -> dict[str, float]:
+        half = ConfigDict(plan.config.to_dict())
         half.train.batch_size //= 2
         half.train.microbatch = min(half.train.microbatch, half.train.batch_size)
-        lowered = Module(_one_device(half, devices[:1], images, classes))
-        before = work.by_source(work.products(lowered)).get(name, 0.0)
-        return before < 0.75 * work.by_source(products).get(name, math.inf)
+        return work.by_source(_on_one(half, plan.mesh, plan.images, plan.classes))
 
-    loss = _objective_bytes(training, state, outputs, mesh)
-    return Program(
-        topology=topology,
-        global_batch=config.train.batch_size,
-        memory=_memory(compiled.memory_analysis(), arguments, loss, _limit(topology)),
-        flops=work.total(own),
-        even_flops=even,
-        bytes=compiled.cost_analysis()["bytes accessed"] * work.loops_factor(module),
-        collectives=exchange.merged(found),
-        replicated=(
-            *shares.repeated(own, products, mesh.size, grows),
-            *shares.exchanged(found, _device_bytes(outputs)),
-        ),
-        compile_seconds=seconds,
-        compiled_for=_told(topology),
-        mesh=axes,
-    )
+    return lambda name: of_half().get(name, 0.0) < 0.75 * whole.get(name, math.inf)
 
 
 def _devices(topology: Topology) -> list[Any]:
@@ -115,16 +150,21 @@ def _step(
     return training, state, build.abstract_batch(config, mesh)
 
 
-def _one_device(config: ConfigDict, devices: list[Any], images: int, classes: int) -> str:
-    """The same step for one device, lowered and not compiled."""
-    mesh = parallel.make_mesh(devices)
-    training, state, batch = _step(config, mesh, images, classes)
-    with jax.set_mesh(mesh):
-        return training.train_step.lower(state, batch).as_text("hlo", debug_info=True)
+def _on_one(config: ConfigDict, mesh: Mesh, images: int, classes: int) -> list[work.Product]:
+    """The work of the same step for one device of the mesh; lowered and not compiled."""
+    one = parallel.make_mesh([mesh.devices.flat[0]])
+    training, state, batch = _step(config, one, images, classes)
+    with jax.set_mesh(one):
+        text = training.train_step.lower(state, batch).as_text("hlo", debug_info=True)
+    return work.products(Module(text or ""))
+
+
+def _axes(mesh: Mesh) -> tuple[tuple[str, int], ...]:
+    return tuple(zip(mesh.axis_names, mesh.devices.shape, strict=True))
 
 
 def _grid(topology: Topology, mesh: Mesh) -> Grid:
-    axes = tuple(zip(mesh.axis_names, mesh.devices.shape, strict=True))
+    axes = _axes(mesh)
     if topology.chip.kind == "gpu":
         hosts = tuple(device // topology.shape[0] for device in range(mesh.size))
         return Grid(axes, hosts, "nvlink")
@@ -132,87 +172,37 @@ def _grid(topology: Topology, mesh: Mesh) -> Grid:
     return Grid(axes, slices, "ici" if topology.chip.kind == "tpu" else "memory")
 
 
-def _outputs(
-    config: ConfigDict, training: build.Training, state: step.TrainState, batch: Any
-) -> dict[str, jax.ShapeDtypeStruct]:
+def _outputs(plan: _Plan) -> dict[str, jax.ShapeDtypeStruct]:
     """What the encoder gives to the objective, by rows."""
 
     def encode(state: step.TrainState, batch: Any) -> Any:
         inputs = {name: value for name, value in batch.items() if name != "label"}
-        prepared = build.prepare(config)(inputs)
-        return training.method.encode(state.params, state.extra, prepared, jax.random.key(0))[0]
+        prepared = build.prepare(plan.config)(inputs)
+        key = jax.random.key(0)
+        return plan.training.method.encode(state.params, state.extra, prepared, key)[0]
 
-    sharding = batch["index"].sharding
+    rows = parallel.rows(plan.mesh)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(encode, state, batch),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows),
+        jax.eval_shape(encode, plan.state, plan.batch),
     )
 
 
-def _objective_bytes(
-    training: build.Training, state: step.TrainState, outputs: Any, mesh: Mesh
-) -> int:
+def _objective_bytes(plan: _Plan, outputs: dict[str, jax.ShapeDtypeStruct]) -> int:
     """Temporaries of the objective and its gradients, compiled alone."""
-    smooth = {n: x for n, x in outputs.items() if jax.numpy.issubdtype(x.dtype, jax.numpy.inexact)}
+    smooth = {name: x for name, x in outputs.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
     rest = {name: x for name, x in outputs.items() if name not in smooth}
 
     def objective(params: Any, smooth: Any, rest: Any, extra: Any, count: jax.Array) -> Any:
         key = jax.random.key(0)
-        return training.method.objective(params, extra, smooth | rest, key, count)
+        return plan.training.method.objective(params, extra, smooth | rest, key, count)
 
     gradients = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-    arguments = (state.params, smooth, rest, state.extra, state.step)
-    with jax.set_mesh(mesh):
-        stats = jax.jit(gradients).lower(*arguments).compile().memory_analysis()
+    state = plan.state
+    with jax.set_mesh(plan.mesh):
+        lowered = jax.jit(gradients).lower(state.params, smooth, rest, state.extra, state.step)
+        stats = lowered.compile().memory_analysis()
     return stats.temp_size_in_bytes if stats else 0
-
-
-def _arguments(state: step.TrainState, batch: Any) -> dict[str, int]:
-    """Bytes on one device, without padding."""
-    return {
-        "parameters": _device_bytes(state.params),
-        "optimizer": _device_bytes(state.opt_state),
-        "extra": _device_bytes((state.extra, state.probe, state.step)),
-        "batch": _device_bytes(batch),
-    }
-
-
-def _device_bytes(tree: Any) -> int:
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
-
-
-def _memory(stats: Any, arguments: dict[str, int], loss: int, limit: int) -> Memory:
-    new = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    temporary = stats.temp_size_in_bytes + stats.generated_code_size_in_bytes + new
-    loss = min(loss, temporary)
-    return Memory(
-        **arguments,
-        activations=temporary - loss,
-        loss=loss,
-        padding=stats.argument_size_in_bytes - sum(arguments.values()),
-        total=stats.argument_size_in_bytes + temporary,
-        limit=limit,
-    )
-
-
-def _exhausted(arguments: dict[str, int], message: str, limit: int) -> Memory:
-    """From a refusal: "memory required for HLO temporaries (770.00G) exceeds available ..."."""
-    sizes = [float(n) * UNITS[unit] for n, unit in re.findall(r"([\d.]+)([BKMGT])\b", message)]
-    needed = max(int(max(sizes, default=0)), limit + 1)
-    activations = max(needed - sum(arguments.values()), 0)
-    return Memory(
-        **arguments, activations=activations, loss=0, padding=0, total=needed, limit=limit
-    )
-
-
-def _limit(topology: Topology) -> int:
-    """Bytes that a program may take on one device."""
-    chip = topology.chip
-    share = GPU_SHARE if chip.kind == "gpu" else 1
-    return int(share * chip.hbm_bytes) // chip.devices_per_chip
 
 
 def _told(topology: Topology) -> str:
@@ -228,6 +218,6 @@ def _told(topology: Topology) -> str:
     return (
         f"The train step, compiled by libtpu for {topology.devices} TPU v5p chips that stand in "
         f"for {topology.name}, for which nothing compiles without it. Of these {counted}. A GPU's "
-        "program exchanges the same sizes, but fuses otherwise: its memory and traffic differ, and "
-        f"JAX takes {GPU_SHARE:.0%} of its memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says more."
+        "program exchanges the same sizes, but fuses otherwise: its memory and traffic differ. JAX "
+        f"takes {memory.GPU_SHARE:.0%} of it unless XLA_PYTHON_CLIENT_MEM_FRACTION says more."
     )

@@ -142,9 +142,9 @@ def _of_mesh(axes: str, ids: str, names: str) -> list[list[int]]:
     """ "mesh['a'=2,'b'=4] {'b'}": devices that differ in b alone; 'a':(1)2 is a part of an axis."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     numbers = np.arange(np.prod(list(sizes.values())))
-    iota = re.search(r"\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?", ids)
+    iota = re.search(r"\[([\d,]+)\](T\([\d,]+\))?", ids)
     if iota:
-        numbers = _iota(iota.group()).reshape(-1)
+        numbers = _iota(f"[{len(numbers)}]<=[{iota.group(1)}]{iota.group(2) or ''}")
     elif listed := re.search(r"\(([\d, ]+)\)", ids):
         numbers = np.array(_numbers(listed.group(1)))
     shape: list[int] = []

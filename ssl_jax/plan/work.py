@@ -9,13 +9,14 @@ from collections import defaultdict
 from functools import cache
 from typing import NamedTuple
 
-from ssl_jax.plan.hlo import Instruction, Module
+from ssl_jax.plan.hlo import Array, Instruction, Module
 
 # Instructions that move nothing by themselves.
 FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"),
     *("call", "conditional", "partition-id", "replica-id", "add-dependency", "opt-barrier"),
 }
+SLICES = {"slice", "dynamic-slice", "gather"}
 WRAPPERS = {"while", "body", "closed_call", "checkpoint", "cond", "shard_map"}
 ELSEWHERE = re.compile(r"S\([1-9]")  # another memory space: the chip's own fast memory, semaphores
 
@@ -70,18 +71,54 @@ def loops_factor(module: Module) -> float:
     often = once = 0
     for instruction, place, times, _ in everything:
         if place not in fused and instruction.opcode not in FREE:
-            moved = _moved(instruction, module.computations[place])
+            moved = _moved(instruction, module, place)
             often += moved * times
             once += moved
     return often / once if once else 1.0
 
 
-def _moved(instruction: Instruction, computation: dict[str, Instruction]) -> int:
-    around = [array for name in instruction.operands for array in computation[name].result]
-    if instruction.opcode in ("dynamic-slice", "dynamic-update-slice"):  # of the large one a part
-        around = [min(instruction.result + computation[instruction.operands[-1]].result)]
-    arrays = (*instruction.result, *around)
+def _moved(instruction: Instruction, module: Module, place: str) -> int:
+    arrays = list(instruction.result)
+    called = dict(instruction.calls).get("calls")
+    if instruction.opcode == "fusion" and called:
+        inside = module.computations[called]
+        root = next(i for i in inside.values() if i.root)
+        if root.opcode == "dynamic-update-slice":  # in place
+            arrays = list(inside[root.operands[1]].result)
+        for parameter in inside.values():
+            if parameter.opcode == "parameter":
+                arrays += _read(parameter, inside, module)
+    elif instruction.opcode in SLICES:
+        arrays *= 2
+    else:
+        for name in instruction.operands:
+            arrays += module.computations[place][name].result
     return sum(array.bytes for array in arrays if not ELSEWHERE.search(array.layout))
+
+
+def _read(parameter: Instruction, inside: dict[str, Instruction], module: Module) -> list[Array]:
+    """What a fusion reads of an operand: the slices of it, if it takes nothing else."""
+    found: list[Array] = []
+    for user in (i for i in inside.values() if parameter.name in i.operands):
+        if user.opcode == "bitcast":
+            part = _read(user, inside, module)
+        elif user.opcode == "fusion":
+            called = module.computations[dict(user.calls)["calls"]]
+            places = [str(n) for n, name in enumerate(user.operands) if name == parameter.name]
+            part = [
+                array
+                for inner in called.values()
+                if inner.opcode == "parameter" and inner.attributes in places
+                for array in _read(inner, called, module)
+            ]
+        elif user.opcode in SLICES and user.operands[0] == parameter.name:
+            part = list(user.result)
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
+            part = []
+        else:
+            return list(parameter.result)
+        found += part
+    return min(found, list(parameter.result), key=lambda arrays: sum(a.bytes for a in arrays))
 
 
 def _flops(instruction: Instruction, computation: dict[str, Instruction]) -> float:
