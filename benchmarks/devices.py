@@ -62,11 +62,11 @@ def stepper(config: ConfigDict, mesh: Any) -> Any:
     rows = next(build.train_batches(config, parts.source, start_step=0, num_steps=1))
     with jax.set_mesh(mesh):
         batch, state = parallel.to_global(rows, mesh), parts.new_state()
-        compiled = parts.train_step.lower(state, batch).compile()
 
     def step() -> Any:
         nonlocal state
-        state, metrics = compiled(state, batch)
+        with jax.set_mesh(mesh):
+            state, metrics = parts.train_step(state, batch)
         return metrics["loss"]
 
     step().block_until_ready()
