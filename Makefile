@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test test-slow parity lint clean
+.PHONY: demo test test-slow parity slurm lint clean
 
 demo: $(VENV)/.core
 	$(RUN) -m ssl_jax.train --config=configs/simclr.py:digits --workdir=$(DEMO)
@@ -23,6 +23,11 @@ parity: $(VENV)/.torch
 		tests/models/test_vit_timm.py tests/losses/test_lightly.py \
 		tests/weights/test_timm.py tests/weights/files/test_weight_files.py \
 		tests/export tests/report/test_card.py
+
+# Jobs on a real Slurm, which the tests start on this machine and end again; as root, after
+# `apt-get install slurm-wlm munge`.
+slurm: $(VENV)/.dev
+	$(RUN) -m pytest -m slow --durations=10 tests/launch/test_slurm.py
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .

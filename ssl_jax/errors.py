@@ -14,6 +14,7 @@ BAD_CHECKPOINT = 76
 BAD_CONFIG = 78
 NUMERIC = 80
 OUT_OF_MEMORY = 82
+REPLICATED_WORK = 83  # a plan found work that every device repeats
 INTERRUPTED = 130  # Ctrl-C, state saved
 
 

@@ -30,6 +30,11 @@ ALLOWED = {
     "step": {"methods", "parallel", "optim", "health", "fingerprint", "errors"},
     "evals": {"evals", "losses", "spread", "errors"},
     "report": {"report", "errors", "workdir"},
+    "study": {"study", "report", "config", "data", "optim", "parallel", "errors", "workdir"},
+    "plan": {
+        *("plan", "report", "data", "augment", "build", "config", "parallel", "step"),
+        *("errors", "workdir"),
+    },
     "weights": {"weights", "models", "errors"},
     "export": {"export", "weights", "models", "report", "errors", "backbone", "workdir"},
 }
