@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from ssl_jax import cli, workdir
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
+from ssl_jax.stop import Stop
 
 PRETRAINED = "pretrained"  # section of the config of a workdir that no training made
 SECTIONS = ("data", "eval")  # that the command line may change
@@ -38,8 +39,10 @@ def main() -> None:
     data = given_data(config, changes["data"], flags.FLAGS.data_dir)
     config.eval.update(changes["eval"])
     check(config, data)
-    cli.start()
-    evaluate(config, path, data)
+    with Stop() as stop:
+        cli.start()
+        stop.join()
+        evaluate(config, path, data)
 
 
 def given_data(config: ConfigDict, changes: dict[str, Any], moved: str) -> ConfigDict:

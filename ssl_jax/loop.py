@@ -2,10 +2,8 @@
 
 import contextlib
 import math
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -16,17 +14,16 @@ from ssl_jax.augment.views import split
 from ssl_jax.errors import (
     BAD_CONFIG,
     BAD_DATA,
-    INTERRUPTED,
     NUMERIC,
-    STOPPED_EARLY,
     USAGE,
     Fault,
 )
+from ssl_jax.stop import Stop
 
 # JAX and TensorFlow are imported inside functions: a mistake in the config must be reported
 # before their seconds of import.
 
-Train = Callable[[ConfigDict, workdir.Workdir], None]
+Train = Callable[[ConfigDict, workdir.Workdir, Stop], None]
 
 
 def define_flags() -> None:
@@ -46,12 +43,13 @@ def open_and(train: Train, config: ConfigDict) -> None:
     path = flags.FLAGS.workdir
     if workdir.is_remote(path):
         raise Fault(f"--workdir={path}: give a local or mounted folder", USAGE)
-    cli.start()
-    from ssl_jax import parallel
+    with Stop() as stop, contextlib.ExitStack() as stack:
+        cli.start()
+        stop.join()
+        from ssl_jax import parallel
 
-    use_cores(config)
-    parallel.show()
-    with contextlib.ExitStack() as stack:
+        use_cores(config)
+        parallel.show()
 
         def open_it() -> None:
             run = stack.enter_context(workdir.open_workdir(path))
@@ -60,7 +58,7 @@ def open_and(train: Train, config: ConfigDict) -> None:
         parallel.on_first(open_it)
         run = workdir.Workdir(workdir.absolute(path))
         parallel.check_shared(run.path)
-        train(config, run)
+        train(config, run, stop)
 
 
 def check_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -> None:
@@ -118,6 +116,7 @@ def fit(
     run: workdir.Workdir,
     parts: Any,
     finish: Callable[[Any, bool], None],
+    stop: Stop,
     *,
     verb: str,
 ) -> None:
@@ -135,12 +134,13 @@ def fit(
     from ssl_jax.checkpoint import Checkpoints
     from ssl_jax.data import pipeline
     from ssl_jax.report import page
+    from ssl_jax.watchdog import Watchdog
 
     pipeline.check_size(parts.source, config.train.batch_size)
     first = jax.process_index() == 0  # the one that writes what people read
     data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
     with (
-        Stop() as stop,
+        Watchdog(run.path, jax.process_index()) as watchdog,
         jax.set_mesh(parts.mesh),
         Checkpoints(
             run.path / "checkpoints",
@@ -148,9 +148,11 @@ def fit(
             keep=config.train.keep,
         ) as checkpoints,
     ):
+        stop.wait_for(checkpoints)
         restored = checkpoints.restore_latest(parts.abstract_state)
         state, start, before = restored or (parts.new_state(), 0, data)
         check_data(before, data)
+        watchdog.begin(start)
         # Only now: a first attempt that fails before this point binds the workdir to nothing.
         if first:
             run.write_json("config.json", config.to_dict())
@@ -164,7 +166,8 @@ def fit(
                 run.write_json("metadata.json", of_run)
                 build.draw_views(config, parts.source, run.path / "figures" / "views.png")
             with stop.gently():
-                state = loop(config, run, parts, state, start, checkpoints, stop, data)
+                state = loop(config, run, parts, state, start, checkpoints, stop, watchdog, data)
+        watchdog.enter("finish")
         try:
             finish(state, start < parts.total_steps)
         finally:
@@ -193,7 +196,8 @@ def loop(
     state: Any,
     start: int,
     checkpoints: Any,
-    stop: "Stop",
+    stop: Stop,
+    watchdog: Any,
     data: dict[str, Any],
 ) -> Any:
     """Trains from step `start` to the end; stops on a signal or a non-finite loss."""
@@ -212,13 +216,15 @@ def loop(
                 log.settle()
                 log.pending = (k, metrics)
                 checkpoints.check()
-                stopping = stop.signal  # looked at once: it may change on the next line
+                watchdog.step(k)
+                stopping = stop.reached(k)  # asked once: it may change on the next line
                 if k % config.train.checkpoint_every == 0 or k == total or stopping:
-                    log.settle()
-                    checkpoints.save(k, state, data)
-                if stopping:
-                    checkpoints.wait()
-                    raise stop.fault(f"saved step {k}")
+                    with watchdog.saving():
+                        log.settle()
+                        checkpoints.save(k, state, data)
+                        if stopping:
+                            checkpoints.wait()
+                            raise stop.fault(f"saved step {k}")
     finally:
         batches.close()
         note_bad_images(run, parts.source, batches.bad)
@@ -285,46 +291,3 @@ class Log:
             warning = self.alarm(step, metrics)
             if jax.process_index() == 0:
                 print(line, *[f"warning: {warning}"] * bool(warning), sep="\n", flush=True)
-
-
-class Stop:
-    """SIGTERM and SIGINT: the loop saves at its next step; elsewhere there is nothing to save."""
-
-    CODES: ClassVar = {signal.SIGTERM: STOPPED_EARLY, signal.SIGINT: INTERRUPTED}
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._gently = False
-
-    def fault(self, saved: str) -> Fault:
-        """What ends the command after the signal."""
-        assert self.signal is not None
-        message = f"{self.signal.name}: {saved}; run the same command again"
-        return Fault(message, self.CODES[self.signal])
-
-    @contextlib.contextmanager
-    def gently(self) -> Iterator[None]:
-        """Inside, a signal is only noted; one that nobody has answered ends the command after."""
-        self._gently = True
-        try:
-            yield
-        finally:
-            self._gently = False
-        if self.signal:
-            raise self.fault("all steps are saved")
-
-    def _request(self, number: int, _: Any) -> None:
-        if self.signal and self._gently:
-            print("saving; this signal is ignored", file=sys.stderr, flush=True)
-            return
-        self.signal = signal.Signals(number)
-        if not self._gently:
-            raise self.fault("nothing new to save")
-
-    def __enter__(self) -> "Stop":
-        self._old = {number: signal.signal(number, self._request) for number in self.CODES}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)

@@ -12,10 +12,14 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ssl_jax"
 FOREIGN = pathlib.Path("export", "pytorch.py")
 IN_TORCH = pathlib.Path("export", "in_torch.py")
 SAVEDMODEL = pathlib.Path("export", "formats", "savedmodel.py")
-VERBS = {"train", "evaluate", "finetune", "preview"}
+VERBS = {"train", "evaluate", "finetune", "preview", "supervise"}
 # What a package or module may import of its siblings; modules that are not named may import all.
 ALLOWED = {
     "errors": set(),
+    "goodput": set(),
+    "watchdog": {"goodput", "errors"},
+    "peers": set(),
+    "stop": {"peers", "errors"},
     "losses": {"losses", "errors"},
     "models": {"models", "errors"},
     "augment": {"augment", "errors"},
