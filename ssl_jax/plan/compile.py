@@ -120,17 +120,16 @@ def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program
 
 
 def _growing(plan: _Plan) -> Callable[[str], bool]:
-    """Whether work of a name grows with the batch: held against half of the batch, when asked."""
-    whole = work.by_source(plan.products)
+    """Whether the work of a scope grows with the batch: when asked, held against twice as much."""
+    whole = work.by_scope(plan.products)
 
     @cache
-    def of_half() -> dict[str, float]:
-        half = ConfigDict(plan.config.to_dict())
-        half.train.batch_size //= 2
-        half.train.microbatch = min(half.train.microbatch, half.train.batch_size)
-        return work.by_source(_on_one(half, plan.mesh, plan.images, plan.classes))
+    def of_twice() -> dict[str, float]:
+        twice = ConfigDict(plan.config.to_dict())
+        twice.train.batch_size *= 2
+        return work.by_scope(_on_one(twice, plan.mesh, plan.images, plan.classes))
 
-    return lambda name: of_half().get(name, 0.0) < 0.75 * whole.get(name, math.inf)
+    return lambda scope: of_twice().get(scope, math.inf) > 1.5 * whole.get(scope, 0.0)
 
 
 def _devices(topology: Topology) -> list[Any]:

@@ -10,6 +10,7 @@ from ssl_jax.plan import work
 from ssl_jax.plan.facts import Collective
 from ssl_jax.plan.hlo import Array, Instruction, Module
 
+ASKED_FOR = re.compile(r"\b(shard_map|shuffle)\b")
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
          "collective-permute", "collective-broadcast")  # fmt: skip
 
@@ -34,7 +35,7 @@ class Exchange(NamedTuple):
     fact: Collective
     shapes: tuple[str, ...]  # of the result
     line: str  # "losses/pairs.py:151"
-    by_hand: bool  # asked for by name, inside of `jax.shard_map`
+    by_hand: bool  # asked for: inside of `jax.shard_map`, or of MoCo's named scope "shuffle"
 
 
 def exchanges(module: Module, grid: Grid) -> list[Exchange]:
@@ -58,7 +59,9 @@ def exchanges(module: Module, grid: Grid) -> list[Exchange]:
             source=_first(work.plain(source)),
         )
         shapes = tuple(array.text for array in arrays)
-        found.append(Exchange(fact, shapes, module.line(instruction), "shard_map" in source))
+        found.append(
+            Exchange(fact, shapes, module.line(instruction), bool(ASKED_FOR.search(source)))
+        )
     return found
 
 

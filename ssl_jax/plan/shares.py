@@ -30,16 +30,19 @@ def repeated(
     Args:
       own: of one device's program.
       whole: of the same step for one device.
-      grows: whether the work of this name grows with the batch; asked of suspects alone.
+      grows: whether the work of a scope grows with the batch; asked of suspects alone.
     """
-    mine, all_of_it = work.by_source(own), work.by_source(whole)
     even = work.total(whole) / devices
+    if work.total(own) <= (1 + NOTABLE) * even:
+        return ()
+    mine, all_of_it = work.by_scope(own), work.by_scope(whole)
     found = []
-    for name, flops in mine.items():
-        share = all_of_it.get(name, 0.0) / devices
-        if flops - share > NOTABLE * even and flops > REPEATED * share and grows(name):
-            products = [p for p in own if work.plain(p.source) == name]
+    for scope, flops in mine.items():
+        share = all_of_it.get(scope, 0.0) / devices
+        if flops - share > NOTABLE * even and flops > REPEATED * share and grows(scope):
+            products = [p for p in own if work.scope(p) == scope]
             largest = max(products, key=lambda product: product.flops * product.count)
+            name = work.plain(largest.source)
             found.append(Replicated(name, largest.shape, flops - share, largest.line))
     return tuple(sorted(found, key=lambda one: -one.flops))
 

@@ -47,12 +47,17 @@ def total(found: list[Product]) -> float:
     return sum(product.flops * product.count for product in found)
 
 
-def by_source(found: list[Product]) -> dict[str, float]:
-    """Operations of one run, by the name of what asked for them."""
+def by_scope(found: list[Product]) -> dict[str, float]:
+    """Operations of one run, by `scope`."""
     sums: dict[str, float] = defaultdict(float)
     for product in found:
-        sums[plain(product.source)] += product.flops * product.count
+        sums[scope(product)] += product.flops * product.count
     return sums
+
+
+def scope(product: Product) -> str:
+    """Its name without the last part: a compiler names a product after what it merges with it."""
+    return plain(product.source).rpartition("/")[0]
 
 
 def plain(source: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import simclr
+from configs import moco_v2, simclr
 from ssl_jax import build, parallel, step
 from ssl_jax.data import sources
 from ssl_jax.models import chain
@@ -113,6 +113,16 @@ def test_work_that_every_device_repeats_is_found_by_name(monkeypatch):
     assert "conv" in repeated[0].name
     # Of a gradient the shape is the kernel's; others have the rows of both views of all images.
     assert any(one.shape.startswith("f32[256,") for one in repeated)
+
+
+@pytest.mark.slow
+def test_shuffled_keys_stay_divided():
+    """MoCo's groups span devices here; its momentum encoder must not work on whole blocks."""
+    config = moco_v2.get_config("cifar10_cpu")
+    found = compile.program(config, CPU8, images=50_000, classes=10)
+    assert config.method.shuffle_groups * config.model.bn_group // 2 > 128 // 8
+    assert found.flops == pytest.approx(found.even_flops, rel=0.01)
+    assert found.replicated == ()
 
 
 @pytest.mark.slow
