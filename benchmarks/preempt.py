@@ -1,12 +1,12 @@
-"""Many SIGTERMs at random moments over two processes: every stop clean, the end bit for bit the same.
+"""Many SIGTERMs at random moments over two processes: is every stop clean, the end the same?
 
     python -m benchmarks.preempt --signals=20
 
 Trains SimCLR on digits through the public command in two processes over gloo, and stops them: one
-or both get SIGTERM at a random moment of any phase, and the same command is run again, until so many
-have been sent. Then lets the run end, and compares its last checkpoint and its log with those of a
-run that nothing happened to. A stop is clean when both processes end with 75 and say the same step,
-or end at once with nothing new to save.
+or both get SIGTERM at a random moment of any phase, and the same command is run again, until so
+many have been sent. Then lets the run end, and compares its last checkpoint and its log with those
+of a run that nothing happened to. A stop is clean when both processes end with 75 and say the same
+step, or end at once with nothing new to save.
 """
 
 import json
