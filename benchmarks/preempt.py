@@ -40,6 +40,7 @@ SAID = re.compile(r"ssl_jax: SIG\w+(?: on process \d)?: (.*?); run the same comm
 
 def main(_: Any) -> None:
     """The command: see the module's docstring."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
     seed = FLAGS.seed or random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
     moments = random.Random(seed)
