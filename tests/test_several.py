@@ -1,25 +1,30 @@
 """Two processes by the public command, parameters divided between them, beside one device."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from test_train import ROOT, SMALL, run, small
 
-from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE
+from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, STOPPED_EARLY
 
 
-def start(path, *flags, processes=2, **environment):
-    """The command in every process, as a launcher starts it; returns [(exit code, output)]."""
+@contextlib.contextmanager
+def running(path, *flags, processes=2):
+    """The command in every process, as a launcher starts it; `path` may depend on the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     plain = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    job = {"SSL_JAX_COORDINATOR": address, "SSL_JAX_PROCESSES": str(processes)}
     children = [
         subprocess.Popen(
             [
@@ -28,10 +33,8 @@ def start(path, *flags, processes=2, **environment):
             ],
             cwd=ROOT,
             env=plain
-            | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-            | {"SSL_JAX_COORDINATOR": address, "SSL_JAX_PROCESSES": str(processes)}
-            | {"SSL_JAX_PROCESS": str(number)}
-            | environment,
+            | job
+            | {"SSL_JAX_PROCESS": str(number), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -39,11 +42,48 @@ def start(path, *flags, processes=2, **environment):
         for number in range(processes)
     ]
     try:
-        outputs = [child.communicate(timeout=240)[0] for child in children]
+        yield children
     finally:
         for child in children:
             child.kill()
+
+
+def start(path, *flags):
+    """[(exit code, output)] of all processes."""
+    with running(path, *flags) as children:
+        outputs = [child.communicate(timeout=240)[0] for child in children]
     return [(child.returncode, output) for child, output in zip(children, outputs, strict=True)]
+
+
+def wait_for(condition, child):
+    while not condition():
+        assert child.poll() is None, child.communicate()[0]
+        time.sleep(0.05)
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
+    path = tmp_path / "run"
+    flags = ("--config.train.steps=5000", "--config.train.checkpoint_every=5000")
+    with running(path, *flags) as children:
+        wait_for(lambda: (path / "metrics.jsonl").exists() and len(metrics(path)) > 2, children[0])
+        children[1].send_signal(signal.SIGTERM)
+        outputs = [child.communicate(timeout=100)[0] for child in children]
+    (step,) = [int(folder.name) for folder in (path / "checkpoints").iterdir()]
+    assert (path / "checkpoints" / str(step) / "MANIFEST.json").exists()
+    for child, output in zip(children, outputs, strict=True):
+        assert child.returncode == STOPPED_EARLY, output
+        assert f"SIGTERM on process 1: saved step {step}; run the same command again" in output
+        assert "Traceback" not in output
+
+
+def test_a_process_that_is_killed_is_named_by_the_other(tmp_path):
+    path = tmp_path / "run"
+    with running(path, "--config.train.steps=5000") as children:
+        wait_for(lambda: (path / "metrics.jsonl").exists() and len(metrics(path)) > 2, children[0])
+        children[1].kill()
+        output, _ = children[0].communicate(timeout=100)
+    assert children[0].returncode == STOPPED_EARLY, output
+    assert "process 1 of 2 gone" in output
 
 
 def metrics(path):

@@ -32,9 +32,10 @@ SOURCES = (
     "plan/work.py",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu")
-# Fields that leave the program's work as it is.
-FREE = ("data.", "eval.", "train.epochs", "train.steps", "train.seed", "train.log_every",
-        "train.checkpoint_every", "train.keep", "optim.lr", "optim.warmup_epochs")  # fmt: skip
+# Sections and fields that leave the program's work as it is.
+FREE_SECTIONS = ("data", "eval")
+FREE = ("train.epochs", "train.steps", "train.seed", "train.log_every", "train.checkpoint_every",
+        "train.keep", "optim.lr", "optim.warmup_epochs")  # fmt: skip
 
 
 class Checked(NamedTuple):
@@ -156,8 +157,9 @@ def environment(topology: Topology, *, check: bool = False) -> dict[str, str]:
 def key(config: ConfigDict, topology: Topology, counts: Counts) -> str:
     """Names all that decides about a step's program."""
     fields = configuration.flatten(json.loads(configuration.to_json(config)))
+    free = [name for name in fields if name in FREE or name.split(".")[0] in FREE_SECTIONS]
     content = {
-        "config": {name: value for name, value in fields.items() if not name.startswith(FREE)},
+        "config": {name: value for name, value in fields.items() if name not in free},
         "topology": topology,
         "counts": [counts.images, counts.classes],
         "versions": [_version(name) for name in LIBRARIES],

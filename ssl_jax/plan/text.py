@@ -63,10 +63,14 @@ def work(plan: Plan) -> Rows:
     """FLOPs against an even split, and bytes."""
     program = plan.program
     ratio = program.flops / program.even_flops if program.even_flops else 1.0
+    each = program.bytes * program.topology.devices / program.global_batch
     rows: Rows = [
         ("FLOPs", units.operations(program.flops)),
         ("of an even split", f"{units.operations(program.even_flops)}, so {ratio:.3f} times"),
-        (f"{plan.forecast.resources.memory} traffic", units.size(program.bytes)),
+        (
+            f"{plan.forecast.resources.memory} traffic",
+            f"{units.size(program.bytes)}, {units.size(each)} an image",
+        ),
     ]
     rows += [("repeated", described(work)) for work in program.replicated]
     return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
