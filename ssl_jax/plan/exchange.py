@@ -96,7 +96,7 @@ def _between_slices(
     if instruction.opcode != "recv" or kind is None:
         return None
     array, axis = instruction.result[0], grid.axes[0][0]
-    name = kind.group(1).lower().replace("_", "-")
+    name = kind.group(1).lower().replace("_", "-").replace("one-to-one", "collective-permute")
     fact = Collective(name, array.bytes, count, slices, axis, grid.between, "")
     return Exchange(fact, (array.text,), "", by_hand=False)
 
