@@ -211,7 +211,13 @@ def _told(topology: Topology) -> str:
         "memory is the compiler's; parameters, optimizer and batch are exact"
     )
     if topology.chip.kind == "tpu":
-        return f"The train step, compiled by libtpu for {topology.name}. {counted}."
+        if topology.slices == 1:
+            return f"The train step, compiled by libtpu for {topology.name}. {counted}."
+        return (
+            f"The train step, compiled by libtpu for {topology.slices} slices {topology.name}. "
+            f"{counted}. In such a program exchanges have no names: whether examples travel is "
+            "only seen with one slice."
+        )
     if topology.chip.kind == "cpu":
         return f"The train step, compiled for {topology.devices} virtual CPU devices. {counted}."
     return (

@@ -28,6 +28,13 @@ class Grid(NamedTuple):
         """Devices."""
         return len(self.islands)
 
+    def of_slice(self, size: int) -> "Grid":
+        """That of one slice of so many devices: slices follow each other along the first axis."""
+        (name, length), *rest = self.axes
+        return self._replace(
+            axes=((name, length * size // self.size), *rest), islands=self.islands[:size]
+        )
+
 
 class Exchange(NamedTuple):
     """A collective as it stands in the program."""
@@ -39,9 +46,17 @@ class Exchange(NamedTuple):
 
 
 def exchanges(module: Module, grid: Grid) -> list[Exchange]:
-    """Every collective of the program that runs, in its order."""
+    """Every collective of the program that runs, in its order.
+
+    A program for several slices is that of one, which calls on the network to join them.
+    """
+    slices = grid.size // module.partitions if len(set(grid.islands)) > 1 else 1
+    if slices > 1 and grid.within == "ici":
+        grid = grid.of_slice(module.partitions)
     found = []
     for instruction, place, count, source in module.walk():
+        if joined := _between_slices(instruction, slices, grid, count):
+            found.append(joined)
         kind = instruction.opcode.removesuffix("-start")
         if kind not in KINDS or _continued(instruction, module, place):
             continue
@@ -71,6 +86,19 @@ def _first(source: str) -> str:
     if not found:
         return source
     return f"{found.group(1)}{found.group(2)} and {source.count(':')} more"
+
+
+def _between_slices(
+    instruction: Instruction, slices: int, grid: Grid, count: int
+) -> Exchange | None:
+    """What a device gets from its like in the other slices, through its host."""
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+    if instruction.opcode != "recv" or kind is None:
+        return None
+    array, axis = instruction.result[0], grid.axes[0][0]
+    name = kind.group(1).lower().replace("_", "-").replace("one-to-one", "collective-permute")
+    fact = Collective(name, array.bytes, count, slices, axis, grid.between, "")
+    return Exchange(fact, (array.text,), "", by_hand=False)
 
 
 def merged(found: list[Exchange]) -> tuple[Collective, ...]:

@@ -65,7 +65,7 @@ class Instruction(NamedTuple):
         """The operation as JAX names it: "jit(step)/jvp(ResNet)/conv1/...", or "". As lowered, a
         loop's body and a function name theirs from their own beginning."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found.group(1) if found else ""
+        return found.group(1).replace("\\'", "'") if found else ""
 
     @property
     def calls(self) -> list[tuple[str, str]]:
@@ -96,6 +96,8 @@ class Module:
                 current[instruction.name] = instruction
         named = re.match(r"HloModule jit_(\w+)", text)
         self.name = f"jit({named.group(1)})" if named else ""  # as it begins the names in it
+        partitions = re.search(r"\bnum_partitions=(\d+)", text)
+        self.partitions = int(partitions.group(1)) if partitions else 1
         self._lines = _lines(text)
 
     def trips(self, loop: Instruction) -> int:

@@ -52,7 +52,8 @@ def exchanged(found: list[Exchange], output_bytes: int) -> tuple[Replicated, ...
 
     An exchange is one of examples if it brings a device, from each of its group, more than all
     outputs of the encoder for one device's rows. Sums over devices are none, nor are exchanges
-    that `jax.shard_map` asks for, nor those along "fsdp" alone, which are of parameters.
+    that `jax.shard_map` asks for, nor those along "fsdp" alone, which are of parameters. In a
+    program for several slices exchanges have lost their names and cannot be judged.
 
     Args:
       output_bytes: of the encoder's outputs for one device's rows.
@@ -60,7 +61,8 @@ def exchanged(found: list[Exchange], output_bytes: int) -> tuple[Replicated, ...
     travelling = []
     for exchange in found:
         fact = exchange.fact
-        if fact.kind in ("all-reduce", "reduce-scatter") or exchange.by_hand or fact.axis == "fsdp":
+        allowed = fact.kind in ("all-reduce", "reduce-scatter") or fact.axis == "fsdp"
+        if allowed or exchange.by_hand or not fact.source:
             continue
         of_each = fact.bytes // (fact.group if fact.kind == "all-gather" else 1)
         if of_each > output_bytes:

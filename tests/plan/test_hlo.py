@@ -8,7 +8,7 @@ from ssl_jax.plan import exchange, hlo, work
 from ssl_jax.plan.exchange import Grid
 
 LOOP = textwrap.dedent("""\
-    HloModule jit_step, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
+    HloModule jit_step, num_partitions=8, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
 
     FileNames
     1 "/usr/lib/jax/pjit.py"
@@ -68,9 +68,10 @@ LOOP = textwrap.dedent("""\
 GRID = Grid((("data", 4), ("fsdp", 2)), (0, 0, 0, 0, 1, 1, 1, 1), "ici")
 
 
-def of_line(line: str, grid: Grid = GRID) -> exchange.Exchange:
+def of_line(line: str, grid: Grid = GRID, partitions: int = 0) -> exchange.Exchange:
     """The one collective of a program that consists of it."""
-    text = f"HloModule jit_f\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {line}\n}}\n"
+    header = f"HloModule jit_f, num_partitions={partitions or grid.size}"
+    text = f"{header}\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {line}\n}}\n"
     (found,) = exchange.exchanges(hlo.Module(text), grid)
     return found
 
@@ -153,7 +154,7 @@ def test_steps_of_one_gather_count_once():
     entry = "ENTRY %main (x: f32[2]) -> f32[16] {\n  %x = f32[2]{0} parameter(0)\n"
     for n in range(3):
         entry += f"  %f.{n} = (f32[2], f32[16]) fusion(%x), kind=kCustom, calls=%part.{n}\n"
-    text = "HloModule jit_f\n\n" + part.format(n=0, target="AsyncCollectiveStart")
+    text = "HloModule jit_f, num_partitions=8\n\n" + part.format(n=0, target="AsyncCollectiveStart")
     text += part.format(n=1, target="Other") + part.format(n=2, target="AsyncCollectiveDone")
     (found,) = exchange.exchanges(hlo.Module(text + entry + "}\n"), GRID)
     assert (found.fact.bytes, found.fact.count) == (64, 1)
@@ -166,3 +167,18 @@ def test_a_convolution_counts_no_padding_and_no_holes():
     text = f"HloModule jit_f\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {start}{line}"
     (found,) = work.products(hlo.Module(text + ", dim_labels=b01f_01io->b01f\n}\n"))
     assert found.flops == 2 * 2 * 3 * 5 * 10 * 10
+
+
+def test_a_program_for_slices_is_that_of_one():
+    """libtpu compiles for one slice's devices and calls on the hosts to join the slices."""
+    inside = "%g = f32[8]{0} all-gather(%x), replica_groups={{0,2},{1,3}}, dimensions={0}"
+    fact = of_line(inside, partitions=4).fact
+    assert (fact.group, fact.axis, fact.network) == (2, "data", "ici")  # of 2 x 2 in a slice
+    joining = (
+        "%r = (f32[1,2,128]{2,1,0:T(2,128)}, u32[], token[]) recv(%a), channel_id=2, "
+        'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",'
+        '_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    fact = of_line(joining, partitions=4).fact
+    assert (fact.kind, fact.bytes, fact.group) == ("all-reduce", 1024, 2)
+    assert (fact.axis, fact.network) == ("data", "dcn")
