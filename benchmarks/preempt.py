@@ -55,7 +55,7 @@ def main(_: Any) -> None:
         while sent < FLAGS.signals:
             children = start(broken, folder)
             targets = moments.choice([[0], [1], [0, 1]])
-            delay = moments.uniform(0, length if sent % 2 else 0.6 * length)
+            delay = moments.uniform(0, length)
             time.sleep(delay)
             if any(child.poll() is not None for child in children):
                 finish(children, folder)
@@ -70,17 +70,16 @@ def main(_: Any) -> None:
             sent += 1
             codes = [child.returncode for child in children]
             said = {m.group(1) for o in outputs for m in [SAID.search(o)] if m}
-            # A signal may come before Python can answer any: then there is nothing to be said.
-            good = codes == [75, 75] and len(said) <= 1
-            early = not good and not (broken / "config.json").exists() and set(codes) <= {75, -15}
-            clean += good or early
+            # -15: it came before Python could answer any; the other one then names it as missing.
+            good = set(codes) <= {75, -15} and len(said) <= 1
+            clean += good
             print(
                 f"{sent:3}: after {delay:5.1f} s to {targets}: codes {codes}, "
                 f"{' / '.join(sorted(said)) or 'nothing said'}, in "
-                f"{time.monotonic() - at:.1f} s{'' if good or early else '  NOT CLEAN'}",
+                f"{time.monotonic() - at:.1f} s{'' if good else '  NOT CLEAN'}",
                 flush=True,
             )
-            if not (good or early):
+            if not good:
                 print("\n".join(output[-2000:] for output in outputs), flush=True)
         codes = [child.wait() for child in start(broken, folder)]
         print(f"last life: codes {codes}")
@@ -95,6 +94,7 @@ def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
     fields = FIELDS | {"train.steps": FLAGS.steps}
     command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
+    command += ["--start_timeout=60"]  # who was stopped before they met is waited for so long
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
