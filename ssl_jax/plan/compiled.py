@@ -145,10 +145,12 @@ def environment(topology: Topology, *, check: bool = False) -> dict[str, str]:
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     changed = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     changed.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # libtpu asks metadata servers for minutes, and takes a lock that another process may hold.
+    # libtpu asks metadata servers for minutes, takes a lock that another process may hold, and
+    # ends the process at a flag that is of CPUs or GPUs alone.
     changed |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    flags = changed.pop("XLA_FLAGS", "")
     if topology.chip.kind == "cpu":
-        kept = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
+        kept = [flag for flag in flags.split() if "device_count" not in flag]
         changed |= {"XLA_FLAGS": " ".join(kept), "JAX_NUM_CPU_DEVICES": str(topology.devices)}
     run_here = check and topology.chip.kind == "gpu"
     return changed | {"JAX_PLATFORMS": "cuda,cpu" if run_here else "cpu"}

@@ -56,7 +56,7 @@ def check(
 
 def _batch(batch_size: int, devices: int, hosts: int) -> Size:
     if batch_size % devices == 0:
-        note = f"{batch_size // devices} images a device, {batch_size // hosts} a host"
+        note = f"{batch_size // devices:,} images a device, {batch_size // hosts:,} a host"
         return Size("train.batch_size", batch_size, True, note)
     below = batch_size // devices * devices
     note = f"does not divide over {devices} devices"
