@@ -46,6 +46,8 @@ def running(path, *flags, processes=2):
     finally:
         for child in children:
             child.kill()
+            child.wait()
+            child.stdout.close()
 
 
 def start(path, *flags):
