@@ -99,7 +99,7 @@ while ((${#pids[@]})); do
     ((own)) || continue
     echo "launch/local.sh: process $i ended with code $own" >&2
     (($(telling "$own") <= $(telling "$worst"))) || worst=$own
-    deadline=${deadline:-$((SECONDS + grace))}
+    deadline=${deadline:-$((SECONDS + grace + 1))} # whole seconds, so up to one more
   done
   ((code != 0 && code != 75 || worst == 0)) || code=$worst
   if [[ $deadline ]] && ((SECONDS >= deadline && ${#pids[@]})); then
