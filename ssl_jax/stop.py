@@ -155,9 +155,9 @@ class Stop:
 
     def _patience(self) -> float:
         """Seconds from the signal until the thread ends the command of a single process."""
-        if not self._heard or (self._gently and self._phase == START):
-            return ANSWER
-        return float("inf") if self._gently else UNWIND
+        if self._gently and self._phase != START:
+            return float("inf")  # a step may take long, and then saves
+        return UNWIND if self._heard and not self._gently else ANSWER
 
     def _listen(self) -> None:
         from ssl_jax.peers import Gone

@@ -161,7 +161,7 @@ class Supervisor:
         """One life of the command: its exit code, and that in words."""
         life = goodput.Life(time.time(), time.time())
         self._lives.append(life)
-        self._passed = len(self._signals)
+        self._passed = 0  # a signal that came before the command goes to it
         # Its own group: Ctrl-C reaches it through us alone, and it dies with all its children.
         self._child = child = subprocess.Popen(self.command, start_new_session=True)
         self._pass_on()

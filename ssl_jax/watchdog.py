@@ -110,8 +110,9 @@ class Watchdog:
         )
 
     def _window(self) -> float:
-        median = statistics.median(self._steps) if self._steps else 0.0
-        return max(SHORTEST, STEPS * median)
+        if not self._steps:  # nothing tells yet how long a step takes
+            return BUDGETS["start"]
+        return max(SHORTEST, STEPS * statistics.median(self._steps))
 
     def write(self) -> None:
         """Writes the heartbeat."""

@@ -80,6 +80,7 @@ class Runner:
           show: print what it prints, too.
         """
         record = self.study.record(cell) if write else {}
+        self.study.log(cell).parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         if not write:
             return self._wait(self._start(cell, None))
