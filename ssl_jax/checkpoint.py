@@ -108,9 +108,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until the last save is on disk, manifest included; raises Fault if it failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
+        if (pending := self._pending) is None:
+            return
+        try:
             pending.result()
+        finally:
+            self._pending = None  # not before: another thread that waits must wait as well
 
     def close(self) -> None:
         """Waits as `wait` does, then ends the background thread."""

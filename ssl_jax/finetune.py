@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from ssl_jax import cli, loop, workdir
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
+from ssl_jax.stop import Stop
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def _folder(path: str) -> pathlib.Path:
     return pathlib.Path(path).expanduser().resolve()
 
 
-def finetune(config: ConfigDict, run: workdir.Workdir) -> None:
+def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
     from ssl_jax import assess, classifier, supervised
 
@@ -90,7 +91,7 @@ def finetune(config: ConfigDict, run: workdir.Workdir) -> None:
         del trained  # the test images alone are soon read again
         assess.evaluate_classifier(config, parts, state, run.path)
 
-    loop.fit(config, run, parts, finish, verb="finetune")
+    loop.fit(config, run, parts, finish, stop, verb="finetune")
 
 
 if __name__ == "__main__":

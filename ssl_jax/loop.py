@@ -1,11 +1,8 @@
 """What the training verbs share: resume, train, save, stop on a signal."""
 
-import contextlib
 import math
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -16,17 +13,16 @@ from ssl_jax.augment.views import split
 from ssl_jax.errors import (
     BAD_CONFIG,
     BAD_DATA,
-    INTERRUPTED,
     NUMERIC,
-    STOPPED_EARLY,
     USAGE,
     Fault,
 )
+from ssl_jax.stop import Stop
 
 # JAX and TensorFlow are imported inside functions: a mistake in the config must be reported
 # before their seconds of import.
 
-Train = Callable[[ConfigDict, workdir.Workdir], None]
+Train = Callable[[ConfigDict, workdir.Workdir, Stop], None]
 
 
 def define_flags() -> None:
@@ -41,9 +37,9 @@ def open_and(train: Train, config: ConfigDict) -> None:
     """Calls `train` with the flags' workdir, locked and held against the config."""
     if workdir.is_remote(flags.FLAGS.workdir):
         raise Fault(f"--workdir={flags.FLAGS.workdir}: give a local or mounted folder", USAGE)
-    with workdir.open_workdir(flags.FLAGS.workdir) as run:
+    with Stop() as stop, workdir.open_workdir(flags.FLAGS.workdir) as run:
         check_config(config, run, flags.FLAGS.allow_change)
-        train(config, run)
+        train(config, run, stop)
 
 
 def check_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -> None:
@@ -89,6 +85,7 @@ def fit(
     run: workdir.Workdir,
     parts: Any,
     finish: Callable[[Any, bool], None],
+    stop: Stop,
     *,
     verb: str,
 ) -> None:
@@ -106,11 +103,12 @@ def fit(
     from ssl_jax.checkpoint import Checkpoints
     from ssl_jax.data import pipeline
     from ssl_jax.report import page
+    from ssl_jax.watchdog import Watchdog
 
     pipeline.check_size(parts.source, config.train.batch_size)
     data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
     with (
-        Stop() as stop,
+        Watchdog(run.path, jax.process_index()) as watchdog,
         jax.set_mesh(parts.mesh),
         Checkpoints(
             run.path / "checkpoints",
@@ -118,9 +116,11 @@ def fit(
             keep=config.train.keep,
         ) as checkpoints,
     ):
+        stop.wait_for(checkpoints)
         restored = checkpoints.restore_latest(parts.abstract_state)
         state, start, before = restored or (parts.new_state(), 0, data)
         check_data(before, data)
+        watchdog.begin(start)
         # Only now: a first attempt that fails before this point binds the workdir to nothing.
         run.write_json("config.json", config.to_dict())
         if restored:
@@ -133,7 +133,8 @@ def fit(
             )
             build.draw_views(config, parts.source, run.path / "figures" / "views.png")
             with stop.gently():
-                state = loop(config, run, parts, state, start, checkpoints, stop, data)
+                state = loop(config, run, parts, state, start, checkpoints, stop, watchdog, data)
+        watchdog.enter("finish")
         try:
             finish(state, start < parts.total_steps)
         finally:
@@ -161,7 +162,8 @@ def loop(
     state: Any,
     start: int,
     checkpoints: Any,
-    stop: "Stop",
+    stop: Stop,
+    watchdog: Any,
     data: dict[str, Any],
 ) -> Any:
     """Trains from step `start` to the end; stops on a signal or a non-finite loss."""
@@ -178,13 +180,15 @@ def loop(
                 log.settle()
                 log.pending = (k, metrics)
                 checkpoints.check()
-                stopping = stop.signal  # looked at once: it may change on the next line
+                watchdog.step(k)
+                stopping = stop.reached(k)  # asked once: it may change on the next line
                 if k % config.train.checkpoint_every == 0 or k == total or stopping:
-                    log.settle()
-                    checkpoints.save(k, state, data)
-                if stopping:
-                    checkpoints.wait()
-                    raise stop.fault(f"saved step {k}")
+                    with watchdog.saving():
+                        log.settle()
+                        checkpoints.save(k, state, data)
+                        if stopping:
+                            checkpoints.wait()
+                            raise stop.fault(f"saved step {k}")
     finally:
         batches.close()
         note_bad_images(run, parts.source, batches.bad)
@@ -247,46 +251,3 @@ class Log:
             print(line, flush=True)
             if warning := self.alarm(step, metrics):
                 print(f"warning: {warning}", flush=True)
-
-
-class Stop:
-    """SIGTERM and SIGINT: the loop saves at its next step; elsewhere there is nothing to save."""
-
-    CODES: ClassVar = {signal.SIGTERM: STOPPED_EARLY, signal.SIGINT: INTERRUPTED}
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._gently = False
-
-    def fault(self, saved: str) -> Fault:
-        """What ends the command after the signal."""
-        assert self.signal is not None
-        message = f"{self.signal.name}: {saved}; run the same command again"
-        return Fault(message, self.CODES[self.signal])
-
-    @contextlib.contextmanager
-    def gently(self) -> Iterator[None]:
-        """Inside, a signal is only noted; one that nobody has answered ends the command after."""
-        self._gently = True
-        try:
-            yield
-        finally:
-            self._gently = False
-        if self.signal:
-            raise self.fault("all steps are saved")
-
-    def _request(self, number: int, _: Any) -> None:
-        if self.signal and self._gently:
-            print("saving; this signal is ignored", file=sys.stderr, flush=True)
-            return
-        self.signal = signal.Signals(number)
-        if not self._gently:
-            raise self.fault("nothing new to save")
-
-    def __enter__(self) -> "Stop":
-        self._old = {number: signal.signal(number, self._request) for number in self.CODES}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)

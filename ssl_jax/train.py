@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax import cli, loop, workdir
+from ssl_jax.stop import Stop
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     loop.open_and(train, cli.config())
 
 
-def train(config: ConfigDict, run: workdir.Workdir) -> None:
+def train(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
     from ssl_jax import assess, build
 
@@ -28,7 +29,7 @@ def train(config: ConfigDict, run: workdir.Workdir) -> None:
         if trained or not assess.reprint(config, run.path, int(state.step)):
             assess.evaluate(config, parts, state, run.path)
 
-    loop.fit(config, run, parts, finish, verb="train")
+    loop.fit(config, run, parts, finish, stop, verb="train")
 
 
 if __name__ == "__main__":

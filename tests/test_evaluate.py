@@ -16,6 +16,7 @@ from ssl_jax import config as configuration
 from ssl_jax.assess import images, subjects
 from ssl_jax.augment.views import View
 from ssl_jax.errors import Fault
+from ssl_jax.stop import Stop
 
 ALL = ("few_shot", "layers", "linear_sgd", "linear", "knn", "label_free")
 
@@ -43,9 +44,13 @@ def small():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        workdir.open_workdir(path) as folder,
+        Stop() as stop,
+    ):
         shrink(patch)
-        train.train(small(), folder)
+        train.train(small(), folder, stop)
     return path
 
 

@@ -18,18 +18,23 @@ from ssl_jax import classifier, evaluate, finetune, loop, methods, parallel, tra
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.stop import Stop
 
 
 def run(verb, config, path, encoder=tiny_encoder):
     """What the verb does once its flags are read, without pictures."""
     mesh = parallel.make_mesh(jax.devices()[:2])
-    with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        workdir.open_workdir(path) as folder,
+        Stop() as stop,
+    ):
         patch.setattr(parallel, "make_mesh", lambda: mesh)
         patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
         patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
         patch.setattr("ssl_jax.models.get", encoder)
         loop.check_config(config, folder, [])
-        verb(config, folder)
+        verb(config, folder, stop)
 
 
 class Convolutions(nn.Module):

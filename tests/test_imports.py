@@ -17,6 +17,9 @@ VERBS = {"train", "evaluate", "finetune", "preview", "supervise"}
 ALLOWED = {
     "errors": set(),
     "goodput": set(),
+    "watchdog": {"goodput", "errors"},
+    "peers": set(),
+    "stop": {"peers", "errors"},
     "losses": {"losses", "errors"},
     "models": {"models", "errors"},
     "augment": {"augment", "errors"},

@@ -21,6 +21,7 @@ from ssl_jax import config as configuration
 from ssl_jax import evaluate, loop, parallel, train, workdir
 from ssl_jax.errors import Fault
 from ssl_jax.methods import simclr
+from ssl_jax.stop import Stop
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {
@@ -56,7 +57,11 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
     cost seconds each: most tests are of neither.
     """
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    with pytest.MonkeyPatch.context() as patch, workdir.open_workdir(path) as folder:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        workdir.open_workdir(path) as folder,
+        Stop() as stop,
+    ):
         patch.setattr(parallel, "make_mesh", lambda: mesh)
         if not real:
             patch.setattr("ssl_jax.models.get", tiny_encoder)
@@ -64,7 +69,7 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
             patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
             patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
         loop.check_config(config, folder, list(allow))
-        train.train(config, folder)
+        train.train(config, folder, stop)
 
 
 def tiny_encoder(name, *, dtype, **others):
