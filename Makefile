@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test test-slow parity lint clean
+.PHONY: demo test test-slow parity pods slurm lint clean
 
 demo: $(VENV)/.core
 	$(RUN) -m ssl_jax.train --config=configs/simclr.py:digits --workdir=$(DEMO)
@@ -24,6 +24,15 @@ parity: $(VENV)/.torch
 		tests/weights/test_timm.py tests/weights/files/test_weight_files.py \
 		tests/export tests/report/test_card.py
 
+# The step compiled for TPUs, which needs no TPU but libtpu, a large wheel.
+pods: $(VENV)/.pods
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 -m "slow or not slow" tests/plan
+
+# Jobs on a real Slurm, which the tests start on this machine and end again; as root, after
+# `apt-get install slurm-wlm munge`.
+slurm: $(VENV)/.dev
+	$(RUN) -m pytest -m slow --durations=10 tests/launch/test_slurm.py
+
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -40,6 +49,10 @@ $(VENV)/.core: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.core
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.pods: $(VENV)/.dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check libtpu
 	touch $@
 
 $(VENV)/.torch: requirements-torch.txt $(VENV)/.dev

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import methods, models, optim, parallel, parameters, step
 from ssl_jax.augment import device
-from ssl_jax.augment.views import View, split
+from ssl_jax.augment.views import Decisions, View, split
 from ssl_jax.data import pipeline, sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.methods import Batch, Method
@@ -46,6 +46,15 @@ class Parts(NamedTuple):
         return step.born_sharded(self.init, self.method, self.mesh)
 
 
+class Training(NamedTuple):
+    """What is computed in a run, without its data."""
+
+    total_steps: int
+    method: Method
+    init: Callable[[], step.TrainState]
+    train_step: jax.stages.Wrapped  # as that of `Parts`
+
+
 def parts(config: ConfigDict, mesh: Mesh) -> Parts:
     """Builds a run; nothing is compiled or computed yet.
 
@@ -54,10 +63,25 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         part of the model that is not there.
     """
     data = source(config, config.data.split)
-    total = total_steps(config, data.size)
-    algorithm = started(config, method(config, total, data.size, mesh.size))
-    tx, schedule = optimizer(config, data.size, total)
-    probe = step.Probe(len(data.classes) if config.train.probe and len(data.classes) > 1 else 0)
+    built = training(config, mesh, images=data.size, classes=len(data.classes))
+    return Parts(data, test_source(config, data), mesh, *built)
+
+
+def training(config: ConfigDict, mesh: Mesh, *, images: int, classes: int) -> Training:
+    """The computation of a run on a mesh, whose devices need not be there.
+
+    Args:
+      images, classes: of the training data; 0 classes for none.
+
+    Raises:
+      Fault: as `parts`.
+    """
+    total = total_steps(config, images)
+    platform = mesh.devices.flat[0].platform
+    found = method(config, total, images, mesh.size, platform=platform)
+    algorithm = started(config, found)
+    tx, schedule = optimizer(config, images, total)
+    probe = step.Probe(classes if config.train.probe and classes > 1 else 0)
     seed = config.train.seed
     train_step = step.make_train_step(
         algorithm,
@@ -70,10 +94,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         microbatch=config.train.microbatch,
         noise_scale=config.train.noise_scale,
     )
-    built = Parts(
-        source=data,
-        test=test_source(config, data),
-        mesh=mesh,
+    built = Training(
         total_steps=total,
         method=algorithm,
         init=step.init_fn(algorithm, tx, probe, batch_spec(config), seed=seed),
@@ -101,19 +122,19 @@ def views(config: ConfigDict) -> tuple[View, ...]:
     return (first, *others, *[first._replace(**changes)] * count)
 
 
-def encoder(config: ConfigDict) -> Any:
+def encoder(config: ConfigDict, *, platform: str = "") -> Any:
     """The encoder module; bfloat16 on accelerators unless `model.dtype` says otherwise."""
     fields = config.model.to_dict()
-    name, dtype = fields.pop("name"), activations(fields.pop("dtype"))
+    name, dtype = fields.pop("name"), activations(fields.pop("dtype"), platform=platform)
     # Of the run: `models.chain` sets the group for encoder and heads, `started` the weights.
     fields = {name: value for name, value in fields.items() if name not in ("bn_group", "init")}
     return models.get(name, dtype=dtype, **fields)
 
 
-def activations(dtype: str) -> Any:
-    """What `model.dtype` says."""
+def activations(dtype: str, *, platform: str = "") -> Any:
+    """What `model.dtype` says, on JAX's default platform or another."""
     if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        dtype = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
     return jnp.dtype(dtype)
 
 
@@ -123,18 +144,21 @@ def method(
     num_examples: int,
     devices: int,
     teacher: Teacher | None = None,
+    *,
+    platform: str = "",
 ) -> Method:
     """The method around its encoder; a hyperparameter it does not take is a Fault.
 
     Args:
       teacher: in the place of the one that the config names.
+      platform: where it will run; JAX's default one if empty.
     """
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
     if "teacher" in fields:  # a workdir: methods do not know how these are read
         from ssl_jax import classifier  # which builds on this module
 
-        dtype = activations(config.model.dtype)
+        dtype = activations(config.model.dtype, platform=platform)
         fields["teacher"] = teacher or classifier.teacher(
             fields["teacher"], config.augment.size, dtype
         )
@@ -147,7 +171,7 @@ def method(
         chunk=config.train.microbatch // devices,
     )
     try:
-        return make(encoder(config), run, **fields)
+        return make(encoder(config, platform=platform), run, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
 
@@ -250,6 +274,26 @@ def batch_spec(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     return spec
 
 
+def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a global batch as `train_batches` brings it to the mesh."""
+    b, rows = config.train.batch_size, parallel.rows(mesh)
+    on_device = config.augment.placement == "device"
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "index": ((b,), jnp.int32),
+        "label": ((b,), jnp.int32),
+    }
+    for prefix, group in zip(("", "local_"), split(views(config)), strict=True):
+        if group:
+            v, s = len(group), group[0].size
+            arrays[f"{prefix}views"] = (b, v, s, s, 3), jnp.uint8 if on_device else jnp.float32
+            if on_device:
+                arrays[f"{prefix}decisions"] = (b, v, len(Decisions._fields)), jnp.float32
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+        for name, (shape, dtype) in arrays.items()
+    }
+
+
 def train_batches(
     config: ConfigDict,
     source: sources.Source,
@@ -257,8 +301,13 @@ def train_batches(
     start_step: int,
     num_steps: int,
     batch_size: int = 0,
+    host: tuple[int, int] | None = None,
 ) -> pipeline.Batches:
-    """This host's rows of the global batches start_step, ..., num_steps - 1."""
+    """The rows of one host, by default this, of the global batches start_step, ..., num_steps - 1.
+
+    Args:
+      host: which of how many.
+    """
     return pipeline.train_batches(
         source,
         views=views(config),
@@ -267,7 +316,7 @@ def train_batches(
         start_step=start_step,
         num_steps=num_steps,
         placement=config.augment.placement,
-        host=(jax.process_index(), jax.process_count()),
+        host=host or (jax.process_index(), jax.process_count()),
         on_bad_image=config.data.on_bad_image,
         max_bad=config.data.max_bad,
     )
@@ -284,7 +333,9 @@ def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: in
     """Writes a picture of the run's first `count` images, each beside its views."""
     count = min(count, source.size)
     # The first images of the first batch, whatever its size: order and views are per example.
-    batches = train_batches(config, source, start_step=0, num_steps=1, batch_size=count)
+    batches = train_batches(
+        config, source, start_step=0, num_steps=1, batch_size=count, host=(0, 1)
+    )
     batch = next(batches)
     originals = [source.load(int(index))[0] for index in batch["index"]]
     prepared = jax.device_get(prepare(config)(jax.tree.map(jnp.asarray, batch)))

@@ -33,6 +33,22 @@ def define_workdir() -> None:
     flags.mark_flag_as_required("workdir")
 
 
+def define_processes() -> None:
+    """Declares --coordinator, --processes, --process and --start_timeout."""
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, of a job of several processes.")
+    flags.DEFINE_integer("processes", 0, "How many processes the job has.", lower_bound=0)
+    flags.DEFINE_integer("process", -1, "Which of them this is, from 0.", lower_bound=-1)
+    flags.DEFINE_integer("start_timeout", 300, "Seconds to wait for all of them.", lower_bound=1)
+
+
+def start() -> None:
+    """Joins the job's other processes, if there are any; before any other use of JAX."""
+    from ssl_jax import parallel
+
+    place = FLAGS.coordinator, FLAGS.processes, FLAGS.process
+    parallel.start(*place, timeout=FLAGS.start_timeout)
+
+
 def define_section(name: str) -> None:
     """Defines --NAME.FIELD=VALUE for one section of the config."""
     _define(name, configuration.default_config()[name], prefix=f"{name}.")
@@ -84,6 +100,10 @@ def run(main: Callable[[], None]) -> None:
 
 def _stop(message: str, code: int) -> None:
     print(f"ssl_jax: {message}", file=sys.stderr, flush=True)
+    if "jax" in sys.modules:
+        from ssl_jax import parallel
+
+        parallel.leave(code)
     sys.exit(code)
 
 

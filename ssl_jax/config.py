@@ -109,6 +109,9 @@ def default_config() -> ml_collections.ConfigDict:
         "checkpoint_every": 500,  # steps
         "keep": 2,  # checkpoints
     }
+    config.parallel = {
+        "fsdp": 1,  # devices over which parameters and optimizer state are divided; 1: none
+    }
     config.eval = {
         # Of knn, linear, label_free, few_shot, layers, linear_sgd; docs/evaluation.md has each.
         "protocols": ("knn", "linear", "label_free"),
@@ -261,7 +264,7 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     check("data.dir", bool(flat["data.dir"]) or source != "folder", "name the folder of images")
     for field in ("augment.views", "train.batch_size", "train.log_every", "train.checkpoint_every"):
         check(field, flat[field] >= 1, "at least 1")
-    for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size"):
+    for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size", "parallel.fsdp"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("eval.few_shot_draws", "eval.sgd_batch_size"):
         check(field, flat[field] >= 1, "at least 1")

@@ -15,6 +15,7 @@ BAD_CONFIG = 78
 NUMERIC = 80
 WATCHDOG = 81  # no step for too long; the stacks are in the workdir
 OUT_OF_MEMORY = 82
+REPLICATED_WORK = 83  # a plan found work that every device repeats
 INTERRUPTED = 130  # Ctrl-C, state saved
 
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from ssl_jax import cli, workdir
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
+from ssl_jax.stop import Stop
 
 PRETRAINED = "pretrained"  # section of the config of a workdir that no training made
 SECTIONS = ("data", "eval")  # that the command line may change
@@ -32,11 +33,16 @@ def main() -> None:
     if flags.FLAGS.data_dir:
         changes["data"].setdefault("dir", flags.FLAGS.data_dir)
     weights = flags.FLAGS.pretrained
+    if weights:  # JAX reads them
+        cli.start()
     config = pretrained(path, weights, changes) if weights else of_run(path)
     data = given_data(config, changes["data"], flags.FLAGS.data_dir)
     config.eval.update(changes["eval"])
     check(config, data)
-    evaluate(config, path, data)
+    with Stop() as stop:
+        cli.start()
+        stop.join()
+        evaluate(config, path, data)
 
 
 def given_data(config: ConfigDict, changes: dict[str, Any], moved: str) -> ConfigDict:
@@ -130,6 +136,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     here.data = data
     transfer = is_transfer(config.data, data)
     parallel.use_cores(config.eval.batch_size)
+    parallel.show()
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
@@ -171,6 +178,7 @@ def _subject(config: ConfigDict, path: pathlib.Path, mesh: Any, *, transfer: boo
 
 if __name__ == "__main__":
     cli.define_workdir()
+    cli.define_processes()
     cli.define_section("eval")
     cli.define_section("data")
     flags.DEFINE_string("data_dir", "", "Where the data lies here, if not where it was trained.")

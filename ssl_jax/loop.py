@@ -26,19 +26,37 @@ Train = Callable[[ConfigDict, workdir.Workdir, Stop], None]
 
 
 def define_flags() -> None:
-    """Declares --workdir and --allow_change."""
+    """Declares --workdir and --allow_change, and those of a job of several processes."""
     cli.define_workdir()
+    cli.define_processes()
     flags.DEFINE_list(
         "allow_change", [], "Schedule fields that may differ on resuming, e.g. optim.lr."
     )
 
 
 def open_and(train: Train, config: ConfigDict) -> None:
-    """Calls `train` with the flags' workdir, locked and held against the config."""
-    if workdir.is_remote(flags.FLAGS.workdir):
-        raise Fault(f"--workdir={flags.FLAGS.workdir}: give a local or mounted folder", USAGE)
-    with Stop() as stop, workdir.open_workdir(flags.FLAGS.workdir) as run:
-        check_config(config, run, flags.FLAGS.allow_change)
+    """Calls `train` with the flags' workdir, locked and held against the config.
+
+    Of several processes, process 0 alone opens and judges it, and all must see it.
+    """
+    path = flags.FLAGS.workdir
+    if workdir.is_remote(path):
+        raise Fault(f"--workdir={path}: give a local or mounted folder", USAGE)
+    with Stop() as stop, contextlib.ExitStack() as stack:
+        cli.start()
+        stop.join()
+        from ssl_jax import parallel
+
+        use_cores(config)
+        parallel.show()
+
+        def open_it() -> None:
+            run = stack.enter_context(workdir.open_workdir(path))
+            check_config(config, run, flags.FLAGS.allow_change)
+
+        parallel.on_first(open_it)
+        run = workdir.Workdir(workdir.absolute(path))
+        parallel.check_shared(run.path)
         train(config, run, stop)
 
 
@@ -67,17 +85,29 @@ def check_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -
 
 def make_mesh(config: ConfigDict) -> Any:
     """The mesh over all devices; raises Fault if they cannot divide the batch as asked."""
-    from ssl_jax import build, parallel
+    from ssl_jax import parallel
 
-    division = {
+    use_cores(config)
+    mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
+    parallel.check_batch(config.train.batch_size, mesh.size, **_division(config))
+    return mesh
+
+
+def use_cores(config: ConfigDict) -> None:
+    """Makes CPU cores devices, as many as divide the config's batch; before JAX looks for any."""
+    from ssl_jax import parallel
+
+    parallel.use_cores(config.train.batch_size, **_division(config))
+
+
+def _division(config: ConfigDict) -> dict[str, int]:
+    from ssl_jax import build
+
+    return {
         "microbatch": config.train.microbatch,
         "bn_group": config.model.bn_group,
         "views": len(split(build.views(config))[0]),  # what BatchNorm's groups count
     }
-    parallel.use_cores(config.train.batch_size, **division)
-    mesh = parallel.make_mesh()
-    parallel.check_batch(config.train.batch_size, mesh.size, **division)
-    return mesh
 
 
 def fit(
@@ -106,6 +136,7 @@ def fit(
     from ssl_jax.watchdog import Watchdog
 
     pipeline.check_size(parts.source, config.train.batch_size)
+    first = jax.process_index() == 0  # the one that writes what people read
     data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
     with (
         Watchdog(run.path, jax.process_index()) as watchdog,
@@ -122,23 +153,25 @@ def fit(
         check_data(before, data)
         watchdog.begin(start)
         # Only now: a first attempt that fails before this point binds the workdir to nothing.
-        run.write_json("config.json", config.to_dict())
-        if restored:
-            print(f"resumed at step {start} of {parts.total_steps}", flush=True)
-        else:
-            print(build.parameter_table(config, state.params), flush=True)
+        if first:
+            run.write_json("config.json", config.to_dict())
+            if restored:
+                print(f"resumed at step {start} of {parts.total_steps}", flush=True)
+            else:
+                print(build.parameter_table(config, state.params), flush=True)
         if start < parts.total_steps:
-            run.write_json(
-                "metadata.json", metadata.collect(config, parts.mesh, parts.source, verb)
-            )
-            build.draw_views(config, parts.source, run.path / "figures" / "views.png")
+            if first:
+                of_run = metadata.collect(config, parts.mesh, parts.source, verb)
+                run.write_json("metadata.json", of_run)
+                build.draw_views(config, parts.source, run.path / "figures" / "views.png")
             with stop.gently():
                 state = loop(config, run, parts, state, start, checkpoints, stop, watchdog, data)
         watchdog.enter("finish")
         try:
             finish(state, start < parts.total_steps)
         finally:
-            print(f"report: {page.write(run.path)}", flush=True)
+            if first:
+                print(f"report: {page.write(run.path)}", flush=True)
 
 
 def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -167,13 +200,15 @@ def loop(
     data: dict[str, Any],
 ) -> Any:
     """Trains from step `start` to the end; stops on a signal or a non-finite loss."""
+    import jax
+
     from ssl_jax import build, parallel
     from ssl_jax.metrics import MetricWriter
 
     total = parts.total_steps
     batches = build.train_batches(config, parts.source, start_step=start, num_steps=total)
     try:
-        with MetricWriter(run.path, resume_step=start) as writer:
+        with MetricWriter(run.path, resume_step=start, is_main=jax.process_index() == 0) as writer:
             log = Log(config, parts, writer, checkpoints, start)
             for k, batch in enumerate(batches, start + 1):
                 state, metrics = parts.train_step(state, parallel.to_global(batch, parts.mesh))
@@ -196,12 +231,16 @@ def loop(
 
 
 def note_bad_images(run: workdir.Workdir, source: Any, bad: dict[int, str]) -> None:
-    """Adds what quarantine replaced to bad_images.json."""
+    """Adds what quarantine replaced to bad_images.json, each process in a file of its own."""
+    import jax
+
     if bad:
-        known = run.read_json("bad_images.json") or {}
+        process = jax.process_index()
+        name = f"bad_images_{process}.json" if process else "bad_images.json"
+        known = run.read_json(name) or {}
         known |= {source.describe(index): reason for index, reason in bad.items()}
-        run.write_json("bad_images.json", known)
-        print(f"replaced {len(known)} unreadable images: see {run.path / 'bad_images.json'}")
+        run.write_json(name, known)
+        print(f"replaced {len(known)} unreadable images: see {run.path / name}")
 
 
 class Log:
@@ -248,6 +287,6 @@ class Log:
         if step % self.every == 0 or step == self.total:
             line, rates = self.progress(step, metrics)
             self.writer.write(step, metrics | rates)
-            print(line, flush=True)
-            if warning := self.alarm(step, metrics):
-                print(f"warning: {warning}", flush=True)
+            warning = self.alarm(step, metrics)
+            if jax.process_index() == 0:
+                print(line, *[f"warning: {warning}"] * bool(warning), sep="\n", flush=True)

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax import health, parallel
+from ssl_jax.fingerprint import fingerprint
 from ssl_jax.methods import Batch, Method, Tree
 
 PROBE_LEARNING_RATE = 1e-3
@@ -108,19 +109,20 @@ def init_fn(
     return init
 
 
-def state_shardings(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> TrainState:
-    """The sharding of every leaf: replicated, but for what `method.layout` lays out by rows."""
-    abstract = jax.eval_shape(init)
-    every = parallel.shardings("replicated", abstract, mesh)
-    return every.replace(extra=parallel.shardings(method.layout, abstract.extra, mesh))
+def state_shardings(state: TrainState, layout: Tree, mesh: Mesh) -> TrainState:
+    """The sharding of every leaf: parameters and optimizer state divided, `extra` by `layout`."""
+    words = ("replicated", "parameters", layout, "parameters", "replicated")
+    parts = (state.step, state.params, state.extra, state.opt_state, state.probe)
+    return TrainState(*parallel.shardings(words, parts, mesh))
 
 
 def abstract_state(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state, for restoring a checkpoint onto this mesh."""
+    abstract = jax.eval_shape(init)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        jax.eval_shape(init),
-        state_shardings(init, method, mesh),
+        abstract,
+        state_shardings(abstract, method.layout, mesh),
     )
 
 
@@ -129,7 +131,7 @@ def born_sharded(init: Callable[[], TrainState], method: Method, mesh: Mesh) -> 
     # XLA's CPU backend spends seconds on optimising random draws that run once.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    shardings = state_shardings(init, method, mesh)
+    shardings = state_shardings(jax.eval_shape(init), method.layout, mesh)
     return jax.jit(init, out_shardings=shardings, compiler_options=options)()
 
 
@@ -147,7 +149,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns (state, batch) -> (state, metrics), to be jitted with the state donated.
 
-    The metrics are scalars: "loss", "grad_norm" (of all parameters together), "lr", what the
+    The metrics are scalars: "loss", "grad_norm" (of all parameters together), "lr", the batch's
+    `fingerprint` as "batch_hash", what the
     method's objective measures, and where there is an output "features" those of `health.signals`
     (the method's own go first where names are equal), with labels also those of the `Probe`.
 
@@ -171,22 +174,26 @@ def make_train_step(
         encode_key, objective_key = jax.random.split(jax.random.fold_in(root, state.step + 1))
         # The method never sees the labels: they stay behind here.
         inputs = {name: value for name, value in batch.items() if name != "label"}
+        layouts = state_shardings(state, method.layout, mesh)
+        before = parallel.gathered(method.layout, state.extra, mesh)
 
         def objective(params, outputs):
-            return method.objective(params, state.extra, outputs, objective_key, state.step)
+            return method.objective(params, before, outputs, objective_key, state.step)
 
         (loss, (extra, metrics), outputs, stats), grads, measured = value_and_grad(
-            lambda params, chunk: encode(params, state.extra, chunk, encode_key),
+            lambda params, chunk: encode(params, before, chunk, encode_key),
             objective,
-            state.params,
+            parallel.gathered("parameters", state.params, mesh),
             inputs,
         )
+        grads = parallel.constrained(grads, layouts.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "lr": schedule(state.step),
+            "batch_hash": fingerprint(batch),
             **(health.signals(outputs["features"]) if "features" in outputs else {}),
             **metrics,
             **measured,
@@ -202,7 +209,7 @@ def make_train_step(
             opt_state=opt_state,
             probe=probe_state,
         )
-        return new, metrics
+        return parallel.constrained(new, layouts), metrics
 
     return train_step
 
@@ -232,7 +239,7 @@ def _chunked(mesh: Mesh, microbatch: int, noise_scale: bool):
         x = x.reshape(mesh.size, chunks, -1, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(chunks, microbatch, *x.shape[3:])
         return jax.lax.with_sharding_constraint(
-            x, NamedSharding(mesh, PartitionSpec(None, parallel.DATA))
+            x, NamedSharding(mesh, PartitionSpec(None, parallel.ROWS))
         )
 
     def merge(x: jax.Array) -> jax.Array:

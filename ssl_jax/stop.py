@@ -49,9 +49,11 @@ class Stop:
         """Stops together with the other processes of the job from now on, if there are any."""
         import jax
 
-        if jax.process_count() > 1:
+        if jax.distributed.is_initialized():
             from ssl_jax.peers import Peers
 
+            # JAX has taken SIGTERM for a notice of its own, which is told in steps alone.
+            signal.signal(signal.SIGTERM, self._request)
             self._peers = Peers()
 
     def wait_for(self, checkpoints: Any) -> None:

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     at = arguments.index("--") if "--" in arguments else len(arguments)
     own, command = arguments[:at], arguments[at + 1 :]
     parser = argparse.ArgumentParser(
-        prog="python -m ssl_jax.supervise",
+        prog="supervise",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--stall=SECONDS] [--max_backoff=SECONDS] -- COMMAND...",
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         return _refuse(f"unexpected argument {unknown[0]!r}; COMMAND stands behind --")
     if not command:
-        return _refuse("which command? ... ssl_jax.supervise -- python -m ssl_jax.train ...")
+        return _refuse("which command? It stands behind --; see --help")
     if flags.stall < 0 or flags.max_backoff < 0:
         return _refuse("--stall and --max_backoff are seconds, 0 or more")
     supervisor = Supervisor(

@@ -17,7 +17,9 @@ from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import draws
 from ssl_jax.methods import Batch, Tree
 from ssl_jax.models.chain import Chain
-from ssl_jax.step import TrainState
+from ssl_jax.step import TrainState, state_shardings
+
+LAYOUT = "replicated"  # of `extra`
 
 
 class Parts(NamedTuple):
@@ -62,12 +64,12 @@ def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
         bn_group=config.model.bn_group,
     )
     init = init_fn(networks, tx, build.batch_spec(config), seed=config.train.seed)
-    replicated = parallel.replicated(mesh)
+    shapes = jax.eval_shape(init, weights)
+    layouts = state_shardings(shapes, LAYOUT, mesh)
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-        jax.eval_shape(init, weights),
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layouts
     )
-    train_step = make_train_step(networks, tx, schedule, prepare=build.prepare(config))
+    train_step = make_train_step(networks, tx, schedule, mesh=mesh, prepare=build.prepare(config))
     return Parts(
         source=data,
         test=test,
@@ -75,7 +77,7 @@ def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
         total_steps=total,
         networks=networks,
         abstract_state=abstract,
-        new_state=lambda: jax.jit(init, out_shardings=replicated)(weights),
+        new_state=lambda: jax.jit(init, out_shardings=layouts)(weights),
         train_step=jax.jit(
             train_step, donate_argnums=0, compiler_options=parallel.compiler_options(mesh)
         ),
@@ -143,6 +145,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     schedule: Callable[[jax.Array], jax.Array],
     *,
+    mesh: Mesh,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns (state, batch with "views" [b, 1, h, w, 3] and "label" [b]) -> (state, metrics).
@@ -159,7 +162,10 @@ def make_train_step(
             loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label)
             return loss.mean(), (stats, (logits.argmax(-1) == label).mean())
 
-        (loss, (stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        layouts = state_shardings(state, LAYOUT, mesh)
+        params = parallel.gathered("parameters", state.params, mesh)
+        (loss, (stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        grads = parallel.constrained(grads, layouts.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": loss,
@@ -173,6 +179,6 @@ def make_train_step(
             extra={"batch_stats": stats},
             opt_state=opt_state,
         )
-        return new, metrics
+        return parallel.constrained(new, layouts), metrics
 
     return train_step

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssl_jax import step
+from ssl_jax import parallel, step
 
 
 class Linear(nn.Module):
@@ -36,7 +36,7 @@ def batches(count, b, views=2, size=2, examples=None):
 def trajectory(method, rows, learning_rate=0.5):
     """[(state before the step, metrics of the step)] and the last state, by plain SGD."""
     tx, probe = optax.sgd(learning_rate), step.Probe(0)
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    mesh = parallel.make_mesh(jax.devices()[:1])
     init = step.init_fn(method, tx, probe, rows[0], seed=2)
     function = jax.jit(
         step.make_train_step(method, tx, lambda _: jnp.zeros(()), probe, seed=2, mesh=mesh)

@@ -124,3 +124,13 @@ def test_the_picture_shows_all_views(tmp_path, monkeypatch):
     config.augment.local = {}
     build.draw_views(config, source, tmp_path / "views.png", count=3)
     assert shown["local"] is None
+
+
+def test_activations_follow_the_platform_that_a_step_is_built_for():
+    """A plan is made on a CPU for a TPU."""
+    assert build.activations("auto") == jnp.float32
+    assert build.activations("auto", platform="tpu") == jnp.bfloat16
+    assert build.activations("float32", platform="tpu") == jnp.float32
+    config = get_config("digits")
+    assert build.encoder(config, platform="gpu").dtype == jnp.bfloat16
+    assert build.encoder(config).dtype == jnp.float32

@@ -270,7 +270,7 @@ def test_one_device_or_eight(run, monkeypatch):
     found = []
     meshes = {count: parallel.make_mesh(jax.devices()[:count]) for count in (1, 8)}
     for devices, mesh in meshes.items():
-        monkeypatch.setattr(parallel, "make_mesh", lambda mesh=mesh: mesh)
+        monkeypatch.setattr(parallel, "make_mesh", lambda mesh=mesh, **_: mesh)
         again(run, protocols=("knn", "few_shot", "linear_sgd"))
         found.append([read(run, n)["results"]["simclr"] for n in ("knn", "few_shot")])
         sgd = read(run, "linear_sgd")

@@ -29,7 +29,7 @@ def run(verb, config, path, encoder=tiny_encoder):
         workdir.open_workdir(path) as folder,
         Stop() as stop,
     ):
-        patch.setattr(parallel, "make_mesh", lambda: mesh)
+        patch.setattr(parallel, "make_mesh", lambda **_: mesh)
         patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
         patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
         patch.setattr("ssl_jax.models.get", encoder)

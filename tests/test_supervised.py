@@ -53,7 +53,7 @@ def steps(modules, trained, rows, devices=1):
     """States before, between and after the steps, and the metrics, by plain SGD."""
     networks = Chain(0, 1, **modules, classifier=Classifier(CLASSES))
     tx, mesh = optax.sgd(RATE), parallel.make_mesh(jax.devices()[:devices])
-    function = jax.jit(supervised.make_train_step(networks, tx, rate))
+    function = jax.jit(supervised.make_train_step(networks, tx, rate, mesh=mesh))
     states, found = [], []
     with jax.set_mesh(mesh):
         state = jax.jit(supervised.init_fn(networks, tx, rows[0], seed=0))(trained)

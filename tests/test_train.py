@@ -62,7 +62,7 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
         workdir.open_workdir(path) as folder,
         Stop() as stop,
     ):
-        patch.setattr(parallel, "make_mesh", lambda: mesh)
+        patch.setattr(parallel, "make_mesh", lambda **_: mesh)
         if not real:
             patch.setattr("ssl_jax.models.get", tiny_encoder)
         if not report:

@@ -90,10 +90,17 @@ def of_run(config: ConfigDict, parts: build.Parts, state: Any) -> Subject:
             fresh = build.method(config, parts.total_steps, parts.source.size, parts.mesh.size)
             untrained = _born(_init(config, fresh), parts.mesh)()
         else:
-            state_0 = parts.new_state()
-            untrained = state_0.params, state_0.extra
-    trained = state.params, state.extra
-    return of_method(config, parts.method, int(state.step), trained, untrained)
+            untrained = _gathered(parts, parts.new_state())
+    return of_method(config, parts.method, int(state.step), _gathered(parts, state), untrained)
+
+
+def _gathered(parts: build.Parts, state: Any) -> tuple[Tree, Tree]:
+    """(params, extra), whole on every device."""
+    found = state.params, state.extra
+    if parts.mesh.shape[parallel.FSDP] == 1:
+        return found
+    layout = ("parameters", parts.method.layout)
+    return jax.jit(lambda tree: parallel.gathered(layout, tree, parts.mesh))(found)
 
 
 def of_checkpoint(

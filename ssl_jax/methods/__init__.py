@@ -74,7 +74,8 @@ class Method(NamedTuple):
     """(params, extra, stats, step) -> extra, after the optimizer's step."""
 
     layout: Tree = "replicated"
-    """Prefix tree of "replicated" or "rows": how `extra` is laid out over devices."""
+    """Prefix tree of words, how `extra` is laid out over devices: "replicated", "rows" (divided by
+    the first axis), "parameters" (as parameters are, which `parallel.fsdp` divides)."""
 
     evals: tuple[str, ...] = ("knn", "linear")
 

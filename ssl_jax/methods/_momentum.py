@@ -94,4 +94,5 @@ def predict_target(
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         return networks.features(params, extra["batch_stats"]["online"], images)
 
-    return Method(init, encode, objective, features, after_update)
+    layout = {"batch_stats": "replicated", "target": "parameters"}
+    return Method(init, encode, objective, features, after_update, layout)

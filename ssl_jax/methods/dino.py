@@ -117,4 +117,5 @@ def make(
         # Of a ViT there are none, and a checkpoint does not keep what is empty.
         return extra["target"], extra.get("batch_stats", {}).get("target", {})
 
-    return Method(init, encode, objective, features, after_update, modules=modules)
+    layout = {"batch_stats": "replicated", "target": "parameters", "center": "replicated"}
+    return Method(init, encode, objective, features, after_update, layout, modules=modules)

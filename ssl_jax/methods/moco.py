@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
@@ -112,7 +113,7 @@ def make(
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         return networks.features(params, extra["batch_stats"]["online"], images)
 
-    layout = {"batch_stats": "replicated", "target": "replicated", "queue": "rows"}
+    layout = {"batch_stats": "replicated", "target": "parameters", "queue": "rows"}
     return Method(init, encode, objective, features, after_update, layout)
 
 
@@ -126,4 +127,13 @@ def _permutation(key: jax.Array, block: int, images: jax.Array):
     def apply(x: jax.Array, order: jax.Array) -> jax.Array:
         return x.reshape(-1, block, *x.shape[1:])[:, order].reshape(x.shape)
 
-    return apply(images, order), lambda x: apply(x, back)
+    @jax.named_scope("shuffle")
+    def divided(x: jax.Array, order: jax.Array) -> jax.Array:
+        """Rows stay divided over all devices: a block that spans several would be whole on each,
+        and with it all work of the momentum encoder."""
+        mesh, x = jax.sharding.get_abstract_mesh(), apply(x, order)
+        if mesh.empty or len(x) % mesh.size:
+            return x
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
+
+    return divided(images, order), lambda x: divided(x, back)

@@ -97,5 +97,6 @@ def make(
     def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
         return plain.modules(params, extra["online"])
 
-    layout = dict.fromkeys(("online", "target", "target_stats"), "replicated") | {"queue": "rows"}
+    layout = {"online": "replicated", "target": "parameters", "target_stats": "replicated"}
+    layout |= {"queue": "rows"}
     return Method(init, encode, objective, features, after_update, layout, modules=modules)

@@ -97,11 +97,16 @@ def start(case):
 @functools.cache
 def program(case, devices, microbatch):
     """(mesh, shardings of the state, the jitted step)."""
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    # Of several devices four hold a share each of the parameters.
+    mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=min(devices, 4))
     function = step.make_train_step(
         case.method, TX, SCHEDULE, PROBE, seed=5, mesh=mesh, microbatch=microbatch
     )
-    return mesh, step.state_shardings(init_fn(case), case.method, mesh), jax.jit(function)
+    return (
+        mesh,
+        step.state_shardings(jax.eval_shape(init_fn(case)), case.method.layout, mesh),
+        jax.jit(function),
+    )
 
 
 def steps(case, count, *, devices=1, microbatch=0, state=None, labels=None):
@@ -119,6 +124,13 @@ def assert_close(a, b):
     a, b = ((state.replace(probe=()), metrics) for state, metrics in (a, b))
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-9 * max(np.abs(y).max(), 1e-2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_parameter_may_be_divided():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssl_jax.parallel.mesh.SMALLEST", 1)
+        yield
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -1,0 +1,150 @@
+"""Many SIGTERMs at random moments over two processes: is every stop clean, the end the same?
+
+    python -m benchmarks.preempt --signals=20
+
+Trains SimCLR on digits through the public command in two processes over gloo, and stops them: one
+or both get SIGTERM at a random moment of any phase, and the same command is run again, until so
+many have been sent. Then lets the run end, and compares its last checkpoint and its log with those
+of a run that nothing happened to. A stop is clean when both processes end with 75 and say the same
+step, or end at once with nothing new to save.
+"""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FIELDS = {
+    "data.eval_split": "",
+    "model.width": 0.125,
+    "method.hidden_dim": 16,
+    "method.output_dim": 8,
+    "train.batch_size": 64,
+    "train.log_every": 1,
+    "train.checkpoint_every": 25,
+}
+SAID = re.compile(r"ssl_jax: SIG\w+(?: on process \d)?: (.*?); run the same command again")
+
+
+def main(_: Any) -> None:
+    """The command: see the module's docstring."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    seed = FLAGS.seed or random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}", flush=True)
+    moments = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, broken = pathlib.Path(folder, "whole"), pathlib.Path(folder, "broken")
+        began = time.monotonic()
+        codes = [child.wait() for child in start(whole, folder)]
+        assert codes == [0, 0], codes
+        length = time.monotonic() - began
+        print(f"unbroken run: {length:.1f} s", flush=True)
+        clean = sent = 0
+        while sent < FLAGS.signals:
+            children = start(broken, folder)
+            targets = moments.choice([[0], [1], [0, 1]])
+            delay = moments.uniform(0, length)
+            time.sleep(delay)
+            if any(child.poll() is not None for child in children):
+                finish(children, folder)
+                print("it had ended before the signal; another run is broken now", flush=True)
+                print(f"     {difference(whole, broken)}", flush=True)
+                broken = pathlib.Path(folder, f"broken{sent}")
+                continue
+            for target in targets:
+                children[target].send_signal(signal.SIGTERM)
+            at = time.monotonic()
+            outputs = finish(children, folder)
+            sent += 1
+            codes = [child.returncode for child in children]
+            said = {m.group(1) for o in outputs for m in [SAID.search(o)] if m}
+            # -15: it came before Python could answer any; the other one then names it as missing.
+            good = set(codes) <= {75, -15} and len(said) <= 1
+            clean += good
+            print(
+                f"{sent:3}: after {delay:5.1f} s to {targets}: codes {codes}, "
+                f"{' / '.join(sorted(said)) or 'nothing said'}, in "
+                f"{time.monotonic() - at:.1f} s{'' if good else '  NOT CLEAN'}",
+                flush=True,
+            )
+            if not good:
+                print("\n".join(output[-2000:] for output in outputs), flush=True)
+        codes = [child.wait() for child in start(broken, folder)]
+        print(f"last life: codes {codes}")
+        print(f"{clean} of {sent} stops clean; {difference(whole, broken)}")
+
+
+def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
+    """Both processes, by the public command."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    fields = FIELDS | {"train.steps": FLAGS.steps}
+    command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    command += ["--start_timeout=60"]  # who was stopped before they met is waited for so long
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(folder, "compiled")),
+        "SSL_JAX_COORDINATOR": address,
+        "SSL_JAX_PROCESSES": "2",
+    }
+    return [
+        subprocess.Popen(
+            [*command, f"--workdir={path}"],
+            cwd=ROOT,
+            env=environment | {"SSL_JAX_PROCESS": str(number)},
+            stdout=(log := pathlib.Path(folder, f"{number}.log").open("w")),
+            stderr=log,
+        )
+        for number in range(2)
+    ]
+
+
+def finish(children: list[subprocess.Popen], folder: str) -> list[str]:
+    """What both printed, once they have ended."""
+    for child in children:
+        child.wait(timeout=300)
+    return [pathlib.Path(folder, f"{number}.log").read_text() for number in range(2)]
+
+
+def difference(whole: pathlib.Path, broken: pathlib.Path) -> str:
+    """In words, how two runs differ."""
+    import jax
+    import numpy as np
+
+    from ssl_jax.checkpoint import Checkpoints
+
+    found: list[Any] = []
+    for path in (whole, broken):
+        with Checkpoints(path / "checkpoints") as checkpoints:
+            found.append(checkpoints.read_latest(lambda state: state))
+    trees = [jax.tree.leaves(tree) for tree, _, _ in found]
+    equal = [np.array_equal(a, b) for a, b in zip(*trees, strict=True)]
+    logs = [(path / "metrics.jsonl").read_text().splitlines() for path in (whole, broken)]
+    rows = [[(r["step"], r["batch_hash"], r["loss"]) for r in map(json.loads, log)] for log in logs]
+    steps = [step for _, step, _ in found]
+    return (
+        f"last checkpoints, steps {steps}: {sum(equal)} of {len(equal)} arrays bit for bit equal; "
+        f"batches and losses of {len(rows[0])} steps {'equal' if rows[0] == rows[1] else 'DIFFER'}"
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("signals", 20, "How many.")
+    flags.DEFINE_integer("steps", 400, "Of the run.")
+    flags.DEFINE_integer("seed", 0, "Of the moments; 0 draws one.")
+    app.run(main)

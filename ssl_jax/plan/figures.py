@@ -1,0 +1,153 @@
+"""The pictures of a plan, as PNG."""
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from ssl_jax.plan import text, units
+from ssl_jax.plan.facts import Memory
+from ssl_jax.plan.model import Forecast
+from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
+
+WIDTH = 11.0  # inches
+GIB = 2**30
+COLOURS = {
+    **{"parameters": "#332288", "optimizer": "#0072b2", "extra": "#88ccee"},
+    **{"batch": "#117733", "activations": "#ddaa33", "loss": "#cc6677", "padding": "#999933"},
+}
+
+
+def memory(found: Memory) -> bytes:
+    """One device's memory, part by part, against what it has."""
+    with matplotlib.rc_context(STYLE):
+        figure, ax = _axes(height=1.9, bottom=0.30, top=0.74)
+        left = 0.0
+        for name, colour in COLOURS.items():
+            part = getattr(found, name) / GIB
+            if part:
+                ax.barh(0, part, left=left, color=colour, height=0.6, label=name)
+            left += part
+        over = found.total > found.limit
+        ax.axvline(found.limit / GIB, color=ORANGE if over else INK, linewidth=2)
+        ax.text(found.limit / GIB, 0.42, f"a device has {units.size(found.limit)}  ", va="bottom",
+                ha="right", color=ORANGE if over else INK, size=9)  # fmt: skip
+        ax.set(xlim=(0, 1.02 * max(found.total, found.limit) / GIB), ylim=(-0.4, 0.7), yticks=[])
+        ax.set_xlabel("GiB of one device")
+        ax.grid(axis="y", visible=False)
+        figure.legend(loc="upper left", ncols=7, bbox_to_anchor=(0.0, 1.0), fontsize=9)
+        return png(figure)
+
+
+def step(forecast: Forecast) -> bytes:
+    """What a step's time is made of: every resource by itself, then the prediction."""
+    names = forecast.resources
+    rows = [(names.compute, forecast.compute, forecast.compute_bound),
+            (names.memory, forecast.hbm, forecast.hbm_bound),
+            (names.inside, forecast.inside, None)]  # fmt: skip
+    if forecast.between:
+        rows.append((names.between, forecast.between, None))
+    unit, factor = _unit(forecast.slowest)
+    with matplotlib.rc_context(STYLE):
+        figure, ax = _axes(height=0.42 * (len(rows) + 1) + 1.1, left=0.09, bottom=0.62, inches=True)
+        for y, (_, reached, bound) in enumerate(rows):
+            ax.barh(
+                y, reached * factor, color="#a9c8de" if bound is not None else ORANGE, height=0.62
+            )
+            if bound is not None:
+                ax.barh(y, bound * factor, color=BLUE, height=0.62)
+            ax.text(reached * factor, y, f"  {units.seconds(reached)}", va="center", size=9)
+        _prediction(ax, len(rows), forecast, factor)
+        ax.set_yticks(range(len(rows) + 1), [*(name for name, *_ in rows), "step"], color=INK)
+        ax.invert_yaxis()
+        ax.set(xlim=(0, 1.3 * forecast.slowest * factor), xlabel=unit)
+        ax.grid(axis="y", visible=False)
+        return png(figure)
+
+
+def _prediction(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
+    """The stacked step, and the bounds as a line through it."""
+    left = 0.0
+    local = max(forecast.compute, forecast.hbm)
+    for seconds, colour in (
+        (local, BLUE),
+        (forecast.inside, ORANGE),
+        (forecast.between, "#cc6677"),
+    ):
+        ax.barh(y, seconds * factor, left=left, color=colour, height=0.62)
+        left += seconds * factor
+    ends = (forecast.fastest * factor, forecast.slowest * factor)
+    ax.plot(ends, (y, y), color=INK, linewidth=1.2, marker="|", markersize=11)
+    step, low, high = map(units.seconds, (forecast.step, forecast.fastest, forecast.slowest))
+    ax.text(ends[1], y, f"  {step}  ({low} to {high})", va="center", size=9, weight="bold")
+
+
+def collectives(forecast: Forecast) -> bytes | None:
+    """Time of the collectives in one step, by kind and group; None without any."""
+    several = text.groups(forecast.collectives)[: text.ROWS]
+    if not several:
+        return None
+    unit, factor = _unit(sum(t.seconds for t in several[0]))
+    with matplotlib.rc_context(STYLE):
+        figure, ax = _axes(height=0.42 * len(several) + 0.9, left=0.4, bottom=0.62, inches=True)
+        for y, timed in enumerate(several):
+            inside = sum(t.inside for t in timed) * factor
+            between = sum(t.between for t in timed) * factor
+            ax.barh(y, inside, color=ORANGE, height=0.62)
+            ax.barh(y, between, left=inside, color="#cc6677", height=0.62)
+            total = units.seconds(sum(t.seconds for t in timed))
+            ax.text(inside + between, y, f"  {total}", va="center", size=9)
+        ax.set_yticks(range(len(several)), [_name(text.row(timed)) for timed in several], color=INK)
+        ax.invert_yaxis()
+        longest = sum(t.seconds for t in several[0]) * factor
+        ax.set(xlim=(0, 1.15 * longest), xlabel=f"{unit} in one step")
+        ax.grid(axis="y", visible=False)
+        return png(figure)
+
+
+def _name(row: Sequence[str]) -> str:
+    return f"{row[1]} × {row[0]}, {row[2]}, {row[3]} devices ({row[5]})"
+
+
+def scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> bytes:
+    """(topology, hours, cost, cheapest) of what fits: cost against time, both on a log scale."""
+    names = list(dict.fromkeys(name for name, *_ in points))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.6))
+        ax = figure.add_axes((0.08, 0.13, 0.66, 0.82))
+        for i, name in enumerate(names):
+            mine = [(hours, cost) for other, hours, cost, _ in points if other == name]
+            look = {"color": CLASSES[i % len(CLASSES)], "marker": MARKERS[i % len(MARKERS)]}
+            ax.scatter(*zip(*mine, strict=True), s=46, label=label(name), **look)
+        for _, hours, cost, cheapest in points:
+            if cheapest:
+                ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4}
+                ax.scatter([hours], [cost], s=210, label="cheapest", **ring)
+        ax.set(xscale="log", yscale="log", xlabel="hours of the run", ylabel=price)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+            axis.set_minor_locator(NullLocator())
+        if all(len({point[i] for point in points}) == 1 for i in (1, 2)):
+            ax.margins(0.3)
+        figure.legend(loc="upper left", bbox_to_anchor=(0.75, 0.96), fontsize=9, labelcolor=INK)
+        return png(figure)
+
+
+def _axes(
+    *, height: float, left: float = 0.02, bottom: float, top: float = 0.97, inches: bool = False
+) -> tuple[Figure, Axes]:
+    """A figure of the page's width with one pair of axes; `bottom` in inches or as a fraction."""
+    figure = Figure(figsize=(WIDTH, height))
+    low = bottom / height if inches else bottom
+    return figure, figure.add_axes((left, low, 0.98 - left, top - low))
+
+
+def _unit(largest: float) -> tuple[str, float]:
+    """Seconds, milliseconds or microseconds."""
+    for unit, factor in (("seconds", 1.0), ("milliseconds", 1e3)):
+        if largest * factor >= 1:
+            return unit, factor
+    return "microseconds", 1e6

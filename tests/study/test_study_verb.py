@@ -1,0 +1,141 @@
+"""The command itself, as a process of its own."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ssl_jax import workdir
+from ssl_jax.study import folder, page, run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = "--config=configs/simclr.py:digits"
+SMALL = [
+    *("--config.model.width=0.125", "--config.method.hidden_dim=16", "--config.augment.size=8"),
+    *('--config.eval.protocols=("knn",)', "--config.eval.baselines=False"),
+    *("--config.train.log_every=1", "--config.train.probe=False"),
+]
+
+
+def study(path, *words, **variables):
+    command = [sys.executable, "-m", "ssl_jax.study", f"--workdir={path}", *words]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | variables
+    )
+
+
+def check(path, steps):
+    """Every cell is done, and the numbers of study.csv are those of the cells' own files."""
+    with (path / "study.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done"] * len(rows)
+    assert [row["steps"] for row in rows] == steps
+    for row in rows:
+        run = json.loads((path / "runs" / row["cell"] / "config.json").read_text())
+        assert run["train"]["batch_size"] == 64
+        knn = json.loads((path / "runs" / row["cell"] / "eval" / "knn.json").read_text())
+        accuracy = knn["results"]["simclr"]["accuracy"]
+        assert float(row["knn_percent"]) == pytest.approx(100 * accuracy)
+    assert "<html" in (path / "study.html").read_text()
+
+
+def test_two_trainings_from_grid_to_page(tmp_path, config, monkeypatch):
+    """All but the encoder, which is tiny, as the command does it."""
+    script = str(pathlib.Path(__file__).with_name("tiny_train.py"))
+    monkeypatch.setattr(run, "TRAIN", (sys.executable, script))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    config.eval.protocols, config.eval.baselines = ("knn",), False
+    config.train.probe = False
+    path = tmp_path / "study"
+    path.mkdir()
+    words = [CONFIG, *(word for word in SMALL if "width" not in word)]
+    found = folder.open_study(path, config, words, "batch=64;steps=2,3")
+    folder.save(found)
+    with run.Runner(found) as runner:
+        assert runner.all(found.cells) == []
+    page.write(found)
+    check(path, ["2", "3"])
+
+
+@pytest.mark.slow
+def test_the_whole_command(tmp_path):
+    path = tmp_path / "study"
+    found = study(path, CONFIG, *SMALL, "--grid=batch=64;steps=2,3")
+    assert found.returncode == 0, found.stderr
+    assert "2 cells, 2 to run." in found.stdout
+    check(path, ["2", "3"])
+
+
+def test_a_study_goes_on_by_its_folder_alone(study_of):
+    path = study_of("batch=64;steps=2,3").path
+    again = study(path)
+    assert again.returncode == 0, again.stderr
+    assert "2 cells, 0 to run." in again.stdout
+    assert (path / "study.html").exists()
+    one = study(path, "--cell=slurm", SLURM_ARRAY_TASK_ID="1")
+    assert (one.returncode, one.stdout) == (0, "batch=64-steps=3: done\n")
+    beyond = study(path, "--cell=2")
+    assert (beyond.returncode, "from 0 to 1" in beyond.stderr) == (64, True)
+    other = study(path, CONFIG, "--config.optim.lr=0.1", "--gather")
+    assert other.returncode == 78
+    assert "optim.lr: 0.005 -> 0.1" in other.stderr
+
+
+def test_print_shows_the_cells_and_runs_nothing(tmp_path):
+    path = tmp_path / "study"
+    grid = "--grid=batch=64,256;epochs=4;lr_rule=linear,sqrt"
+    found = study(path, CONFIG, grid, "--print")
+    assert found.returncode == 0, found.stderr
+    lines = [line.split() for line in found.stdout.splitlines()]
+    # 4 epochs of 1,297 images: 82 steps of 64, 21 of 256.
+    assert lines[1] == ["0", "batch=64-epochs=4-lr_rule=linear", "0.0025", "82", "5,248", "missing"]
+    assert lines[4][2:5] == ["0.007071", "21", "5,376"]
+    assert "agree at the config's own batch size, 128: there the rate is 0.005" in found.stdout
+    assert not path.exists()
+
+
+def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path):
+    words = ["study", CONFIG, f"--workdir={tmp_path / 'study'}"]
+    words.append("--grid=batchs=64;seed=x;lr_rule=linera")
+    code = f"""
+import runpy, sys
+class Refuses:
+    def find_spec(name, path, target=None):
+        assert name not in ("jax", "tensorflow", "matplotlib"), name
+sys.meta_path.insert(0, Refuses)
+sys.argv = {words}
+runpy.run_module("ssl_jax.study", run_name="__main__")
+"""
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 78, found.stderr
+    for words in ("did you mean 'batch'?", "seed=x: no int", "did you mean 'linear'?"):
+        assert words in found.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_in_use_is_refused(tmp_path):
+    with workdir.open_workdir(tmp_path):
+        found = study(tmp_path, CONFIG, "--grid=batch=64")
+    assert found.returncode == 73
+    assert "in use by pid" in found.stderr
+
+
+@pytest.mark.parametrize("words", [["--print", "--gather"], ["--cell=0", "--jobs=slurm"]])
+def test_one_thing_at_a_time(tmp_path, words):
+    found = study(tmp_path, CONFIG, "--grid=batch=64", *words)
+    assert found.returncode == 64
+    assert "one at a time" in found.stderr
+
+
+def test_batches_larger_than_the_data_are_refused_before_any_cell_starts(tmp_path):
+    found = study(tmp_path / "study", CONFIG, "--grid=batch=64,2048")
+    assert found.returncode == 65
+    assert "batch=2048: 1297 images < batch 2048" in found.stderr
+    assert not (tmp_path / "study").exists()

@@ -1,0 +1,128 @@
+"""Two processes by the public command, parameters divided between them, beside one device."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from test_train import ROOT, SMALL, run, small
+
+from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, STOPPED_EARLY
+
+
+@contextlib.contextmanager
+def running(path, *flags, processes=2):
+    """The command in every process, as a launcher starts it; `path` may depend on the process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    plain = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    job = {"SSL_JAX_COORDINATOR": address, "SSL_JAX_PROCESSES": str(processes)}
+    children = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"),
+                *(*fields, *flags, f"--workdir={path(number) if callable(path) else path}"),
+            ],
+            cwd=ROOT,
+            env=plain
+            | job
+            | {"SSL_JAX_PROCESS": str(number), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+    try:
+        yield children
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+
+def start(path, *flags):
+    """[(exit code, output)] of all processes."""
+    with running(path, *flags) as children:
+        outputs = [child.communicate(timeout=240)[0] for child in children]
+    return [(child.returncode, output) for child, output in zip(children, outputs, strict=True)]
+
+
+def wait_for(condition, child):
+    while not condition():
+        assert child.poll() is None, child.communicate()[0]
+        time.sleep(0.05)
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
+    path = tmp_path / "run"
+    flags = ("--config.train.steps=5000", "--config.train.checkpoint_every=5000")
+    with running(path, *flags) as children:
+        wait_for(lambda: (path / "metrics.jsonl").exists() and len(metrics(path)) > 2, children[0])
+        children[1].send_signal(signal.SIGTERM)
+        outputs = [child.communicate(timeout=100)[0] for child in children]
+    (step,) = [int(folder.name) for folder in (path / "checkpoints").iterdir()]
+    assert (path / "checkpoints" / str(step) / "MANIFEST.json").exists()
+    for child, output in zip(children, outputs, strict=True):
+        assert child.returncode == STOPPED_EARLY, output
+        assert f"SIGTERM on process 1: saved step {step}; run the same command again" in output
+        assert "Traceback" not in output
+
+
+def test_a_process_that_is_killed_is_named_by_the_other(tmp_path):
+    path = tmp_path / "run"
+    with running(path, "--config.train.steps=5000") as children:
+        wait_for(lambda: (path / "metrics.jsonl").exists() and len(metrics(path)) > 2, children[0])
+        children[1].kill()
+        output, _ = children[0].communicate(timeout=100)
+    assert children[0].returncode == STOPPED_EARLY, output
+    assert "process 1 of 2 gone" in output
+
+
+def metrics(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_train_as_one_device_does(tmp_path):
+    # Seed 1: with seed 0 an activation so near to zero is met that rounding switches it.
+    fields = ("--config.parallel.fsdp=2", "--config.train.seed=1", "--config.train.steps=3")
+    (code, log), (other, quiet) = start(tmp_path / "two", *fields)
+    assert (code, other) == (0, 0), log + quiet
+    assert "2 processes, 2 devices" in log
+    assert "process 1 on" in log
+    assert "step 3/3" in log
+    assert "step 3/3" not in quiet
+    run(small(train__steps=3, train__seed=1), tmp_path / "one", devices=1, real=True)
+    two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
+    assert [line["batch_hash"] for line in two] == [line["batch_hash"] for line in one]
+    for mine, theirs in zip(two, one, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+    # What two processes wrote, one goes on from: 3 steps more.
+    run(small(train__steps=3, train__seed=1), tmp_path / "two", devices=1, real=True)
+
+
+def test_folders_that_are_not_shared_are_told_by_all(tmp_path):
+    found = start(lambda number: tmp_path / str(number))
+    for code, output in found:
+        assert code == CANNOT_CREATE, output
+        assert "what process 0 wrote is not seen by 1" in output
+        assert "Traceback" not in output
+
+
+def test_what_process_0_refuses_ends_all(tmp_path):
+    path = pathlib.Path(tmp_path / "run")
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(small(train__seed=7).to_dict()))
+    (code, output), (other, told) = start(path)
+    assert (code, other) == (BAD_CONFIG, BAD_CONFIG), output + told
+    assert "train.seed: 7 -> 0" in output
+    assert "its message says why" in told
