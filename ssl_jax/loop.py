@@ -1,5 +1,6 @@
 """What the training verbs share: resume, train, save, stop on a signal."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
