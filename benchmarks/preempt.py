@@ -115,7 +115,9 @@ def life(
 def phase_of(path: pathlib.Path, children: list[subprocess.Popen]) -> str:
     """What process 0 does, by its own heartbeat."""
     beat = goodput.heartbeat(path, 0)
-    return beat["phase"] if beat.get("pid") == children[0].pid else PHASES[0]
+    if beat.get("pid") != children[0].pid:
+        return PHASES[0]
+    return "train" if beat["phase"] == "save" else beat["phase"]
 
 
 def wait_for(phase: str, path: pathlib.Path, children: list[subprocess.Popen]) -> None:
