@@ -116,6 +116,11 @@ class Stop:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if self._peers is not None:
             self._end_together(error)
+        elif self.signal and "jax" in sys.modules:
+            # It may have come after the processes had met: then the thread, and with it all, leave.
+            self._deciding = True
+            self.join()
+            self._deciding = self._peers is not None
         with self._turn:
             self._turn.wait_for(lambda: not self._deciding)  # for ever, if the thread leaves
             self._over = True

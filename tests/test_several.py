@@ -51,6 +51,9 @@ def running(path, *flags, processes=2, before=()):
         yield children
     finally:
         for child in children:
+            for _ in range(3 if before else 0):  # a supervisor kills its command by the third
+                child.terminate()
+                time.sleep(0.2)
             child.kill()
             child.wait()
             child.stdout.close()
