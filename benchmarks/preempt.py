@@ -3,12 +3,13 @@
     python -m benchmarks.preempt --signals=20
 
 Trains SimCLR on digits through the public command in two processes over gloo, and stops them: one
-or both get SIGTERM at a random moment of any phase, and the same command is run again, until so
-many have been sent. Then lets the run end, and compares its last checkpoint and its log with those
-of a run that nothing happened to. A stop is clean when both processes end with 75 and say the same
-step, or end at once with nothing new to save.
+or both get SIGTERM in a random phase (before all have met, start and compilation, training,
+evaluation and report), at a random moment of it, and the same command is run again. Whatever run
+comes to its end is compared, checkpoint and log, with one that nothing happened to. A stop is clean
+when both processes end with 75 and say the same step, or that there is nothing new to save.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -24,8 +25,11 @@ from typing import Any
 
 from absl import app, flags
 
+from ssl_jax import goodput
+
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PHASES = ("meeting", "start", "train", "finish")  # the latter as heartbeats name them
 FIELDS = {
     "data.eval_split": "",
     "model.width": 0.125,
@@ -45,45 +49,84 @@ def main(_: Any) -> None:
     print(f"seed {seed}", flush=True)
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole, broken = pathlib.Path(folder, "whole"), pathlib.Path(folder, "broken")
-        began = time.monotonic()
-        codes = [child.wait() for child in start(whole, folder)]
-        assert codes == [0, 0], codes
-        length = time.monotonic() - began
-        print(f"unbroken run: {length:.1f} s", flush=True)
-        clean = sent = 0
+        whole = pathlib.Path(folder, "whole")
+        lengths = unbroken(whole, folder)
+        print("unbroken run:", ", ".join(f"{n} {s:.1f} s" for n, s in lengths.items()), flush=True)
+        clean = sent = runs = 0
         while sent < FLAGS.signals:
-            children = start(broken, folder)
-            targets = moments.choice([[0], [1], [0, 1]])
-            delay = moments.uniform(0, length)
-            time.sleep(delay)
-            if any(child.poll() is not None for child in children):
-                finish(children, folder)
-                print("it had ended before the signal; another run is broken now", flush=True)
-                print(f"     {difference(whole, broken)}", flush=True)
-                broken = pathlib.Path(folder, f"broken{sent}")
-                continue
-            for target in targets:
-                children[target].send_signal(signal.SIGTERM)
-            at = time.monotonic()
-            outputs = finish(children, folder)
-            sent += 1
-            codes = [child.returncode for child in children]
-            said = {m.group(1) for o in outputs for m in [SAID.search(o)] if m}
-            # -15: it came before Python could answer any; the other one then names it as missing.
-            good = set(codes) <= {75, -15} and len(said) <= 1
-            clean += good
-            print(
-                f"{sent:3}: after {delay:5.1f} s to {targets}: codes {codes}, "
-                f"{' / '.join(sorted(said)) or 'nothing said'}, in "
-                f"{time.monotonic() - at:.1f} s{'' if good else '  NOT CLEAN'}",
-                flush=True,
-            )
-            if not good:
-                print("\n".join(output[-2000:] for output in outputs), flush=True)
+            broken = pathlib.Path(folder, f"broken{runs}")
+            print(f"{sent + 1:3}: ", end="")
+            good = life(broken, folder, lengths, moments)
+            if good is not None:
+                sent, clean = sent + 1, clean + good
+            if goodput.saved_step(broken) == FLAGS.steps:
+                print(f"     run {runs} is whole: {difference(whole, broken)}", flush=True)
+                runs += 1
+        broken = pathlib.Path(folder, f"broken{runs}")
         codes = [child.wait() for child in start(broken, folder)]
-        print(f"last life: codes {codes}")
-        print(f"{clean} of {sent} stops clean; {difference(whole, broken)}")
+        print(f"last life: codes {codes}; {difference(whole, broken)}")
+        print(f"{clean} of {sent} stops clean")
+
+
+def unbroken(path: pathlib.Path, folder: str) -> dict[str, float]:
+    """Runs to the end; the seconds of every phase."""
+    children, at = start(path, folder), time.monotonic()
+    lengths: dict[str, float] = {}
+    for name, after in itertools.pairwise([*PHASES, "end"]):
+        wait_for(after, path, children)
+        lengths[name], at = time.monotonic() - at, time.monotonic()
+    assert [child.wait() for child in children] == [0, 0]
+    return lengths
+
+
+def life(
+    path: pathlib.Path, folder: str, lengths: dict[str, float], moments: random.Random
+) -> bool | None:
+    """One start and its stop; whether it was clean, None if the end came before the signal."""
+    aim, share = moments.choice(PHASES), moments.random()
+    targets = moments.choice([[0], [1], [0, 1]])
+    children = start(path, folder)
+    wait_for(aim, path, children)
+    time.sleep(share * lengths[aim])
+    if any(child.poll() is not None for child in children):
+        finish(children, folder)
+        print("it had ended before the signal", flush=True)
+        return None
+    phase = phase_of(path, children)
+    for target in targets:
+        children[target].send_signal(signal.SIGTERM)
+    at = time.monotonic()
+    outputs = finish(children, folder)
+    seconds = time.monotonic() - at
+    codes = [child.returncode for child in children]
+    said = {m.group(1) for o in outputs for m in [SAID.search(o)] if m}
+    good = set(codes) == {75} and len(said) == 1
+    print(
+        f"{phase} ({aim} + {share * lengths[aim]:.1f} s), to {targets}: codes {codes}, "
+        f"{' / '.join(sorted(said)) or 'nothing said'}, in {seconds:.1f} s"
+        f"{'' if good else '  NOT CLEAN'}",
+        flush=True,
+    )
+    if not good:
+        print("\n".join(output[-2000:] for output in outputs), flush=True)
+    return good
+
+
+def phase_of(path: pathlib.Path, children: list[subprocess.Popen]) -> str:
+    """What process 0 does, by its own heartbeat."""
+    beat = goodput.heartbeat(path, 0)
+    if beat.get("pid") != children[0].pid:
+        return PHASES[0]
+    return "train" if beat["phase"] == "save" else beat["phase"]
+
+
+def wait_for(phase: str, path: pathlib.Path, children: list[subprocess.Popen]) -> None:
+    """Returns once a phase has begun, or a process has ended."""
+    order = [*PHASES, "end"]
+    while order.index(phase_of(path, children)) < order.index(phase):
+        if any(child.poll() is not None for child in children):
+            return
+        time.sleep(0.02)
 
 
 def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
@@ -94,7 +137,7 @@ def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
     fields = FIELDS | {"train.steps": FLAGS.steps}
     command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
-    command += ["--start_timeout=60"]  # who was stopped before they met is waited for so long
+    command += ["--start_timeout=20"]  # who was stopped before they met is waited for so long
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
@@ -145,6 +188,6 @@ def difference(whole: pathlib.Path, broken: pathlib.Path) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("signals", 20, "How many.")
-    flags.DEFINE_integer("steps", 400, "Of the run.")
+    flags.DEFINE_integer("steps", 100, "Of the run.")
     flags.DEFINE_integer("seed", 0, "Of the moments; 0 draws one.")
     app.run(main)

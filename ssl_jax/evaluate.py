@@ -39,7 +39,7 @@ def main() -> None:
     data = given_data(config, changes["data"], flags.FLAGS.data_dir)
     config.eval.update(changes["eval"])
     check(config, data)
-    with Stop() as stop:
+    with Stop(last=True) as stop:
         cli.start()
         stop.join()
         evaluate(config, path, data)

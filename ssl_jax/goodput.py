@@ -5,6 +5,7 @@ if a checkpoint holds it, or a later one, when its process ends: the next life g
 Standard library only.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -50,6 +51,14 @@ class Life:
         """Seconds in steps that were kept: those of all steps, by the share of steps."""
         done = self.last_step - self.first_step
         return self.phases.get("train", 0.0) * (done - self.lost) / done if done > 0 else 0.0
+
+    def learn(self, folder: pathlib.Path, process: int) -> None:
+        """Takes over what the process and the checkpoints tell by now."""
+        beat = heartbeat(folder, process)
+        if beat.get("started", 0.0) >= self.started:  # not one of an earlier life
+            self.first_step, self.last_step = beat["first_step"], beat["step"]
+            self.phases = beat["phases"]
+        self.saved_step = saved_step(folder)
 
 
 def summary(lives: list[Life]) -> dict[str, Any]:
@@ -109,3 +118,19 @@ def heartbeat(folder: pathlib.Path, process: int) -> dict[str, Any]:
         return json.loads((folder / HEARTBEATS / f"{process}.json").read_text())
     except (OSError, ValueError):
         return {}
+
+
+def manifests(folder: pathlib.Path | None) -> set[tuple[str, int]]:
+    """Step and time of every checkpoint with a manifest."""
+    found = set()
+    for path in (folder / "checkpoints").glob("*/MANIFEST.json") if folder else ():
+        with contextlib.suppress(FileNotFoundError):  # deleted for a newer one
+            found.add((path.parent.name, path.stat().st_mtime_ns))
+    return found
+
+
+def last_sign(folder: pathlib.Path, process: int) -> float:
+    """When a process or its run last showed that it is alive, in seconds since the epoch."""
+    signs = [folder / HEARTBEATS / f"{process}.json", folder / "metrics.jsonl"]
+    signs += [folder / "checkpoints", folder / "eval"]
+    return max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)

@@ -43,7 +43,7 @@ def open_and(train: Train, config: ConfigDict) -> None:
     path = flags.FLAGS.workdir
     if workdir.is_remote(path):
         raise Fault(f"--workdir={path}: give a local or mounted folder", USAGE)
-    with Stop() as stop, contextlib.ExitStack() as stack:
+    with Stop(last=True) as stop, contextlib.ExitStack() as stack:
         cli.start()
         stop.join()
         from ssl_jax import parallel

@@ -37,8 +37,10 @@ class Peers:
         # JAX has no public name for it; Orbax and MaxText take it from here as well.
         from jax._src import distributed
 
-        self._store: Any = distributed.global_state.client
-        self.process, self.count = jax.process_index(), jax.process_count()
+        job = distributed.global_state
+        self._store: Any = job.client
+        # Not jax.process_index(), which looks for devices: how many there are is not settled yet.
+        self.process, self.count = job.process_id, job.num_processes
         self._beats = 0
 
     def notify(self, kind: str, **content: Any) -> None:

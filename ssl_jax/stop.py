@@ -28,11 +28,16 @@ TICK = 0.5  # seconds between two looks at what the other processes say
 
 
 class Stop:
-    """A context manager in which signals stop the command as this module says."""
+    """A context manager in which signals stop the command as this module says.
+
+    Args:
+      last: nothing but the end of the command follows, which signals no longer change.
+    """
 
     CODES: ClassVar = {signal.SIGTERM: STOPPED_EARLY, signal.SIGINT: INTERRUPTED}
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
+        self._last = last
         self.signal: signal.Signals | None = None
         self._origin = ""  # " on process 1"
         self._heard = 0  # signals that the main thread has looked at
@@ -52,8 +57,6 @@ class Stop:
         if jax.distributed.is_initialized():
             from ssl_jax.peers import Peers
 
-            # JAX has taken SIGTERM for a notice of its own, which is told in steps alone.
-            signal.signal(signal.SIGTERM, self._request)
             self._peers = Peers()
 
     def wait_for(self, checkpoints: Any) -> None:
@@ -113,16 +116,21 @@ class Stop:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if self._peers is not None:
             self._end_together(error)
+        elif self.signal and "jax" in sys.modules:
+            # It may have come after the processes had met: then the thread, and with it all, leave.
+            self._deciding = True
+            self.join()
+            self._deciding = self._peers is not None
         with self._turn:
             self._turn.wait_for(lambda: not self._deciding)  # for ever, if the thread leaves
             self._over = True
+        for number, handler in self._old.items():
+            signal.signal(number, signal.SIG_IGN if self._last else handler)
         signal.set_wakeup_fd(self._old_wakeup)
         os.write(self._wakeup, b"\0")
         self._thread.join()
         os.close(self._pipe)
         os.close(self._wakeup)
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
 
     def _request(self, number: int, _: Any) -> None:
         """The handler, in the main thread."""

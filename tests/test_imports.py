@@ -17,6 +17,7 @@ VERBS = {"train", "evaluate", "finetune", "preview", "supervise"}
 ALLOWED = {
     "errors": set(),
     "goodput": set(),
+    "supervisor": {"goodput", "errors"},
     "watchdog": {"goodput", "errors"},
     "peers": set(),
     "stop": {"peers", "errors"},

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -13,12 +14,16 @@ import time
 import pytest
 from test_train import ROOT, SMALL, run, small
 
+from ssl_jax import goodput
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, STOPPED_EARLY
 
 
 @contextlib.contextmanager
-def running(path, *flags, processes=2):
-    """The command in every process, as a launcher starts it; `path` may depend on the process."""
+def running(path, *flags, processes=2, before=()):
+    """The command in every process, as a launcher starts it; `path` may depend on the process.
+
+    `before`: a module and its arguments, which get the command.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -28,6 +33,7 @@ def running(path, *flags, processes=2):
     children = [
         subprocess.Popen(
             [
+                *((sys.executable, "-m", *before) if before else ()),
                 *(sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"),
                 *(*fields, *flags, f"--workdir={path(number) if callable(path) else path}"),
             ],
@@ -45,6 +51,9 @@ def running(path, *flags, processes=2):
         yield children
     finally:
         for child in children:
+            for _ in range(3 if before else 0):  # a supervisor kills its command by the third
+                child.terminate()
+                time.sleep(0.2)
             child.kill()
             child.wait()
             child.stdout.close()
@@ -76,6 +85,53 @@ def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
         assert child.returncode == STOPPED_EARLY, output
         assert f"SIGTERM on process 1: saved step {step}; run the same command again" in output
         assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", [(0,), (1,), (0, 1)], ids=str)
+@pytest.mark.parametrize("phase", ["start", "save", "finish"])
+def test_a_signal_in_any_phase_stops_both(tmp_path, phase, targets):
+    path = tmp_path / "run"
+
+    def begun():
+        return goodput.heartbeat(path, 0).get("phase") == ("train" if phase == "save" else phase)
+
+    # Saving after every step, most of the time in training is that of saves.
+    steps = "--config.train.steps=5000" if phase == "save" else "--config.train.steps=3"
+    with running(path, steps, "--config.train.checkpoint_every=1") as children:
+        wait_for(begun, children[0])
+        for target in targets:
+            children[target].send_signal(signal.SIGTERM)
+        outputs = [child.communicate(timeout=100)[0] for child in children]
+    said = {re.search(r"SIGTERM on process \d: (.*);", output).group(1) for output in outputs}
+    assert [child.returncode for child in children] == [STOPPED_EARLY] * 2, outputs
+    if phase == "save":
+        assert said == {f"saved step {goodput.saved_step(path)}"}
+    else:
+        assert said == {"nothing new to save"}
+        assert goodput.saved_step(path) == (3 if phase == "finish" else 0)
+    assert "Traceback" not in "".join(outputs)
+
+
+@pytest.mark.slow
+def test_supervisors_bring_two_processes_to_the_end(tmp_path):
+    """One is preempted, and the other killed later: both are started again by themselves."""
+    path = tmp_path / "run"
+    flags = ("--config.train.steps=120", "--config.train.checkpoint_every=10")
+    with running(path, *flags, before=("ssl_jax.supervise", "--max_backoff=1", "--")) as children:
+        for goal, number in ((12, signal.SIGTERM), (40, signal.SIGKILL)):
+            wait_for(lambda goal=goal: goodput.saved_step(path) >= goal, children[0])
+            os.kill(goodput.heartbeat(path, 1)["pid"], number)
+        outputs = [child.communicate(timeout=300)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    assert "exit code 75: stopped early, its state is saved, step" in outputs[0]
+    assert "exit code 137" in outputs[1]
+    found = json.loads((path / "goodput.json").read_text())
+    assert [life["code"] for life in found["lives"]][::2] == [75, 0]
+    assert found["kept_steps"] == 120
+    assert found["starts"] == 3
+    steps = [line["step"] for line in metrics(path)]
+    assert steps == list(range(1, 121))
 
 
 def test_a_process_that_is_killed_is_named_by_the_other(tmp_path):

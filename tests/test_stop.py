@@ -92,6 +92,22 @@ def test_a_main_thread_that_compiles_does_not_hold_the_command():
     assert told == b"ssl_jax: SIGTERM: nothing new to save; run the same command again\n"
 
 
+ENDING = """
+import os, signal
+from ssl_jax import stop
+with stop.Stop(last=True):
+    pass
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGINT)
+print("done")
+"""
+
+
+def test_no_signal_changes_the_code_of_a_command_that_is_done():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
 def test_the_old_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with Stop():

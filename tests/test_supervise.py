@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ssl_jax import goodput, supervise
+from ssl_jax import goodput, supervise, supervisor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Every life writes its number to `lives` and a checkpoint of that step, then does `then`.
@@ -82,7 +82,7 @@ def test_the_first_life_is_no_restart(tmp_path):
 
 
 def test_the_wait_doubles_up_to_the_most_and_is_shortened_at_random():
-    here = supervise.Supervisor(["true"], None, backoff=1.0, max_backoff=10.0)
+    here = supervisor.Supervisor(["true"], None, backoff=1.0, max_backoff=10.0)
     for barren, longest in enumerate([1, 2, 4, 8, 10, 10]):
         delays = [here._delay(barren) for _ in range(200)]
         assert longest / 2 <= min(delays) < 0.6 * longest
@@ -131,6 +131,7 @@ def test_a_stuck_command_writes_its_stacks_and_is_started_again(tmp_path):
     # The second life ends; the first sleeps, and so does its child, which must go as well.
     script = f"""{SAVING} [ $n -gt 1 ] && exit 0
     trap 'touch stacks' USR1
+    set -m  # as launch/local.sh: in a group of its own
     sleep 1000 & echo $! > child; wait; wait"""
     process, said = run(tmp_path, script, "--stall=0.5")
     assert process.returncode == 0

@@ -51,6 +51,8 @@ def start(
     if place.processes == 1:
         return
     _crew[:] = rollcall.call(place.coordinator, place.processes, place.process, timeout=timeout)
+    # It would take SIGTERM for itself, and tells of it at steps alone: see ssl_jax.stop.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         place.coordinator,
         place.processes,

@@ -6,6 +6,7 @@ the list of all. A line of JSON each way.
 
 import contextlib
 import json
+import select
 import socket
 import time
 from typing import Any
@@ -45,28 +46,61 @@ def _receive(coordinator: str, processes: int, deadline: float, timeout: float) 
     answer: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_server(coordinator))
-        while len(hosts) < processes and not answer:
-            server.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                guest = stack.enter_context(server.accept()[0])
-            except TimeoutError:
-                answer = _missing(coordinator, processes, set(hosts), timeout)
-                break
-            greeting = _line(guest, PATIENCE)
-            number, host = greeting.get("process"), str(greeting.get("host"))
-            if not isinstance(number, int) or not 0 < number < processes:
-                continue  # whoever it was, it is none of ours
-            if number in guests and _is_there(guests[number]):
-                error = f"two processes say that they are number {number} of {processes}: on "
-                answer = {"error": f"{error}{hosts[number]} and on {host}", "code": USAGE}
-                guests[-1] = guest
-            else:
-                guests[number], hosts[number] = guest, host
+        try:
+            while len(hosts) < processes and not answer:
+                left = max(deadline - time.monotonic(), 0.0)
+                ready, _, _ = select.select([server, *guests.values()], [], [], left)
+                if not ready:
+                    answer = _missing(coordinator, processes, set(hosts), timeout)
+                elif server in ready:
+                    guest = stack.enter_context(server.accept()[0])
+                    answer = _admit(guest, processes, guests, hosts)
+                else:
+                    answer = _part(ready, guests, hosts)
+        except Fault as fault:  # a signal
+            _tell(guests, {"error": _stopped(0, str(fault)), "code": fault.code})
+            raise
         answer = answer or {"hosts": [hosts[number] for number in range(processes)]}
-        for guest in guests.values():
-            with contextlib.suppress(OSError):  # gone again: JAX will notice
-                guest.sendall(json.dumps(answer).encode() + b"\n")
+        _tell(guests, answer)
     return answer
+
+
+def _tell(guests: dict[int, socket.socket], answer: dict[str, Any]) -> None:
+    for guest in guests.values():
+        with contextlib.suppress(OSError):  # gone again: JAX will notice
+            guest.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _admit(
+    guest: socket.socket, processes: int, guests: dict[int, socket.socket], hosts: dict[int, str]
+) -> dict[str, Any]:
+    """Enters a newcomer; returns what to answer to all if that ends the call, else {}."""
+    greeting = _line(guest, PATIENCE)
+    number, host = greeting.get("process"), str(greeting.get("host"))
+    if not isinstance(number, int) or not 0 < number < processes:
+        return {}  # whoever it was, it is none of ours
+    if number in guests and _is_there(guests[number]):
+        error = f"two processes say that they are number {number} of {processes}: on "
+        guests[-1] = guest
+        return {"error": f"{error}{hosts[number]} and on {host}", "code": USAGE}
+    guests[number], hosts[number] = guest, host
+    return {}
+
+
+def _part(
+    ready: list[socket.socket], guests: dict[int, socket.socket], hosts: dict[int, str]
+) -> dict[str, Any]:
+    """Strikes out who is gone, and may be started again; as `_admit` if one says that it stops."""
+    for number in [number for number, guest in guests.items() if guest in ready]:
+        said = _line(guests[number], PATIENCE)
+        del guests[number], hosts[number]
+        if isinstance(said.get("code"), int):
+            return {"error": _stopped(number, str(said.get("stops"))), "code": said["code"]}
+    return {}
+
+
+def _stopped(process: int, why: str) -> str:
+    return f"process {process} was stopped before all had met: {why}"
 
 
 def _server(coordinator: str) -> socket.socket:
@@ -97,9 +131,14 @@ def _greet(coordinator: str, process: int, deadline: float, timeout: float) -> d
     while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(OSError), socket.create_connection(address, left) as connection:
             connection.sendall(json.dumps(greeting).encode() + b"\n")
-            # Process 0 may have been started later, and then waits longer.
-            if answer := _line(connection, left + timeout):
-                return answer
+            try:
+                # Process 0 may have been started later, and then waits longer.
+                if answer := _line(connection, left + timeout):
+                    return answer
+            except Fault as fault:  # a signal
+                farewell = {"stops": str(fault), "code": fault.code}
+                connection.sendall(json.dumps(farewell).encode() + b"\n")
+                raise
         time.sleep(PAUSE)
     error = f"waited {timeout:g} s: process 0 does not answer process {process} at {coordinator}. "
     error += "Look at its log, and whether this host reaches that address"

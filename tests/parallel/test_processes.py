@@ -2,9 +2,11 @@
 
 import concurrent.futures
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from ssl_jax.errors import STOPPED_EARLY, USAGE, Fault
 from ssl_jax.parallel import processes, rollcall
 from ssl_jax.parallel.processes import ALONE, Place
+from ssl_jax.stop import Stop
 
 HOST = socket.gethostname()
 
@@ -131,6 +134,21 @@ def test_strangers_and_those_who_come_again_do_not_disturb(address):
         say(address, b'{"process": 1, "host": "died, and was started again"}\n')
         others = [pool.submit(rollcall.call, address, 3, n, timeout=20) for n in (1, 2)]
         assert [call.result() for call in (first, *others)] == [[HOST] * 3] * 3
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_signal_before_all_have_met_stops_all(address, stopped):
+    others = [number for number in (0, 1, 2) if number != stopped]  # the fourth never comes
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        calls = [pool.submit(rollcall.call, address, 4, n, timeout=20) for n in others]
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Fault, match="SIGTERM: nothing new to save"), Stop():
+            rollcall.call(address, 4, stopped, timeout=20)
+    for call in calls:
+        message = f"process {stopped} was stopped before all had met: SIGTERM"
+        with pytest.raises(Fault, match=message) as told:
+            call.result()
+        assert told.value.code == STOPPED_EARLY
 
 
 def say(address, text):
