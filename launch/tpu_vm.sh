@@ -45,6 +45,7 @@ printf -v command '%q ' "$@"
 
 # Runtime images bring Python 3.10; uv finds or fetches a newer one.
 install="set -e
+[ ! -e ssl_jax/.installed ] || exit 0
 $setup
 rm -rf ssl_jax && mkdir ssl_jax && tar -xzf ssl_jax.tar.gz -C ssl_jax && cd ssl_jax
 python3 -m pip install --quiet --user uv

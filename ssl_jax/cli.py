@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,12 @@ from ssl_jax import config as configuration
 from ssl_jax.errors import (
     BAD_CONFIG,
     INTERRUPTED,
-    IO_ERROR,
     OUT_OF_MEMORY,
     USAGE,
     Fault,
+    exit_code,
 )
+from ssl_jax.stop import Stop
 
 FLAGS = flags.FLAGS
 
@@ -41,12 +43,16 @@ def define_processes() -> None:
     flags.DEFINE_integer("start_timeout", 300, "Seconds to wait for all of them.", lower_bound=1)
 
 
-def start() -> None:
-    """Joins the job's other processes, if there are any; before any other use of JAX."""
+def start(stop: Stop) -> None:
+    """Joins the job's other processes, if there are any, and stops with them from then on.
+
+    Before any other use of JAX. Called again, it does nothing.
+    """
     from ssl_jax import parallel
 
     place = FLAGS.coordinator, FLAGS.processes, FLAGS.process
     parallel.start(*place, timeout=FLAGS.start_timeout)
+    stop.join()
 
 
 def define_section(name: str) -> None:
@@ -78,17 +84,11 @@ def run(main: Callable[[], None]) -> None:
             _stop(f"unexpected argument {argv[1]!r}; flags are written --name=value", USAGE)
         try:
             main()
-        except Fault as fault:
-            _stop(str(fault), fault.code)
-        except KeyboardInterrupt:
-            _stop("interrupted", INTERRUPTED)
-        except OSError as error:
-            _stop(f"cannot read or write {error.filename or ''}: {error}", IO_ERROR)
-        except (MemoryError, RuntimeError) as error:  # XLA reports exhausted memory as the latter
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            advice = "lower train.batch_size, set train.microbatch or use more devices"
-            _stop(f"out of memory: {advice}\n{str(error).splitlines()[0]}", OUT_OF_MEMORY)
+        except (Exception, KeyboardInterrupt) as error:
+            if message := _message(error):
+                _stop(message, exit_code(error))
+            _leave(traceback.format_exc(), 1)
+            raise
 
     # TensorFlow reads these when it is imported. Its oneDNN kernels round differently from machine
     # to machine, which would make a run depend on where its images were augmented.
@@ -98,13 +98,34 @@ def run(main: Callable[[], None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
-def _stop(message: str, code: int) -> None:
-    print(f"ssl_jax: {message}", file=sys.stderr, flush=True)
-    if "jax" in sys.modules:
-        from ssl_jax import parallel
+def _message(error: BaseException) -> str:
+    """What the user is told; "" for what nobody foresaw, whose traceback is wanted."""
+    code = exit_code(error)
+    if isinstance(error, Fault):
+        return str(error)
+    if code == INTERRUPTED:
+        return "interrupted"
+    if isinstance(error, OSError):
+        return f"cannot read or write {error.filename or ''}: {error}"
+    if code == OUT_OF_MEMORY:
+        advice = "lower train.batch_size, set train.microbatch or use more devices"
+        return f"out of memory: {advice}\n{next(iter(str(error).splitlines()), '')}"
+    return ""
 
-        parallel.leave(code)
+
+def _stop(message: str, code: int) -> None:
+    _leave(f"ssl_jax: {message}", code)
+    print(f"ssl_jax: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _leave(text: str, code: int) -> None:
+    """Prints, and ends one process of several, whose usual end would wait for the others."""
+    if "jax" not in sys.modules:
+        return
+    from ssl_jax import parallel
+
+    parallel.leave(text, code)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ STOPPED_EARLY = 75  # state saved: run the same command again
 BAD_CHECKPOINT = 76
 BAD_CONFIG = 78
 NUMERIC = 80
-WATCHDOG = 81  # no step for too long; the stacks are in the workdir
+WATCHDOG = 81  # no step for too long (stacks in the workdir), or processes that never came
 OUT_OF_MEMORY = 82
 REPLICATED_WORK = 83  # a plan found work that every device repeats
 INTERRUPTED = 130  # Ctrl-C, state saved
@@ -30,3 +30,17 @@ class Fault(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def exit_code(error: BaseException) -> int:
+    """What a command that ends by `error` tells: a Fault's own code, 1 for what nobody foresaw."""
+    if isinstance(error, Fault):
+        return error.code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, OSError):
+        return IO_ERROR
+    # XLA reports exhausted memory as a RuntimeError.
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return OUT_OF_MEMORY
+    return 1

@@ -33,15 +33,14 @@ def main() -> None:
     if flags.FLAGS.data_dir:
         changes["data"].setdefault("dir", flags.FLAGS.data_dir)
     weights = flags.FLAGS.pretrained
-    if weights:  # JAX reads them
-        cli.start()
-    config = pretrained(path, weights, changes) if weights else of_run(path)
-    data = given_data(config, changes["data"], flags.FLAGS.data_dir)
-    config.eval.update(changes["eval"])
-    check(config, data)
     with Stop(last=True) as stop:
-        cli.start()
-        stop.join()
+        if weights:  # JAX reads them
+            cli.start(stop)
+        config = pretrained(path, weights, changes) if weights else of_run(path)
+        data = given_data(config, changes["data"], flags.FLAGS.data_dir)
+        config.eval.update(changes["eval"])
+        check(config, data)
+        cli.start(stop)
         evaluate(config, path, data)
 
 

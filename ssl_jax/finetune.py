@@ -24,10 +24,13 @@ from ssl_jax.stop import Stop
 
 def main() -> None:
     """The verb: see the module's docstring."""
-    if not workdir.is_run(_folder(flags.FLAGS.pretrained)):  # JAX reads weights of other origin
-        cli.start()
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    config = make_config(flags.FLAGS.pretrained, overrides)
+
+    def config(stop: Stop) -> ConfigDict:
+        pretrained = flags.FLAGS.pretrained
+        if not workdir.is_run(_folder(pretrained)):  # JAX reads weights of other origin
+            cli.start(stop)
+        return make_config(pretrained, config_flags.get_override_values(flags.FLAGS["config"]))
+
     loop.open_and(finetune, config)
 
 

@@ -22,7 +22,9 @@ def fingerprint(batch: Batch) -> jax.Array:
 
 
 def _words(x: jax.Array) -> jax.Array:
-    return jax.lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 4 else jnp.uint32(x)
+    """The bits of every number, those of 64 as two."""
+    bits = min(8 * x.dtype.itemsize, 32)
+    return jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{bits}")).astype(jnp.uint32)
 
 
 def _positions(shape: tuple[int, ...]) -> jax.Array:

@@ -121,16 +121,18 @@ def heartbeat(folder: pathlib.Path, process: int) -> dict[str, Any]:
 
 
 def manifests(folder: pathlib.Path | None) -> set[tuple[str, int]]:
-    """Step and time of every checkpoint with a manifest."""
+    """Path and time of every checkpoint with a manifest, of a run or of a study's runs."""
     found = set()
-    for path in (folder / "checkpoints").glob("*/MANIFEST.json") if folder else ():
-        with contextlib.suppress(FileNotFoundError):  # deleted for a newer one
-            found.add((path.parent.name, path.stat().st_mtime_ns))
+    for pattern in ("checkpoints/*/MANIFEST.json", "runs/*/checkpoints/*/MANIFEST.json"):
+        for path in folder.glob(pattern) if folder else ():
+            with contextlib.suppress(FileNotFoundError):  # deleted for a newer one
+                found.add((str(path), path.stat().st_mtime_ns))
     return found
 
 
 def last_sign(folder: pathlib.Path, process: int) -> float:
-    """When a process or its run last showed that it is alive, in seconds since the epoch."""
-    signs = [folder / HEARTBEATS / f"{process}.json", folder / "metrics.jsonl"]
-    signs += [folder / "checkpoints", folder / "eval"]
+    """When a process, its run or a study's runs last showed life, in seconds since the epoch."""
+    beat = f"{HEARTBEATS}/{process}.json"
+    signs = [folder / beat, folder / "metrics.jsonl", folder / "checkpoints", folder / "eval"]
+    signs += folder.glob(f"runs/*/{beat}")
     return max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)

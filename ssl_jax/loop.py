@@ -35,17 +35,20 @@ def define_flags() -> None:
     )
 
 
-def open_and(train: Train, config: ConfigDict) -> None:
+def open_and(train: Train, make_config: Callable[[Stop], ConfigDict]) -> None:
     """Calls `train` with the flags' workdir, locked and held against the config.
 
     Of several processes, process 0 alone opens and judges it, and all must see it.
+
+    Args:
+      make_config: the config of the command line; calls `cli.start` before it uses JAX, if it does.
     """
     path = flags.FLAGS.workdir
     if workdir.is_remote(path):
         raise Fault(f"--workdir={path}: give a local or mounted folder", USAGE)
     with Stop(last=True) as stop, contextlib.ExitStack() as stack:
-        cli.start()
-        stop.join()
+        config = make_config(stop)
+        cli.start(stop)
         from ssl_jax import parallel
 
         use_cores(config)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, NoReturn
 
-from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault
+from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault, exit_code
 
 START, TRAIN, FINISH = "start", "train", "finish"
 NOW = 0  # in place of the step to stop at
@@ -54,7 +54,7 @@ class Stop:
         """Stops together with the other processes of the job from now on, if there are any."""
         import jax
 
-        if jax.distributed.is_initialized():
+        if self._peers is None and jax.distributed.is_initialized():
             from ssl_jax.peers import Peers
 
             self._peers = Peers()
@@ -219,7 +219,17 @@ class Stop:
             self._peers.part()
         _exit(message, code)
 
-    def _follow(self, process: int, code: int) -> NoReturn:
+    def _follow(self, process: int, code: int) -> None:
+        """Ends with another process that failed, unless this one fails by itself meanwhile.
+
+        All meet the same bad step, and the main threads say more of it.
+        """
+        self._await_save()
+        deadline = time.monotonic() + ANSWER
+        while not self._parted and time.monotonic() < deadline:
+            time.sleep(TICK)
+        if self._parted:
+            return
         with self._turn:
             self._deciding = True
         self._peers.leave()
@@ -230,10 +240,25 @@ class Stop:
 
         with self._turn:
             self._deciding = True  # the main thread goes nowhere now
+        self._await_save()
         with contextlib.suppress(Gone):
             self._peers.leave(processes)
         what = f"{name(processes)} of {self._peers.count} gone: no sign of life; {self._saved()}"
         _exit(f"{what}; run the same command again", STOPPED_EARLY)
+
+    def _await_save(self) -> None:
+        """Lets a save that is under way end: process 0 writes manifests after all the others."""
+        if self._checkpoints is None:
+            return
+
+        def wait() -> None:
+            with contextlib.suppress(Exception):  # what is saved is read from the disk after this
+                self._checkpoints.wait()
+
+        # Without the others it may never end.
+        waiting = threading.Thread(target=wait, name="save", daemon=True)
+        waiting.start()
+        waiting.join(UNWIND)
 
     def _saved(self) -> str:
         step = self._checkpoints.latest_step() if self._checkpoints is not None else None
@@ -246,7 +271,7 @@ class Stop:
             self._peers.meet("end")  # the thread still answers signals
         elif not self._parted:
             self._explain(error)
-            self._fail(error.code if isinstance(error, Fault) else 1)
+            self._fail(exit_code(error))
             return
         self._parted = True
         self._peers.part()

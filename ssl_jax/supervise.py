@@ -2,12 +2,13 @@
 
     python -m ssl_jax.supervise -- python -m ssl_jax.train --config=FILE:VARIANT --workdir=DIR
 
-COMMAND is started again when it ends with 75 (stopped early, state saved), 81 (watchdog), 134
-(aborted: another process is gone) or by a signal; every other code is passed on. SIGTERM and SIGINT
-go to COMMAND, whose code then ends this one too; a third one kills it. After 3 restarts without a
-new checkpoint it gives up. When nothing in COMMAND's --workdir tells of life for --stall seconds,
-COMMAND is asked for its stacks, killed, and started again. `WORKDIR/goodput.json` says where the
-time went. On several hosts each has its own supervisor. Standard library only.
+COMMAND is started again when it ends with 75 (stopped early, state saved), 81 (watchdog, or
+processes that never came), 134 (aborted: another process is gone) or by a signal; every other code
+is passed on. SIGTERM and SIGINT go to COMMAND, whose code then ends this one too; a third one kills
+it. After 3 restarts without a new checkpoint it gives up. When what told of life in COMMAND's
+--workdir is silent for --stall seconds, COMMAND is asked for its stacks, killed, and started again.
+`WORKDIR/goodput.json` says where the time went. On several hosts each has its own supervisor.
+Standard library only.
 """
 
 import argparse

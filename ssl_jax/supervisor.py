@@ -33,7 +33,7 @@ class Supervisor:
     Args:
       workdir: where its checkpoints and signs of life are; None if the command names none.
       process: its number in a job of several; only 0 writes goodput.json.
-      stall: seconds without a sign of life; 0 waits for ever.
+      stall: seconds without a sign of life, after the first; 0 waits for ever.
       backoff, max_backoff: seconds before the first restart, doubled by each without a new
         checkpoint, and the most; a random share of up to half is taken off.
     """
@@ -110,10 +110,12 @@ class Supervisor:
         return f"exit code {code}: {why}"
 
     def _silence(self, life: goodput.Life) -> float:
-        """Seconds since the last sign of life; a command without a workdir always shows one."""
-        if self.workdir is None:
-            return 0.0
-        return time.time() - max(life.started, goodput.last_sign(self.workdir, self.process))
+        """Seconds since the last sign of this life; 0 of a command that has shown none so far.
+
+        An evaluation shows none until its numbers are there, whatever it takes.
+        """
+        sign = 0.0 if self.workdir is None else goodput.last_sign(self.workdir, self.process)
+        return time.time() - sign if sign >= life.started else 0.0
 
     def _kill_stuck(self, child: subprocess.Popen) -> None:
         self._say(f"no sign of life for {self.stall:g} s: asking for stacks, then killing it")

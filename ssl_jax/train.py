@@ -16,7 +16,7 @@ from ssl_jax.stop import Stop
 
 def main() -> None:
     """The verb: see the module's docstring."""
-    loop.open_and(train, cli.config())
+    loop.open_and(train, lambda stop: cli.config())
 
 
 def train(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:

@@ -26,7 +26,8 @@ ALLOWED = {
     "augment": {"augment", "errors"},
     "optim": {"parameters", "errors"},
     "parameters": {"errors"},
-    "parallel": {"parallel", "errors"},
+    "division": set(),
+    "parallel": {"parallel", "division", "errors"},
     "fingerprint": {"methods"},
     "data": {"data", "augment", "errors"},
     "methods": {"methods", "losses", "models", "augment", "errors"},
@@ -38,7 +39,7 @@ ALLOWED = {
     "study": {"study", "report", "config", "data", "optim", "parallel", "errors", "workdir"},
     "plan": {
         *("plan", "report", "data", "augment", "build", "config", "parallel", "step"),
-        *("errors", "workdir"),
+        *("division", "errors", "workdir"),
     },
     "weights": {"weights", "models", "errors"},
     "export": {"export", "weights", "models", "report", "errors", "backbone", "workdir"},

@@ -80,7 +80,7 @@ def test_the_time_of_a_save_is_no_steps(dog, tmp_path):
     dog.step(43)
     dog.write()
     assert not dog.said
-    assert dog._window() == max(SHORTEST, 10 * 1.5)
+    assert dog._window() == SHORTEST
     beat = json.loads((tmp_path / HEARTBEATS / "3.json").read_text())
     assert (beat["first_step"], beat["step"], beat["pid"]) == (40, 43, os.getpid())
     assert beat["phases"] == {"start": 7.0, "train": 3.0, "save": 100.0}

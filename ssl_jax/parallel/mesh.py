@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ssl_jax import division
 from ssl_jax.errors import BAD_CONFIG, Fault
 
 DATA, FSDP = "data", "fsdp"
@@ -162,28 +163,15 @@ def check_batch(
     """Checks that a global batch can be divided as asked, before anything is compiled.
 
     Raises:
-      Fault: devices would get unequal rows (the nearest sizes that do are named), or a group of
-        `bn_group` rows would cross two chunks: a chunk takes its rows from every device.
+      Fault: devices would get unequal rows, or a group of `bn_group` rows would cross two chunks;
+        the nearest sizes that are right are named.
     """
-    for name, size in (("train.batch_size", batch_size), ("train.microbatch", microbatch)):
-        if size % devices:
-            below = size // devices * devices
-            valid = [n for n in (below, below + devices) if n]
-            raise Fault(
-                f"{name}={size} does not divide over {devices} devices; "
-                f"nearest sizes that do: {', '.join(map(str, valid))}",
-                BAD_CONFIG,
-            )
-    if microbatch and batch_size % microbatch:
-        raise Fault(
-            f"train.microbatch={microbatch} does not divide train.batch_size={batch_size}",
-            BAD_CONFIG,
-        )
-    rows_together = views * (microbatch // devices if microbatch else batch_size)
-    if bn_group and rows_together % bn_group:
-        what = "one device's rows of a micro-batch" if microbatch else "the batch"
-        raise Fault(
-            f"model.bn_group={bn_group} does not divide {what}: {rows_together} rows "
-            f"({views} views an image)",
-            BAD_CONFIG,
-        )
+    sizes = division.check(
+        batch_size=batch_size,
+        devices=devices,
+        microbatch=microbatch,
+        bn_group=bn_group,
+        views=views,
+    )
+    if wrong := division.problems(sizes):
+        raise Fault("\n  ".join(wrong), BAD_CONFIG)

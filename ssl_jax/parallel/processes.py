@@ -43,7 +43,7 @@ def start(
       timeout: seconds to wait for all of them.
 
     Raises:
-      Fault: USAGE for an incomplete description, STOPPED_EARLY when processes are missing.
+      Fault: USAGE for an incomplete description, WATCHDOG when processes are missing.
     """
     if jax.distributed.is_initialized():
         return
@@ -196,12 +196,13 @@ def _gpus() -> int:
     return found if chosen is None else min(found, len([n for n in chosen.split(",") if n]))
 
 
-def leave(code: int) -> None:
-    """Ends one process of several at once, unless it ends well.
+def leave(text: str, code: int) -> None:
+    """Prints, and ends one process of several at once; alone, it does nothing.
 
     The usual end waits for the others, and these may be waiting for this one.
     """
-    if code and jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():
+        print(text, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -11,9 +11,10 @@ import socket
 import time
 from typing import Any
 
-from ssl_jax.errors import STOPPED_EARLY, USAGE, Fault
+from ssl_jax.errors import USAGE, WATCHDOG, Fault
 
-LONGEST = 4096  # bytes of a greeting
+GREETING, ANSWER = 2**12, 2**24  # bytes at most
+ALIVE = 15  # seconds after which a host that vanished without a word is given up
 PATIENCE = 2.0  # seconds for a connection to say who it is
 PAUSE = 0.2  # seconds between two tries to reach process 0
 
@@ -26,8 +27,8 @@ def call(coordinator: str, processes: int, process: int, *, timeout: float) -> l
       timeout: seconds.
 
     Raises:
-      Fault: STOPPED_EARLY when some are missing, which are named; USAGE when two have one number,
-        or process 0's port is taken.
+      Fault: WATCHDOG when some are missing, which are named; USAGE when two have one number, or
+        process 0's port is taken; the code of a process that was stopped before all had met.
     """
     deadline = time.monotonic() + timeout
     if process:
@@ -75,9 +76,10 @@ def _admit(
     guest: socket.socket, processes: int, guests: dict[int, socket.socket], hosts: dict[int, str]
 ) -> dict[str, Any]:
     """Enters a newcomer; returns what to answer to all if that ends the call, else {}."""
-    greeting = _line(guest, PATIENCE)
+    _keep_alive(guest)
+    greeting = _line(guest, PATIENCE, GREETING)
     number, host = greeting.get("process"), str(greeting.get("host"))
-    if not isinstance(number, int) or not 0 < number < processes:
+    if type(number) is not int or not 0 < number < processes:
         return {}  # whoever it was, it is none of ours
     if number in guests and _is_there(guests[number]):
         error = f"two processes say that they are number {number} of {processes}: on "
@@ -92,9 +94,9 @@ def _part(
 ) -> dict[str, Any]:
     """Strikes out who is gone, and may be started again; as `_admit` if one says that it stops."""
     for number in [number for number, guest in guests.items() if guest in ready]:
-        said = _line(guests[number], PATIENCE)
+        said = _line(guests[number], PATIENCE, GREETING)
         del guests[number], hosts[number]
-        if isinstance(said.get("code"), int):
+        if type(said.get("code")) is int:
             return {"error": _stopped(number, str(said.get("stops"))), "code": said["code"]}
     return {}
 
@@ -120,7 +122,7 @@ def _missing(coordinator: str, processes: int, there: set[int], timeout: float) 
     shown = ", ".join(map(str, absent[:20])) + (", ..." if len(absent) > 20 else "")
     error = f"waited {timeout:g} s at {coordinator}: of {processes} processes {len(absent)} "
     error += f"missing: {shown}. Look at their logs, and whether they reach that address"
-    return {"error": error, "code": STOPPED_EARLY}
+    return {"error": error, "code": WATCHDOG}
 
 
 def _greet(coordinator: str, process: int, deadline: float, timeout: float) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def _greet(coordinator: str, process: int, deadline: float, timeout: float) -> d
             connection.sendall(json.dumps(greeting).encode() + b"\n")
             try:
                 # Process 0 may have been started later, and then waits longer.
-                if answer := _line(connection, left + timeout):
+                if answer := _line(connection, left + timeout, ANSWER):
                     return answer
             except Fault as fault:  # a signal
                 farewell = {"stops": str(fault), "code": fault.code}
@@ -142,20 +144,30 @@ def _greet(coordinator: str, process: int, deadline: float, timeout: float) -> d
         time.sleep(PAUSE)
     error = f"waited {timeout:g} s: process 0 does not answer process {process} at {coordinator}. "
     error += "Look at its log, and whether this host reaches that address"
-    return {"error": error, "code": STOPPED_EARLY}
+    return {"error": error, "code": WATCHDOG}
 
 
-def _line(connection: socket.socket, patience: float) -> dict[str, Any]:
-    """One JSON object; {} when there comes none."""
-    connection.settimeout(patience)
+def _keep_alive(connection: socket.socket) -> None:
+    """Has the system ask whether the other side is there: a host may vanish without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("IDLE", ALIVE // 3), ("INTVL", ALIVE // 3), ("CNT", 2)):
+        if number := getattr(socket, f"TCP_KEEP{option}", None):  # not all on macOS
+            connection.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def _line(connection: socket.socket, patience: float, longest: int) -> dict[str, Any]:
+    """One JSON object of at most `longest` bytes; {} if there is none within `patience` seconds."""
+    deadline = time.monotonic() + patience
     text = b""
     try:
-        while not text.endswith(b"\n") and len(text) < LONGEST * 1024:
-            if not (part := connection.recv(LONGEST)):
-                return {}
+        while not text.endswith(b"\n"):
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            part = connection.recv(2**16)
             text += part
+            if not part or len(text) > longest or time.monotonic() > deadline:
+                return {}
         found = json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -36,12 +36,12 @@ def main() -> None:
     config, places = cli.config(), _topologies()
     given, prices = flags.FLAGS, _prices()
     data = config.data
+    if not given.sweep:
+        make.sizes(config, places[0])
     counted = counts.of(
         data.source, data_dir=data.dir, split=data.split,
         images=given.images, classes=given.classes,
     )  # fmt: skip
-    if not given.sweep:
-        make.sizes(config, places[0])
     with workdir.open_workdir(given.output, "output") as output:
         folder = pathlib.Path(output.path)
         if given.sweep:

@@ -5,12 +5,13 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from ssl_jax import division
 from ssl_jax.data import pipeline
+from ssl_jax.division import Size
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
-from ssl_jax.plan import division, inputs, model, network, page, record, text, totals
+from ssl_jax.plan import inputs, model, network, page, record, text, totals
 from ssl_jax.plan.compiled import Compiled
 from ssl_jax.plan.counts import Counts
-from ssl_jax.plan.division import Size
 from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.inputs import Speed
 from ssl_jax.plan.record import Plan
@@ -29,12 +30,7 @@ def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
         fsdp=config.parallel.fsdp,
         slices=topology.slices,
     )
-    wrong = [
-        f"{size.field}={size.value} {size.note}; nearest: {', '.join(map(str, size.valid))}"
-        for size in found
-        if not size.fits
-    ]
-    if wrong:
+    if wrong := division.problems(found):
         message = f"{topology.name} cannot train this config:\n  "
         raise Fault(message + "\n  ".join(wrong), BAD_CONFIG)
     return tuple(found)

@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
+from ssl_jax.division import Size
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.plan import units
 from ssl_jax.plan.compiled import Checked
-from ssl_jax.plan.division import Size
 from ssl_jax.plan.facts import Program, Replicated
 from ssl_jax.plan.inputs import Need, Speed
 from ssl_jax.plan.model import Forecast, Timed

@@ -73,6 +73,8 @@ def work(plan: Plan) -> Rows:
         ),
     ]
     rows += [("repeated", described(work)) for work in program.replicated]
+    if program.out_of_memory:
+        return [*rows, ("repeated", "not judged: it has to fit first")]
     return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
 
 

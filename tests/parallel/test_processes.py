@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ssl_jax.errors import STOPPED_EARLY, USAGE, Fault
+from ssl_jax.errors import STOPPED_EARLY, USAGE, WATCHDOG, Fault
 from ssl_jax.parallel import processes, rollcall
 from ssl_jax.parallel.processes import ALONE, Place
 from ssl_jax.stop import Stop
@@ -111,7 +111,7 @@ def test_the_missing_are_named_to_everyone(address):
             Fault, match=rf"waited 1 s at {address}: of 4 processes 2 missing: 1, 3"
         ):
             call.result()
-        assert call.exception().code == STOPPED_EARLY
+        assert call.exception().code == WATCHDOG
 
 
 def test_without_process_0_the_others_say_so(address):
@@ -183,7 +183,7 @@ def test_a_lone_process_of_two_ends_by_name_before_jax_aborts(tmp_path, address)
         timeout=60,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    assert done.returncode == STOPPED_EARLY
+    assert done.returncode == WATCHDOG
     assert "of 2 processes 1 missing: 1" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "config.json").exists()

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from programs import collective, program, topology
 
+from ssl_jax import division
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
-from ssl_jax.plan import division, figures, inputs, make, model, page, record, sweep, totals, units
+from ssl_jax.plan import figures, inputs, make, model, page, record, sweep, totals, units
 from ssl_jax.plan import text as texts
 from ssl_jax.plan.facts import Replicated
 

@@ -1,6 +1,6 @@
 """Sizes that divide, and the nearest that do."""
 
-from ssl_jax.plan.division import check
+from ssl_jax.division import check
 
 
 def sizes(**fields):

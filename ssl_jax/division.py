@@ -26,7 +26,7 @@ def check(
     *,
     batch_size: int,
     devices: int,
-    hosts: int,
+    hosts: int = 1,
     microbatch: int = 0,
     bn_group: int = 0,
     views: int = 2,
@@ -48,10 +48,20 @@ def check(
         found.append(_queue(queue_size, batch_size))
     if bn_group:
         rows = views * (microbatch or batch_size) // devices
-        found.append(_bn_group(bn_group, rows, views * batch_size, inside=bool(microbatch)))
+        found.append(_bn_group(bn_group, rows, batch_size, views, inside=bool(microbatch)))
     if fsdp > 1:
         found.append(_fsdp(fsdp, devices // slices))
     return found
+
+
+def problems(sizes: Iterable[Size]) -> list[str]:
+    """What is wrong with sizes, each in a sentence that names the nearest that are right."""
+    return [
+        f"{size.field}={size.value} {size.note}; "
+        f"nearest sizes that do: {', '.join(map(str, size.valid))}"
+        for size in sizes
+        if not size.fits
+    ]
 
 
 def _batch(batch_size: int, devices: int, hosts: int) -> Size:
@@ -86,16 +96,18 @@ def _queue(queue_size: int, batch_size: int) -> Size:
     return Size(field, queue_size, False, f"is no multiple of the batch of {batch_size}", valid)
 
 
-def _bn_group(bn_group: int, rows: int, all_rows: int, *, inside: bool) -> Size:
-    field = "model.bn_group"
+def _bn_group(bn_group: int, rows: int, batch_size: int, views: int, *, inside: bool) -> Size:
+    field, all_rows = "model.bn_group", views * batch_size
     if rows and rows % bn_group == 0:
         note = f"{rows // bn_group} groups inside each device's {rows} rows: no communication"
         return Size(field, bn_group, True, note)
     if not inside and all_rows % bn_group == 0:
         note = f"groups cross devices, which hold {rows} rows each: statistics travel"
         return Size(field, bn_group, True, note)
-    together, what = (rows, "one device's micro-batch") if inside else (all_rows, "the batch")
-    note = f"does not divide {what} of {together} rows"
+    # A micro-batch takes its rows from every device: a group of more would cross two of them.
+    what = "one device's rows of a micro-batch" if inside else "the batch"
+    together = rows if inside else all_rows
+    note = f"does not divide {what}: {together} rows ({views} views an image)"
     return Size(field, bn_group, False, note, _nearest(bn_group, _divisors(together)))
 
 
