@@ -14,6 +14,7 @@ import jax
 
 ROOT = "ssl_jax/"
 PATIENCE = 60.0  # seconds for all processes to answer
+PARTING = 30.0  # seconds that process 0 stays for the others, which may end a save first
 SILENCE = 3.0  # seconds without a sign of life, which come twice a second, of a dead process
 WAIT = 1000  # milliseconds of one call that waits, so that its thread sees what else happens
 
@@ -107,17 +108,16 @@ class Peers:
         silent = [p for p in range(self.count) if after.get(p) == before.get(p)]
         return [p for p in silent if p not in left and p != self.process]
 
-    def leave(self, gone: Collection[int] = (), patience: float = 5.0) -> None:
+    def leave(self, gone: Collection[int] = ()) -> None:
         """Says that this process ends without `part`, and returns when it may.
 
         Process 0 holds the store, and without that JAX aborts the others: it goes last.
 
         Args:
           gone: the processes that will never leave.
-          patience: seconds that process 0 gives the others.
         """
         self._set(f"notice/left/{self.process}", {})
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PARTING
         others = set(range(self.count)) - {0, *gone}
         while self.process == 0 and time.monotonic() < deadline:
             if others <= self.notices("left").keys():

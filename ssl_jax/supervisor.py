@@ -52,6 +52,7 @@ class Supervisor:
         self._passed = 0
         self._lives: list[goodput.Life] = []
         self._seen = goodput.manifests(self.workdir)
+        self._sign, self._showed = 0.0, 0.0  # the last sign of life, and when it was new
 
     def run(self) -> int:
         """Returns the exit code: COMMAND's last one."""
@@ -83,12 +84,13 @@ class Supervisor:
         """One life of the command: its exit code, and that in words."""
         life = goodput.Life(time.time(), time.time())
         self._lives.append(life)
+        self._sign, self._showed = self._last_sign(), 0.0
         # Its own session: Ctrl-C reaches it through us alone, and it dies with all its children.
         self._child = child = subprocess.Popen(self.command, start_new_session=True)
         self._pass_on()
         written, stuck = time.monotonic(), False
         while _wait(child) is None:
-            if not stuck and self.stall and self._silence(life) > self.stall:
+            if not stuck and self.stall and self._silence() > self.stall:
                 stuck = True
                 self._kill_stuck(child)
             if time.monotonic() - written > WRITE_EVERY:
@@ -109,13 +111,19 @@ class Supervisor:
         )
         return f"exit code {code}: {why}"
 
-    def _silence(self, life: goodput.Life) -> float:
+    def _silence(self) -> float:
         """Seconds since the last sign of this life; 0 of a command that has shown none so far.
 
-        An evaluation shows none until its numbers are there, whatever it takes.
+        An evaluation shows none until its numbers are there, whatever it takes. Signs are files'
+        times, which a file server's clock may have given: only that they change is looked at.
         """
-        sign = 0.0 if self.workdir is None else goodput.last_sign(self.workdir, self.process)
-        return time.time() - sign if sign >= life.started else 0.0
+        now, sign = time.monotonic(), self._last_sign()
+        if sign != self._sign:
+            self._sign, self._showed = sign, now
+        return now - self._showed if self._showed else 0.0
+
+    def _last_sign(self) -> float:
+        return 0.0 if self.workdir is None else goodput.last_sign(self.workdir, self.process)
 
     def _kill_stuck(self, child: subprocess.Popen) -> None:
         self._say(f"no sign of life for {self.stall:g} s: asking for stacks, then killing it")

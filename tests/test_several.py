@@ -166,6 +166,46 @@ def test_two_processes_train_as_one_device_does(tmp_path):
     run(small(train__steps=3, train__seed=1), tmp_path / "two", devices=1, real=True)
 
 
+FAILING = """
+import sys, time
+from ssl_jax import cli
+from ssl_jax.stop import Stop
+
+def main():
+    with Stop() as stop:
+        cli.start(stop)
+        if cli.FLAGS.process == int(sys.argv[-1].partition("=")[2]):
+            raise ValueError("nobody foresaw this")
+        time.sleep(60)
+
+cli.define_processes()
+cli.flags.DEFINE_integer("failing", 0, "")
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_that_nobody_foresaw_ends_all_by_1_and_is_shown(failing):
+    """Not by JAX's abort, 134, after which a supervisor would start them again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        flags = [f"--coordinator=127.0.0.1:{probe.getsockname()[1]}", "--processes=2"]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILING, *flags, f"--process={n}", f"--failing={failing}"],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(2)
+    ]
+    told = [child.communicate(timeout=60)[1] for child in children]
+    assert [child.returncode for child in children] == [1, 1], told
+    assert "ValueError: nobody foresaw this" in told[failing]
+    assert f"process {failing} ended with exit code 1" in told[1 - failing]
+
+
 def test_folders_that_are_not_shared_are_told_by_all(tmp_path):
     found = start(lambda number: tmp_path / str(number))
     for code, output in found:

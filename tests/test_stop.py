@@ -92,6 +92,96 @@ def test_a_main_thread_that_compiles_does_not_hold_the_command():
     assert told == b"ssl_jax: SIGTERM: nothing new to save; run the same command again\n"
 
 
+LONG_STEP = """
+import ctypes, time
+from ssl_jax import stop
+stop.ANSWER = 0.2
+class Time(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+libc.pthread_mutex_lock(mutex)
+with stop.Stop() as s, s.gently():
+    assert not s.reached(499)
+    print("step 500", flush=True)
+    # In C, whatever signals come, as the main thread is that waits for a device.
+    libc.pthread_mutex_timedlock(mutex, ctypes.byref(Time(int(time.time()) + 3)))
+    if s.reached(500):
+        raise s.fault("saved step 500")
+"""
+
+
+def test_a_step_that_takes_long_is_awaited_and_saved():
+    child = subprocess.Popen(
+        [sys.executable, "-c", LONG_STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"step 500\n"
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=20)
+    assert b"Fault: SIGTERM: saved step 500; run the same command again" in told
+
+
+class Peers:
+    """Two processes, of which this is number 0."""
+
+    process, count = 0, 2
+
+    def __init__(self):
+        self.left = False
+
+    def leave(self, gone=()):
+        self.left = True
+
+
+class Saving:
+    """Checkpoints of which one is still on its way."""
+
+    done = False
+
+    def wait(self):
+        time.sleep(0.5)
+        self.done = True
+
+    def latest_step(self):
+        return 40 if self.done else 30
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """[stop of several processes, its checkpoints, what it said when it left]."""
+    said = []
+
+    def leave(message, code):
+        said.append((message, code))
+
+    monkeypatch.setattr("ssl_jax.stop._exit", leave)
+    monkeypatch.setattr("ssl_jax.stop.ANSWER", 0.6)
+    stop = Stop()
+    stop._peers, stop._checkpoints = Peers(), Saving()
+    return stop, stop._checkpoints, said
+
+
+def test_process_0_lets_a_save_end_before_it_follows_another(left):
+    stop, saving, said = left
+    stop._follow(1, 65)
+    assert saving.done
+    assert said == [("process 1 ended with exit code 65; its message says why", 65)]
+
+
+def test_a_process_that_fails_by_itself_follows_no_other(left):
+    stop, _, said = left
+    stop._parted = True  # its main thread ends it, with a message of its own
+    stop._follow(1, 80)
+    assert not said
+    assert not stop._peers.left
+
+
+def test_what_a_lost_process_leaves_is_told_once_it_is_saved(left):
+    stop, _, said = left
+    stop._leave_without([1])
+    message = "process 1 of 2 gone: no sign of life; step 40 is saved; run the same command again"
+    assert said == [(message, STOPPED_EARLY)]
+
+
 ENDING = """
 import os, signal
 from ssl_jax import stop

@@ -144,6 +144,22 @@ def test_a_stuck_command_writes_its_stacks_and_is_started_again(tmp_path):
     assert [life["code"] for life in lives] == [81, 0]
 
 
+def test_a_command_that_never_showed_life_is_not_taken_for_stuck(tmp_path):
+    process, said = run(tmp_path, "mkdir -p run; sleep 1.2", "--stall=0.3")
+    assert (process.returncode, said) == (0, "")
+
+
+def test_the_runs_of_a_study_show_its_life_and_progress(tmp_path):
+    manifest = tmp_path / "runs" / "seed=0" / "checkpoints" / "5" / "MANIFEST.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    beat = tmp_path / "runs" / "seed=0" / goodput.HEARTBEATS / "0.json"
+    beat.parent.mkdir()
+    beat.touch()
+    assert goodput.manifests(tmp_path) == {(str(manifest), manifest.stat().st_mtime_ns)}
+    assert goodput.last_sign(tmp_path, 0) == beat.stat().st_mtime
+
+
 def test_a_heartbeat_keeps_a_slow_command_alive(tmp_path):
     script = """mkdir -p run/heartbeat
     for i in 1 2 3 4 5 6 7 8; do touch run/heartbeat/0.json; sleep 0.2; done"""

@@ -56,6 +56,18 @@ def test_short_steps_have_a_minute(dog):
     assert dog.said
 
 
+def test_before_a_second_step_nothing_tells_how_long_one_takes(dog):
+    dog.begin(0)
+    dog.clock.now = 200.0  # compilation and the first step
+    dog.step(1)
+    dog.clock.now += BUDGETS["start"]
+    dog.look()
+    assert not dog.said
+    dog.clock.now += 1.0
+    dog.look()
+    assert "no step for 3601 s, after step 1" in dog.said[0]
+
+
 @pytest.mark.parametrize("phase", ["start", "save", "finish"])
 def test_what_has_no_steps_has_a_budget(dog, phase):
     dog.enter(phase)

@@ -73,8 +73,6 @@ def work(plan: Plan) -> Rows:
         ),
     ]
     rows += [("repeated", described(work)) for work in program.replicated]
-    if program.out_of_memory:
-        return [*rows, ("repeated", "not judged: it has to fit first")]
     return rows if program.replicated else [*rows, ("repeated", "nothing of note")]
 
 
@@ -220,7 +218,9 @@ def origin(plan: Plan) -> list[str]:
     rates += "GB/s one way" + (" a link" if chip.kind == "tpu" else "")
     if chip.kind != "cpu":
         rates += f"; {names.between} {chip.dcn_bandwidth / 1e9:,.4g} GB/s a host; all published"
-    found = [program.compiled_for, *filter(None, [program.out_of_memory]), f"{rates}."]
+    found = [program.compiled_for, f"{rates}."]
+    if program.out_of_memory:
+        found.insert(1, f"{program.out_of_memory}; work that devices repeat was not looked for.")
     found.append(f"Reached: {forecast.efficiency.reason}.")
     longer = f"the longer of {names.compute} and {names.memory}"
     return [*found, f"Prediction: {longer}, then all collectives, none hidden."]

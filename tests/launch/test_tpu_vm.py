@@ -112,6 +112,22 @@ def test_a_run_from_request_to_deletion(tmp_path):
         assert not (tmp_path / host).exists()
 
 
+def test_installing_again_leaves_a_command_that_runs_alone(tmp_path):
+    """After an ssh that failed for another reason than that nothing is installed."""
+    printed = Cloud(tmp_path, "ACTIVE").launch("true", "--print").stdout
+    program = f"gcloud() {{ printf '%s\\0' \"$@\"; }}; {printed[printed.index('gcloud') :]}"
+    words = subprocess.run(["bash", "-c", program], capture_output=True, text=True).stdout
+    [install] = [word for word in words.split("\0") if "uv venv" in word]
+    folder = tmp_path / "host" / "ssl_jax"
+    folder.mkdir(parents=True)
+    for name in (".installed", "run.pid"):
+        (folder / name).touch()
+    command = ["bash", "-c", install.removeprefix("--command=")]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "run.pid").exists()
+
+
 def test_what_print_shows_is_what_runs(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
     assert cloud.launch("true").returncode == 0

@@ -129,7 +129,14 @@ def test_two_processes_of_one_number_are_named(address):
 def test_strangers_and_those_who_come_again_do_not_disturb(address):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         first = pool.submit(rollcall.call, address, 3, 0, timeout=20)
-        for greeting in (b"GET / HTTP/1.1\r\n\r\n", b'{"process": 7}\n', b"[]\n"):
+        for greeting in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b'{"process": 7}\n',
+            b'{"process": true}\n',
+            b"[]\n",
+            b"[" * 4000 + b"\n",  # nested deeper than Python follows
+            b'{"process": 1, "host": "' + b"x" * 5000 + b'"}\n',
+        ):
             say(address, greeting)
         say(address, b'{"process": 1, "host": "died, and was started again"}\n')
         others = [pool.submit(rollcall.call, address, 3, n, timeout=20) for n in (1, 2)]
@@ -162,6 +169,18 @@ def say(address, text):
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_a_greeting_has_seconds_for_the_whole_of_it():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, concurrent.futures.ThreadPoolExecutor() as pool:
+        found = pool.submit(rollcall._line, ours, 0.5, 100)
+        for letter in b'{"process": 1}':
+            if found.done():
+                break
+            theirs.sendall(bytes([letter]))
+            time.sleep(0.1)
+        assert found.result() == {}
 
 
 def test_a_port_that_is_taken(address):

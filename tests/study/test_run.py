@@ -91,6 +91,14 @@ def test_a_failing_cell_stops_none_and_is_tried_again_but_a_diverged_one_is_a_re
     assert folder.status(found, found.cells[1]) == "done"
 
 
+def test_a_cell_runs_where_nothing_but_the_study_json_was_brought(study):
+    found = study("steps=5;seed=0")
+    (found.path / "cells").rmdir()
+    with run.Runner(found) as runner:
+        assert runner.one(found.cells[0]) == 0
+    assert folder.status(found, found.cells[0]) == "done"
+
+
 def test_a_larger_grid_runs_only_what_is_new(study):
     go(study("steps=5;seed=0"))
     larger = study("steps=5,6;seed=0,5")
