@@ -2,7 +2,8 @@
 
 Layout: `checkpoints/<step>/` is an Orbax checkpoint of nested dicts plus `MANIFEST.json`, written
 last. A step without a manifest does not exist; a step that disagrees with it is damaged. Orbax
-alone notices neither a flipped bit nor a lost marker. Any JAX program can read the parameters:
+alone notices neither a flipped bit nor a lost marker. Any JAX program can read the parameters, on
+as many devices as the run had (`ssl_jax.export` and evaluations read them on any):
 
     orbax.checkpoint.StandardCheckpointer().restore("/path/checkpoints/400")["params"]
 

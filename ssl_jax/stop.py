@@ -41,7 +41,7 @@ class Stop:
         self.signal: signal.Signals | None = None
         self._origin = ""  # " on process 1"
         self._heard = 0  # signals that the main thread has looked at
-        self._gently = False
+        self._gently = self._raised = False
         self._checkpoints: Any = None
         self._peers: Any = None
         self._phase, self._count = START, 0
@@ -131,6 +131,9 @@ class Stop:
         self._thread.join()
         os.close(self._pipe)
         os.close(self._wakeup)
+        if self._raised and error is not None and not isinstance(error, Fault):
+            # The signal came amid an import, say, which made an error of its own of it.
+            raise self.fault("nothing new to save") from error
 
     def _request(self, number: int, _: Any) -> None:
         """The handler, in the main thread."""
@@ -141,6 +144,7 @@ class Stop:
         if self._peers is None:
             self.signal = signal.Signals(number)
             if not self._gently:
+                self._raised = True
                 raise self.fault("nothing new to save")
 
     # The thread.
@@ -165,7 +169,8 @@ class Stop:
         """Seconds from the signal until the thread ends the command of a single process."""
         if self._gently and self._phase != START:
             return float("inf")  # a step may take long, and then saves
-        return UNWIND if self._heard and not self._gently else ANSWER
+        # Imports may swallow what the handler raises, and go on; later there are ends to be tied.
+        return UNWIND if self._raised and self._phase != START else ANSWER
 
     def _listen(self) -> None:
         from ssl_jax.peers import Gone

@@ -19,6 +19,7 @@ POLL = 0.1  # seconds
 WRITE_EVERY = 30.0  # seconds between two writings of goodput.json
 STACKS = 2.0  # seconds that a stuck command has for writing its stacks
 REASONS = {
+    0: "done",
     STOPPED_EARLY: "stopped early, its state is saved",
     WATCHDOG: "its watchdog found it stuck",
     128 + signal.SIGABRT: "aborted, as JAX does when another process is gone",

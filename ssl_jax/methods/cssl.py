@@ -12,6 +12,7 @@ from ssl_jax.losses import discriminate, fool, same_pair
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._joint import check_two_views
 from ssl_jax.methods._momentum import moving_average
+from ssl_jax.methods._rows import divided
 from ssl_jax.models import mixture
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.decoder import Decoder
@@ -140,7 +141,9 @@ def make(
             return discriminator.apply({"params": params}, z, key)
 
         judging = params["discriminator"]
+        # Drawn by all devices alike, but each judges its own rows.
         prior = mixture.draw(mixture.gaussians(fitted, variance_floor), keys[1], z.shape[:2])
+        prior = divided(prior)
         telling, metrics = discriminate(
             judge(judging, prior, keys[2]), judge(judging, lax.stop_gradient(z), keys[3])
         )

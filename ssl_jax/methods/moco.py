@@ -3,13 +3,13 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._joint import check_two_views
 from ssl_jax.methods._momentum import distance, moving_average
+from ssl_jax.methods._rows import divided
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 
@@ -124,16 +124,10 @@ def _permutation(key: jax.Array, block: int, images: jax.Array):
     order = jax.random.permutation(key, block)
     back = jnp.argsort(order)
 
-    def apply(x: jax.Array, order: jax.Array) -> jax.Array:
-        return x.reshape(-1, block, *x.shape[1:])[:, order].reshape(x.shape)
-
     @jax.named_scope("shuffle")
-    def divided(x: jax.Array, order: jax.Array) -> jax.Array:
-        """Rows stay divided over all devices: a block that spans several would be whole on each,
-        and with it all work of the momentum encoder."""
-        mesh, x = jax.sharding.get_abstract_mesh(), apply(x, order)
-        if mesh.empty or len(x) % mesh.size:
-            return x
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
+    def apply(x: jax.Array, order: jax.Array) -> jax.Array:
+        # A block that spans several devices would be whole on each, and with it all work of the
+        # momentum encoder.
+        return divided(x.reshape(-1, block, *x.shape[1:])[:, order].reshape(x.shape))
 
-    return divided(images, order), lambda x: divided(x, back)
+    return apply(images, order), lambda x: apply(x, back)

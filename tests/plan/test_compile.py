@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import moco_v2, simclr
+from configs import cssl, moco_v2, simclr
 from ssl_jax import build, parallel, step
 from ssl_jax.data import sources
 from ssl_jax.models import chain
@@ -122,6 +122,12 @@ def test_shuffled_keys_stay_divided():
     found = compile.program(config, CPU8, images=50_000, classes=10)
     assert config.method.shuffle_groups * config.model.bn_group // 2 > 128 // 8
     assert found.flops == pytest.approx(found.even_flops, rel=0.01)
+    assert found.replicated == ()
+
+
+@pytest.mark.slow
+def test_what_cssl_draws_is_judged_by_rows():
+    found = compile.program(cssl.get_config("cifar10_cpu"), CPU8, images=50_000, classes=10)
     assert found.replicated == ()
 
 
