@@ -73,8 +73,10 @@ pids=() readers=()
 # shellcheck disable=SC2317  # traps call it
 pass() { for pid in "${pids[@]}"; do kill -s "$1" -- "$2$pid" 2>/dev/null || true; done; }
 trap 'pass KILL -; rm -rf "$pipes"' EXIT
-trap 'pass TERM ""' TERM
-trap 'pass INT ""' INT
+trap '' USR1 # of a supervisor: asks the workers for their stacks, and would end us and the readers
+asked=''
+trap 'asked=TERM' TERM # until all are there to be told
+trap 'asked=INT' INT
 
 for ((i = 0; i < processes; i++)); do
   compose "$i"
@@ -82,6 +84,10 @@ for ((i = 0; i < processes; i++)); do
   sed -u "s/^/[$i] /" <"$pipes/$i" & readers+=($!)
   "${line[@]}" >"$pipes/$i" 2>&1 </dev/null & pids+=($!)
 done
+sleep 0.2 # a child that is still this script, about to become its command, would swallow a signal
+trap 'pass TERM ""' TERM
+trap 'pass INT ""' INT
+[[ ! $asked ]] || pass "$asked" ""
 
 # Of those that end in one moment, a code of the program's own tells more than death by a signal.
 telling() { echo $(($1 == 0 ? 0 : $1 == 75 ? 1 : $1 > 128 ? 2 : 3)); }

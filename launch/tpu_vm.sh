@@ -44,14 +44,17 @@ done
 printf -v command '%q ' "$@"
 
 # Runtime images bring Python 3.10; uv finds or fetches a newer one.
+# A host that was started anew has its disk, but not what --setup did.
+boot=/proc/sys/kernel/random/boot_id
+installed="[ \"\$(cat ssl_jax/.installed)\" = \"\$(cat $boot)\" ]"
 install="set -e
-[ ! -e ssl_jax/.installed ] || exit 0
+! $installed || exit 0
 $setup
 rm -rf ssl_jax && mkdir ssl_jax && tar -xzf ssl_jax.tar.gz -C ssl_jax && cd ssl_jax
 python3 -m pip install --quiet --user uv
 python3 -m uv venv --quiet --python '>=3.11' .venv
 python3 -m uv pip install --quiet --python .venv/bin/python -r requirements.txt 'jax[tpu]'
-touch .installed"
+cat $boot >.installed"
 
 # The command outlives the connection; when it runs already, this only shows its output.
 run="cd ssl_jax
@@ -90,8 +93,8 @@ if [[ $print ]]; then
   exit 0
 fi
 
-made='' crashes=0 missed=0 last=''
-trap 'rm -rf "$folder"; [[ ! $made || $keep ]] || delete' EXIT
+made='' crashes=0 missed=0 last='' running=''
+trap 'rm -rf "$folder"; [[ ! $running ]] || kill -- -"$running"; [[ ! $made || $keep ]] || delete' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 again() {
@@ -100,8 +103,14 @@ again() {
 }
 train() {
   local began=$SECONDS ended code restart='' crash=''
-  everywhere ssh "$name" --command='test -e ssl_jax/.installed' 2>/dev/null || install || return 0
-  run || true
+  everywhere ssh "$name" --command="$installed" 2>/dev/null || install || return 0
+  # In the background, and in a group of its own: bash looks at a signal only once what runs in the
+  # foreground has ended, which takes days.
+  set -m
+  run </dev/null & running=$!
+  set +m
+  wait "$running" || true
+  running=''
   ((SECONDS - began < 60)) || missed=0
   ended=$(codes) || return 0
   for code in $ended; do

@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
+from ssl_jax.console import outlast_readers
 from ssl_jax.errors import (
     BAD_CONFIG,
     INTERRUPTED,
@@ -94,6 +95,7 @@ def run(main: Callable[[], None]) -> None:
     # to machine, which would make a run depend on where its images were augmented.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    outlast_readers()
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
 

@@ -75,7 +75,7 @@ def summary(lives: list[Life]) -> dict[str, Any]:
     return {
         "goodput": round(kept / wall, 4) if wall else 0.0,
         "starts": len(lives),
-        "kept_steps": lives[-1].last_step - lives[-1].lost,
+        "kept_steps": lives[-1].saved_step,
         "lost_steps": sum(life.lost for life in lives),
         "seconds": {
             "wall": round(wall, 2),
@@ -104,6 +104,11 @@ def write(folder: pathlib.Path, lives: list[Life]) -> None:
     temporary = folder / f".{FILE}.tmp"
     temporary.write_text(json.dumps(summary(lives), indent=2) + "\n")
     os.replace(temporary, folder / FILE)
+
+
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a training has begun in this workdir; a study's has its runs in folders of theirs."""
+    return any((folder / name).is_dir() for name in (HEARTBEATS, "checkpoints"))
 
 
 def saved_step(folder: pathlib.Path) -> int:

@@ -170,6 +170,7 @@ def fit(
                 build.draw_views(config, parts.source, run.path / "figures" / "views.png")
             with stop.gently():
                 state = loop(config, run, parts, state, start, checkpoints, stop, watchdog, data)
+                watchdog.enter("save")  # a signal in the last step waits for it here
         watchdog.enter("finish")
         try:
             finish(state, start < parts.total_steps)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, NoReturn
 
+from ssl_jax.console import tell
 from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault, exit_code
 
 START, TRAIN, FINISH = "start", "train", "finish"
@@ -41,7 +42,8 @@ class Stop:
         self.signal: signal.Signals | None = None
         self._origin = ""  # " on process 1"
         self._heard = 0  # signals that the main thread has looked at
-        self._gently = self._raised = False
+        self._gently = False
+        self._raised: Fault | None = None  # what the handler raised
         self._checkpoints: Any = None
         self._peers: Any = None
         self._phase, self._count = START, 0
@@ -131,21 +133,22 @@ class Stop:
         self._thread.join()
         os.close(self._pipe)
         os.close(self._wakeup)
-        if self._raised and error is not None and not isinstance(error, Fault):
-            # The signal came amid an import, say, which made an error of its own of it.
-            raise self.fault("nothing new to save") from error
+        if self._raised and error is not None and error is not self._raised:
+            raise self._raised from error  # amid an import, say, which made an error of its own
 
     def _request(self, number: int, _: Any) -> None:
         """The handler, in the main thread."""
         self._heard += 1
+        if self._heard > 2:
+            _exit("third signal: aborting", 128 + number)
         if self._heard > 1 and (self._gently or self._peers is not None):
-            _say("saving; this signal is ignored")
+            tell("saving; this signal is ignored, a third one aborts")
             return
         if self._peers is None:
             self.signal = signal.Signals(number)
             if not self._gently:
-                self._raised = True
-                raise self.fault("nothing new to save")
+                self._raised = self.fault("nothing new to save")
+                raise self._raised
 
     # The thread.
 
@@ -237,7 +240,13 @@ class Stop:
             return
         with self._turn:
             self._deciding = True
-        self._peers.leave()
+        self._end_with(process, code)
+
+    def _end_with(self, process: int, code: int) -> NoReturn:
+        from ssl_jax.peers import Gone
+
+        with contextlib.suppress(Gone):
+            self._peers.leave()
         _exit(f"process {process} ended with exit code {code}; its message says why", code)
 
     def _leave_without(self, processes: list[int]) -> NoReturn:
@@ -289,6 +298,9 @@ class Stop:
             self._turn.wait_for(lambda: not self._deciding)  # for ever, if the thread leaves
         if missing := self._peers.missing():
             self._leave_without(missing)
+        for process, said in self._peers.notices("failed").items():
+            if process != self._peers.process:
+                self._end_with(process, said["code"])
 
     def _fail(self, code: int) -> None:
         """Tells the other processes, which would wait for this one, to end as well."""
@@ -312,12 +324,8 @@ def common_step(said: list[tuple[str, int]]) -> int:
     return max(step for _, step in said) + 1
 
 
-def _say(message: str) -> None:
-    # Not print: a signal's handler may come here from within another print.
-    os.write(2, f"ssl_jax: {message}\n".encode())
-
-
 def _exit(message: str, code: int) -> NoReturn:
-    _say(message)
-    sys.stdout.flush()
+    tell(message)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     os._exit(code)

@@ -15,16 +15,15 @@ import argparse
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ssl_jax.errors import USAGE
 from ssl_jax.supervisor import Supervisor
 
-# Flags and variables that say which process of a job this is; the first that is set counts.
-PROCESS_VARIABLES = (
-    *("SSL_JAX_PROCESS", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "SKYPILOT_NODE_RANK"),
-    *("TPU_WORKER_ID", "CLOUD_TPU_TASK_ID", "JOB_COMPLETION_INDEX"),
-)
+# Variables that say which process of a job this is, and those that say so within a TPU slice; the
+# first that is set counts.
+OF_JOB = ("SSL_JAX_PROCESS", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "SKYPILOT_NODE_RANK")
+OF_SLICE = ("TPU_WORKER_ID", "CLOUD_TPU_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
 def main(arguments: list[str]) -> int:
@@ -85,8 +84,16 @@ def _workdir(command: list[str]) -> pathlib.Path | None:
 
 def process_number(command: list[str], environment: Mapping[str, str]) -> int:
     """Which process of a job of several this host's is, by flag or environment; else 0."""
-    found = [option(command, "process"), *(environment.get(n) for n in PROCESS_VARIABLES)]
-    return next((int(value) for value in found if value and value.isdecimal()), 0)
+
+    def first(values: Iterable[str | None]) -> int | None:
+        return next((int(value) for value in values if value and value.isdecimal()), None)
+
+    found = first([option(command, "process"), *map(environment.get, OF_JOB)])
+    if found is not None:
+        return found
+    slices = first([environment.get("MEGASCALE_SLICE_ID")]) or 0
+    hosts = len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
+    return slices * hosts + (first(map(environment.get, OF_SLICE)) or 0)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._passed = 0
         self._lives: list[goodput.Life] = []
-        self._seen = goodput.manifests(self.workdir)
+        self._seen = self._manifests()
         self._sign, self._showed = 0.0, 0.0  # the last sign of life, and when it was new
 
     def run(self) -> int:
@@ -63,10 +63,15 @@ class Supervisor:
             self._lives = goodput.read(self.workdir)
         barren = -1  # the first life is no restart
         while True:
+            life = goodput.Life(time.time(), time.time())
+            self._sign, self._showed = self._last_sign(), 0.0
             try:
-                code, reason = self._live()
+                # Its own session: Ctrl-C reaches it through us alone, and it dies with all its
+                # children.
+                self._child = subprocess.Popen(self.command, start_new_session=True)
             except OSError as error:
                 return self._cannot_start(error)
+            code, reason = self._live(life, self._child)
             if self._signals or not is_retryable(code):
                 return code
             barren = 0 if self._has_new_manifest() else barren + 1
@@ -81,13 +86,9 @@ class Supervisor:
             if not self._sleep(delay):
                 return code
 
-    def _live(self) -> tuple[int, str]:
+    def _live(self, life: goodput.Life, child: subprocess.Popen) -> tuple[int, str]:
         """One life of the command: its exit code, and that in words."""
-        life = goodput.Life(time.time(), time.time())
         self._lives.append(life)
-        self._sign, self._showed = self._last_sign(), 0.0
-        # Its own session: Ctrl-C reaches it through us alone, and it dies with all its children.
-        self._child = child = subprocess.Popen(self.command, start_new_session=True)
         self._pass_on()
         written, stuck = time.monotonic(), False
         while _wait(child) is None:
@@ -124,7 +125,12 @@ class Supervisor:
         return now - self._showed if self._showed else 0.0
 
     def _last_sign(self) -> float:
-        return 0.0 if self.workdir is None else goodput.last_sign(self.workdir, self.process)
+        if self.workdir is None:
+            return 0.0
+        try:
+            return goodput.last_sign(self.workdir, self.process)
+        except OSError:  # a file server that is away; the command itself may not need it now
+            return self._sign
 
     def _kill_stuck(self, child: subprocess.Popen) -> None:
         self._say(f"no sign of life for {self.stall:g} s: asking for stacks, then killing it")
@@ -140,20 +146,29 @@ class Supervisor:
         life.ended = time.time()
         if self.workdir is None or self.process:
             return
-        life.learn(self.workdir, self.process)
-        if self.workdir.is_dir():
-            try:
+        try:
+            life.learn(self.workdir, self.process)
+            if goodput.is_run(self.workdir):
                 goodput.write(self.workdir, self._lives)
-            except OSError as error:
-                self._say(f"cannot write {self.workdir / goodput.FILE}: {error.strerror}")
+        except OSError as error:
+            self._say(f"cannot write {self.workdir / goodput.FILE}: {error.strerror}")
 
     def _has_new_manifest(self) -> bool:
-        now = goodput.manifests(self.workdir)
+        now = self._manifests()
         new, self._seen = now - self._seen, self._seen | now
         return bool(new)
 
+    def _manifests(self) -> set[tuple[str, int]]:
+        try:
+            return goodput.manifests(self.workdir)
+        except OSError:
+            return set()
+
     def _where(self) -> str:
-        return f", step {goodput.saved_step(self.workdir)} is saved" if self.workdir else ""
+        try:
+            return f", step {goodput.saved_step(self.workdir)} is saved" if self.workdir else ""
+        except OSError:
+            return ""
 
     def _delay(self, barren: int) -> float:
         return min(self.max_backoff, self.backoff * 2**barren) * random.uniform(0.5, 1.0)
@@ -186,7 +201,8 @@ class Supervisor:
 
     def _say(self, message: str) -> None:
         # Not print: a signal's handler may come here from within another print.
-        os.write(sys.stderr.fileno(), f"supervise: {message}\n".encode())
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            os.write(sys.stderr.fileno(), f"supervise: {message}\n".encode())
 
 
 def is_retryable(code: int) -> bool:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from ssl_jax.console import tell
 from ssl_jax.errors import WATCHDOG
 from ssl_jax.goodput import HEARTBEATS
 
@@ -100,8 +101,9 @@ class Watchdog:
         if silent <= window:
             return
         path = self._folder / f"{self._process}.stacks"
-        self._file.write(f"{time.ctime()}: {phase}, {silent:.0f} s after step {self._step}\n")
-        self._file.flush()
+        with contextlib.suppress(OSError):  # a full disk must not keep it alive
+            self._file.write(f"{time.ctime()}: {phase}, {silent:.0f} s after step {self._step}\n")
+            self._file.flush()
         faulthandler.dump_traceback(self._file, all_threads=True)
         what = "no step" if phase == "train" else f"{phase} not done"
         self._end(
@@ -143,7 +145,7 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._process}.stacks"
-        self._file = open(path, "w", encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8")  # an earlier life's stacks are still wanted
         with contextlib.suppress(AttributeError):  # Windows has no signals
             faulthandler.register(signal.SIGUSR1, file=self._file, all_threads=True)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -174,5 +176,5 @@ def _where() -> str:
 
 
 def _exit(message: str) -> NoReturn:
-    os.write(2, f"ssl_jax: {message}\n".encode())
+    tell(message)
     os._exit(WATCHDOG)

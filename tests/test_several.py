@@ -167,16 +167,17 @@ def test_two_processes_train_as_one_device_does(tmp_path):
 
 
 FAILING = """
-import sys, time
+import time
 from ssl_jax import cli
+from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.stop import Stop
 
 def main():
     with Stop() as stop:
         cli.start(stop)
-        if cli.FLAGS.process == int(sys.argv[-1].partition("=")[2]):
-            raise ValueError("nobody foresaw this")
-        time.sleep(60)
+        if cli.FLAGS.process == cli.FLAGS.failing:
+            raise FAULT
+        WAIT
 
 cli.define_processes()
 cli.flags.DEFINE_integer("failing", 0, "")
@@ -184,15 +185,30 @@ cli.run(main)
 """
 
 
+ASLEEP = "time.sleep(60)"
+IN_A_COLLECTIVE = """
+        from jax.experimental import multihost_utils
+        multihost_utils.sync_global_devices("all")
+"""
+
+
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_that_nobody_foresaw_ends_all_by_1_and_is_shown(failing):
+@pytest.mark.parametrize(
+    ("fault", "waiting", "code", "message"),
+    [
+        ("ValueError('nobody foresaw this')", ASLEEP, 1, "ValueError: nobody foresaw this"),
+        ("Fault('no image', BAD_DATA)", IN_A_COLLECTIVE, 65, "ssl_jax: no image"),
+    ],
+)
+def test_what_ends_one_process_ends_all_by_its_code(failing, fault, waiting, code, message):
     """Not by JAX's abort, 134, after which a supervisor would start them again."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         flags = [f"--coordinator=127.0.0.1:{probe.getsockname()[1]}", "--processes=2"]
+    program = FAILING.replace("FAULT", fault).replace("WAIT", waiting.strip())
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", FAILING, *flags, f"--process={n}", f"--failing={failing}"],
+            [sys.executable, "-c", program, *flags, f"--process={n}", f"--failing={failing}"],
             cwd=ROOT,
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
             stderr=subprocess.PIPE,
@@ -201,9 +217,9 @@ def test_an_error_that_nobody_foresaw_ends_all_by_1_and_is_shown(failing):
         for n in range(2)
     ]
     told = [child.communicate(timeout=60)[1] for child in children]
-    assert [child.returncode for child in children] == [1, 1], told
-    assert "ValueError: nobody foresaw this" in told[failing]
-    assert f"process {failing} ended with exit code 1" in told[1 - failing]
+    assert [child.returncode for child in children] == [code, code], told
+    assert message in told[failing]
+    assert f"process {failing} ended with exit code {code}" in told[1 - failing]
 
 
 def test_folders_that_are_not_shared_are_told_by_all(tmp_path):

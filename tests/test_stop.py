@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault
+from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, USAGE, Fault
 from ssl_jax.stop import FINISH, NOW, START, TRAIN, Stop, common_step
 
 
@@ -56,6 +56,15 @@ def signal_that_an_import_answers_by_its_own_error():
             raise ImportError("Encountered an error while initializing the extension") from fault
 
 
+def signal_that_becomes_the_fault_of_what_it_came_amid():
+    with Stop():
+        try:
+            send()
+            time.sleep(1)
+        except Exception as error:
+            raise Fault(f"a cluster was detected, but {error}", USAGE) from error
+
+
 def signal_in_the_last_step():
     with Stop() as stop, stop.gently():
         assert not stop.reached(1)
@@ -69,6 +78,7 @@ def signal_in_the_last_step():
         (two_signals_in_training, STOPPED_EARLY, "SIGTERM: saved step 2"),
         (signal_before_training, INTERRUPTED, "SIGINT: nothing new to save"),
         (signal_that_an_import_answers_by_its_own_error, STOPPED_EARLY, "SIGTERM: nothing new"),
+        (signal_that_becomes_the_fault_of_what_it_came_amid, STOPPED_EARLY, "SIGTERM: nothing new"),
         (signal_in_the_last_step, STOPPED_EARLY, "SIGTERM: all steps are saved"),
     ],
 )
@@ -144,6 +154,26 @@ def test_a_step_that_takes_long_is_awaited_and_saved():
     child.send_signal(signal.SIGTERM)
     _, told = child.communicate(timeout=20)
     assert b"Fault: SIGTERM: saved step 500; run the same command again" in told
+
+
+SAVING = """
+import os, signal, time
+from ssl_jax import stop
+with stop.Stop() as s, s.gently():
+    s.reached(1)
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+    print("saved")
+"""
+
+
+def test_a_third_signal_aborts_a_save():
+    done = subprocess.run([sys.executable, "-c", SAVING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (INTERRUPTED, "")
+    second, third = done.stderr.splitlines()
+    assert second == "ssl_jax: saving; this signal is ignored, a third one aborts"
+    assert third == "ssl_jax: third signal: aborting"
 
 
 class Peers:

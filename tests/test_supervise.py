@@ -1,5 +1,6 @@
 """The supervisor, over commands that only pretend: shell lines with exit codes."""
 
+import errno
 import json
 import os
 import pathlib
@@ -160,6 +161,19 @@ def test_the_runs_of_a_study_show_its_life_and_progress(tmp_path):
     assert goodput.last_sign(tmp_path, 0) == beat.stat().st_mtime
 
 
+def test_a_file_server_that_is_away_does_not_end_the_supervisor(tmp_path, monkeypatch):
+    def away(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for name in ("last_sign", "manifests", "saved_step", "is_run"):
+        monkeypatch.setattr(goodput, name, away)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    command = ["sh", "-c", f"echo life >>{tmp_path}/lives; exit 75"]
+    made = supervisor.Supervisor(command, workdir=tmp_path, max_backoff=0.0, patience=1)
+    assert made.run() == 75
+    assert (tmp_path / "lives").read_text() == "life\n" * 2
+
+
 def test_a_heartbeat_keeps_a_slow_command_alive(tmp_path):
     script = """mkdir -p run/heartbeat
     for i in 1 2 3 4 5 6 7 8; do touch run/heartbeat/0.json; sleep 0.2; done"""
@@ -204,6 +218,18 @@ def test_goodput_goes_on_over_supervisors_and_is_process_0s(tmp_path):
     assert [life["saved_step"] for life in found["lives"]] == [1, 2]
 
 
+def test_steps_are_kept_whatever_the_last_life_came_to(tmp_path):
+    """It was killed before its first heartbeat."""
+    lives = [goodput.Life(0, 9, 137, "", 0, 48, 40, {"train": 8}), goodput.Life(9, 10, 137)]
+    lives[1].saved_step = 40
+    assert goodput.summary(lives)["kept_steps"] == 40
+
+
+def test_a_study_has_no_goodput_of_its_own(tmp_path):
+    run(tmp_path, "mkdir -p run/runs/seed=0/checkpoints/1")
+    assert not (tmp_path / "run" / "goodput.json").exists()
+
+
 def test_a_life_is_told_by_its_own_heartbeat_alone(tmp_path):
     beat = {"first_step": 2, "step": 9, "phases": {"train": 1.5}, "started": 0}
     (tmp_path / "run" / "heartbeat").mkdir(parents=True)
@@ -226,6 +252,13 @@ def test_a_life_is_told_by_its_own_heartbeat_alone(tmp_path):
         ("train", {"SSL_JAX_PROCESS": "1", "SLURM_PROCID": "2"}, 1),
         ("train", {"SLURM_PROCID": "2"}, 2),
         ("train", {"SKYPILOT_NODE_RANK": "4"}, 4),
+        ("train", {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, 1),
+        # Of two slices, each of which counts from 0.
+        (
+            "train",
+            {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "c,d", "MEGASCALE_SLICE_ID": "1"},
+            3,
+        ),
     ],
 )
 def test_which_process_it_is(command, environment, process):

@@ -98,6 +98,17 @@ def test_the_time_of_a_save_is_no_steps(dog, tmp_path):
     assert beat["phases"] == {"start": 7.0, "train": 3.0, "save": 100.0}
 
 
+def test_a_full_disk_does_not_keep_a_stuck_process_alive(dog):
+    dog._file.close()
+    with open("/dev/full", "w") as dog._file:
+        dog.step(1)
+        dog.step(2)
+        dog.clock.now += SHORTEST + 1
+        dog.look()
+        assert dog.said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), dog._file.fileno())
+
+
 STUCK = """
 import sys, time
 from ssl_jax import watchdog
@@ -119,5 +130,15 @@ def test_a_stuck_process_ends_with_its_stacks_on_disk(tmp_path):
     assert time.monotonic() - start < 30
     assert "process 0 is stuck: no step for" in done.stderr
     assert "after step 6" in done.stderr
-    stacks = (tmp_path / HEARTBEATS / "0.stacks").read_text()
-    assert 'File "<string>", line 9' in stacks
+    stacks = tmp_path / HEARTBEATS / "0.stacks"
+    assert 'File "<string>", line 9' in stacks.read_text()
+    with Watchdog(tmp_path):  # the next life
+        pass
+    assert 'File "<string>", line 9' in stacks.read_text()
+
+
+def test_a_stuck_process_ends_also_where_nobody_reads_what_it_says(tmp_path):
+    read, written = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", STUCK, str(tmp_path)], stderr=written, timeout=30)
+    assert done.returncode == WATCHDOG

@@ -17,7 +17,7 @@ from ssl_jax.assess import images, protocols, record, subjects
 from ssl_jax.assess.classifier import evaluate_classifier
 from ssl_jax.assess.record import reprint
 from ssl_jax.assess.setup import Setup, test_images
-from ssl_jax.errors import Fault
+from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault
 from ssl_jax.evals import UNLABELLED, files, suite, table
 
 __all__ = ["Setup", "evaluate", "evaluate_classifier", "evaluate_subject", "reprint"]
@@ -90,6 +90,8 @@ def _protocols(
         try:
             yield run()
         except Fault as fault:
+            if fault.code in (STOPPED_EARLY, INTERRUPTED):  # of a signal, which means all of them
+                raise
             faults.append(fault)
 
 

@@ -27,8 +27,9 @@ def call(coordinator: str, processes: int, process: int, *, timeout: float) -> l
       timeout: seconds.
 
     Raises:
-      Fault: WATCHDOG when some are missing, which are named; USAGE when two have one number, or
-        process 0's port is taken; the code of a process that was stopped before all had met.
+      Fault: WATCHDOG when some are missing, which are named, or process 0's port is taken, which
+        another start may cure; USAGE when two have one number; the code of a process that was
+        stopped before all had met.
     """
     deadline = time.monotonic() + timeout
     if process:
@@ -114,7 +115,7 @@ def _server(coordinator: str) -> socket.socket:
         return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
     except OSError as error:
         message = f"process 0 cannot listen on port {port}: {error.strerror}"
-        raise Fault(f"{message}; give all processes another coordinator port", USAGE) from error
+        raise Fault(f"{message}; give all processes another coordinator port", WATCHDOG) from error
 
 
 def _missing(coordinator: str, processes: int, there: set[int], timeout: float) -> dict[str, Any]:

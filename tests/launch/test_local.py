@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 
 import pytest
 import standins
+
+from ssl_jax import supervisor
 
 CPU = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 BEGIN = "import os, sys, time, signal; process = int(os.environ['SSL_JAX_PROCESS'])\n"
@@ -151,3 +154,47 @@ def test_signals_reach_every_process_once_and_all_are_waited_for(number):
         rest = running.communicate(timeout=30)[0]
     assert running.returncode == 75
     assert sorted(rest.splitlines()) == [f"[0] got [{number}]", f"[1] got [{number}]"]
+
+
+def test_a_signal_between_two_starts_is_not_lost(tmp_path):
+    programs = standins.Standins(tmp_path)
+    real = shutil.which("mkfifo")
+    # The second process is started a second after the first.
+    programs.put("mkfifo", f"import os, time; time.sleep(1); os.execv({real!r}, call)")
+    program = (
+        "signal.signal(15, lambda *_: (print('told', flush=True), sys.exit(75)))\n"
+        "print('ready', flush=True); time.sleep(100)"
+    )
+    command = [standins.LAUNCH / "local.sh", "-n", "2", "--", sys.executable, "-c", BEGIN + program]
+    environment = programs.environment | CPU | {"PATH": programs.environment["PATH"]}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "[0] ready\n"
+        running.send_signal(signal.SIGTERM)
+        rest = running.communicate(timeout=30)[0]
+    assert "[0] told" in rest
+    assert running.returncode in (75, 143)  # the second may have been told before it could listen
+
+
+def test_what_asks_for_stacks_ends_neither_the_script_nor_what_reads(tmp_path):
+    """As a supervisor does: to all processes of the session."""
+    program = (
+        "import faulthandler; faulthandler.register(signal.SIGUSR1, file=open(sys.argv[1], 'w'))\n"
+        "signal.signal(15, lambda *_: (print('told', flush=True), sys.exit(75)))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.05)"
+    )
+    command = [standins.LAUNCH / "local.sh", "-n", "1", "--", sys.executable, "-c"]
+    with subprocess.Popen(
+        [*command, BEGIN + program, str(tmp_path / "stacks")],
+        env=CPU,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout.readline() == "[0] ready\n"
+        supervisor._send_all(running.pid, signal.SIGUSR1)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGTERM)
+        rest = running.communicate(timeout=30)[0]
+    assert (rest, running.returncode) == ("[0] told\n", 75)
+    assert "line 5 in <module>" in (tmp_path / "stacks").read_text()

@@ -4,6 +4,7 @@ A scenario is a list of the states that `describe` answers with, one a call, "" 
 """
 
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ import standins
 
 OPTIONS = ("--project=p", "--zone=z", "--name=n", "--type=v5litepod-16", "--version=v")
 HOSTS = ("0", "1")
+BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
 
 # Hosts are folders; `ssh` runs its command there as a login shell would. The host's own python3
 # installs nothing: it only records. `lost` counts down connections that break, with their hosts.
@@ -90,8 +92,8 @@ class Cloud:
             assert call[-3:] == ["--project=p", "--zone=z", "--quiet"]
             text = " ".join(call)
             kinds = {
-                "test -e": "installed?",
                 "uv venv": "install",
+                "boot_id": "installed?",
                 "run.log": "run",
                 "cat ssl": "codes",
             }
@@ -120,20 +122,30 @@ def test_installing_again_leaves_a_command_that_runs_alone(tmp_path):
     [install] = [word for word in words.split("\0") if "uv venv" in word]
     folder = tmp_path / "host" / "ssl_jax"
     folder.mkdir(parents=True)
-    for name in (".installed", "run.pid"):
-        (folder / name).touch()
+    (folder / "run.pid").touch()
+    (folder / ".installed").write_text(BOOT)
     command = ["bash", "-c", install.removeprefix("--command=")]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (folder / "run.pid").exists()
 
 
+def test_a_host_that_was_started_anew_is_set_up_again(tmp_path):
+    """Its disk stays, but nothing is mounted."""
+    cloud = Cloud(tmp_path, "", "ACTIVE")
+    forget = (
+        "mark=$shared/again-$HOST; [ -e $mark ] && exit; touch $mark; echo old >.installed; exit 75"
+    )
+    done = cloud.launch(forget, f"--setup=echo mounted >>{tmp_path}/$HOST-mounted")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0-mounted").read_text() == "mounted\n" * 2
+
+
 def test_what_print_shows_is_what_runs(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
     assert cloud.launch("true").returncode == 0
-    ran = [c for c in cloud.programs.calls() if c[0] == "gcloud" and "test -e" not in " ".join(c)][
-        1:
-    ]
+    ran = [call for call in cloud.programs.calls() if call[0] == "gcloud"][1:]
+    ran = [call for call in ran if not call[6].startswith("--command=[ ")]  # whether to install
     cloud.programs.file.unlink()
     printed = cloud.launch("true", "--print")
     assert not cloud.programs.calls()
@@ -231,6 +243,19 @@ def test_a_signal_while_waiting_deletes_the_request(tmp_path, number):
         running.send_signal(number)
         assert running.wait(30) == 128 + number
     assert cloud.verbs()[-1] == "delete"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_command_runs_deletes_the_slices(tmp_path, number):
+    """Bash looks at a signal only after what runs in the foreground, here 40 seconds."""
+    cloud = Cloud(tmp_path, "", "ACTIVE")
+    program = f"touch {tmp_path}/began; /bin/sleep 40"
+    command = [standins.LAUNCH / "tpu_vm.sh", *OPTIONS, "--", "bash", "-c", program]
+    with subprocess.Popen(command, env=cloud.programs.environment) as running:
+        wait_for((tmp_path / "began").exists)
+        running.send_signal(number)
+        assert running.wait(10) == 128 + number
+    assert cloud.verbs()[-2:] == ["run", "delete"]
 
 
 def test_a_request_that_fails_is_deleted_and_one_that_was_refused_is_not(tmp_path):
