@@ -15,15 +15,10 @@ import argparse
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
 
 from ssl_jax.errors import USAGE
+from ssl_jax.rank import rank
 from ssl_jax.supervisor import Supervisor
-
-# Variables that say which process of a job this is, and those that say so within a TPU slice; the
-# first that is set counts.
-OF_JOB = ("SSL_JAX_PROCESS", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "SKYPILOT_NODE_RANK")
-OF_SLICE = ("TPU_WORKER_ID", "CLOUD_TPU_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +47,7 @@ def main(arguments: list[str]) -> int:
     supervisor = Supervisor(
         command,
         workdir=_workdir(command),
-        process=process_number(command, os.environ),
+        process=rank(os.environ, option(command, "process")),
         stall=flags.stall,
         max_backoff=flags.max_backoff,
     )
@@ -80,20 +75,6 @@ def _workdir(command: list[str]) -> pathlib.Path | None:
     if value is None or "://" in value:
         return None
     return pathlib.Path(value).expanduser().absolute()
-
-
-def process_number(command: list[str], environment: Mapping[str, str]) -> int:
-    """Which process of a job of several this host's is, by flag or environment; else 0."""
-
-    def first(values: Iterable[str | None]) -> int | None:
-        return next((int(value) for value in values if value and value.isdecimal()), None)
-
-    found = first([option(command, "process"), *map(environment.get, OF_JOB)])
-    if found is not None:
-        return found
-    slices = first([environment.get("MEGASCALE_SLICE_ID")]) or 0
-    hosts = len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
-    return slices * hosts + (first(map(environment.get, OF_SLICE)) or 0)
 
 
 if __name__ == "__main__":

@@ -243,26 +243,10 @@ def test_a_life_is_told_by_its_own_heartbeat_alone(tmp_path):
     assert (new.first_step, new.last_step, new.phases) == (2, 9, {"train": 1.5})
 
 
-@pytest.mark.parametrize(
-    ("command", "environment", "process"),
-    [
-        ("train", {}, 0),
-        ("train --process=3", {"SSL_JAX_PROCESS": "1"}, 3),
-        ("train --process 3", {}, 3),
-        ("train", {"SSL_JAX_PROCESS": "1", "SLURM_PROCID": "2"}, 1),
-        ("train", {"SLURM_PROCID": "2"}, 2),
-        ("train", {"SKYPILOT_NODE_RANK": "4"}, 4),
-        ("train", {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, 1),
-        # Of two slices, each of which counts from 0.
-        (
-            "train",
-            {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "c,d", "MEGASCALE_SLICE_ID": "1"},
-            3,
-        ),
-    ],
-)
-def test_which_process_it_is(command, environment, process):
-    assert supervise.process_number(command.split(), environment) == process
+@pytest.mark.parametrize("command", ["train --process=3", "train --process 3"])
+def test_a_flag_of_the_command_says_which_process_it_is(command):
+    assert supervise.option(command.split(), "process") == "3"
+    assert supervise.option(["train"], "process") is None
 
 
 @pytest.mark.parametrize(

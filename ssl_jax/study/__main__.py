@@ -21,6 +21,7 @@ from absl import flags
 
 from ssl_jax import cli, workdir
 from ssl_jax.errors import IO_ERROR, USAGE, Fault
+from ssl_jax.rank import rank
 from ssl_jax.study import folder, grid, listing, run
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study
@@ -90,7 +91,7 @@ def one(study: Study, index: str) -> None:
         print(f"{cell.name}: {folder.status(study, cell)}")
         return
     with run.Runner(study) as runner:
-        sys.exit(runner.one(cell, write=run.is_first(), show=True))
+        sys.exit(runner.one(cell, write=rank(os.environ) == 0, show=True))
 
 
 def numbered(study: Study, index: str) -> Cell:

@@ -18,7 +18,6 @@ TRAIN = (sys.executable, "-m", "ssl_jax.train")
 LAST_LINES = 5
 # A scheduler or launcher has placed this process: it gave the devices, too.
 PLACED = ("SLURM_JOB_ID", "JOB_COMPLETION_INDEX", "SKYPILOT_NODE_RANK", "SSL_JAX_PROCESSES")
-RANKS = ("SSL_JAX_PROCESS", "SLURM_PROCID", "JOB_COMPLETION_INDEX", "SKYPILOT_NODE_RANK")
 
 
 def command(study: Study, cell: Cell) -> list[str]:
@@ -129,13 +128,6 @@ class Runner:
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
-
-
-def is_first() -> bool:
-    """Whether this process is the only one of its job, or the one that writes."""
-    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
-    # Of a JobSet, every slice is a job that counts from 0.
-    return rank == "0" and os.environ.get("MEGASCALE_SLICE_ID", "0") == "0"
 
 
 def _record(

@@ -144,18 +144,6 @@ def test_a_job_prints_what_its_training_prints_and_keeps_it(study, capfdbinary):
     assert "reading the data" in found.log(found.cells[0]).read_text()
 
 
-def test_of_several_processes_only_the_first_writes(monkeypatch):
-    for name in (*run.RANKS, "MEGASCALE_SLICE_ID"):
-        monkeypatch.delenv(name, raising=False)
-    assert run.is_first()
-    monkeypatch.setenv("SLURM_PROCID", "3")
-    assert not run.is_first()
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    assert run.is_first()
-    monkeypatch.setenv("MEGASCALE_SLICE_ID", "1")
-    assert not run.is_first()
-
-
 def test_a_cells_devices_are_given_here_and_left_to_a_scheduler_there(study, monkeypatch):
     for name in run.PLACED:
         monkeypatch.delenv(name, raising=False)
