@@ -33,9 +33,10 @@ def repeated(
       grows: whether the work of a scope grows with the batch; asked of suspects alone.
     """
     even = work.total(whole) / devices
-    if work.total(own) <= (1 + NOTABLE) * even:
-        return ()
     mine, all_of_it = work.by_scope(own), work.by_scope(whole)
+    if work.total(own) <= (1 + NOTABLE) * even:
+        # No more work than there should be: a scope that is new has it from another one's.
+        mine = {scope: flops for scope, flops in mine.items() if scope in all_of_it}
     found = []
     for scope, flops in mine.items():
         share = all_of_it.get(scope, 0.0) / devices

@@ -41,6 +41,11 @@ def test_work_done_twice_is_repeated_and_uneven_tiles_are_not():
     assert shares.repeated(uneven, WHOLE, 8, always) == ()
 
 
+def test_work_is_repeated_also_where_the_compiler_left_out_as_much():
+    own = [product("net/conv1/conv", 2e9), product("head/dot", 1e6)]
+    assert [found.flops for found in shares.repeated(own, WHOLE, 8, always)] == [1e9]
+
+
 def test_small_work_and_work_that_does_not_grow_may_be_repeated():
     small = [product("net/conv1/conv", 1e9), product("net/conv2/conv", 1e9), product("x/dot", 1e6)]
     assert shares.repeated(small, WHOLE, 8, always) == ()
