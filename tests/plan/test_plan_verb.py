@@ -87,7 +87,7 @@ def test_a_comparison_survives_what_cannot_be_and_names_the_cheapest(tmp_path):
     command = (DIGITS, *TINY, "--topology=cpu:2", "--sweep", "--batches=16,17", "--price=cpu=2")
     code, told, message, _ = plan(*command, f"--output={tmp_path}")
     assert code == 0, message
-    assert "nearest: 16, 18" in told
+    assert "nearest sizes that do: 16, 18" in told
     assert "Cheapest that fits: cpu:2, batch 16" in told
     first, second = json.loads((tmp_path / "sweep.json").read_text())
     assert (first["batch_size"], second["plan"]) == (16, None)
