@@ -1,6 +1,7 @@
 """What every verb shares: flags, friendly errors, exit codes."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -152,6 +153,8 @@ def _parse(argv: list[str]) -> list[str]:
         text = str(error).strip()
         if "Error whilst parsing config file" in text:  # followed by the file's own traceback
             _stop(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
+        if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
+            _stop(f"{missing[1]} is missing; see --help", USAGE)
         _stop(text.replace("flag --", ""), BAD_CONFIG if "config." in text else USAGE)
     except (ValueError, TypeError) as error:
         _stop(f"bad config: {error}", BAD_CONFIG)

@@ -86,7 +86,7 @@ def test_a_config_that_does_not_exist(config, says, tmp_path):
 def test_missing_workdir_flag():
     code, message, _ = ssl_jax("train", DIGITS)
     assert code == 64
-    assert "workdir" in message
+    assert "--workdir is missing; see --help" in message
 
 
 def test_workdir_that_is_a_file(tmp_path):
