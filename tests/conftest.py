@@ -5,6 +5,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 import emitters
@@ -20,6 +21,10 @@ if "cpu" in os.environ["JAX_PLATFORMS"]:
         "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
         + emitters.FLAG,
     )
+
+# What a shell starts by & ignores SIGINT, and so would every command that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Runs of one config compile the same programs: once a session is enough, for its children too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
