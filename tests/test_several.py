@@ -19,10 +19,10 @@ from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, STOPPED_EARLY
 
 
 @contextlib.contextmanager
-def running(path, *flags, processes=2, before=()):
+def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train")):
     """The command in every process, as a launcher starts it; `path` may depend on the process.
 
-    `before`: a module and its arguments, which get the command.
+    `before`: a module and its arguments, which get the command. `program`: in place of it.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -34,7 +34,7 @@ def running(path, *flags, processes=2, before=()):
         subprocess.Popen(
             [
                 *((sys.executable, "-m", *before) if before else ()),
-                *(sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"),
+                *(sys.executable, *program, "--config=configs/simclr.py:digits"),
                 *(*fields, *flags, f"--workdir={path(number) if callable(path) else path}"),
             ],
             cwd=ROOT,
@@ -59,9 +59,9 @@ def running(path, *flags, processes=2, before=()):
             child.stdout.close()
 
 
-def start(path, *flags):
+def start(path, *flags, **options):
     """[(exit code, output)] of all processes."""
-    with running(path, *flags) as children:
+    with running(path, *flags, **options) as children:
         outputs = [child.communicate(timeout=240)[0] for child in children]
     return [(child.returncode, output) for child, output in zip(children, outputs, strict=True)]
 
@@ -222,8 +222,17 @@ def test_what_ends_one_process_ends_all_by_its_code(failing, fault, waiting, cod
     assert f"process {failing} ended with exit code {code}" in told[1 - failing]
 
 
+# The command, which does not wait half a minute for a file system to show a file.
+HASTY = """
+import runpy
+from ssl_jax.parallel import processes
+processes.LATE = 2
+runpy.run_module("ssl_jax.train", run_name="__main__")
+"""
+
+
 def test_folders_that_are_not_shared_are_told_by_all(tmp_path):
-    found = start(lambda number: tmp_path / str(number))
+    found = start(lambda number: tmp_path / str(number), program=("-c", HASTY))
     for code, output in found:
         assert code == CANNOT_CREATE, output
         assert "what process 0 wrote is not seen by 1" in output
