@@ -281,8 +281,16 @@ class Stop:
     # Ends of the main thread, of several processes.
 
     def _end_together(self, error: BaseException | None) -> None:
+        from ssl_jax.peers import Gone
+
         if error is None:
-            self._peers.meet("end")  # the thread still answers signals
+            try:
+                self._peers.meet("end")  # the thread still answers signals
+            except Gone as gone:
+                # Of this process, too, if its thread has begun to leave: it parts under our feet.
+                with self._turn:
+                    self._turn.wait_for(lambda: not self._deciding)  # for ever, if so
+                self._leave_without(gone.processes)
         elif not self._parted:
             self._explain(error)
             self._fail(exit_code(error))

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, USAGE, Fault
+from ssl_jax.peers import Gone
 from ssl_jax.stop import FINISH, NOW, START, TRAIN, Stop, common_step
 
 
@@ -187,6 +189,9 @@ class Peers:
     def leave(self, gone=()):
         self.left = True
 
+    def meet(self, about):
+        raise Gone([1])
+
 
 class Saving:
     """Checkpoints of which one is still on its way."""
@@ -229,6 +234,25 @@ def test_a_process_that_fails_by_itself_follows_no_other(left):
     stop._follow(1, 80)
     assert not said
     assert not stop._peers.left
+
+
+def test_who_waits_at_the_end_names_a_process_that_is_lost(left, monkeypatch):
+    stop, _, said = left
+    monkeypatch.setattr(stop._peers, "part", lambda: None, raising=False)
+    stop._end_together(None)
+    assert [code for _, code in said] == [STOPPED_EARLY]
+    assert said[0][0].startswith("process 1 of 2 gone: no sign of life")
+
+
+def test_who_waits_at_the_end_says_nothing_while_the_thread_leaves(left):
+    """Which shuts the connection, and with it fails what the main thread waits for."""
+    stop, _, said = left
+    stop._deciding = True
+    waiting = threading.Thread(target=stop._end_together, args=(None,), daemon=True)
+    waiting.start()
+    waiting.join(0.7)
+    assert waiting.is_alive()
+    assert not said
 
 
 def test_what_a_lost_process_leaves_is_told_once_it_is_saved(left):
