@@ -44,9 +44,9 @@ def main(argv: list[str]) -> None:
 
 def load_in_torch(workdir: pathlib.Path, folder: pathlib.Path) -> Any:
     """Exports the run into `folder`; the network that the export's own model.py loads."""
-    from ssl_jax import backbone
     from ssl_jax.export.subject import Subject
     from ssl_jax.export.write import write
+    from ssl_jax.pretrained import backbone
 
     written = write(Subject(backbone.load(workdir)), "torch", folder)
     return runpy.run_path(str(written.folder / "model.py"))["load"](written.folder)

@@ -48,8 +48,9 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
     import jax.numpy as jnp
     import optax
 
-    from ssl_jax import methods, models, parallel, step
-    from ssl_jax.augment.views import View
+    from ssl_jax import methods, models, parallel
+    from ssl_jax.inputs.image.views import View
+    from ssl_jax.training import step
 
     # Groups of one micro-batch's rows: the same groups whether the batch is divided or not.
     group = 2 * FLAGS.microbatch

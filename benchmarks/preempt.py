@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import app, flags
 
-from ssl_jax import goodput
+from ssl_jax.jobs import goodput
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -169,7 +169,7 @@ def difference(whole: pathlib.Path, broken: pathlib.Path) -> str:
     import jax
     import numpy as np
 
-    from ssl_jax.checkpoint import Checkpoints
+    from ssl_jax.rundir.checkpoint import Checkpoints
 
     found: list[Any] = []
     for path in (whole, broken):

@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssl_jax.augment.recipes import RECIPES
 from ssl_jax.config import default_config
+from ssl_jax.inputs.image.recipes import RECIPES
 
 Variant = Callable[[ConfigDict], None]
 

@@ -9,7 +9,7 @@
 :cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
               small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
 
-"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.augment.recipes`.
+"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@
               (paper, table 6), 64.6 % after 100 epochs (table B.1); not run here yet. The paper
               took about 1.5 h for 100 epochs on 128 TPU v3 cores.
 
-"VARIANT,augment=moco_v2" takes the views of another recipe of `ssl_jax.augment.recipes`.
+"VARIANT,augment=moco_v2" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@ from typing import Any
 
 
 def load_backbone(path: Any, **options: Any) -> Any:
-    """The encoder at `path`, callable on images; see `ssl_jax.backbone.load`."""
-    from ssl_jax import backbone  # not above: the verbs answer mistakes before they import JAX
+    """The encoder at `path`, callable on images; see `ssl_jax.pretrained.backbone.load`."""
+    # Imported here: the verbs report a mistake before they import JAX.
+    from ssl_jax.pretrained import backbone
 
     return backbone.load(path, **options)

@@ -13,14 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import methods, models, optim, parallel, parameters, step
-from ssl_jax.augment import device
-from ssl_jax.augment.views import Decisions, View, split
+from ssl_jax import methods, models, parallel
 from ssl_jax.data import pipeline, sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.inputs.image import device
+from ssl_jax.inputs.image.views import Decisions, View, split
 from ssl_jax.methods import Batch, Method
 from ssl_jax.methods.distillation import Teacher
+from ssl_jax.optim import optimizers, parameters
 from ssl_jax.report import figures
+from ssl_jax.training import step
 
 HostBatch = dict[str, np.ndarray]
 
@@ -156,7 +158,7 @@ def method(
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
     if "teacher" in fields:  # a workdir: methods do not know how these are read
-        from ssl_jax import classifier  # which builds on this module
+        from ssl_jax.pretrained import classifier  # which builds on this module
 
         dtype = activations(config.model.dtype, platform=platform)
         fields["teacher"] = teacher or classifier.teacher(
@@ -181,11 +183,14 @@ def started(config: ConfigDict, algorithm: Method) -> Method:
     path = config.model.get("init")  # older runs lack the field
     if not path:
         return algorithm
-    from ssl_jax import backbone, warm_start  # which build on this module
+    from ssl_jax.pretrained import (
+        backbone,  # which build on this module
+        initial_weights,  # which build on this module
+    )
 
     found = backbone.load(path)
-    warm_start.check_model(config.model, found.weights.model, path)
-    return warm_start.method_from(algorithm, found.weights, path)
+    initial_weights.check_model(config.model, found.weights.model, path)
+    return initial_weights.method_from(algorithm, found.weights, path)
 
 
 def source(config: ConfigDict, split: str) -> sources.Source:
@@ -241,7 +246,7 @@ def optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Callable]
             warmup = round(settings.pop("warmup_epochs") * size / config.train.batch_size)
             settings["warmup_steps"] = min(warmup, total)
     try:
-        return optim.make(batch_size=config.train.batch_size, total_steps=total, **fields)
+        return optimizers.make(batch_size=config.train.batch_size, total_steps=total, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error
 

@@ -11,7 +11,6 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
-from ssl_jax.console import outlast_readers
 from ssl_jax.errors import (
     BAD_CONFIG,
     INTERRUPTED,
@@ -20,7 +19,8 @@ from ssl_jax.errors import (
     Fault,
     exit_code,
 )
-from ssl_jax.stop import Stop
+from ssl_jax.jobs.stop import Stop
+from ssl_jax.jobs.streams import outlast_readers
 
 FLAGS = flags.FLAGS
 
@@ -50,10 +50,10 @@ def start(stop: Stop) -> None:
 
     Before any other use of JAX. Called again, it does nothing.
     """
-    from ssl_jax import parallel
+    from ssl_jax.jobs import bootstrap
 
     place = FLAGS.coordinator, FLAGS.processes, FLAGS.process
-    parallel.start(*place, timeout=FLAGS.start_timeout)
+    bootstrap.start(*place, timeout=FLAGS.start_timeout)
     stop.join()
 
 
@@ -126,9 +126,9 @@ def _leave(text: str, code: int) -> None:
     """Prints, and ends one process of several, whose usual end would wait for the others."""
     if "jax" not in sys.modules:
         return
-    from ssl_jax import parallel
+    from ssl_jax.jobs import bootstrap
 
-    parallel.leave(text, code)
+    bootstrap.leave(text, code)
 
 
 def _parse(argv: list[str]) -> list[str]:

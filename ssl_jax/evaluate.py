@@ -17,10 +17,11 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli, workdir
+from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
-from ssl_jax.stop import Stop
+from ssl_jax.jobs.stop import Stop
+from ssl_jax.rundir import workdir
 
 PRETRAINED = "pretrained"  # section of the config of a workdir that no training made
 SECTIONS = ("data", "eval")  # that the command line may change
@@ -105,7 +106,7 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
         config[PRETRAINED] = {"path": origin}
     check(config, config.data)
 
-    from ssl_jax import backbone
+    from ssl_jax.pretrained import backbone
 
     encoder = backbone.load(origin)
     with config.unlocked():
@@ -129,13 +130,14 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     import jax
 
     from ssl_jax import assess, build, parallel
+    from ssl_jax.jobs import bootstrap
 
     data = config.data if data is None else data
     here = config.copy_and_resolve_references()
     here.data = data
     transfer = is_transfer(config.data, data)
     parallel.use_cores(config.eval.batch_size)
-    parallel.show()
+    bootstrap.show()
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
@@ -163,8 +165,8 @@ def _subject(config: ConfigDict, path: pathlib.Path, mesh: Any, *, transfer: boo
     import jax
     import jax.numpy as jnp
 
-    from ssl_jax import backbone
     from ssl_jax.assess import subjects
+    from ssl_jax.pretrained import backbone
 
     baselines = config.eval.baselines
     if PRETRAINED not in config:

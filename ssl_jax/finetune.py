@@ -16,10 +16,12 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli, loop, workdir
+from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
-from ssl_jax.stop import Stop
+from ssl_jax.jobs.stop import Stop
+from ssl_jax.rundir import workdir
+from ssl_jax.training import loop
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ def _before(path: pathlib.Path) -> ConfigDict:
     """The config of the run at `path`, or one for weights of other origin."""
     if workdir.is_run(path) or not workdir.exists(path):
         return configuration.load(path)
-    from ssl_jax import backbone  # imports JAX: what the file holds decides the config
+    from ssl_jax.pretrained import backbone  # imports JAX: what the file holds decides the config
 
     found = backbone.load(path)
     return configuration.imported(found.weights.model, found.size, found.crop)
@@ -86,11 +88,13 @@ def _folder(path: str) -> pathlib.Path:
 
 def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
-    from ssl_jax import assess, classifier, supervised
+    from ssl_jax import assess
+    from ssl_jax.pretrained import classifier
+    from ssl_jax.training import finetuning
 
     mesh = loop.make_mesh(config)
     weights = classifier.pretrained(_folder(config.finetune.pretrained))
-    parts = supervised.parts(config, weights, mesh)
+    parts = finetuning.parts(config, weights, mesh)
 
     def finish(state: Any, trained: bool) -> None:
         del trained  # the test images alone are soon read again

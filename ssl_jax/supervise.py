@@ -17,8 +17,8 @@ import pathlib
 import sys
 
 from ssl_jax.errors import USAGE
-from ssl_jax.rank import rank
-from ssl_jax.supervisor import Supervisor
+from ssl_jax.jobs.process_number import rank
+from ssl_jax.jobs.supervisor import Supervisor
 
 
 def main(arguments: list[str]) -> int:

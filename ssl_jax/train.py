@@ -10,8 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssl_jax import cli, loop, workdir
-from ssl_jax.stop import Stop
+from ssl_jax import cli
+from ssl_jax.jobs.stop import Stop
+from ssl_jax.rundir import workdir
+from ssl_jax.training import loop
 
 
 def main() -> None:

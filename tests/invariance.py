@@ -13,9 +13,11 @@ import numpy as np
 import optax
 import tiny
 
-from ssl_jax import methods, optim, parallel, step
-from ssl_jax.augment.recipes import RECIPES
+from ssl_jax import methods, parallel
 from ssl_jax.data import pipeline, sources
+from ssl_jax.inputs.image.recipes import RECIPES
+from ssl_jax.optim import optimizers
+from ssl_jax.training import step
 
 # Enough rows and a small enough rate that ten steps enlarge float32's rounding little: how much
 # differs from one CPU to another.
@@ -63,7 +65,7 @@ def trajectory(rows, dtype, devices=None):
     encoder = tiny.Encoder(dtype=dtype)
     run = methods.Run(VIEWS, STEPS, B, num_examples=1297)
     method = methods.get("simclr")(encoder, run, temperature=0.2, hidden_dim=16, output_dim=8)
-    lars, schedule = optim.make(
+    lars, schedule = optimizers.make(
         "lars", lr=RATE, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=STEPS,
         weight_decay=1e-4,
     )  # fmt: skip

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssl_jax import parallel, step
+from ssl_jax import parallel
+from ssl_jax.training import step
 
 
 class Linear(nn.Module):

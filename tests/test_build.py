@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from configs.simclr import get_config
-from ssl_jax import build, parallel, step
-from ssl_jax.augment.views import View
+from ssl_jax import build, parallel
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Method
+from ssl_jax.training import step
 
 LOCAL = {"views": 3, "size": 6, "crop_area": (0.1, 0.3), "grayscale": 0.5}
 

@@ -11,12 +11,13 @@ import tiny
 from PIL import Image
 
 from configs.simclr import get_config
-from ssl_jax import assess, build, evaluate, finetune, parallel, train, workdir
+from ssl_jax import assess, build, evaluate, finetune, parallel, train
 from ssl_jax import config as configuration
 from ssl_jax.assess import images, subjects
-from ssl_jax.augment.views import View
 from ssl_jax.errors import Fault
-from ssl_jax.stop import Stop
+from ssl_jax.inputs.image.views import View
+from ssl_jax.jobs.stop import Stop
+from ssl_jax.rundir import workdir
 
 ALL = ("few_shot", "layers", "linear_sgd", "linear", "knn", "label_free")
 

@@ -14,11 +14,14 @@ import tiny
 from test_train import SMALL, arrays, assert_same_run, losses, small, tiny_encoder
 
 from configs import distillation
-from ssl_jax import classifier, evaluate, finetune, loop, methods, parallel, train, workdir
 from ssl_jax import config as configuration
+from ssl_jax import evaluate, finetune, methods, parallel, train
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.jobs.stop import Stop
 from ssl_jax.models.norm import BatchNorm
-from ssl_jax.stop import Stop
+from ssl_jax.pretrained import classifier
+from ssl_jax.rundir import workdir
+from ssl_jax.training import loop
 
 
 def run(verb, config, path, encoder=tiny_encoder):

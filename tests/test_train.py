@@ -18,10 +18,12 @@ from PIL import Image
 
 from configs.simclr import get_config
 from ssl_jax import config as configuration
-from ssl_jax import evaluate, loop, parallel, train, workdir
+from ssl_jax import evaluate, parallel, train
 from ssl_jax.errors import Fault
+from ssl_jax.jobs.stop import Stop
 from ssl_jax.methods import simclr
-from ssl_jax.stop import Stop
+from ssl_jax.rundir import workdir
+from ssl_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ssl_jax import parallel, supervised
+from ssl_jax import parallel
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import test_images
 from ssl_jax.evals import files, suite
+from ssl_jax.training import finetuning
 
 
 def evaluate_classifier(
-    config: ConfigDict, parts: supervised.Parts, state: Any, path: Path
+    config: ConfigDict, parts: finetuning.Parts, state: Any, path: Path
 ) -> None:
     """Writes eval/finetune.json into the fine-tuning at `path`, and prints the accuracy."""
     if parts.test is None:

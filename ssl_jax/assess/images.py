@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from ssl_jax import build, parallel
 from ssl_jax.assess.subjects import RAW, TRAINED, Subject
-from ssl_jax.augment.views import View, split
 from ssl_jax.data import pipeline, sources
 from ssl_jax.evals import features
+from ssl_jax.inputs.image.views import View, split
 
 Columns = dict[str, np.ndarray]
 Tree = Any

@@ -12,10 +12,10 @@ from ssl_jax import parallel
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import Setup
 from ssl_jax.assess.subjects import RAW
-from ssl_jax.augment.views import View
 from ssl_jax.data import pipeline, sources
 from ssl_jax.evals import label_free, linear, protocols, sgd, suite
 from ssl_jax.evals.suite import FeatureSet
+from ssl_jax.inputs.image.views import View
 from ssl_jax.models import layers
 
 Results = tuple[dict[str, Any], dict[str, suite.Predictions]]

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel, workdir
+from ssl_jax import build, parallel
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import Setup
 from ssl_jax.assess.subjects import TRAINED
 from ssl_jax.evals import files, saliency, table
 from ssl_jax.report import figures
+from ssl_jax.rundir import workdir
 
 OCCLUDED = 8  # images
 DONE = ".done"  # last file of an evaluation: each protocol, and by which settings it was made

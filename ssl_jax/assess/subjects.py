@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, metadata, parallel
-from ssl_jax.backbone import Backbone
-from ssl_jax.checkpoint import Checkpoints
+from ssl_jax import build, parallel
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models import layers
+from ssl_jax.pretrained.backbone import Backbone
+from ssl_jax.rundir import metadata
+from ssl_jax.rundir.checkpoint import Checkpoints
 
 Tree = Any
 TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw pixels"

@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
-from ssl_jax.data import images
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import BAD_DATA, IO_ERROR, MISSING_INPUT, Fault
+from ssl_jax.inputs.image import decode
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
@@ -62,7 +62,7 @@ def open_folder(data_dir: str, split: str) -> Source:
         except OSError as error:
             code = MISSING_INPUT if isinstance(error, FileNotFoundError) else IO_ERROR
             raise Fault(f"cannot read {describe(index)}: {error.strerror}", code) from error
-        return images.decode(data), labels[index]
+        return decode.decode(data), labels[index]
 
     return Source("folder", len(paths), tuple(names), load, describe, labels.__getitem__)
 

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssl_jax.augment.views import View
 from ssl_jax.data import order
 from ssl_jax.data.loader import Loader
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
+from ssl_jax.inputs.image.views import View
 
 OnBadImage = Literal["stop", "quarantine"]
 _PREFETCH = 2  # batches
@@ -116,7 +116,7 @@ def train_batches(
         batch_size does not divide by the number of hosts (78).
     """
     tf = _tensorflow()
-    from ssl_jax.augment import host as augment
+    from ssl_jax.inputs.image import host as augment
 
     _check_hosts(batch_size, host)
     check_size(source, batch_size)
@@ -167,7 +167,7 @@ def eval_batches(
       Fault: as `train_batches`.
     """
     tf = _tensorflow()
-    from ssl_jax.augment import host as augment
+    from ssl_jax.inputs.image import host as augment
 
     _check_hosts(batch_size, host)
     loader = Loader(source, quarantine=on_bad_image == "quarantine", max_bad=max_bad)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.data import arrayrecord, images, tfrecord
+from ssl_jax.data import arrayrecord, tfrecord
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.inputs.image import decode
 
 _PROBE_URL = "https://storage.googleapis.com/tfds-data"  # where TFDS itself keeps its mirror
 _PROBE_SECONDS = 3
@@ -70,7 +71,7 @@ def _loaders(
 
     def load(index: int) -> tuple[np.ndarray, int]:
         values = parse(read(index)).features.feature
-        return images.decode(values["image"].bytes_list.value[0]), label_of(values)
+        return decode.decode(values["image"].bytes_list.value[0]), label_of(values)
 
     return load, lambda index: label_of(parse(read(index)).features.feature)
 

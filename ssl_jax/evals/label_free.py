@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_jax import spread
 from ssl_jax.evals import rows
 from ssl_jax.losses.softmax import normalise
+from ssl_jax.training import feature_spread
 
 RANK_ROWS = 25_600  # RankMe's own number of examples
 PAIR_ROWS = 4096  # uniformity compares each with each
@@ -45,9 +45,9 @@ def measure(features: np.ndarray, views: np.ndarray) -> dict[str, Any]:
 @jax.jit
 def _of_views(views: jax.Array) -> dict[str, jax.Array]:
     unit = normalise(views)
-    first = spread.rows(unit[:, 0])
+    first = feature_spread.rows(unit[:, 0])
     return {
-        "alignment": spread.alignment(unit[:, 0], unit[:, 1]),
-        "uniformity": spread.uniformity(first),
-        "feature_std": spread.deviation(first),
+        "alignment": feature_spread.alignment(unit[:, 0], unit[:, 1]),
+        "uniformity": feature_spread.uniformity(first),
+        "feature_std": feature_spread.deviation(first),
     }

@@ -15,10 +15,11 @@ import re
 
 from absl import flags
 
-from ssl_jax import cli, workdir
+from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
 from ssl_jax.export import FORMATS
+from ssl_jax.rundir import workdir
 
 
 def main() -> None:
@@ -67,10 +68,10 @@ def export(
 ) -> None:
     """Writes what lies at `path` in every format, or, if one of them cannot hold it, in none."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # float32 that is float32, and no accelerator is claimed
-    from ssl_jax import backbone
     from ssl_jax.export import formats
     from ssl_jax.export.subject import Subject, slug
     from ssl_jax.export.write import write
+    from ssl_jax.pretrained import backbone
     from ssl_jax.report import files
 
     subject = Subject(

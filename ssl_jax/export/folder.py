@@ -6,8 +6,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from ssl_jax import workdir
 from ssl_jax.errors import IO_ERROR, Fault
+from ssl_jax.rundir import workdir
 
 FULL = 2**20  # bytes: a disk with no more is full
 

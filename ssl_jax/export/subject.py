@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_jax.backbone import Backbone
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.models import heads
+from ssl_jax.pretrained.backbone import Backbone
 from ssl_jax.report import files
 from ssl_jax.weights import Tree, Weights
 

@@ -5,11 +5,11 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ssl_jax import workdir
 from ssl_jax.export import check, formats
 from ssl_jax.export.folder import replaced, require_space
 from ssl_jax.export.subject import Subject
 from ssl_jax.report import card
+from ssl_jax.rundir import workdir
 from ssl_jax.weights import trees
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 
 Tree = Any
 Batch = dict[str, jax.Array]

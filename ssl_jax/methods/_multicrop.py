@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from ssl_jax.augment.views import split
+from ssl_jax.inputs.image.views import split
 from ssl_jax.methods import Batch, Run
 from ssl_jax.models.chain import Chain
 

@@ -19,25 +19,19 @@ from ssl_jax.parallel.mesh import (
     to_global,
     use_cores,
 )
-from ssl_jax.parallel.processes import check_shared, leave, on_first, show, start
 
 __all__ = [
     "DATA",
     "FSDP",
     "ROWS",
     "check_batch",
-    "check_shared",
     "compiler_options",
     "constrained",
     "gathered",
-    "leave",
     "make_mesh",
-    "on_first",
     "replicated",
     "rows",
     "shardings",
-    "show",
-    "start",
     "to_global",
     "use_cores",
 ]

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ssl_jax import division
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.parallel import sizes
 
 DATA, FSDP = "data", "fsdp"
 ROWS = (DATA, FSDP)  # a batch's rows are divided over all devices, along both axes
@@ -166,12 +166,12 @@ def check_batch(
       Fault: devices would get unequal rows, or a group of `bn_group` rows would cross two chunks;
         the nearest sizes that are right are named.
     """
-    sizes = division.check(
+    checked = sizes.check(
         batch_size=batch_size,
         devices=devices,
         microbatch=microbatch,
         bn_group=bn_group,
         views=views,
     )
-    if wrong := division.problems(sizes):
+    if wrong := sizes.problems(checked):
         raise Fault("\n  ".join(wrong), BAD_CONFIG)

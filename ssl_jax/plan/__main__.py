@@ -20,13 +20,14 @@ import sys
 from absl import flags
 from ml_collections import ConfigDict
 
-from ssl_jax import cli, workdir
+from ssl_jax import cli
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
 from ssl_jax.plan import compiled, counts, inputs, make, record, sweep, topologies
 from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.inputs import Speed
 from ssl_jax.plan.record import Plan
+from ssl_jax.rundir import workdir
 
 LISTS = ("batches", "microbatches", "fsdp")
 

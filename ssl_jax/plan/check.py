@@ -14,7 +14,7 @@ from ssl_jax.errors import MISSING_INPUT, Fault
 from ssl_jax.plan import resident
 from ssl_jax.plan.compiled import Checked
 from ssl_jax.plan.facts import Topology
-from ssl_jax.step import abstract_state, born_sharded
+from ssl_jax.training.step import abstract_state, born_sharded
 
 STEPS = 5  # timed, after as many as it takes to warm
 WARM = 2

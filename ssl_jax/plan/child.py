@@ -10,9 +10,9 @@ import sys
 from typing import Any
 
 from ssl_jax import config as configuration
-from ssl_jax import workdir
 from ssl_jax.errors import Fault
 from ssl_jax.plan import facts, topologies
+from ssl_jax.rundir import workdir
 
 
 def main(folder: pathlib.Path) -> None:

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel, step
-from ssl_jax.augment.views import split
+from ssl_jax import build, parallel
+from ssl_jax.inputs.image.views import split
 from ssl_jax.plan import exchange, memory, shares, topologies, work
 from ssl_jax.plan.exchange import Grid
 from ssl_jax.plan.facts import Program, Topology
 from ssl_jax.plan.hlo import Module
+from ssl_jax.training import step
 
 # Shapes of v5p slices that stand in for so many GPUs.
 STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8",

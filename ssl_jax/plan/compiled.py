@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
-from ssl_jax import workdir
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
 from ssl_jax.plan import facts
 from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.facts import Program, Topology
+from ssl_jax.rundir import workdir
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 # What a step's program is written in: a change of these is another program.
 SOURCES = (
-    *("augment", "build.py", "losses", "methods", "models", "optim.py", "parallel", "parallel.py"),
-    *("parameters.py", "step.py", "fingerprint.py", "plan/chips.py", "plan/compile.py"),
+    *("build.py", "components.py", "inputs", "losses", "methods", "models", "optim", "parallel"),
+    *("training", "plan/chips.py", "plan/compile.py"),
     *("plan/exchange.py", "plan/facts.py", "plan/hlo.py", "plan/shares.py", "plan/topologies.py"),
     "plan/work.py",
 )

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_jax import workdir
-from ssl_jax.augment.views import View
-from ssl_jax.data import images, pipeline, sources
+from ssl_jax.data import pipeline, sources
 from ssl_jax.data.sources import Source
+from ssl_jax.inputs.image import decode
+from ssl_jax.inputs.image.views import View
+from ssl_jax.rundir import workdir
 
 SECONDS = 1.0  # of each measurement
 DISTINCT = 64  # generated images
@@ -138,7 +139,7 @@ def generated(width: int, height: int, *, quality: int = 90) -> Source:
         name=f"generated JPEG, {width}×{height}, {kilobytes:.0f} kB",
         size=len(files),
         classes=(),
-        load=lambda index: (images.decode(files[index]), -1),
+        load=lambda index: (decode.decode(files[index]), -1),
         describe=lambda index: f"generated image {index}",
         label=lambda index: -1,
     )

@@ -5,10 +5,10 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from ssl_jax import division
 from ssl_jax.data import pipeline
-from ssl_jax.division import Size
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
+from ssl_jax.parallel import sizes as parallel_sizes
+from ssl_jax.parallel.sizes import Size
 from ssl_jax.plan import inputs, model, network, page, record, text, totals
 from ssl_jax.plan.compiled import Compiled
 from ssl_jax.plan.counts import Counts
@@ -19,7 +19,7 @@ from ssl_jax.plan.record import Plan
 
 def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
     """The sizes of a config that must divide; raises Fault with the nearest where one does not."""
-    found = division.check(
+    found = parallel_sizes.check(
         batch_size=config.train.batch_size,
         devices=topology.devices,
         hosts=topology.hosts,
@@ -30,7 +30,7 @@ def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
         fsdp=config.parallel.fsdp,
         slices=topology.slices,
     )
-    if wrong := division.problems(found):
+    if wrong := parallel_sizes.problems(found):
         message = f"{topology.name} cannot train this config:\n  "
         raise Fault(message + "\n  ".join(wrong), BAD_CONFIG)
     return tuple(found)

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from ssl_jax.division import Size
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
+from ssl_jax.parallel.sizes import Size
 from ssl_jax.plan import units
 from ssl_jax.plan.compiled import Checked
 from ssl_jax.plan.facts import Program, Replicated

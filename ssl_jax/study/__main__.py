@@ -19,9 +19,10 @@ import tempfile
 
 from absl import flags
 
-from ssl_jax import cli, workdir
+from ssl_jax import cli
 from ssl_jax.errors import IO_ERROR, USAGE, Fault
-from ssl_jax.rank import rank
+from ssl_jax.jobs.process_number import rank
+from ssl_jax.rundir import workdir
 from ssl_jax.study import folder, grid, listing, run
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study

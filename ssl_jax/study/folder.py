@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
-from ssl_jax import workdir
 from ssl_jax.errors import BAD_CONFIG, MISSING_INPUT, NUMERIC, STOPPED_EARLY, Fault
+from ssl_jax.rundir import workdir
 from ssl_jax.study import cells
 from ssl_jax.study.cells import Cell
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from ssl_jax import workdir
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
+from ssl_jax.rundir import workdir
 from ssl_jax.study import folder
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study

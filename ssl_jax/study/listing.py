@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ssl_jax import workdir
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.report.files import read, series
+from ssl_jax.rundir import workdir
 from ssl_jax.study import folder
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study

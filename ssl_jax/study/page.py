@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from ssl_jax import workdir
 from ssl_jax.report import evaluation
 from ssl_jax.report.markup import (
     ESCAPE,
@@ -17,6 +16,7 @@ from ssl_jax.report.markup import (
     section,
 )  # fmt: skip
 from ssl_jax.report.page import duration
+from ssl_jax.rundir import workdir
 from ssl_jax.study import figures, gather, listing, noise, points, scaling, table
 from ssl_jax.study.folder import Study
 from ssl_jax.study.gather import Row

@@ -14,11 +14,13 @@ from ml_collections import ConfigDict
 
 def converted(lr: float, rule: str, batch_size: int, new: str) -> float:
     """The base rate that under rule `new` gives the rate of (`lr`, `rule`) at `batch_size`."""
-    from ssl_jax import optim
+    from ssl_jax.optim import optimizers
 
     if new == rule:
         return lr
-    return optim.learning_rate(lr, rule, batch_size) / optim.learning_rate(1.0, new, batch_size)
+    return optimizers.learning_rate(lr, rule, batch_size) / optimizers.learning_rate(
+        1.0, new, batch_size
+    )
 
 
 def fields(config: ConfigDict, setting: dict[str, Any]) -> dict[str, float]:
@@ -42,13 +44,13 @@ def problems(config: ConfigDict) -> list[str]:
 
 def peaks(config: ConfigDict) -> dict[str, float]:
     """The highest rate of the model ("") and of every group that has its own, at its batch."""
-    from ssl_jax import optim
+    from ssl_jax.optim import optimizers
 
     found = {"": (config.optim.lr, config.optim.lr_rule)}
     for key, group in config.optim.groups.items():
         found[key] = (group.get("lr", config.optim.lr), group.get("lr_rule", config.optim.lr_rule))
     batch_size = config.train.batch_size
-    return {k: optim.learning_rate(lr, rule, batch_size) for k, (lr, rule) in found.items()}
+    return {k: optimizers.learning_rate(lr, rule, batch_size) for k, (lr, rule) in found.items()}
 
 
 def _group_rates(config: ConfigDict) -> Iterator[tuple[str, float]]:

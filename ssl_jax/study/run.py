@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ssl_jax import workdir
 from ssl_jax.errors import INTERRUPTED, NUMERIC, STOPPED_EARLY, Fault
+from ssl_jax.rundir import workdir
 from ssl_jax.study import folder, grid
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.folder import Study

@@ -10,11 +10,11 @@ import threading
 import numpy as np
 import pytest
 
-from ssl_jax.augment.recipes import RECIPES
-from ssl_jax.augment.views import Decisions, View
 from ssl_jax.data import pipeline, sources
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, Fault
+from ssl_jax.inputs.image.recipes import RECIPES
+from ssl_jax.inputs.image.views import Decisions, View
 
 BAD = (3, 4, 17)
 
@@ -46,7 +46,7 @@ def plain(monkeypatch):
 
         return augment
 
-    monkeypatch.setattr("ssl_jax.augment.host.make", make)
+    monkeypatch.setattr("ssl_jax.inputs.image.host.make", make)
 
 
 def train(source, **options):
@@ -269,7 +269,7 @@ def test_eval_goes_by_index_and_pads():
 
 
 def test_eval_shows_the_centre(tmp_path):
-    from ssl_jax.augment.host import center_view
+    from ssl_jax.inputs.image.host import center_view
 
     source = sources.get("digits", data_dir="", split="test")
     (batch,) = evaluate(source, indices=[7, 400], batch_size=2)
@@ -320,7 +320,7 @@ def test_close_stops_reading():
 ENDING = """
 import sys
 import numpy as np
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 from ssl_jax.data import pipeline
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import Fault

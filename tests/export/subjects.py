@@ -9,11 +9,11 @@ import tempfile
 import numpy as np
 import random_weights
 
-from ssl_jax.backbone import Backbone
 from ssl_jax.export import formats
 from ssl_jax.export.subject import Subject
 from ssl_jax.export.write import write
 from ssl_jax.models.heads import ProjectionHead
+from ssl_jax.pretrained.backbone import Backbone
 
 TOLERANCE = 1e-5  # of the largest output
 CLASSES = ("cat", "dog | horse", "été\n# title")

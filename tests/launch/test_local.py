@@ -13,7 +13,7 @@ import time
 import pytest
 import standins
 
-from ssl_jax import supervisor
+from ssl_jax.jobs import supervisor
 
 CPU = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 BEGIN = "import os, sys, time, signal; process = int(os.environ['SSL_JAX_PROCESS'])\n"

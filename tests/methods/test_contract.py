@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_jax import build, methods, optim, parallel, step
-from ssl_jax.augment.views import View, split
+from ssl_jax import build, methods, parallel
+from ssl_jax.inputs.image.views import View, split
+from ssl_jax.optim import optimizers
+from ssl_jax.training import step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
@@ -75,7 +77,7 @@ def batch(views):
     return rows
 
 
-TX, SCHEDULE = optim.make(
+TX, SCHEDULE = optimizers.make(
     "sgd", lr=0.1, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=TOTAL,
     weight_decay=0.0,
 )  # fmt: skip

@@ -9,12 +9,13 @@ import tiny
 from sklearn.metrics import adjusted_mutual_info_score
 
 from configs.cssl import get_config
-from ssl_jax import build, parallel, step
-from ssl_jax.augment.recipes import RECIPES
-from ssl_jax.augment.views import View
+from ssl_jax import build, parallel
 from ssl_jax.data import pipeline, sources
+from ssl_jax.inputs.image.recipes import RECIPES
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, cssl
 from ssl_jax.models import mixture
+from ssl_jax.training import step
 
 B, SIZE, K = 16, 8, 5
 KEY = jax.random.key(3)

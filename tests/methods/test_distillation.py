@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import tiny
 
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 from ssl_jax.losses import distillation as loss
 from ssl_jax.methods import Run, distillation
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 import tiny
 
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, mae
 from ssl_jax.models.vit import ViT
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, moco
 
 B, K, STEPS, MOMENTUM, TEMPERATURE = 4, 8, 5, 0.7, 0.2

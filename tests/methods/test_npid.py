@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_jax import parallel, step
-from ssl_jax.augment.views import View
+from ssl_jax import parallel
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, npid
+from ssl_jax.training import step
 
 B, N, FILLED, K, STEPS, SEED = 8, 21, 24, 6, 5, 2
 MOMENTUM, TEMPERATURE, PROXIMAL, RATE = 0.7, 0.2, 1.5, 0.5

@@ -10,10 +10,11 @@ import optax
 import pytest
 import tiny
 
-from ssl_jax import parallel, step
-from ssl_jax.augment.views import View
+from ssl_jax import parallel
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, rbm
 from ssl_jax.models import dbn
+from ssl_jax.training import step
 
 B, STEPS, SIZE = 8, 6, 2
 NAMES = ("rbm0", "rbm1")

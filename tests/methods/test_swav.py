@@ -6,7 +6,7 @@ import linear
 import numpy as np
 import pytest
 
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, swav
 
 B, STEPS = 4, 6

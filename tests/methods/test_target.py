@@ -7,7 +7,7 @@ import linear
 import numpy as np
 import pytest
 
-from ssl_jax.augment.views import View
+from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, byol, dino, moco_v3, simclr_v2
 
 B, STEPS, BASE = 8, 6, 0.6

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from ssl_jax import models, optim, parallel
+from ssl_jax import models, parallel
 from ssl_jax.models.vit import ViT, patchify, positions
+from ssl_jax.optim import optimizers
 
 SMALL = models.get("vit_micro", patch_size=4).clone(depth=2)  # compiles in half the time
 IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 12, 3)).astype(np.float32)  # 2 x 3 patches
@@ -199,7 +200,7 @@ def test_names_and_decay():
     params = _abstract(SMALL)["params"]
     assert set(params) == {"patch_embed", "cls_token", "norm"} | {"blocks_0", "blocks_1"}
     dense, norm = {"kernel": True, "bias": False}, {"scale": False, "bias": False}
-    decayed = optim.is_weight(params)
+    decayed = optimizers.is_weight(params)
     assert decayed["blocks_1"] == {
         "norm1": norm,
         "attn": dict.fromkeys(("q", "k", "v", "proj"), dense),

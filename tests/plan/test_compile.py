@@ -7,10 +7,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import cssl, moco_v2, simclr
-from ssl_jax import build, parallel, step
+from ssl_jax import build, parallel
 from ssl_jax.data import sources
 from ssl_jax.models import chain
 from ssl_jax.plan import compile, exchange, facts, hlo, memory, topologies, work
+from ssl_jax.training import step
 
 CPU8 = topologies.parse("cpu:8")
 GRID = exchange.Grid((("data", 8), ("fsdp", 1)), (0,) * 8, "memory")

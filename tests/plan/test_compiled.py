@@ -5,10 +5,10 @@ import importlib
 import pytest
 from programs import H100, V5E, program, topology
 
-from ssl_jax import workdir
 from ssl_jax.errors import IO_ERROR, Fault
 from ssl_jax.plan import compiled, facts
 from ssl_jax.plan.counts import Counts
+from ssl_jax.rundir import workdir
 
 COUNTS = Counts(1297, 10, (8, 8))
 

@@ -3,8 +3,8 @@
 import pytest
 from programs import program
 
-from ssl_jax.augment.views import View
 from ssl_jax.errors import USAGE, Fault
+from ssl_jax.inputs.image.views import View
 from ssl_jax.plan import counts, inputs
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from programs import collective, program, topology
 
-from ssl_jax import division
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
+from ssl_jax.parallel import sizes
 from ssl_jax.plan import figures, inputs, make, model, page, record, sweep, totals, units
 from ssl_jax.plan import text as texts
 from ssl_jax.plan.facts import Replicated
@@ -24,9 +24,9 @@ def plan(made=None, **fields):
     speed = inputs.Speed(90.0, 155.0, "generated JPEG")
     need = inputs.need(speed, images_per_second=forecast.images_per_second, hosts=64,
                        placement="device", chip="v5e")  # fmt: skip
-    sizes = division.check(batch_size=4096, devices=made.topology.devices, hosts=64)
+    checked = sizes.check(batch_size=4096, devices=made.topology.devices, hosts=64)
     known = record.Plan("simclr resnet50, batch 4,096", "python -m ssl_jax.plan", forecast, total,
-                        tuple(sizes), "device", speed, need, None)  # fmt: skip
+                        tuple(checked), "device", speed, need, None)  # fmt: skip
     return known._replace(**fields)
 
 

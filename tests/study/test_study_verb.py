@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ssl_jax import workdir
+from ssl_jax.rundir import workdir
 from ssl_jax.study import folder, page, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

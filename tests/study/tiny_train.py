@@ -7,8 +7,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import tiny
 
-from ssl_jax import build, cli, loop, models, train
+from ssl_jax import build, cli, models, train
 from ssl_jax.report import page
+from ssl_jax.training import loop
 
 if __name__ == "__main__":
     models.get = lambda name, *, dtype, **others: tiny.Encoder(dtype=dtype)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ssl_jax import backbone, models
+from ssl_jax import models
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.export.subject import Subject
 from ssl_jax.export.write import write
+from ssl_jax.pretrained import backbone
 from ssl_jax.weights import Weights, torch_resnet, torch_vit
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)

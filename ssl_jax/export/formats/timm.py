@@ -3,10 +3,10 @@
 import pathlib
 from typing import Any
 
-from ssl_jax import workdir
 from ssl_jax.export import tensors
 from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import Subject, require_weights_alone
+from ssl_jax.rundir import workdir
 
 FILE = tensors.FILE
 INPUT = Input("NCHW", standardised=True)

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 
-from ssl_jax import workdir
 from ssl_jax.export import check, in_torch, tensors
 from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import Subject, require_weights_alone
+from ssl_jax.rundir import workdir
 
 FILE = tensors.FILE
 INPUT = Input("NCHW")

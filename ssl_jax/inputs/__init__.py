@@ -1,0 +1,1 @@
+"""Inputs: one package per modality, which says what one example is."""

@@ -1,0 +1,295 @@
+"""The sampler of every random decision, and the executor that runs beside the decoder.
+
+TensorFlow is imported inside the functions, so that a machine without it can import the package.
+`augment.device` states the operations; here TensorFlow's own kernels do the same.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.inputs.image.views import ORDERS, Decisions, View, blur_radius, factors, split
+
+Tensor = Any  # tf.Tensor
+ATTEMPTS = 10  # boxes tried before the fallback, as in Inception's crop
+FIELDS = Decisions._fields[4:]  # what is drawn after the box
+DRAWS = 64  # for each view; more than are used, so that a new field leaves the old ones' values
+PHILOX = 1  # named, so that the bits do not depend on what TensorFlow prefers on a device
+
+
+def make(
+    views: Sequence[View], *, seed: int, placement: str
+) -> Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]:
+    """Builds the function that makes the random views of one image.
+
+    The function takes (image uint8 [h, w, 3] of any size, epoch int64, index int64), runs eagerly
+    or inside `tf.data`'s map, and its result depends on these, `views` and `seed` alone. It returns
+      placement "host":   views float32 [v, s, s, 3] in [0, 1];
+      placement "device": views uint8 [v, s, s, 3], decisions float32 [v, len(Decisions)], the
+                          input of `device.apply`, which gives the pixels of placement "host";
+    both of the full-size views, and likewise local_views (and local_decisions) of the local ones,
+    if `split(views)` finds any. The crop is resized (bicubic, antialiased), clipped and rounded to
+    uint8 and mirrored first, in both placements; the colour work starts from these bytes.
+
+    Raises Fault (bad config) for another placement, or views that `split` refuses.
+    """
+    if placement not in ("host", "device"):
+        raise Fault(f"placement is 'host' or 'device', not {placement!r}", BAD_CONFIG)
+    full, local = split(views)
+
+    def augment(image: Tensor, epoch: Tensor, index: Tensor) -> dict[str, Tensor]:
+        import tensorflow as tf
+
+        decisions = _decide(_uniform(seed, epoch, index, len(views)), tf.shape(image), views)
+        made = _of_one_size(image, decisions[: len(full)], full, placement)
+        if local:
+            small = _of_one_size(image, decisions[len(full) :], local, placement)
+            made |= {f"local_{name}": value for name, value in small.items()}
+        return made
+
+    return augment
+
+
+def _of_one_size(
+    image: Tensor, decisions: Tensor, views: Sequence[View], placement: str
+) -> dict[str, Tensor]:
+    """The views of one size, stacked: see `make`."""
+    import tensorflow as tf
+
+    crops = _crops(image, decisions, views)
+    if placement == "device":
+        return {"views": tf.stack(crops), "decisions": decisions}
+    chosen = [Decisions(*tf.unstack(row)) for row in tf.unstack(decisions)]
+    triples = zip(crops, chosen, views, strict=True)
+    return {"views": tf.stack([_colour(crop, d, view) for crop, d, view in triples])}
+
+
+def center_view(image: Tensor, *, size: int, crop: float) -> Tensor:
+    """The evaluation view: short side resized to size / crop, centre cut out; uint8 [s, s, 3].
+
+    image: uint8 [h, w, 3]. One resampling of the window alone (bicubic, antialiased), so a very
+    long image costs no more. SimCLR and most linear evaluations: size 224, crop 0.875.
+    """
+    import tensorflow as tf
+
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = size / crop / tf.reduce_min(shape)
+    window = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=[size, size],
+        scale=tf.fill([2], scale),
+        translation=size / 2 - scale * shape / 2,
+        kernel_type="keyscubic",
+        antialias=True,
+    )
+    return tf.ensure_shape(_to_bytes(window[0]), [size, size, 3])
+
+
+def _to_bytes(pixels: Tensor) -> Tensor:
+    import tensorflow as tf
+
+    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def _uniform(seed: int, epoch: Tensor, index: Tensor, views: int) -> Tensor:
+    """Uniform float32 [v, DRAWS] in [0, 1), a function of (seed, epoch, index, view) alone.
+
+    Multiples of 2**-23. Philox is a bijection of its 128-bit counter, here (epoch and block of
+    four numbers, index): no two positions of a run share a number. A view has 16 blocks, and the
+    low 20 bits of the counter hold them.
+    """
+    import tensorflow as tf
+
+    counter = tf.stack([tf.cast(epoch, tf.int64) * 2**20, tf.cast(index, tf.int64)])
+    return tf.raw_ops.StatelessRandomUniformV2(
+        shape=[views, DRAWS],
+        key=tf.constant([seed % 2**64], tf.uint64),
+        counter=tf.cast(counter, tf.uint64),
+        alg=PHILOX,
+        dtype=tf.float32,
+    )
+
+
+def _decide(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
+    """All decisions of all views, float32 [v, len(Decisions)], from uniform [v, DRAWS].
+
+    A few operations on all views at once: TensorFlow spends microseconds on starting each.
+    """
+    import tensorflow as tf
+
+    probability, low, span, whole = np.array([_laws(view) for view in views]).transpose(2, 0, 1)
+    u = uniform[:, 2 * ATTEMPTS + 2 :][:, : len(FIELDS)]
+    drawn = tf.cast(u < probability.astype(np.float32), tf.float32)
+    drawn += low.astype(np.float32) + span.astype(np.float32) * u
+    drawn = tf.where(whole > 0, tf.floor(drawn), drawn)
+    return tf.concat([_boxes(uniform, shape, views), drawn], 1)
+
+
+def _laws(view: View) -> list[tuple[float, float, float, bool]]:
+    """(probability, low, span, whole) of each of FIELDS: with u uniform in [0, 1), the decision is
+    (u < probability) + low + span u, rounded down where it is whole. Off: 0."""
+
+    def chance(probability: float) -> tuple[float, float, float, bool]:
+        return probability, 0, 0, False
+
+    def between(low: float, high: float) -> tuple[float, float, float, bool]:
+        return 0, low, high - low, False
+
+    laws = {
+        "flip": chance(view.flip),
+        "grayscale": chance(view.grayscale),
+        "blur": chance(view.blur),
+        "solarize": chance(view.solarize),
+        "noise": between(0, view.noise),
+    }
+    if view.jitter:
+        laws |= {
+            "jitter": chance(view.jitter),
+            "order": (0, 0, len(ORDERS), True),
+            "brightness": between(*factors(view.brightness)),
+            "contrast": between(*factors(view.contrast)),
+            "saturation": between(*factors(view.saturation)),
+            "hue": between(-view.hue, view.hue),
+        }
+    if view.blur:
+        laws["blur_sigma"] = between(*view.blur_sigma)
+    if view.noise:
+        laws["noise_seed"] = (0, 0, 2**23, True)
+    return [laws.get(field, chance(0)) for field in FIELDS]
+
+
+def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
+    """Top, left, height and width of every view's crop, whole numbers in float32 [v, 4].
+
+    The first of ATTEMPTS boxes of uniform area and log-uniform aspect that fits (Szegedy et al.
+    2015, section 6); if none does, the largest box of the nearest allowed aspect. Either way the
+    place is uniform, so that a long image does not give two equal views.
+    """
+    import tensorflow as tf
+
+    height, width = tf.unstack(tf.cast(shape[:2], tf.float32))
+    least, most = np.array([view.crop_area for view in views], np.float32).T[..., None]
+    narrow, wide = np.array([view.crop_aspect for view in views], np.float32).T[..., None]
+    low, high = np.log(narrow), np.log(wide)
+    area = height * width * (least + (most - least) * uniform[:, :ATTEMPTS])
+    aspect = tf.exp(low + (high - low) * uniform[:, ATTEMPTS : 2 * ATTEMPTS])
+    heights, widths = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
+
+    nearest = tf.minimum(tf.maximum(width / height, narrow), wide)  # broadcasts, as clip does not
+    last_heights = tf.clip_by_value(tf.round(width / nearest), 1, height)
+    last_widths = tf.clip_by_value(tf.round(height * nearest), 1, width)
+    heights = tf.concat([heights, last_heights], 1)
+    widths = tf.concat([widths, last_widths], 1)
+
+    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
+    first = tf.argmax(fits, 1)
+    h, w = (tf.gather(sizes, first, batch_dims=1) for sizes in (heights, widths))
+    place = uniform[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2]
+    top = tf.floor(place[:, 0] * (height - h + 1))
+    return tf.stack([top, tf.floor(place[:, 1] * (width - w + 1)), h, w], 1)
+
+
+def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tensor]:
+    """Every view, all of one size, cut out, resized and mirrored: uint8 [s, s, 3]."""
+    import tensorflow as tf
+
+    size = views[0].size
+    edges = tf.pad(tf.cast(decisions[:, :4], tf.int32), [[0, 0], [0, 1]])
+    begins = tf.unstack(tf.gather(edges, [0, 1, 4], axis=1))
+    extents = tf.unstack(tf.gather(edges - [0, 0, 0, 0, 1], [2, 3, 4], axis=1))  # -1: all colours
+    scales = tf.unstack(size / decisions[:, 2:4])
+    flips = tf.unstack(decisions[:, Decisions._fields.index("flip")])
+    crops = []
+    for begin, extent, scale, flip, view in zip(begins, extents, scales, flips, views, strict=True):
+        # What tf.image.resize calls, without its checks, which cost as much on a small image.
+        crop = tf.raw_ops.ScaleAndTranslate(
+            images=tf.slice(image, begin, extent)[None],
+            size=[size, size],
+            scale=scale,
+            translation=[0.0, 0.0],
+            kernel_type="keyscubic",
+            antialias=True,
+        )
+        crop = tf.ensure_shape(_to_bytes(crop[0]), [size, size, 3])
+        crops.append(_maybe(view.flip, flip, lambda x: tf.reverse(x, [1]), crop))
+    return crops
+
+
+def _maybe(probability: float, decision: Tensor, op: Callable[[Tensor], Tensor], x: Tensor):
+    """Applies `op` where it was decided; builds no branch for what can never happen."""
+    import tensorflow as tf
+
+    return tf.cond(decision > 0, lambda: op(x), lambda: x) if probability else x
+
+
+def _colour(crop: Tensor, d: Decisions, view: View) -> Tensor:
+    """The colour work on one crop: uint8 -> float32 [s, s, 3] in [0, 1]."""
+    import tensorflow as tf
+
+    def gray(x: Tensor) -> Tensor:
+        return tf.repeat(tf.image.rgb_to_grayscale(x), 3, axis=-1)
+
+    def solarized(x: Tensor) -> Tensor:
+        return tf.where(x < 0.5, x, 1 - x)
+
+    x = tf.cast(crop, tf.float32) / 255
+    x = _maybe(view.jitter, d.jitter, lambda x: _jittered(x, d, view), x)
+    x = _maybe(view.grayscale, d.grayscale, gray, x)
+    x = _maybe(view.blur, d.blur, lambda x: _blurred(x, d.blur_sigma, view), x)
+    x = _maybe(view.solarize, d.solarize, solarized, x)
+    if view.noise:
+        x = tf.clip_by_value(x + d.noise * _gaussian(d.noise_seed, view.size), 0, 1)
+    return x
+
+
+def _jittered(x: Tensor, d: Decisions, view: View) -> Tensor:
+    import tensorflow as tf
+
+    strengths = (view.brightness, view.contrast, view.saturation, view.hue)
+    operations = (
+        lambda x: x * d.brightness,
+        lambda x: tf.image.adjust_contrast(x, d.contrast),
+        lambda x: tf.image.adjust_saturation(x, d.saturation),
+        lambda x: tf.image.adjust_hue(x, d.hue),
+    )
+
+    def branch(op: Callable[[Tensor], Tensor], strength: float, x: Tensor) -> Callable[[], Tensor]:
+        return lambda: tf.clip_by_value(op(x), 0, 1) if strength else x
+
+    order = tf.gather(tf.constant(ORDERS), tf.cast(d.order, tf.int32))
+    for place in range(4):
+        pairs = zip(operations, strengths, strict=True)
+        x = tf.switch_case(order[place], [branch(op, strength, x) for op, strength in pairs])
+    return x
+
+
+def _blurred(x: Tensor, sigma: Tensor, view: View) -> Tensor:
+    import tensorflow as tf
+
+    radius = blur_radius(view)
+    taps = tf.exp(-(tf.range(-radius, radius + 1, dtype=tf.float32) ** 2) / (2 * sigma**2))
+    taps = tf.tile((taps / tf.reduce_sum(taps))[:, None, None, None], [1, 1, 3, 1])
+    margin = [radius, radius]
+    x = tf.pad(x[None], [[0, 0], margin, margin, [0, 0]], "REFLECT")
+    x = tf.nn.depthwise_conv2d(x, taps, [1, 1, 1, 1], "VALID")
+    return tf.nn.depthwise_conv2d(x, tf.transpose(taps, [1, 0, 2, 3]), [1, 1, 1, 1], "VALID")[0]
+
+
+def _gaussian(seed: Tensor, size: int) -> Tensor:
+    """The field of standard normal noise named `seed`: float32 [s, s, 1]; see `device`."""
+    import tensorflow as tf
+
+    def mix(h: Tensor) -> Tensor:
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            h = tf.bitwise.bitwise_xor(h, tf.bitwise.right_shift(h, np.uint32(shift)))
+            h = h * np.uint32(factor)
+        return tf.bitwise.bitwise_xor(h, tf.bitwise.right_shift(h, np.uint32(16)))
+
+    counter = tf.constant(np.arange(2 * size * size, dtype=np.uint32).reshape(2, size, size, 1))
+    key = tf.cast(seed, tf.uint32) * np.uint32(0x9E3779B9)
+    bits = tf.bitwise.right_shift(mix(mix(counter) + key), np.uint32(8))
+    radius, angle = tf.unstack(tf.cast(bits, tf.float32))
+    return tf.sqrt(-2 * tf.math.log((radius + 1) / 2**24)) * tf.cos(2 * math.pi / 2**24 * angle)

@@ -1,0 +1,1 @@
+"""The files of a run on disk: workdir, checkpoints with manifests, metadata, metrics."""

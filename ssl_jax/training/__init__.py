@@ -1,0 +1,1 @@
+"""The training step, the training loop, and the collapse signals that the loop logs."""

@@ -1,0 +1,94 @@
+"""The views that a config asks for: what is refused, and how a file and the command line set it."""
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs.simclr import get_config
+from ssl_jax import config as configuration
+
+LOCAL = {"views": 6, "size": 96, "crop_area": (0.05, 0.14)}
+
+
+def problems(**augment):
+    config = configuration.default_config()
+    config.augment.update(augment)
+    return configuration.problems(config)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        {},
+        {"views": 1},
+        {"views": 4, "second": {"blur": 0.1}},
+        {"local": LOCAL},
+        {"second": {"size": 224}},
+    ],
+)
+def test_valid_views(augment):
+    assert problems(**augment) == []
+
+
+@pytest.mark.parametrize(
+    ("augment", "says"),
+    [
+        ({"views": 0}, "augment.views=0: at least 1"),
+        ({"size": 0}, "augment.size=0: at least 1"),
+        ({"second": {"size": 96}}, "augment.second.size=96: full-size views have augment.size"),
+        ({"second": {"blurr": 0.1}}, "augment.second.blurr: unknown; did you mean 'blur'"),
+        (
+            {"local": {**LOCAL, "crop_aera": 1}},
+            "augment.local.crop_aera: unknown; did you mean 'crop_a",
+        ),
+        ({"local": {**LOCAL, "view": 1}}, "augment.local.view: unknown; did you mean 'views'"),
+        ({"local": {"size": 96}}, "augment.local.views=None: how many, at least 1"),
+        ({"local": {**LOCAL, "views": 0}}, "augment.local.views=0: how many, at least 1"),
+        ({"local": {**LOCAL, "views": 1.5}}, "augment.local.views=1.5: how many, at least 1"),
+        ({"local": {"views": 6}}, "augment.local.size=224: another size than augment.size"),
+        ({"local": {**LOCAL, "size": 0}}, "augment.local.size=0: at least 1"),
+        ({"local": {**LOCAL, "crop_area": (0.3, 0.1)}}, "augment.local.crop_area=(0.3, 0.1): (low"),
+        ({"flip": 2.0, "second": {"blur": 0.1}, "local": LOCAL}, "augment.flip=2.0: a probability"),
+    ],
+)
+def test_each_mistake_is_told_once(augment, says):
+    (message,) = problems(**augment)
+    assert message.startswith(says)
+
+
+def test_a_file_adds_local_views_and_the_command_line_changes_them(monkeypatch):
+    config = configuration.default_config()
+    config.augment.local = LOCAL
+    arguments = ["program", "--config.augment.views=1", "--config.augment.local.views=8"]
+    monkeypatch.setattr("sys.argv", arguments)  # where ml_collections looks for overrides
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values)
+    values(arguments)
+    assert config.augment.views == 1
+    assert config.augment.local.to_dict() == {**LOCAL, "views": 8}
+    assert configuration.problems(config) == []
+    again = configuration.from_json(configuration.to_json(config))
+    assert configuration.changes(again, config) == {"identity": [], "schedule": []}
+    assert configuration.changes(configuration.default_config(), config)["identity"] == [
+        "augment.local.crop_area: 'absent' -> [0.05, 0.14]",
+        "augment.local.size: 'absent' -> 96",
+        "augment.local.views: 'absent' -> 8",
+        "augment.views: 2 -> 1",
+    ]
+
+
+def test_a_run_from_before_a_field_goes_on():
+    from ssl_jax.rundir import metadata
+
+    new = get_config("digits")
+    old = new.copy_and_resolve_references()
+    with old.unlocked():
+        for field in configuration.ADDED:
+            section, name = field.split(".")
+            if name in old[section]:
+                del old[section][name]
+    assert configuration.changes(old.to_dict(), new) == {"identity": [], "schedule": []}
+    assert metadata.config_hash(old) == metadata.config_hash(new)
+    new.model.padding = "same"
+    assert configuration.changes(old.to_dict(), new)["identity"]
+    assert metadata.config_hash(old) != metadata.config_hash(new)

@@ -1,0 +1,49 @@
+"""Every variant of every config: complete, valid, documented, and a method can be made of it."""
+
+import importlib
+import inspect
+import pathlib
+
+import pytest
+import tiny
+
+from ssl_jax import build, methods
+from ssl_jax import config as configuration
+from ssl_jax.pretrained import classifier
+from ssl_jax.report import page
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"common"})
+SIZES = {"digits": 1297, "cifar10": 50_000, "imagenet": 1_281_167}
+
+
+def variants(name):
+    """The functions of a config file that make a variant."""
+    module = importlib.import_module(f"configs.{name}")
+    functions = inspect.getmembers(module, inspect.isfunction)
+    own = [f for f, function in functions if function.__module__ == module.__name__]
+    return [f for f in own if f != "get_config" and not f.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [(name, variant) for name in NAMES for variant in variants(name)]
+)
+def test_variant(name, variant, monkeypatch):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(variant)
+    assert configuration.problems(config) == []
+    assert f":{variant}" in module.__doc__
+    monkeypatch.setattr(classifier, "teacher", tiny.teacher)
+    size = SIZES[variant.split("_")[0]]
+    method = build.method(config, build.total_steps(config, size), size, devices=1)
+    assert isinstance(method, methods.Method)
+    tx, _ = build.optimizer(config, size, build.total_steps(config, size))
+    assert callable(tx.update)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_has_the_three_variants_and_a_name_for_the_report(name):
+    assert {"imagenet", "cifar10", "cifar10_cpu"} <= set(variants(name))
+    config = importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
+    assert config.method.name in page.METHODS
+    assert f"`configs/{name}.py`" in (ROOT / "docs" / "methods.md").read_text()

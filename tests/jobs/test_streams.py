@@ -1,0 +1,52 @@
+"""A command whose output nobody can take any more goes on."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PRINTING = """
+import pathlib
+from ssl_jax import cli
+
+def main():
+    for step in range(3):
+        print("step", step, flush=True)
+    pathlib.Path(cli.FLAGS.workdir, "done").touch()
+
+cli.define_workdir()
+cli.run(main)
+"""
+
+
+def closed_pipe():
+    read, written = os.pipe()
+    os.close(read)
+    return written
+
+
+def full_disk():
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "reason"),
+    [(closed_pipe, "Broken pipe"), (full_disk, "No space left on device")],
+)
+@pytest.mark.parametrize("both", [False, True])
+def test_a_command_outlives_its_readers(stdout, reason, both, tmp_path):
+    out = stdout()
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, f"--workdir={tmp_path}"],
+        cwd=ROOT,
+        stdout=out,
+        stderr=out if both else subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, (tmp_path / "done").exists()) == (0, True), done.stderr
+    if not both:
+        told = f"ssl_jax: cannot write to <stdout>: {reason}; going on without it\n"
+        assert done.stderr == told

@@ -1,0 +1,383 @@
+"""Oracles: LARS, SGD and AdamW written out in float64 NumPy, torch's, optax's, values by hand."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_jax.optim import optimizers
+
+WARMUP, TOTAL, PEAK = 3, 12, 0.7
+
+
+def make(name, **changes):
+    settings = {
+        "lr": PEAK,
+        "lr_rule": "constant",
+        "batch_size": 64,
+        "warmup_steps": WARMUP,
+        "total_steps": TOTAL,
+        "weight_decay": 0.05,
+    }
+    return optimizers.make(name, **(settings | changes))
+
+
+def rate(step):
+    """The schedule in float64."""
+    if step < WARMUP:
+        return PEAK * step / WARMUP
+    return PEAK * 0.5 * (1 + np.cos(np.pi * (step - WARMUP) / (TOTAL - WARMUP)))
+
+
+def decay(step, end):
+    """The weight decay in float64: 0.05, or from there to `end`."""
+    return 0.05 if end is None else end + (0.05 - end) * (1 + np.cos(np.pi * step / TOTAL)) / 2
+
+
+@pytest.fixture
+def problem():
+    """Parameters and the gradients of ten steps; `zero` is a kernel of norm 0."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 4), "bias": (4,), "scale": (4,), "zero": (2, 2), "conv": (3, 3, 2, 2)}
+    params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    params["zero"] *= 0
+    grads = [{n: rng.normal(size=s) for n, s in shapes.items()} for _ in range(10)]
+    return params, grads
+
+
+def run(tx, params, grads):
+    """All iterates that `tx` visits."""
+    to_float32 = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
+    params, visited = to_float32(params), []
+    state = tx.init(params)
+
+    @jax.jit
+    def update(grad, state, params):
+        updates, state = tx.update(grad, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for grad in grads:
+        params, state = update(to_float32(grad), state, params)
+        visited.append(params)
+    return visited
+
+
+def assert_close(got, want, atol=1e-6):
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=2e-6, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("lr_in_momentum", [True, False])
+@pytest.mark.parametrize(("nesterov", "end"), [(False, None), (True, 0.4)])
+def test_lars_matches_numpy(problem, lr_in_momentum, nesterov, end):
+    """With the rate in the buffer, SimCLR's `lars_optimizer.py`; after it, BYOL's and MoCo v3's."""
+    params, grads = problem
+    tx, _ = make(
+        "lars", nesterov=nesterov, trust_coefficient=0.02, lr_in_momentum=lr_in_momentum,
+        weight_decay_end=end,
+    )  # fmt: skip
+    visited = run(tx, params, grads)
+    buffers = {name: np.zeros_like(p) for name, p in params.items()}
+    for step, grad in enumerate(grads):
+        for name, p in params.items():
+            g = grad[name]
+            if p.ndim > 1:
+                g = g + decay(step, end) * p
+                norms = np.linalg.norm(p), np.linalg.norm(g)
+                g = g * (0.02 * norms[0] / norms[1] if all(norms) else 1.0)
+            before, after = (rate(step), 1.0) if lr_in_momentum else (1.0, rate(step))
+            buffers[name] = 0.9 * buffers[name] + before * g
+            update = 0.9 * buffers[name] + before * g if nesterov else buffers[name]
+            params = params | {name: p - after * update}
+        assert_close(visited[step], params)
+
+
+def test_the_two_orders_of_lars_differ_only_while_the_rate_changes(problem):
+    kernel = lambda tree: {"kernel": tree["kernel"]}  # noqa: E731
+    params, grads = kernel(problem[0]), [kernel(grad) for grad in problem[1]]
+
+    def apart(**changes):
+        one = run(make("lars", lr_in_momentum=True, **changes)[0], params, grads)[-1]["kernel"]
+        two = run(make("lars", lr_in_momentum=False, **changes)[0], params, grads)[-1]["kernel"]
+        return float(np.abs(one - two).max() / np.abs(one).max())
+
+    assert apart(trust_coefficient=1.0) > 0.05
+    assert apart(trust_coefficient=1.0, schedule="constant") > 0.05  # during the warm-up
+    assert apart(trust_coefficient=1.0, schedule="constant", warmup_steps=0) < 1e-6
+
+
+def test_lars_is_optaxs(problem):
+    params, grads = problem
+    ours, schedule = make("lars")
+    theirs = optax.lars(
+        schedule,
+        0.05,
+        weight_decay_mask=optimizers.is_weight,
+        trust_ratio_mask=optimizers.is_weight,
+    )
+    assert jax.tree.structure(ours.init(params)) == jax.tree.structure(theirs.init(params))
+    for a, b in zip(run(ours, params, grads), run(theirs, params, grads), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_torchs(problem, nesterov):
+    torch = pytest.importorskip("torch")
+    options = {"momentum": 0.9, "nesterov": nesterov}
+    visited = run(make("sgd", nesterov=nesterov)[0], *problem)
+    _compare_with_torch(torch, torch.optim.SGD, options, problem, visited)
+
+
+@pytest.mark.parametrize("end", [None, 0.4])
+def test_sgd_matches_numpy(problem, end):
+    params, grads = problem
+    tx, _ = make("sgd", momentum=0.8, warmup_steps=0, weight_decay_end=end)
+    visited = run(tx, params, grads)
+    buffers = {name: np.zeros_like(p) for name, p in params.items()}
+    for step, grad in enumerate(grads):
+        lr = PEAK * 0.5 * (1 + np.cos(np.pi * step / TOTAL))
+        for name, p in params.items():
+            g = grad[name] + decay(step, end) * p * (p.ndim > 1)
+            buffers[name] = 0.8 * buffers[name] + g
+            params = params | {name: p - lr * buffers[name]}
+        assert_close(visited[step], params, atol=2e-6)
+
+
+@pytest.mark.parametrize("end", [None, 0.4])
+def test_adamw_matches_numpy(problem, end):
+    params, grads = problem
+    visited = run(make("adamw", momentum=0.5, b2=0.95, weight_decay_end=end)[0], params, grads)
+    first = {name: np.zeros_like(p) for name, p in params.items()}
+    second = {name: np.zeros_like(p) for name, p in params.items()}
+    for step, grad in enumerate(grads):
+        for name, p in params.items():
+            first[name] = 0.5 * first[name] + 0.5 * grad[name]
+            second[name] = 0.95 * second[name] + 0.05 * grad[name] ** 2
+            scale = np.sqrt(second[name] / (1 - 0.95 ** (step + 1))) + 1e-8
+            adam = first[name] / (1 - 0.5 ** (step + 1)) / scale
+            # Decoupled: the decay is scaled by the learning rate and by nothing else.
+            decayed = decay(step, end) * p * (p.ndim > 1)
+            params = params | {name: p - rate(step) * (adam + decayed)}
+        assert_close(visited[step], params, atol=5e-6)
+
+
+def test_adamw_is_torchs(problem):
+    torch = pytest.importorskip("torch")
+    visited = run(make("adamw", b2=0.95)[0], *problem)
+    _compare_with_torch(torch, torch.optim.AdamW, {"betas": (0.9, 0.95)}, problem, visited)
+
+
+def _compare_with_torch(torch, optimizer, options, problem, visited):
+    params, grads = problem
+    tensors = {n: torch.nn.Parameter(torch.tensor(p)) for n, p in params.items()}
+    groups = [
+        {"params": [t for t in tensors.values() if t.ndim > 1], "weight_decay": 0.05},
+        {"params": [t for t in tensors.values() if t.ndim <= 1], "weight_decay": 0.0},
+    ]
+    reference = optimizer(groups, lr=1.0, **options)
+    for step, grad in enumerate(grads):
+        # torch's SGD starts its buffer at the first gradient and AdamW counts every step, so the
+        # zero rate of step 0 passes through both as it does through optax.
+        for group in reference.param_groups:
+            group["lr"] = rate(step)
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(grad[name])
+        reference.step()
+        assert_close(visited[step], {n: t.detach().numpy() for n, t in tensors.items()}, 5e-6)
+
+
+def test_schedule_by_hand():
+    lr = optimizers.rate_schedule(4.8, 4, 12)
+    # Warm-up 0, 1/4, 1/2, 3/4; then half a cosine over 8 steps: cos(pi/4) and so on.
+    want = {0: 0, 1: 1.2, 2: 2.4, 3: 3.6, 4: 4.8, 6: 2.4 * (1 + 2**-0.5), 8: 2.4, 12: 0, 99: 0}
+    for step, value in want.items():
+        assert float(lr(step)) == pytest.approx(value, abs=1e-6)
+    assert float(jax.jit(lr)(jnp.int32(3))) == pytest.approx(3.6)
+    assert lr(jnp.int32(3)).dtype == jnp.float32
+
+
+def test_schedule_without_warmup_starts_at_the_peak():
+    assert float(optimizers.rate_schedule(2.0, 0, 10)(0)) == 2.0
+    assert float(optimizers.rate_schedule(2.0, 10, 10)(9)) == pytest.approx(1.8)
+    with pytest.raises(ValueError, match="11 steps of warm-up do not fit into 10"):
+        optimizers.rate_schedule(2.0, 11, 10)
+
+
+def test_schedule_is_optaxs():
+    steps = jnp.arange(101)
+    theirs = jax.vmap(optax.warmup_cosine_decay_schedule(0.0, 1.3, 7, 100))(steps)
+    np.testing.assert_allclose(
+        jax.vmap(optimizers.rate_schedule(1.3, 7, 100))(steps), theirs, atol=1e-6
+    )
+
+
+def test_drops_by_hand():
+    # MoCo's 200 epochs, here of 5 steps: 0.03, times 0.1 from the epochs 120 and 160 on.
+    lr = optimizers.rate_schedule(0.03, 0, 1000, name="step")
+    want = {0: 0.03, 599: 0.03, 600: 0.003, 799: 0.003, 800: 0.0003, 999: 0.0003}
+    for step, value in want.items():
+        assert float(jax.jit(lr)(step)) == pytest.approx(value, rel=1e-6), step
+    # A run of ten steps, with warm-up, that halves its rate three times.
+    lr = optimizers.rate_schedule(8.0, 2, 10, name="step", drops=(0.3, 0.5, 0.7), drop=0.5)
+    assert [float(lr(step)) for step in range(10)] == [0, 4, 8, 4, 4, 2, 2, 1, 1, 1]
+
+
+def test_a_drop_comes_at_its_epoch_whatever_the_length_of_an_epoch():
+    for steps_per_epoch in range(1, 40):
+        lr = optimizers.rate_schedule(1.0, 0, 200 * steps_per_epoch, name="step")
+        last, first = lr(120 * steps_per_epoch - 1), lr(120 * steps_per_epoch)
+        assert (float(last), float(first)) == pytest.approx((1, 0.1)), steps_per_epoch
+
+
+def test_constant_schedule():
+    lr = optimizers.rate_schedule(2.0, 4, 10, name="constant")
+    assert [float(lr(step)) for step in (0, 1, 3, 4, 9, 99)] == [0, 0.5, 1.5, 2, 2, 2]
+    assert lr(jnp.int32(3)).dtype == jnp.float32
+
+
+def test_learning_rate_rules():
+    assert optimizers.learning_rate(0.3, "linear", 4096) == pytest.approx(4.8, rel=1e-12)
+    assert optimizers.learning_rate(0.075, "sqrt", 4096) == pytest.approx(4.8, rel=1e-12)
+    assert optimizers.learning_rate(0.03, "constant", 4096) == 0.03
+    assert optimizers.learning_rate(0.3, "linear", 512) == pytest.approx(0.6)
+    assert optimizers.learning_rate(0.075, "sqrt", 256) == pytest.approx(1.2)
+
+
+def test_unknown_names_list_what_exists():
+    with pytest.raises(ValueError, match=r"'adam'; there are: adamw, lars, sgd"):
+        make("adam")
+    with pytest.raises(ValueError, match=r"'cubic'; there are: constant, linear, sqrt"):
+        make("sgd", lr_rule="cubic")
+    with pytest.raises(ValueError, match=r"'linear'; there are: constant, cosine, step"):
+        make("sgd", schedule="linear")
+    with pytest.raises(ValueError, match=r"\(120, 160\): fractions of the run"):
+        make("sgd", schedule="step", drops=(120, 160))
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.BatchNorm(use_running_average=True)(nn.Conv(8, (3, 3), use_bias=False)(x))
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+@pytest.fixture(scope="module")
+def net_params():
+    shapes = jax.eval_shape(lambda: Net().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
+    return jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes["params"])
+
+
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_a_zero_gradient_moves_only_what_is_decayed(name, net_params):
+    tx, _ = make(name, warmup_steps=0, weight_decay=0.1)
+    zeros = jax.tree.map(np.zeros_like, net_params)
+    updates, _ = jax.jit(tx.update)(zeros, tx.init(net_params), net_params)
+    moved = jax.tree.map(lambda u: bool(np.any(u != 0)), updates)
+    assert moved == optimizers.is_weight(net_params)
+
+
+PATHS = {
+    "adamw": {"0/count", "0/mu/*", "0/nu/*", "2/count"},
+    "lars": {"2/count", "3/trace/*"},
+    "sgd": {"1/0/trace/*", "1/1/count"},
+}
+
+
+@pytest.mark.parametrize("name", optimizers.NAMES)
+@pytest.mark.parametrize("clip_norm", [0.0, 3.0])
+def test_names_of_the_state_are_those_in_checkpoints(name, clip_norm):
+    """Another name refuses every checkpoint written before; clipping may come and go in a run."""
+    state = make(name, clip_norm=clip_norm)[0].init({"w": jnp.zeros(2)})
+    paths, _ = jax.tree_util.tree_flatten_with_path(state)
+    names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths}
+    assert {name.replace("/w", "/*") for name in names} == PATHS[name]
+
+
+@pytest.fixture
+def model(problem):
+    """Three modules, each with parameters of `problem`; gradients that differ."""
+    params, grads = problem
+    names = ("kernel", "bias", "conv")
+    params, *grads = [{name: tree[name] for name in names} for tree in (params, *grads)]
+    modules = {"encoder": 1.0, "predictor": 0.5, "discriminator": -2.0}
+    return (
+        {name: {"deep": params} for name in modules},
+        [
+            {n: {"deep": {k: s * v for k, v in g.items()}} for n, s in modules.items()}
+            for g in grads
+        ],
+    )
+
+
+GROUPS = {
+    "predictor": {"schedule": "constant", "warmup_steps": 0},
+    "discriminator": {"name": "adamw", "lr": 2e-3, "momentum": 0.5, "weight_decay": 0.0},
+}
+
+
+def test_a_group_is_trained_as_if_alone_with_its_own_settings(model):
+    params, grads = model
+    tx, schedule = make("lars", groups=GROUPS)
+    visited = run(tx, params, grads)
+    for module, own in {"encoder": {}, **GROUPS}.items():
+        alone, _ = make(**{"name": "lars", **own})
+        want = run(alone, params[module], [grad[module] for grad in grads])
+        for got, value in zip(visited, want, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, got[module], value)
+    assert float(schedule(TOTAL)) == 0  # the main optimizer's, for logging
+
+
+def test_a_group_that_names_nothing(model):
+    params, _ = model
+    tx, _ = make("sgd", groups={"predicter": {"lr": 0.1}})
+    with pytest.raises(
+        ValueError, match="'predicter'; the top level has: discriminator, encoder, "
+    ):
+        jax.eval_shape(tx.init, params)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_frozen_parameters_stay_and_have_no_state(name, model):
+    params, grads = model
+    frozen = ("encoder/deep/conv", "predictor")
+    tx, _ = make(name, groups=GROUPS, frozen=frozen, weight_decay=0.1)
+    visited = run(tx, params, grads)[-1]
+    free = run(make(name, groups=GROUPS, weight_decay=0.1)[0], params, grads)[-1]
+    for module, leaves in visited.items():
+        for leaf, value in leaves["deep"].items():
+            still = f"{module}/deep/{leaf}".startswith(frozen)
+            want = np.float32(params[module]["deep"][leaf]) if still else free[module]["deep"][leaf]
+            np.testing.assert_array_equal(value, want, err_msg=f"{module} {leaf}")
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tx.init(params))]
+    assert shapes.count((3, 3, 2, 2)) == 2  # of the discriminator's Adam; none of encoder/deep/conv
+
+
+def test_a_frozen_path_that_names_nothing(model):
+    tx, _ = make("sgd", frozen=("encoder/deep/convv",))
+    with pytest.raises(ValueError, match=r"near it are: encoder/deep/conv, "):
+        jax.eval_shape(tx.init, model[0])
+
+
+@pytest.mark.parametrize("clip", [1e-3, 3.0, 1e3])
+def test_clipping_is_by_the_norm_of_all_that_is_trained(clip, model):
+    params, grads = model
+    grads[0]["encoder"]["deep"]["conv"] = np.full((3, 3, 2, 2), 1e9)  # frozen: it does not count
+    groups = {"discriminator": {"lr": 0.01}}
+    tx, _ = make(
+        "sgd", groups=groups, frozen=("encoder/deep/conv",), clip_norm=clip, momentum=0.0,
+        weight_decay=0.0, schedule="constant", warmup_steps=0,
+    )  # fmt: skip
+    visited = run(tx, params, grads[:1])[0]
+    moving = [g for m in grads[0].values() for g in m["deep"].values() if g.max() < 1e9]
+    norm = np.sqrt(sum(np.sum(g**2) for g in moving))
+    assert 3 < norm < 1e3
+    for module, lr in {"encoder": PEAK, "predictor": PEAK, "discriminator": 0.01}.items():
+        want = {
+            name: p - lr * min(1, clip / norm) * grads[0][module]["deep"][name]
+            for name, p in params[module]["deep"].items()
+        }
+        if module == "encoder":
+            want["conv"] = params["encoder"]["deep"]["conv"]
+        assert_close(visited[module]["deep"], want)

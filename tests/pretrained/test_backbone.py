@@ -1,0 +1,81 @@
+"""Backbones from runs and from elsewhere: the features of the run, or a refusal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from test_train import run, small, tiny_encoder
+
+import ssl_jax
+from ssl_jax import build
+from ssl_jax import config as configuration
+from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
+from ssl_jax.pretrained import backbone
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "run"
+    run(small(train__steps=2), path)
+    return path
+
+
+@pytest.fixture
+def tiny_models(monkeypatch):
+    monkeypatch.setattr("ssl_jax.models.get", tiny_encoder)
+
+
+def images(n=5, size=12):
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
+
+
+def test_three_lines_to_the_features_of_a_run(trained, tiny_models):
+    net = ssl_jax.load_backbone(trained)
+    features = net(images())
+    variables = {"params": net.weights.params, "batch_stats": net.weights.batch_stats}
+    want = tiny.Encoder().apply(variables, images().astype(np.float32) / 255, False)
+    np.testing.assert_allclose(features, want, rtol=1e-5, atol=1e-6)
+    # Another program, so other rounding: one divides by 255 within.
+    same = net(images().astype(np.float32) / 255)
+    np.testing.assert_allclose(same, features, rtol=1e-5, atol=1e-6)
+    assert features.dtype == jnp.float32
+    assert (net.size, net.crop, net.classes) == (12, 1.0, ())
+    assert net.origin == "run, step 2"
+    assert net.weights.others["head"]["params"]["dense0"]["kernel"].shape[0] == 8
+
+
+def test_the_features_are_those_that_the_method_is_evaluated_by(trained, tiny_models):
+    config = configuration.load(trained)
+    method = build.method(config, 2, 64, devices=1)
+    params, stats, _, _ = backbone.read_modules(config, trained)
+    net = backbone.load(trained)
+    x = images().astype(np.float32) / 255
+    want = method.features(params, {"batch_stats": stats}, x)
+    np.testing.assert_allclose(net(x), want, rtol=1e-5, atol=1e-6)
+    assert jax.tree.structure(net.weights.params) == jax.tree.structure(params["encoder"])
+
+
+def test_what_is_refused(trained, tiny_models, tmp_path):
+    with pytest.raises(Fault, match="knows its size") as refused:
+        backbone.load(trained, size=24)
+    assert refused.value.code == USAGE
+    with pytest.raises(Fault, match="nowhere") as refused:
+        backbone.load(tmp_path / "nowhere")
+    assert refused.value.code == MISSING_INPUT
+
+
+def test_images_of_other_shapes_or_kinds_are_refused(trained, tiny_models):
+    net = backbone.load(trained)
+    one = images()[0]
+    for wrong in (one, one[None, ..., :1], images().astype(np.int64), [1, 2], None):
+        with pytest.raises(ValueError, match="images are an array"):
+            net(wrong)
+    assert "run, step 2" in repr(net)
+    assert len(repr(net)) < 500
+
+
+def test_a_folder_of_nothing(tmp_path):
+    with pytest.raises(Fault, match="neither a run, nor an export") as refused:
+        backbone.load(tmp_path)
+    assert refused.value.code == MISSING_INPUT
