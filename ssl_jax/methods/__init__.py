@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ssl_jax.inputs.image.views import View
+from ssl_jax import plugins
+
 
 Tree = Any
 Batch = dict[str, jax.Array]
@@ -20,17 +21,18 @@ Batch = dict[str, jax.Array]
 class Run(NamedTuple):
     """What a method may know of the run around it."""
 
-    views: tuple[View, ...]
-    """The random views of every image: full-size first, local crops last."""
+    seen: dict[str, jax.ShapeDtypeStruct]
+    """Arrays of one example as `encode` sees them, without the batch axis: `Input.seen`. Most
+    inputs have "views" [v, ...], and images with local crops also "local_views"."""
 
     total_steps: int
-    batch_size: int  # global, in images
-    num_examples: int  # images that `batch["index"]` counts
+    batch_size: int  # global, in examples
+    num_examples: int  # examples that `batch["index"]` counts
     bn_group: int = 0
     """Rows of full-size views that share BatchNorm statistics; 0 = the global batch."""
 
     chunk: int = 0
-    """Images that keep their neighbours when the batch is divided: one device's part of a
+    """Examples that keep their neighbours when the batch is divided: one device's part of a
     micro-batch. 0 = without micro-batches, all."""
 
 
@@ -49,9 +51,9 @@ def online_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
 class Method(NamedTuple):
     """A self-supervised method as data and pure functions.
 
-    Letters: b images, v views, f features. `extra` is opaque to the loop: batch statistics,
-    momentum encoder, queue, memory bank. A batch holds "views" [b, v, h, w, 3] in [0, 1], with
-    local crops also "local_views", and "index" [b], which example each is.
+    Letters: b examples, v views, f features. `extra` is opaque to the loop: batch statistics,
+    momentum encoder, queue, memory bank. A batch holds the arrays of `Run.seen`, for
+    images "views" [b, v, h, w, c] in [0, 1], and "index" [b], which example each is.
     """
 
     init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]
@@ -68,7 +70,8 @@ class Method(NamedTuple):
     examples meet. Never sees a label."""
 
     features: Callable[[Tree, Tree, jax.Array], jax.Array]
-    """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, f] float32, for inference."""
+    """(params, extra, x) -> [b, f] float32, for inference. x is the input's evaluation array as
+    `Input.to_model` returns it: for images [b, h, w, c] in [0, 1]."""
 
     after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
     """(params, extra, stats, step) -> extra, after the optimizer's step."""
@@ -88,8 +91,8 @@ class Method(NamedTuple):
     of the one called "encoder"; fine-tuning begins there."""
 
     logits: Callable[[Tree, Tree, jax.Array], jax.Array] | None = None
-    """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, k], for inference, of a method that
-    learns a classifier without labels."""
+    """(params, extra, x) -> [b, k], for inference, of a method that learns a classifier; x as in
+    `features`."""
 
     classes: tuple[str, ...] = ()
     """Names of what the columns of `logits` stand for."""
@@ -101,7 +104,17 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Callable[..., Method]:
-    """Returns `make` of the method called `name`; raises ValueError that lists what exists."""
+    """Returns `make` of the method called `name`.
+
+    Args:
+      name: a module of this package, or "module:function" of another module.
+
+    Raises:
+      ValueError: no such method; the message lists those that exist.
+      Fault: the module of an outside method is not allowed or cannot be imported.
+    """
+    if plugins.is_external(name):
+        return plugins.load(name)
     if name not in names():
         raise ValueError(f"unknown method {name!r}; there are: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").make

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax.methods import Batch, Method, Run
-from ssl_jax.methods._joint import check_two_views
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 
 Tree = Any
@@ -58,7 +58,7 @@ def predict_target(
     Raises:
       ValueError: not two views.
     """
-    check_two_views(run)
+    check_views(run, 2)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         keys = jax.random.split(key)

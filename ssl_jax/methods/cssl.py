@@ -10,7 +10,7 @@ from jax.scipy.special import entr
 
 from ssl_jax.losses import discriminate, fool, same_pair
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._joint import check_two_views
+from ssl_jax.methods._views import check_views
 from ssl_jax.methods._momentum import moving_average
 from ssl_jax.methods._rows import divided
 from ssl_jax.models import mixture
@@ -85,7 +85,7 @@ def make(
     Raises:
       ValueError: not two views, more components than images, or a number out of its range.
     """
-    check_two_views(run)
+    check_views(run, 2)
     if not 0 < components <= run.batch_size:
         raise ValueError(
             f"{components} components begin at as many images of a batch of {run.batch_size}: "
@@ -95,7 +95,7 @@ def make(
         raise ValueError(f"em_power {em_power}, em_offset {em_offset}: want (0.5, 1] and 0 or more")
     if not 0 <= dropout < 1 or not 0 <= min_share < 1:
         raise ValueError(f"dropout {dropout}, min_share {min_share}: want both in [0, 1)")
-    size, dtype = run.views[0].size, encoder.dtype
+    size, dtype = run.seen["views"].shape[1], encoder.dtype
     code = MLP((hidden_dim, code_dim), last_norm="plain", dtype=dtype)
     decoder = Decoder(size, decoder_width, dtype=dtype)
     networks = Chain(run.bn_group, 2, encoder=encoder, code=code, decoder=decoder)

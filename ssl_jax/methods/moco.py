@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._joint import check_two_views
+from ssl_jax.methods._views import check_views
 from ssl_jax.methods._momentum import distance, moving_average
 from ssl_jax.methods._rows import divided
 from ssl_jax.models.chain import Chain
@@ -54,7 +54,7 @@ def make(
       ValueError: not two views, a queue that the batch does not divide, or groups to be permuted
         that a batch, or one device's part of a micro-batch, does not hold.
     """
-    check_two_views(run)
+    check_views(run, 2)
     slots, rest = divmod(queue_size, run.batch_size)
     if rest or not slots:
         raise ValueError(f"queue_size {queue_size} is no multiple of the batch {run.batch_size}")

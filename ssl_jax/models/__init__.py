@@ -4,6 +4,8 @@ check a name at once."""
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ssl_jax import plugins
+
 if TYPE_CHECKING:
     from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
@@ -43,10 +45,15 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
     open: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std, dtype;
     patch_size, mlp_ratio, pool, positions, mean, std, dtype; or widths, visible, sigma, dtype.
 
+    "module:Class" of another module is called with the options.
+
     Raises:
       ValueError: unknown name.
+      Fault: the module of an outside encoder is not allowed or cannot be imported.
       TypeError: an option that this encoder does not take.
     """
+    if plugins.is_external(name):
+        return plugins.load(name)(**options)
     family: Any
     fixed: dict[str, Any]
     if name in RESNETS:
