@@ -11,7 +11,9 @@ from typing import Any
 
 from ssl_jax.errors import BAD_CONFIG, Fault
 
-VARIABLE = "SSL_JAX_MODULES"  # comma-separated names; an environment variable reaches child processes
+VARIABLE = (
+    "SSL_JAX_MODULES"  # comma-separated names; an environment variable reaches child processes
+)
 
 
 def is_external(name: str) -> bool:

@@ -14,9 +14,7 @@ from ssl_jax.evals import files, suite
 from ssl_jax.training.parts import Parts
 
 
-def evaluate_classifier(
-    config: ConfigDict, parts: Parts, state: Any, path: Path
-) -> None:
+def evaluate_classifier(config: ConfigDict, parts: Parts, state: Any, path: Path) -> None:
     """Writes eval/finetune.json into the fine-tuning at `path`, and prints the accuracy."""
     if parts.test is None:
         print("no labelled test images: nothing to evaluate by", flush=True)

@@ -82,9 +82,7 @@ def extract(
     return features.extract(lambda batch: fn(parallel.to_global(batch, mesh)), batches)
 
 
-def pairs(
-    config: ConfigDict, subject: Subject, mesh: Mesh, source: Source, limit: int
-) -> Columns:
+def pairs(config: ConfigDict, subject: Subject, mesh: Mesh, source: Source, limit: int) -> Columns:
     """Features [n, 2, f] of two of the run's random views of at most `limit` images."""
     encode = encoder(subject, raw=config.eval.baselines)
     pair = components.make_input(config).pair

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax.assess.subjects import RAW, TRAINED, UNTRAINED, Subject
 from ssl_jax import components
+from ssl_jax.assess.subjects import RAW, TRAINED, UNTRAINED, Subject
 from ssl_jax.data.source import Source
 from ssl_jax.inputs import Input
 

@@ -90,9 +90,7 @@ def of_run(config: ConfigDict, parts: Parts, state: Any) -> Subject:
     untrained = None
     if config.eval.baselines:
         if config.model.get("init"):  # its step 0 is trained already
-            fresh = build.make_method(
-                config, parts.total_steps, parts.source.size, parts.mesh.size
-            )
+            fresh = build.make_method(config, parts.total_steps, parts.source.size, parts.mesh.size)
             untrained = _born(_init(config, fresh), parts.mesh)
         else:
             untrained = _gathered(parts, parts.new_state())
@@ -168,9 +166,7 @@ def of_backbone(
     weights = {TRAINED: backbone.variables}
     if baselines:
         images = jnp.zeros((2, backbone.size, backbone.size, 3))
-        weights[UNTRAINED] = _born(
-            lambda: encoder.init(jax.random.key(seed), images, False), mesh
-        )
+        weights[UNTRAINED] = _born(lambda: encoder.init(jax.random.key(seed), images, False), mesh)
     return Subject(
         name=name,
         step=0,

@@ -13,7 +13,6 @@ import jax
 
 from ssl_jax import plugins
 
-
 Tree = Any
 Batch = dict[str, jax.Array]
 

@@ -10,9 +10,9 @@ from jax.scipy.special import entr
 
 from ssl_jax.losses import discriminate, fool, same_pair
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._views import check_views
 from ssl_jax.methods._momentum import moving_average
 from ssl_jax.methods._rows import divided
+from ssl_jax.methods._views import check_views
 from ssl_jax.models import mixture
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.decoder import Decoder

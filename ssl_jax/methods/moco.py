@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._views import check_views
 from ssl_jax.methods._momentum import distance, moving_average
 from ssl_jax.methods._rows import divided
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 

@@ -52,9 +52,7 @@ def make(networks: Chain, weights: Tree, *, kept: tuple[str, ...] = ("encoder", 
     def features(params: Tree, extra: Tree, x: jax.Array) -> jax.Array:
         return networks.features(params, extra["batch_stats"], x)
 
-    return Method(
-        init=init, encode=encode, objective=objective, features=features, logits=logits
-    )
+    return Method(init=init, encode=encode, objective=objective, features=features, logits=logits)
 
 
 def _take(new: Tree, old: Tree) -> Tree:

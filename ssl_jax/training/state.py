@@ -114,7 +114,9 @@ def born_sharded(init: Callable[..., Tree], shardings: Tree, mesh: Mesh, *argume
     return jax.jit(init, out_shardings=shardings, compiler_options=options)(*arguments)
 
 
-def new_state(init: Callable[..., TrainState], layout: Tree, mesh: Mesh, *arguments: Any) -> TrainState:
+def new_state(
+    init: Callable[..., TrainState], layout: Tree, mesh: Mesh, *arguments: Any
+) -> TrainState:
     """Makes step 0's state on the devices that hold it."""
     return born_sharded(
         init, state_shardings(jax.eval_shape(init, *arguments), layout, mesh), mesh, *arguments

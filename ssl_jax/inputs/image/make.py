@@ -79,9 +79,7 @@ def _make(
 
     def with_views(*others: View) -> Input:
         # Evaluation makes its views on the host: it compiles no colour operations.
-        return _make(
-            others, placement="host", channels=channels, size=size, crop=crop, seed=seed
-        )
+        return _make(others, placement="host", channels=channels, size=size, crop=crop, seed=seed)
 
     full = parts[0][1]
     plain = View(**{field: getattr(views[0], field) for field in GEOMETRY})
