@@ -56,10 +56,10 @@ def stepper(config: ConfigDict, mesh: Any) -> Any:
     """Returns () -> loss, one step of the real training after the other on one real batch."""
     import jax
 
-    from ssl_jax import build, parallel
+    from ssl_jax import build, components, parallel
 
     parts = build.parts(config, mesh)
-    rows = next(build.train_batches(config, parts.source, start_step=0, num_steps=1))
+    rows = next(components.train_batches(config, parts.source, start_step=0, num_steps=1))
     with jax.set_mesh(mesh):
         batch, state = parallel.to_global(rows, mesh), parts.new_state()
 

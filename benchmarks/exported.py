@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     """The benchmark: see the module's docstring."""
     del argv
-    from ssl_jax import build
+    from ssl_jax import components
     from ssl_jax import config as configuration
     from ssl_jax.evals import knn
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         network = load_in_torch(workdir, pathlib.Path(folder))
         train, test = (
-            features(config, build.source(config, split), network)
+            features(config, components.open_source(config, split), network)
             for split in (config.data.split, config.data.eval_split)
         )
     predicted = knn.predict(
@@ -56,12 +56,12 @@ def features(config: Any, source: Any, network: Any) -> tuple[np.ndarray, np.nda
     """PyTorch's features [n, f] and the labels [n] of a source, cut as evaluation cuts it."""
     import torch
 
-    from ssl_jax.assess import images
+    from ssl_jax import components
 
     found, labels = [], []
-    for batch in images.eval_batches(config, source, batch_size=config.eval.batch_size):
+    for batch in components.eval_batches(config, source, batch_size=config.eval.batch_size):
         real = batch["mask"].astype(bool)
-        x = np.ascontiguousarray(batch["image"][real].transpose(0, 3, 1, 2), np.float32) / 255
+        x = np.ascontiguousarray(batch["input"][real].transpose(0, 3, 1, 2), np.float32) / 255
         with torch.no_grad():
             found.append(network(torch.from_numpy(x)).numpy())
         labels.append(batch["label"][real])

@@ -19,15 +19,15 @@ ROUNDS, STEPS = 3, 8
 def main() -> None:
     """The command: see the module's docstring."""
     config = cli.config()
-    from ssl_jax import build
+    from ssl_jax import components
 
-    source = build.source(config, config.data.split)
+    source = components.open_source(config, config.data.split)
     steps = min(STEPS, max(2, flags.FLAGS.images // config.train.batch_size))
     found: dict[str, list[tuple[float, float]]] = {"host": [], "device": []}
     for _ in range(ROUNDS):
         for placement, readings in found.items():
             config.augment.placement = placement
-            readings.append(_measure(build.train_batches, config, source, steps))
+            readings.append(_measure(components.train_batches, config, source, steps))
     for placement, readings in found.items():
         rate, cost = (statistics.median(column) for column in zip(*readings, strict=True))
         print(f"{placement:8} {rate:8.0f} images/s {1000 * cost:8.2f} ms CPU per image")

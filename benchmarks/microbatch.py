@@ -49,14 +49,16 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
     import optax
 
     from ssl_jax import methods, models, parallel
-    from ssl_jax.inputs.image.views import View
-    from ssl_jax.training import step
+    from ssl_jax.training.probe import Probe
+    from ssl_jax.training.state import init_fn, new_state
+    from ssl_jax.training.step import make_train_step
 
     # Groups of one micro-batch's rows: the same groups whether the batch is divided or not.
     group = 2 * FLAGS.microbatch
     dtype = jnp.dtype(FLAGS.dtype)
     encoder = models.get("resnet10", width=0.25, stem="cifar", dtype=dtype)
-    run = methods.Run((View(size=SIZE),) * 2, 2, batch_size, batch_size, bn_group=group)
+    seen = {"views": jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), dtype)}
+    run = methods.Run(seen, 2, batch_size, batch_size, bn_group=group)
     method = methods.get("simclr")(encoder, run, temperature=0.2)
     keep = optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params),
@@ -71,10 +73,10 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
         "index": jnp.arange(batch_size, dtype=jnp.int32),
     }
     mesh = parallel.make_mesh(jax.devices()[:1])
-    probe = step.Probe(0)
+    probe = Probe(0)
     with jax.set_mesh(mesh):
-        state = step.born_sharded(step.init_fn(method, keep, probe, spec, seed=0), method, mesh)
-        function = step.make_train_step(
+        state = new_state(init_fn(method, keep, probe, spec, seed=0), method.layout, mesh)
+        function = make_train_step(
             method, keep, lambda _: jnp.zeros(()), probe, seed=0, mesh=mesh, microbatch=microbatch
         )
         compiled = jax.jit(function).lower(state, batch).compile()

@@ -1,8 +1,7 @@
 """Builds a whole run from its config: opens data and weights and puts the components together."""
 
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -10,47 +9,17 @@ from ml_collections import ConfigDict
 
 from ssl_jax import components, parallel
 from ssl_jax.data.labels import labelled_subset
-from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.inputs import Input
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.pretrained import backbone, classifier, initial_weights
 from ssl_jax.training import finetuning
+from ssl_jax.training.parts import Computation, Parts
 from ssl_jax.training.probe import Probe
-from ssl_jax.training.state import TrainState, abstract_state, init_fn, new_state
+from ssl_jax.training.state import TrainState, init_fn
 from ssl_jax.training.step import make_train_step
 
 Tree = Any
-
-
-class Training(NamedTuple):
-    """The computation of a run, without its data."""
-
-    mesh: Mesh
-    input: Input
-    total_steps: int
-    method: Method
-    init: Callable[..., TrainState]  # of `init_arguments`
-    train_step: jax.stages.Wrapped  # (state, batch) -> (state, metrics), jitted, state donated
-    init_arguments: tuple[Any, ...] = ()
-
-    @property
-    def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state on this mesh."""
-        return abstract_state(self.init, self.method.layout, self.mesh, *self.init_arguments)
-
-    def new_state(self) -> TrainState:
-        """Makes step 0's state on the devices that hold it."""
-        return new_state(self.init, self.method.layout, self.mesh, *self.init_arguments)
-
-
-class Parts(NamedTuple):
-    """Everything that a run is made of."""
-
-    source: Source
-    test: Source | None  # labelled examples for evaluation
-    training: Training
 
 
 def parts(config: ConfigDict, mesh: Mesh) -> Parts:
@@ -61,11 +30,11 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         that does not exist.
     """
     source = components.open_source(config, config.data.split)
-    built = training(config, mesh, examples=source.size, classes=len(source.classes))
-    return Parts(source, components.open_test_source(config, source), built)
+    built = computation(config, mesh, examples=source.size, classes=len(source.classes))
+    return Parts(**vars(built), source=source, test=components.open_test_source(config, source))
 
 
-def training(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) -> Training:
+def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) -> Computation:
     """Builds the computation of a pre-training run on a mesh, whose devices need not exist here.
 
     Args:
@@ -80,7 +49,7 @@ def training(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) -> 
     method = make_method(config, total, examples, mesh.size, platform=platform)
     method = with_initial_weights(config, method)
     probe = Probe(classes if config.train.probe and classes > 1 else 0)
-    return _training(config, mesh, method, probe, examples=examples, total=total)
+    return _computation(config, mesh, method, probe, examples=examples, total=total)
 
 
 def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
@@ -111,7 +80,7 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
     )
     total = components.total_steps(config, source.size)
     method = finetuning.make(networks, weights)
-    built = _training(
+    built = _computation(
         config, mesh, method, Probe(0), examples=source.size, total=total, supervised=True
     )
     tx, _ = components.make_optimizer(config, source.size, total)
@@ -123,10 +92,11 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
         seed = config.train.seed
         return init_fn(method, tx, Probe(0), spec, seed=seed, supervised=True)()
 
-    return Parts(source, test, built._replace(init=init, init_arguments=(weights,)))
+    own = {"init": init, "init_arguments": (weights,)}
+    return Parts(**vars(built) | own, source=source, test=test)
 
 
-def _training(
+def _computation(
     config: ConfigDict,
     mesh: Mesh,
     method: Method,
@@ -135,7 +105,7 @@ def _training(
     examples: int,
     total: int,
     supervised: bool = False,
-) -> Training:
+) -> Computation:
     tx, schedule = components.make_optimizer(config, examples, total)
     example_input = components.make_input(config)
     train_step = make_train_step(
@@ -151,7 +121,7 @@ def _training(
         supervised=supervised,
     )
     spec, seed = components.batch_spec(config), config.train.seed
-    built = Training(
+    built = Computation(
         mesh=mesh,
         input=example_input,
         total_steps=total,

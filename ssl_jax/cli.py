@@ -179,6 +179,7 @@ def config() -> ConfigDict:
         flag: Any = FLAGS["config"]
         message = f"--config: there is no file {flag.config_filename}"
         raise Fault(message, BAD_CONFIG) from error
+    configuration.allow_modules(value)
     if found := configuration.problems(value):
         raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
     return value

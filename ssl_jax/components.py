@@ -232,3 +232,13 @@ def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeSt
         name: jax.ShapeDtypeStruct((b, *one.shape), one.dtype, sharding=rows)
         for name, one in arrays.items()
     }
+
+
+def batch_sizes(config: ConfigDict) -> dict[str, int]:
+    """Returns the sizes that have to divide a batch, as `parallel.check_batch` takes them."""
+    views = make_input(config).seen.get("views")
+    return {
+        "microbatch": config.train.microbatch,
+        "bn_group": config.model.bn_group,
+        "views": views.shape[0] if views else 1,  # groups of BatchNorm count views
+    }

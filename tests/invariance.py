@@ -15,9 +15,12 @@ import tiny
 
 from ssl_jax import methods, parallel
 from ssl_jax.data import pipeline, sources
+from ssl_jax.inputs.image.make import input_from_views
 from ssl_jax.inputs.image.recipes import RECIPES
 from ssl_jax.optim import optimizers
+from ssl_jax.training import state as states
 from ssl_jax.training import step
+from ssl_jax.training.probe import Probe
 
 # Enough rows and a small enough rate that ten steps enlarge float32's rounding little: how much
 # differs from one CPU to another.
@@ -27,11 +30,11 @@ VIEWS = tuple(view._replace(size=SIZE) for view in RECIPES["digits"])
 
 def batches(host):
     """This host's rows of ten batches of digits."""
-    source = sources.get("digits", data_dir="", split="train")
+    source = sources.open_source("digits", data_dir="", split="train")
     return list(
         pipeline.train_batches(
-            source, views=VIEWS, batch_size=B, seed=4, start_step=0, num_steps=STEPS,
-            placement="host", host=host,
+            source, input_from_views(VIEWS, seed=4), batch_size=B, seed=4, start_step=0,
+            num_steps=STEPS, host=host,
         )
     )  # fmt: skip
 
@@ -63,13 +66,13 @@ def trajectory(rows, dtype, devices=None):
     A name is "STEP/WHAT/LEAF"; WHAT is loss, gradient, statistics or params.
     """
     encoder = tiny.Encoder(dtype=dtype)
-    run = methods.Run(VIEWS, STEPS, B, num_examples=1297)
+    run = methods.Run(tiny.seen(2, SIZE), STEPS, B, num_examples=1297)
     method = methods.get("simclr")(encoder, run, temperature=0.2, hidden_dim=16, output_dim=8)
     lars, schedule = optimizers.make(
         "lars", lr=RATE, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=STEPS,
         weight_decay=1e-4,
     )  # fmt: skip
-    tx, probe = optax.chain(_recorded(), lars), step.Probe(CLASSES)
+    tx, probe = optax.chain(_recorded(), lars), Probe(CLASSES)
     mesh = parallel.make_mesh(devices)
 
     def cast(tree):
@@ -82,8 +85,8 @@ def trajectory(rows, dtype, devices=None):
     }
     found = {}
     with jax.set_mesh(mesh):
-        start = step.init_fn(method, tx, probe, spec, seed=1)
-        state = step.born_sharded(lambda: cast(start()), method, mesh)
+        start = states.init_fn(method, tx, probe, spec, seed=1)
+        state = states.new_state(lambda: cast(start()), method.layout, mesh)
         function = jax.jit(
             step.make_train_step(method, tx, schedule, probe, seed=1, mesh=mesh),
             compiler_options=emitters.AS_IN_A_RUN if dtype == jnp.float32 else None,

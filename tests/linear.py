@@ -9,7 +9,9 @@ import numpy as np
 import optax
 
 from ssl_jax import parallel
+from ssl_jax.training import state as states
 from ssl_jax.training import step
+from ssl_jax.training.probe import Probe
 
 
 class Linear(nn.Module):
@@ -36,9 +38,9 @@ def batches(count, b, views=2, size=2, examples=None):
 
 def trajectory(method, rows, learning_rate=0.5):
     """[(state before the step, metrics of the step)] and the last state, by plain SGD."""
-    tx, probe = optax.sgd(learning_rate), step.Probe(0)
+    tx, probe = optax.sgd(learning_rate), Probe(0)
     mesh = parallel.make_mesh(jax.devices()[:1])
-    init = step.init_fn(method, tx, probe, rows[0], seed=2)
+    init = states.init_fn(method, tx, probe, rows[0], seed=2)
     function = jax.jit(
         step.make_train_step(method, tx, lambda _: jnp.zeros(()), probe, seed=2, mesh=mesh)
     )

@@ -7,10 +7,12 @@ import optax
 import pytest
 
 from configs.simclr import get_config
-from ssl_jax import build, parallel
-from ssl_jax.inputs.image.views import View
+from ssl_jax import components, parallel
+from ssl_jax.inputs.image.views import View, views_from_fields
 from ssl_jax.methods import Method
-from ssl_jax.training import step
+from ssl_jax.training import preview, step
+from ssl_jax.training import state as states
+from ssl_jax.training.probe import Probe
 
 LOCAL = {"views": 3, "size": 6, "crop_area": (0.1, 0.3), "grayscale": 0.5}
 
@@ -24,19 +26,24 @@ def multi_crop(placement="device"):
 
 
 def first_batch(config):
-    source = build.source(config, "train")
-    return next(build.train_batches(config, source, start_step=0, num_steps=1))
+    source = components.open_source(config, "train")
+    return next(components.train_batches(config, source, start_step=0, num_steps=1))
 
 
 def test_two_views_by_default_with_second_changing_the_other():
     config = get_config("imagenet,augment=byol")
     first = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, blur=1)
     second = first._replace(blur=0.1, solarize=0.2)
-    assert build.views(config) == (first, second)
+    assert views_from_fields(config.augment.to_dict()) == (first, second)
     config.augment.views = 1
-    assert build.views(config) == (first,)
+    assert views_from_fields(config.augment.to_dict()) == (first,)
     config.augment.update(views=3, local={"views": 2, "size": 96})
-    assert build.views(config) == (first, second, second, *[first._replace(size=96)] * 2)
+    assert views_from_fields(config.augment.to_dict()) == (
+        first,
+        second,
+        second,
+        *[first._replace(size=96)] * 2,
+    )
 
 
 @pytest.mark.parametrize(("views", "local"), [(1, {}), (2, {}), (1, LOCAL), (2, LOCAL)])
@@ -44,9 +51,9 @@ def test_the_prepared_batch_has_the_promised_shapes(views, local):
     config = multi_crop()
     config.augment.views, config.augment.local = views, local
     batch = parallel.to_global(first_batch(config), parallel.make_mesh())
-    prepared = jax.eval_shape(build.prepare(config), batch)
+    prepared = jax.eval_shape(components.make_input(config).device, batch)
     assert prepared.pop("label").shape == (32,)
-    spec = build.batch_spec(config)
+    spec = components.batch_spec(config)
     assert {k: (v.shape, v.dtype) for k, v in prepared.items()} == {
         k: (v.shape, v.dtype) for k, v in spec.items()
     }
@@ -55,7 +62,7 @@ def test_the_prepared_batch_has_the_promised_shapes(views, local):
 
 def test_device_and_host_prepare_the_same_local_views():
     device, host = (first_batch(multi_crop(placement)) for placement in ("device", "host"))
-    device = jax.jit(build.prepare(multi_crop()))(device)
+    device = jax.jit(components.make_input(multi_crop()).device)(device)
     assert device.keys() == host.keys() == {"views", "local_views", "index", "label"}
     for name in ("views", "local_views"):
         np.testing.assert_allclose(device[name], host[name], rtol=0, atol=3e-6)
@@ -91,14 +98,14 @@ def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
     config = multi_crop()
     batch = first_batch(config)
     mesh = parallel.make_mesh()
-    method, tx, probe = linear_method(), optax.sgd(1.0), step.Probe(0)
-    init = step.init_fn(method, tx, probe, build.batch_spec(config), seed=0)
+    method, tx, probe = linear_method(), optax.sgd(1.0), Probe(0)
+    init = states.init_fn(method, tx, probe, components.batch_spec(config), seed=0)
     train_step = step.make_train_step(
         method, tx, lambda _: 1.0, probe, seed=0, mesh=mesh,
-        prepare=build.prepare(config), microbatch=microbatch,
+        device=components.make_input(config).device, microbatch=microbatch,
     )  # fmt: skip
     with jax.set_mesh(mesh):
-        state = step.born_sharded(init, method, mesh)
+        state = states.new_state(init, method.layout, mesh)
         new, metrics = jax.jit(train_step)(state, parallel.to_global(batch, mesh))
     x = np.asarray(moments(first_batch(multi_crop("host"))), np.float64)
     w = np.asarray(state.params["w"], np.float64)
@@ -117,21 +124,21 @@ def test_the_picture_shows_all_views(tmp_path, monkeypatch):
         ),
     )
     config = multi_crop("host")
-    source = build.source(config, "train")
-    build.draw_views(config, source, tmp_path / "views.png", count=3)
+    source = components.open_source(config, "train")
+    preview.draw_views(config, source, tmp_path / "views.png", count=3)
     assert len(shown["n"]) == 3
     assert shown["views"].shape == (3, 2, 12, 12, 3)
     assert shown["local"].shape == (3, 3, 6, 6, 3)
     config.augment.local = {}
-    build.draw_views(config, source, tmp_path / "views.png", count=3)
+    preview.draw_views(config, source, tmp_path / "views.png", count=3)
     assert shown["local"] is None
 
 
 def test_activations_follow_the_platform_that_a_step_is_built_for():
     """A plan is made on a CPU for a TPU."""
-    assert build.activations("auto") == jnp.float32
-    assert build.activations("auto", platform="tpu") == jnp.bfloat16
-    assert build.activations("float32", platform="tpu") == jnp.float32
+    assert components.activation_dtype("auto") == jnp.float32
+    assert components.activation_dtype("auto", platform="tpu") == jnp.bfloat16
+    assert components.activation_dtype("float32", platform="tpu") == jnp.float32
     config = get_config("digits")
-    assert build.encoder(config, platform="gpu").dtype == jnp.bfloat16
-    assert build.encoder(config).dtype == jnp.float32
+    assert components.make_encoder(config, platform="gpu").dtype == jnp.bfloat16
+    assert components.make_encoder(config).dtype == jnp.float32

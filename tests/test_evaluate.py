@@ -11,9 +11,10 @@ import tiny
 from PIL import Image
 
 from configs.simclr import get_config
-from ssl_jax import assess, build, evaluate, finetune, parallel, train
+from ssl_jax import assess, build, components, evaluate, finetune, parallel, train
 from ssl_jax import config as configuration
 from ssl_jax.assess import images, subjects
+from ssl_jax.data import sources
 from ssl_jax.errors import Fault
 from ssl_jax.inputs.image.views import View
 from ssl_jax.jobs.stop import Stop
@@ -25,7 +26,7 @@ ALL = ("few_shot", "layers", "linear_sgd", "linear", "knn", "label_free")
 def shrink(patch):
     patch.setattr("ssl_jax.models.get", lambda name, *, dtype, **_: tiny.Encoder(dtype=dtype))
     patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
-    patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
+    patch.setattr("ssl_jax.training.preview.draw_views", lambda *args: None)
 
 
 @pytest.fixture(autouse=True)
@@ -168,13 +169,13 @@ def test_transfer_to_other_classes(run, tmp_path):
 
 
 def test_transfer_needs_nothing_of_the_data_trained_on(run, tmp_path, monkeypatch):
-    get = build.sources.get
+    get = sources.open_source
 
     def absent(name, **options):
         assert name != "digits"
         return get(name, **options)
 
-    monkeypatch.setattr("ssl_jax.data.sources.get", absent)
+    monkeypatch.setattr("ssl_jax.data.sources.open_source", absent)
     again(run, data=pictures(tmp_path / "a"), protocols=("knn",))
     assert "transfer_folder_a_knn" in names(run)
 
@@ -206,7 +207,7 @@ def test_an_encoder_from_elsewhere(trained, tmp_path):
 
 
 def test_labels_reach_nothing_but_probes(run, monkeypatch):
-    get = build.sources.get
+    get = sources.open_source
 
     def shuffled(name, **options):
         source = get(name, **options)
@@ -218,7 +219,7 @@ def test_labels_reach_nothing_but_probes(run, monkeypatch):
     before = read(run, "label_free"), read(run, "knn")
     with np.load(run / "eval" / "sample.npz") as sample:
         features = sample["features"]
-    monkeypatch.setattr("ssl_jax.data.sources.get", shuffled)
+    monkeypatch.setattr("ssl_jax.data.sources.open_source", shuffled)
     again(run, protocols=("knn", "label_free"))
     assert read(run, "label_free") == before[0]
     assert read(run, "knn") != before[1]
@@ -246,11 +247,11 @@ def test_pairs_of_views_hold_every_image_once(limit):
     plain = plain._replace(grayscale=0, blur=0)
     config.augment.update({field: value for field, value in plain._asdict().items()})
     config.augment.second = {}
-    source = build.source(config, "test")
+    source = components.open_source(config, "test")
     found = images.pairs(config, flat_subject(), mesh, source, limit)["trained"]
     chosen = images.sample_indices(source.size, limit, config.train.seed)
     chosen = np.arange(500) if chosen is None else chosen
-    wanted = np.stack([source.load(int(i))[0].reshape(-1) / 255 for i in chosen])
+    wanted = np.stack([source.load(int(i))[0]["image"].reshape(-1) / 255 for i in chosen])
     assert found.shape == (len(chosen), 2, 8 * 8 * 3)
     for view in (0, 1):
         key = lambda x: np.round(x * 255).astype(int)  # noqa: E731

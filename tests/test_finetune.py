@@ -21,7 +21,7 @@ from ssl_jax.jobs.stop import Stop
 from ssl_jax.models.norm import BatchNorm
 from ssl_jax.pretrained import classifier
 from ssl_jax.rundir import workdir
-from ssl_jax.training import loop
+from ssl_jax.training import command
 
 
 def run(verb, config, path, encoder=tiny_encoder):
@@ -34,9 +34,9 @@ def run(verb, config, path, encoder=tiny_encoder):
     ):
         patch.setattr(parallel, "make_mesh", lambda **_: mesh)
         patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
-        patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
+        patch.setattr("ssl_jax.training.preview.draw_views", lambda *args: None)
         patch.setattr("ssl_jax.models.get", encoder)
-        loop.check_config(config, folder, [])
+        command.check_config(config, folder, [])
         verb(config, folder, stop)
 
 
@@ -212,7 +212,7 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
     def method(*_, **__):
         return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))
 
-    monkeypatch.setattr("ssl_jax.build.method", method)
+    monkeypatch.setattr("ssl_jax.build.make_method", method)
     with pytest.raises(Fault, match="simclr has no encoder, only: stack"):
         classifier.pretrained(pretrained)
 

@@ -21,6 +21,7 @@ TENSORFLOW = {
 # package.
 LAYERS = (
     ("errors",),
+    ("plugins",),
     ("losses", "models", "optim", "inputs", "jobs"),
     ("weights", "parallel", "data", "config"),
     ("methods", "rundir", "cli"),

@@ -23,7 +23,8 @@ from ssl_jax.errors import Fault
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.methods import simclr
 from ssl_jax.rundir import workdir
-from ssl_jax.training import loop
+from ssl_jax.training import command
+from ssl_jax.training.log import StepLog
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {
@@ -69,8 +70,8 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
             patch.setattr("ssl_jax.models.get", tiny_encoder)
         if not report:
             patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
-            patch.setattr("ssl_jax.build.draw_views", lambda *args: None)
-        loop.check_config(config, folder, list(allow))
+            patch.setattr("ssl_jax.training.preview.draw_views", lambda *args: None)
+        command.check_config(config, folder, list(allow))
         train.train(config, folder, stop)
 
 
@@ -230,10 +231,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 def test_a_collapse_is_said_once_among_the_progress_lines(capfd):
     source, ignore = types.SimpleNamespace(size=640), types.SimpleNamespace(write=lambda *_: None)
     parts = types.SimpleNamespace(total_steps=6, source=source)
-    log = loop.Log(small(), parts, ignore, checkpoints=None, start=0)
+    log = StepLog(small(), parts, ignore, checkpoints=None, start=0)
     for step in range(1, 7):
-        log.pending = (step, {"loss": 0.1, "grad_norm": 0.1, "feature_std": 0.01})
-        log.settle()
+        log.add(step, {"loss": 0.1, "grad_norm": 0.1, "feature_std": 0.01})
+    log.settle()
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["step"] * 3 + ["warning:"] + ["step"] * 3
     assert "feature_std is 0.01" in lines[3]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +28,16 @@ class Encoder(nn.Module):
         x = nn.Conv(8, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype)(x, train))
         return nn.Dense(8, use_bias=False, dtype=self.dtype)(x.mean((1, 2)))
+
+
+def seen(views, size, channels=3, *, local=0, local_size=0):
+    """The arrays of one image as a method sees them: `Run.seen`."""
+    shapes = {"views": (views, size), "local_views": (local, local_size)}
+    return {
+        name: jax.ShapeDtypeStruct((count, side, side, channels), jnp.float32)
+        for name, (count, side) in shapes.items()
+        if count
+    }
 
 
 def encoder(model, dtype=jnp.float32):

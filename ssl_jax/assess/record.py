@@ -16,6 +16,7 @@ from ssl_jax.assess.subjects import TRAINED
 from ssl_jax.evals import files, saliency, table
 from ssl_jax.report import figures
 from ssl_jax.rundir import workdir
+from ssl_jax.training.parts import Parts
 
 OCCLUDED = 8  # images
 DONE = ".done"  # last file of an evaluation: each protocol, and by which settings it was made

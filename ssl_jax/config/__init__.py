@@ -16,13 +16,13 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from ssl_jax import evals, models
+from ssl_jax import evals, inputs, models, plugins
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
-from ssl_jax.inputs.image.views import View
 
 # What a run is: changing one of these makes another run, in another workdir.
 IDENTITY = (
-    *("data.source", "data.split", "augment.", "model.", "method.", "optim.name"),
+    *("data.source", "data.split", "data.channels", "augment.", "model.", "method."),
+    "optim.name",
     *("optim.groups.", "optim.frozen", "optim.lr_in_momentum", "optim.weight_decay_end"),
     *("train.batch_size", "train.seed", "train.probe", "finetune."),
 )
@@ -38,31 +38,46 @@ ADDED: dict[str, Any] = {
     "model.std": (1.0, 1.0, 1.0),
     "model.positions": "sincos",
     "model.init": "",
+    "data.label": "",
+    "data.channels": 3,
 }
 # Fields of `optim` that a group of parameters cannot have for itself.
 SHARED = ("groups", "frozen", "clip_norm")
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The fields that every config has; a file in `configs/` changes what differs."""
+def default_config(source: str = "digits") -> ml_collections.ConfigDict:
+    """Returns the fields that every config has; a file in `configs/` changes what differs.
+
+    A config file that names a source outside the package thereby allows its module.
+
+    Args:
+      source: `data.source`, whose modality has the fields of `augment`.
+    """
+    if plugins.is_external(source):
+        plugins.allow(source)
+    return _defaults(source)
+
+
+def allow_modules(config: ml_collections.ConfigDict) -> None:
+    """Allows the modules outside the package that a config of the user's own names."""
+    for name in (config.data.source, config.method.name, config.model.name):
+        if plugins.is_external(name):
+            plugins.allow(name)
+
+
+def _defaults(source: str) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.data = {
-        "source": "digits",  # digits | folder | tfds:<name>
+        "source": source,  # digits | folder | tfds:<name> | module:function
         "dir": "",  # of the folder, or tensorflow-datasets' data_dir
         "split": "train",  # of a prepared dataset also a part, "train[:10000]"
         "eval_split": "test",  # labelled images for evaluation; "" for none
+        "channels": 3,  # of images: 1 (grey) | 3 (RGB) | 4 (RGBA)
+        "label": "",  # the label field for probe and evaluation; "" for the default one
         "on_bad_image": "stop",  # stop | quarantine (replace by the next readable image)
         "max_bad": 0.001,  # fraction of the images that quarantine tolerates
     }
-    config.augment = {
-        **View()._asdict(),
-        "placement": "host",  # host | device: where the colour operations run
-        "views": 2,  # of full size
-        "second": {},  # what differs in all of them but the first
-        # Multi-crop, e.g. {"views": 6, "size": 96, "crop_area": (0.05, 0.14)}: how many small crops
-        # beside the full-size views, and what differs in them from the first; {} for none.
-        "local": {},
-    }
+    config.augment = inputs.modality(source).default_fields()
     config.model = {
         "name": "resnet50",
         "width": 1.0,
@@ -211,7 +226,9 @@ def load(path: pathlib.Path) -> ml_collections.ConfigDict:
     if not file.is_file():
         raise Fault(f"no run at {path}: {file.name} is missing", MISSING_INPUT)
     try:
-        config, saved = default_config(), from_json(file.read_text())
+        saved = from_json(file.read_text())
+        # This config may come from anybody, so it allows no module to be imported.
+        config = _defaults(saved.get("data", {}).get("source", "digits"))
         with config.unlocked():
             # A family's own fields: another family's defaults must not fill them up.
             config.model, config.method = {}, {}
@@ -239,10 +256,10 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     def choice(field: str, choices: list[str]) -> None:
         check(field, flat[field] in choices, nearest(str(flat[field]), choices))
 
-    if "pretrained" not in config:  # there the name is only shown
+    if "pretrained" not in config and not plugins.is_external(config.method.name):
         choice("method.name", [*_modules("methods"), *[IMPORTED] * ("finetune" in config)])
-    choice("model.name", models.names())
-    choice("augment.placement", ["host", "device"])
+    if not plugins.is_external(config.model.name):
+        choice("model.name", models.names())
     choice("data.on_bad_image", ["stop", "quarantine"])
     choice("model.dtype", ["auto", "float32", "bfloat16"])
     words = {
@@ -260,10 +277,11 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
         check(field, good and (field == "model.mean" or min(numbers) > 0), "three numbers, std > 0")
     source = flat["data.source"]
     known = source in ("digits", "folder") or source.startswith("tfds:")
+    known = known or plugins.is_external(source)
     check("data.source", known, nearest(source, ["digits", "folder", "tfds:<name>"]))
     check("data.dir", bool(flat["data.dir"]) or source != "folder", "name the folder of images")
-    for field in ("augment.views", "train.batch_size", "train.log_every", "train.checkpoint_every"):
-        check(field, flat[field] >= 1, "at least 1")
+    for field in ("data.channels", "train.batch_size", "train.log_every", "train.checkpoint_every"):
+        check(field, flat.get(field, 1) >= 1, "at least 1")
     for field in ("train.keep", "eval.knn_k", "eval.draws", "eval.batch_size", "parallel.fsdp"):
         check(field, flat[field] >= 1, "at least 1")
     for field in ("eval.few_shot_draws", "eval.sgd_batch_size"):
@@ -301,7 +319,11 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
         one = flat["finetune.fraction"] == 1 or not flat["finetune.labels_per_class"]
         check("finetune.fraction", one, "1, or labels_per_class 0: give one of the two")
         check("finetune.labels_per_class", flat["finetune.labels_per_class"] >= 0, "0 or more")
-    return found + _optim_problems(config.optim) + _view_problems(config.augment)
+    return (
+        found
+        + _optim_problems(config.optim)
+        + inputs.modality(config.data.source).problems(config.augment.to_dict())
+    )
 
 
 def _optim_problems(optim: ml_collections.ConfigDict) -> list[str]:
@@ -351,56 +373,6 @@ def _settings_problems(settings: dict[str, Any], where: str) -> list[str]:
 
 def _is_number(value: Any, below: float = math.inf) -> bool:
     return isinstance(value, int | float) and 0 <= value < below
-
-
-def _view_problems(augment: ml_collections.ConfigDict) -> list[str]:
-    fields = list(View._fields)
-    unknown = [
-        f"augment.{part}.{key}: unknown; {nearest(key, known)}"
-        for part, known in (("second", fields), ("local", [*fields, "views"]))
-        for key in augment[part]
-        if key not in known
-    ]
-    if unknown:
-        return unknown
-    second, local = augment.second.to_dict(), augment.local.to_dict()
-    found = _one_view_problems(View(**{field: augment[field] for field in fields}), "augment")
-    # The rest of these two is View's own, which is valid: no mistake is told twice.
-    found += _one_view_problems(View(**second), "augment.second")
-    if second.get("size", augment.size) != augment.size:
-        need = "full-size views have augment.size; smaller ones belong into augment.local"
-        found.append(f"augment.second.size={second['size']}: {need}")
-    if local:
-        count = local.pop("views", None)
-        if not isinstance(count, int) or count < 1:
-            found.append(f"augment.local.views={count!r}: how many, at least 1")
-        if local.get("size", augment.size) == augment.size:
-            need = "another size than augment.size; views of that one are counted by augment.views"
-            found.append(f"augment.local.size={augment.size}: {need}")
-        found += _one_view_problems(View(**local), "augment.local")
-    return found
-
-
-def _one_view_problems(view: View, where: str) -> list[str]:
-    found = []
-
-    def check(name: str, good: bool, need: str) -> None:
-        if not good:
-            found.append(f"{where}.{name}={getattr(view, name)!r}: {need}")
-
-    check("size", view.size >= 1, "at least 1")
-    for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
-        check(name, 0 <= getattr(view, name) <= 1, "a probability, in [0, 1]")
-    for name in ("brightness", "contrast", "saturation", "noise"):
-        check(name, 0 <= getattr(view, name) < math.inf, "a finite number, 0 or more")
-    check("hue", 0 <= view.hue <= 0.5, "a fraction of a turn, in [0, 0.5]")
-    check("blur_kernel", 0 < view.blur_kernel <= 1, "a fraction of the size, in (0, 1]")
-    for name in ("crop_area", "crop_aspect", "blur_sigma"):
-        pair = getattr(view, name)
-        good = len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf
-        check(name, good, "(low, high) with 0 < low <= high")
-    check("crop_area", max(view.crop_area) <= 1, "fractions of the image, at most 1")
-    return found
 
 
 def _modules(package: str) -> list[str]:

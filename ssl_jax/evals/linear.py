@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import NamedSharding
 
+from ssl_jax.data.labels import draw_labels
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import draws as sampling
 from ssl_jax.evals import logistic, rows
@@ -62,7 +63,7 @@ def sweep(
     for draw in range(draws if labels_per_class else 1):
         rng = np.random.default_rng([seed, draw])
         if labels_per_class:
-            used = sampling.draw_labels(codes, labels_per_class, rng=rng, names=classes)
+            used = draw_labels(codes, labels_per_class, rng=rng, names=classes)
         problem = logistic.prepare((train_x[used] - mean) / deviation, codes[used], sharding)
         path = sorted(l2, reverse=True)
         best, start = _select(problem, codes[used], len(classes), path, rng, sharding)

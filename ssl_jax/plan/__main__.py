@@ -31,13 +31,9 @@ from ssl_jax.plan import (
     sweep,
     topologies,
 )
-from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.dataset_size import Counts
-from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.input_throughput import Speed
-from ssl_jax.plan.inputs import Speed
 from ssl_jax.plan.program import Topology
-from ssl_jax.plan.record import Plan
 from ssl_jax.plan.result import Plan
 from ssl_jax.rundir import workdir
 
@@ -136,13 +132,8 @@ def _sweep(
 
 
 def _speed(config: ConfigDict, counted: Counts, folder: pathlib.Path) -> Speed:
-    from ssl_jax import build
-
-    data = config.data
-    source = input_throughput.pictures(
-        data.source, data_dir=data.dir, split=data.split, size=counted.size
-    )
-    return input_throughput.measured(source, build.views(config), folder)
+    source = input_throughput.measurable_source(config, counted.size)
+    return input_throughput.measured(source, config, folder)
 
 
 def _command() -> str:

@@ -5,6 +5,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from ssl_jax import components
 from ssl_jax.data import pipeline
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
 from ssl_jax.parallel import sizes as parallel_sizes
@@ -19,14 +20,9 @@ from ssl_jax.plan import (
     text_report,
 )
 from ssl_jax.plan.compile_in_subprocess import Compiled
-from ssl_jax.plan.compiled import Compiled
-from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.dataset_size import Counts
-from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.input_throughput import Speed
-from ssl_jax.plan.inputs import Speed
 from ssl_jax.plan.program import Topology
-from ssl_jax.plan.record import Plan
 from ssl_jax.plan.result import Plan
 
 
@@ -36,9 +32,7 @@ def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
         batch_size=config.train.batch_size,
         devices=topology.devices,
         hosts=topology.hosts,
-        microbatch=config.train.microbatch,
-        bn_group=config.model.bn_group,
-        views=config.augment.views,
+        **components.batch_sizes(config),
         queue_size=config.method.get("queue_size", 0),
         fsdp=config.parallel.fsdp,
         slices=topology.slices,
@@ -67,11 +61,12 @@ def plan(
         checkpoint_every=train.checkpoint_every,
         keep=train.keep,
     )
+    placement = config.augment.get("placement", "host")
     need = speed and input_throughput.need(
         speed,
         images_per_second=forecast.images_per_second,
         hosts=program.topology.hosts,
-        placement=config.augment.placement,
+        placement=placement,
         chip=program.topology.chip.name,
     )
     return Plan(
@@ -80,7 +75,7 @@ def plan(
         forecast=forecast,
         totals=total,
         sizes=sizes(config, program.topology),
-        placement=config.augment.placement,
+        placement=placement,
         speed=speed,
         need=need,
         checked=compiled.checked,

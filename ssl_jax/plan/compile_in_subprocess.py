@@ -18,9 +18,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
-from ssl_jax.plan.counts import Counts
 from ssl_jax.plan.dataset_size import Counts
-from ssl_jax.plan.facts import Program, Topology
 from ssl_jax.plan.program import Program, Topology, from_json
 from ssl_jax.rundir import workdir
 

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
-from ssl_jax.inputs.image.views import split
+from ssl_jax import build, components, parallel
 from ssl_jax.plan import (
     collectives,
     cost_analysis,
@@ -25,11 +24,10 @@ from ssl_jax.plan import (
     topologies,
 )
 from ssl_jax.plan.collectives import Grid
-from ssl_jax.plan.exchange import Grid
-from ssl_jax.plan.facts import Program, Topology
 from ssl_jax.plan.hlo import Module
 from ssl_jax.plan.program import Program, Topology
-from ssl_jax.training import step
+from ssl_jax.training.parts import Computation
+from ssl_jax.training.state import TrainState
 
 # Shapes of v5p slices that stand in for so many GPUs.
 STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8",
@@ -44,8 +42,8 @@ class _Plan(NamedTuple):
     images: int
     classes: int
     mesh: Mesh
-    training: build.Training
-    state: step.TrainState  # shapes and shardings, as are:
+    training: Computation
+    state: TrainState  # shapes and shardings, as are:
     batch: dict[str, jax.ShapeDtypeStruct]
     products: list[cost_analysis.Product]  # of the same step for one device
 
@@ -74,9 +72,7 @@ def program(config: ConfigDict, topology: Topology, *, images: int, classes: int
 
 def _plan(config: ConfigDict, topology: Topology, images: int, classes: int) -> _Plan:
     mesh = parallel.make_mesh(_devices(topology), fsdp=config.parallel.fsdp)
-    views = len(split(build.views(config))[0])
-    division = {"microbatch": config.train.microbatch, "bn_group": config.model.bn_group}
-    parallel.check_batch(config.train.batch_size, mesh.size, views=views, **division)
+    parallel.check_batch(config.train.batch_size, mesh.size, **components.batch_sizes(config))
     parts = _step(config, mesh, images, classes)
     products = _on_one(config, mesh, images, classes)
     return _Plan(config, topology, images, classes, mesh, *parts, products)
@@ -151,11 +147,10 @@ def _devices(topology: Topology) -> list[Any]:
 
 def _step(
     config: ConfigDict, mesh: Mesh, images: int, classes: int
-) -> tuple[build.Training, step.TrainState, dict[str, jax.ShapeDtypeStruct]]:
+) -> tuple[Computation, TrainState, dict[str, jax.ShapeDtypeStruct]]:
     """The training with the shapes of its state and batch."""
-    training = build.training(config, mesh, images=images, classes=classes)
-    state = step.abstract_state(training.init, training.method, mesh)
-    return training, state, build.abstract_batch(config, mesh)
+    training = build.computation(config, mesh, examples=images, classes=classes)
+    return training, training.abstract_state, components.abstract_batch(config, mesh)
 
 
 def _on_one(
@@ -185,9 +180,9 @@ def _grid(topology: Topology, mesh: Mesh) -> Grid:
 def _outputs(plan: _Plan) -> dict[str, jax.ShapeDtypeStruct]:
     """What the encoder gives to the objective, by rows."""
 
-    def encode(state: step.TrainState, batch: Any) -> Any:
+    def encode(state: TrainState, batch: Any) -> Any:
         inputs = {name: value for name, value in batch.items() if name != "label"}
-        prepared = build.prepare(plan.config)(inputs)
+        prepared = plan.training.input.device(inputs)
         key = jax.random.key(0)
         return plan.training.method.encode(state.params, state.extra, prepared, key)[0]
 

@@ -38,7 +38,7 @@ def of(source: str, *, data_dir: str, split: str, images: int = 0, classes: int 
     if images and classes >= 0:
         return told
     if data_dir or source == "digits":
-        found = sources.get(source, data_dir=data_dir, split=split)
+        found = sources.open_source(source, data_dir=data_dir, split=split)
         known = Counts(found.size, len(found.classes), told.size)
     if known is None:
         raise Fault(

@@ -4,13 +4,15 @@ import io
 import os
 import pathlib
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ssl_jax.data import pipeline, sources
-from ssl_jax.data.source import Source
+from ssl_jax import components, plugins
+from ssl_jax.data import pipeline
+from ssl_jax.data.source import Source, image_record
+from ssl_jax.inputs import Input
 from ssl_jax.inputs.image import decode
 from ssl_jax.rundir import workdir
 
@@ -62,41 +64,41 @@ def need(speed: Speed, *, images_per_second: float, hosts: int, placement: str, 
     return Need(rate, by[placement], by["host"], by["device"], HOST_CPUS.get(chip, 0))
 
 
-def measured(source: Source, views: Sequence[View], folder: pathlib.Path) -> Speed:
+def measured(source: Source, config: ConfigDict, folder: pathlib.Path) -> Speed:
     """As `measure`; the same data and views are measured once for a folder."""
     kept = workdir.Workdir(workdir.absolute(folder))
-    key = repr((source.name, source.size, tuple(views)))
+    key = repr((source.name, source.size, config.augment.to_json(sort_keys=True)))
     if (known := kept.read_json("input.json")) and known.pop("key") == key:
         return Speed(**known)
-    speed = measure(source, views)
+    speed = measure(source, config)
     kept.write_json("input.json", speed._asdict() | {"key": key})
     return speed
 
 
-def measure(source: Source, views: Sequence[View], *, batch_size: int = 32) -> Speed:
+def measure(source: Source, config: ConfigDict, *, batch_size: int = 32) -> Speed:
     """Runs the training's pipeline on this machine for some seconds in both placements.
 
     Time is that of the process on its CPUs, so that what else the machine does counts little.
     """
     rates = {
-        placement: _images_per_cpu_second(source, views, batch_size, placement)
+        placement: _examples_per_cpu_second(source, placed(config, placement), batch_size)
         for placement in ("host", "device")
     }
     return Speed(rates["host"], rates["device"], source.name)
 
 
-def _images_per_cpu_second(
-    source: Source, views: Sequence[View], batch_size: int, placement: str
-) -> float:
+def placed(config: ConfigDict, placement: str) -> Input:
+    """Returns the config's input with `augment.placement` changed, where the modality has it."""
+    changed = config.copy_and_resolve_references()
+    if "placement" in changed.augment:
+        changed.augment.placement = placement
+    return components.make_input(changed)
+
+
+def _examples_per_cpu_second(source: Source, example_input: Input, batch_size: int) -> float:
     size = min(batch_size, source.size)
     batches = pipeline.train_batches(
-        source,
-        views=views,
-        batch_size=size,
-        seed=0,
-        start_step=0,
-        num_steps=1_000_000,
-        placement="host" if placement == "host" else "device",
+        source, example_input, batch_size=size, seed=0, start_step=0, num_steps=1_000_000
     )
     try:
         for _ in range(3):  # threads started, graph traced, read ahead
@@ -110,14 +112,19 @@ def _images_per_cpu_second(
         batches.close()
 
 
-def pictures(source: str, *, data_dir: str, split: str, size: tuple[int, int]) -> Source:
-    """What to measure on: the data where they are, else JPEG files of that width and height."""
-    if data_dir or source == "digits":
-        return sources.get(source, data_dir=data_dir, split=split)
-    return generated(*size)
+def measurable_source(config: ConfigDict, size: tuple[int, int]) -> Source:
+    """Opens the config's data if they are here; else makes JPEG files of `size` pixels.
+
+    Raises:
+      Fault: the data of another modality than images are not here.
+    """
+    data = config.data
+    if data.dir or data.source == "digits" or plugins.is_external(data.source):
+        return components.open_source(config, data.split)
+    return generated(*size, channels=data.get("channels", 3))
 
 
-def generated(width: int, height: int, *, quality: int = 90) -> Source:
+def generated(width: int, height: int, *, quality: int = 90, channels: int = 3) -> Source:
     """JPEG files of that size in memory, about as rich in detail as photographs."""
     from PIL import Image
 
@@ -137,10 +144,9 @@ def generated(width: int, height: int, *, quality: int = 90) -> Source:
     return Source(
         name=f"generated JPEG, {width}×{height}, {kilobytes:.0f} kB",
         size=len(files),
-        classes=(),
-        load=lambda index: (decode.decode(files[index]), -1),
+        record=image_record(channels),
+        load=lambda index: ({"image": decode.decode(files[index], channels)}, {}),
         describe=lambda index: f"generated image {index}",
-        label=lambda index: -1,
     )
 
 

@@ -9,14 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
+from ssl_jax import build, components, parallel
 from ssl_jax.errors import MISSING_INPUT, Fault
 from ssl_jax.plan import resident
 from ssl_jax.plan.compile_in_subprocess import Checked
-from ssl_jax.plan.compiled import Checked
-from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.program import Topology
-from ssl_jax.training.step import abstract_state, born_sharded
 
 STEPS = 5  # timed, after as many as it takes to warm
 WARM = 2
@@ -31,14 +28,13 @@ def ready(
       Fault: the topology's devices are not here.
     """
     here = mesh(topology, config.parallel.fsdp)
-    training = build.training(config, here, images=images, classes=classes)
-    batch = build.abstract_batch(config, here)
-    state = abstract_state(training.init, training.method, here)
+    training = build.computation(config, here, examples=images, classes=classes)
+    batch, state = components.abstract_batch(config, here), training.abstract_state
     with jax.set_mesh(here):
         compiled = training.train_step.lower(state, batch).compile()
 
     def new() -> tuple[Any, Any]:
-        return born_sharded(training.init, training.method, here), random_batch(batch)
+        return training.new_state(), random_batch(batch)
 
     with jax.set_mesh(here):
         new()  # compiled now: what compiling takes is no part of what a step takes
@@ -48,7 +44,7 @@ def ready(
 def state_bytes(config: ConfigDict, *, images: int, classes: int) -> int:
     """Of a checkpoint: every array of the state once."""
     one = parallel.make_mesh(jax.devices("cpu")[:1])
-    init = build.training(config, one, images=images, classes=classes).init
+    init = build.computation(config, one, examples=images, classes=classes).init
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(init)))
 
 
@@ -86,7 +82,7 @@ def run(compiled: Any, mesh: Mesh, new: Callable[[], tuple[Any, Any]]) -> Checke
 
 
 def random_batch(batch: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Arrays like those of `build.abstract_batch`; images and decisions are random."""
+    """Arrays like those of `components.abstract_batch`; images and decisions are random."""
     random = np.random.default_rng(0)
 
     def array(like: jax.ShapeDtypeStruct) -> jax.Array:

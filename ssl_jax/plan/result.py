@@ -6,15 +6,10 @@ from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.parallel.sizes import Size
 from ssl_jax.plan import formatting
 from ssl_jax.plan.compile_in_subprocess import Checked
-from ssl_jax.plan.compiled import Checked
-from ssl_jax.plan.facts import Program, Replicated
 from ssl_jax.plan.input_throughput import Need, Speed
-from ssl_jax.plan.inputs import Need, Speed
-from ssl_jax.plan.model import Forecast, Timed
 from ssl_jax.plan.program import Program, Replicated
 from ssl_jax.plan.roofline import Forecast, Timed
 from ssl_jax.plan.run_totals import Totals
-from ssl_jax.plan.totals import Totals
 
 
 class Plan(NamedTuple):

@@ -32,7 +32,7 @@ def sizes(study: Study, cells: Sequence[Cell], *, strict: bool) -> dict[str, int
     Raises:
       Fault: where `strict`, data that are missing, and cells with more images a batch than that.
     """
-    from ssl_jax.data import sources
+    from ssl_jax import components
 
     found: dict[str, int] = {}
     for cell in cells:
@@ -42,7 +42,7 @@ def sizes(study: Study, cells: Sequence[Cell], *, strict: bool) -> dict[str, int
         known = workdir.Workdir(study.run(cell)).read_json("metadata.json") or {}
         try:
             found[data.split] = known.get("train_images") or (
-                sources.get(data.source, data_dir=data.dir, split=data.split).size
+                components.open_source(cell.config, data.split).size
             )
         except Fault:
             if strict:

@@ -94,27 +94,16 @@ def make_mesh(config: ConfigDict) -> Any:
     Raises:
       Fault: the devices cannot divide the batch as the config asks.
     """
-    from ssl_jax import parallel
+    from ssl_jax import components, parallel
 
     use_cores(config)
     mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
-    parallel.check_batch(config.train.batch_size, mesh.size, **_batch_sizes(config))
+    parallel.check_batch(config.train.batch_size, mesh.size, **components.batch_sizes(config))
     return mesh
 
 
 def use_cores(config: ConfigDict) -> None:
     """Makes devices of CPU cores, as many as divide the batch; call it before JAX looks for any."""
-    from ssl_jax import parallel
+    from ssl_jax import components, parallel
 
-    parallel.use_cores(config.train.batch_size, **_batch_sizes(config))
-
-
-def _batch_sizes(config: ConfigDict) -> dict[str, int]:
-    from ssl_jax import components
-
-    views = components.make_input(config).seen.get("views")
-    return {
-        "microbatch": config.train.microbatch,
-        "bn_group": config.model.bn_group,
-        "views": views.shape[0] if views else 1,  # groups of BatchNorm count views
-    }
+    parallel.use_cores(config.train.batch_size, **components.batch_sizes(config))

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs.simclr import get_config
-from ssl_jax import build, parallel
+from ssl_jax import build, components, parallel
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, Fault
 
@@ -57,7 +57,7 @@ def test_a_group_counts_its_own_warm_up_in_epochs():
         name="sgd", lr=1.0, warmup_epochs=0.0, weight_decay=0.0, momentum=0.0, schedule="constant",
         groups={"head": {"warmup_epochs": 1.0}, "tail": {"warmup_epochs": 1e6}},
     )  # fmt: skip
-    tx, _ = build.optimizer(config, size=1297, total=30)
+    tx, _ = components.make_optimizer(config, size=1297, total=30)
     params = {name: jax.numpy.ones(()) for name in ("encoder", "head", "tail")}
     state = tx.init(params)
     for step in range(12):
@@ -83,7 +83,7 @@ def test_what_the_model_does_not_have_is_a_fault(changes, says):
 def test_the_table_shows_groups_and_frozen_parameters():
     config = digits(groups={"head": {"name": "lars"}}, frozen=("encoder/conv1",))
     parts = build.parts(config, parallel.make_mesh(jax.devices()[:1]))
-    lines = build.parameter_table(config, parts.abstract_state.params).splitlines()
+    lines = components.parameter_table(config, parts.abstract_state.params).splitlines()
     last = {line.split()[0]: line.split()[-1] for line in lines[1:]}
     assert last.pop("total") == "frozen"
     assert last.pop("encoder/conv1/kernel") == "frozen"

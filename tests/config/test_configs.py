@@ -7,7 +7,7 @@ import pathlib
 import pytest
 import tiny
 
-from ssl_jax import build, methods
+from ssl_jax import build, components, methods
 from ssl_jax import config as configuration
 from ssl_jax.pretrained import classifier
 from ssl_jax.report import page
@@ -35,9 +35,9 @@ def test_variant(name, variant, monkeypatch):
     assert f":{variant}" in module.__doc__
     monkeypatch.setattr(classifier, "teacher", tiny.teacher)
     size = SIZES[variant.split("_")[0]]
-    method = build.method(config, build.total_steps(config, size), size, devices=1)
+    method = build.make_method(config, components.total_steps(config, size), size, devices=1)
     assert isinstance(method, methods.Method)
-    tx, _ = build.optimizer(config, size, build.total_steps(config, size))
+    tx, _ = components.make_optimizer(config, size, components.total_steps(config, size))
     assert callable(tx.update)
 
 

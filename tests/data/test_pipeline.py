@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from ssl_jax.data import pipeline, sources
-from ssl_jax.data.sources import Source
+from ssl_jax.data.source import Source, image_record
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, Fault
+from ssl_jax.inputs.image.make import input_from_views
 from ssl_jax.inputs.image.recipes import RECIPES
 from ssl_jax.inputs.image.views import Decisions, View
 
 BAD = (3, 4, 17)
+PAIR = (View(size=8), View(size=8))
 
 
 def invented(size, bad=(), error=ValueError):
@@ -30,9 +32,17 @@ def invented(size, bad=(), error=ValueError):
             raise error(f"spoilt {index}")
         image = np.random.default_rng(index).integers(0, 256, (9 + index % 5, 12, 3), np.uint8)
         image[0, 0] = index % 256
-        return image, index % 10
+        return {"image": image}, {"label": index % 10}
 
-    source = Source("invented", size, tuple("abcdefghij"), load, "file {}".format, label=None)
+    source = Source(
+        name="invented",
+        size=size,
+        record=image_record(3),
+        load=load,
+        describe="file {}".format,
+        class_names={"label": tuple("abcdefghij")},
+        label_field="label",
+    )
     return source, loads
 
 
@@ -49,16 +59,10 @@ def plain(monkeypatch):
     monkeypatch.setattr("ssl_jax.inputs.image.host.make", make)
 
 
-def train(source, **options):
-    defaults = {
-        "views": (View(size=8), View(size=8)),
-        "batch_size": 8,
-        "seed": 1,
-        "start_step": 0,
-        "num_steps": 4,
-        "placement": "device",
-    }
-    return pipeline.train_batches(source, **{**defaults, **options})
+def train(source, *, views=PAIR, placement="device", seed=1, **options):
+    defaults = {"batch_size": 8, "start_step": 0, "num_steps": 4}
+    made = input_from_views(views, seed=seed, placement=placement)
+    return pipeline.train_batches(source, made, seed=seed, **{**defaults, **options})
 
 
 def column(batches, key):
@@ -164,7 +168,7 @@ def test_a_late_start_loads_nothing_of_what_it_skips(plain):
 @pytest.mark.parametrize("bad", [(), BAD])
 def test_hosts_share_the_same_batches(hosts, bad):
     def run(host):
-        options = {"on_bad_image": "quarantine", "max_bad": 0.5, "views": RECIPES["digits"]}
+        options = {"on_bad_example": "quarantine", "max_bad": 0.5, "views": RECIPES["digits"]}
         return list(train(invented(21, bad)[0], host=host, num_steps=6, **options))
 
     parts = [run((process, hosts)) for process in range(hosts)]
@@ -178,7 +182,7 @@ def test_hosts_share_the_same_batches(hosts, bad):
 def test_quarantine_takes_the_next_readable(plain, caplog):
     source, _ = invented(21, BAD)
     expected = column(train(invented(21)[0], num_steps=21), "index")
-    batches = train(source, num_steps=21, on_bad_image="quarantine", max_bad=3 / 21)
+    batches = train(source, num_steps=21, on_bad_example="quarantine", max_bad=3 / 21)
     seen = list(batches)
     replaced = np.select([np.isin(expected, (3, 4)), expected == 17], [5, 18], expected)
     np.testing.assert_array_equal(column(seen, "index"), replaced)
@@ -194,7 +198,7 @@ def test_quarantine_takes_the_next_readable(plain, caplog):
 
 def test_quarantine_wraps_around(plain):
     source, _ = invented(8, (7,))
-    batches = list(train(source, on_bad_image="quarantine", max_bad=0.2))
+    batches = list(train(source, on_bad_example="quarantine", max_bad=0.2))
     assert set(column(batches, "index")) == set(range(7))
 
 
@@ -206,11 +210,11 @@ def fault(batches, code, pattern):
 
 
 def test_too_many_bad_images(plain):
-    options = {"on_bad_image": "quarantine", "num_steps": 30}
-    pattern = "^3 of 21 images are unreadable.*file .*spoilt"
+    options = {"on_bad_example": "quarantine", "num_steps": 30}
+    pattern = "^3 of 21 examples are unreadable.*file .*spoilt"
     fault(train(invented(21, BAD)[0], max_bad=0.1, **options), BAD_DATA, pattern)
     everything = invented(21, range(21))[0]
-    fault(train(everything, max_bad=1.0, **options), BAD_DATA, "no image of invented is readable")
+    fault(train(everything, max_bad=1.0, **options), BAD_DATA, "no example of invented is readable")
 
 
 def test_bad_image_stops_by_default(plain):
@@ -221,23 +225,23 @@ def test_bad_image_stops_by_default(plain):
     fault(batches, BAD_DATA, f"^file {first}: spoilt {first}.*on_bad_image=quarantine")
 
 
-@pytest.mark.parametrize("on_bad_image", ["stop", "quarantine"])
-def test_other_errors_come_out_as_they_are(plain, on_bad_image):
+@pytest.mark.parametrize("on_bad_example", ["stop", "quarantine"])
+def test_other_errors_come_out_as_they_are(plain, on_bad_example):
     def full(message):
         return Fault(message, IO_ERROR)
 
     for batches in (
-        train(invented(21, BAD, full)[0], on_bad_image=on_bad_image),
-        evaluate(invented(21, BAD, full)[0], on_bad_image=on_bad_image),
+        train(invented(21, BAD, full)[0], on_bad_example=on_bad_example),
+        evaluate(invented(21, BAD, full)[0], on_bad_example=on_bad_example),
     ):
         fault(batches, IO_ERROR, "^spoilt")
     with pytest.raises(ZeroDivisionError, match="spoilt"):
-        list(train(invented(21, BAD, ZeroDivisionError)[0], on_bad_image=on_bad_image))
+        list(train(invented(21, BAD, ZeroDivisionError)[0], on_bad_example=on_bad_example))
 
 
 def test_refusals():
     source, _ = invented(48)
-    with pytest.raises(Fault, match=r"48 images < batch 64 .*batch_size") as caught:
+    with pytest.raises(Fault, match=r"48 examples < batch 64 .*batch_size") as caught:
         train(source, batch_size=64)
     assert caught.value.code == BAD_DATA
     for call in (train, evaluate):
@@ -251,8 +255,9 @@ def test_steps():
     assert pipeline.total_steps(512, 512, 3) == 3
 
 
-def evaluate(source, **options):
-    return pipeline.eval_batches(source, **{"size": 8, "crop": 1.0, "batch_size": 8, **options})
+def evaluate(source, *, size=8, crop=1.0, **options):
+    made = input_from_views((View(size=size),), seed=0, crop=crop)
+    return pipeline.eval_batches(source, made, **{"batch_size": 8, **options})
 
 
 def test_eval_goes_by_index_and_pads():
@@ -261,7 +266,7 @@ def test_eval_goes_by_index_and_pads():
     assert column(batches, "index").tolist() == [*range(21), -1, -1, -1]
     assert column(batches, "mask").tolist() == [True] * 21 + [False] * 3
     assert column(batches, "label").tolist() == [i % 10 for i in range(21)] + [-1] * 3
-    image = column(batches, "image")
+    image = column(batches, "input")
     assert image.dtype == np.uint8
     assert image.shape == (24, 8, 8, 3)
     assert not image[21:].any()
@@ -271,13 +276,13 @@ def test_eval_goes_by_index_and_pads():
 def test_eval_shows_the_centre(tmp_path):
     from ssl_jax.inputs.image.host import center_view
 
-    source = sources.get("digits", data_dir="", split="test")
+    source = sources.open_source("digits", data_dir="", split="test")
     (batch,) = evaluate(source, indices=[7, 400], batch_size=2)
     for row, index in enumerate((7, 400)):
-        np.testing.assert_array_equal(batch["image"][row], source.load(index)[0])
+        np.testing.assert_array_equal(batch["input"][row], source.load(index)[0]["image"])
     (batch,) = evaluate(source, indices=[7], batch_size=1, size=16, crop=0.875)
-    expected = center_view(source.load(7)[0], size=16, crop=0.875)
-    np.testing.assert_array_equal(batch["image"][0], expected)
+    expected = center_view(source.load(7)[0]["image"], size=16, crop=0.875)
+    np.testing.assert_array_equal(batch["input"][0], expected)
 
 
 def test_eval_of_a_subset_on_many_hosts():
@@ -299,7 +304,7 @@ def test_eval_of_a_subset_on_many_hosts():
 def test_eval_masks_what_is_in_quarantine():
     source, _ = invented(21, BAD)
     fault(evaluate(source), BAD_DATA, "file 3: spoilt")
-    batches = evaluate(source, on_bad_image="quarantine", max_bad=0.2)
+    batches = evaluate(source, on_bad_example="quarantine", max_bad=0.2)
     seen = list(batches)
     mask = column(seen, "mask")
     assert np.flatnonzero(~mask).tolist() == [*BAD, 21, 22, 23]
@@ -320,25 +325,26 @@ def test_close_stops_reading():
 ENDING = """
 import sys
 import numpy as np
+from ssl_jax.inputs.image.make import input_from_views
 from ssl_jax.inputs.image.views import View
 from ssl_jax.data import pipeline
-from ssl_jax.data.sources import Source
+from ssl_jax.data.source import Source, image_record
 from ssl_jax.errors import Fault
-for module in ("tensorflow", "tensorflow_datasets", "jax", "sklearn", "PIL"):
+for module in ("tensorflow", "tensorflow_datasets", "sklearn", "PIL"):
     assert module not in sys.modules, module
 
 def load(index):
     if index == 500:
         raise ValueError("damaged")
-    return np.zeros((32, 32, 3), np.uint8), 0
+    return {"image": np.zeros((32, 32, 3), np.uint8)}, {}
 
-source = Source("invented", 1000, (), load, lambda index: f"file {index}", label=None)
-options = {"views": (View(size=8),), "batch_size": 100, "seed": 0, "num_steps": 1000,
-           "placement": "device"}
-left_open = pipeline.train_batches(source, start_step=0, on_bad_image="quarantine", **options)
+source = Source("invented", 1000, image_record(3), load, lambda index: f"file {index}")
+made = input_from_views((View(size=8),), seed=0, placement="device")
+options = {"batch_size": 100, "seed": 0, "start_step": 0, "num_steps": 1000}
+left_open = pipeline.train_batches(source, made, on_bad_example="quarantine", **options)
 next(left_open)
 try:
-    list(pipeline.train_batches(source, start_step=0, **options))
+    list(pipeline.train_batches(source, made, **options))
 except Fault as fault:
     sys.exit(f"{fault.code} {fault}")
 """
@@ -361,7 +367,9 @@ def test_a_fault_is_one_line_and_a_program_ends_cleanly():
 def test_real_photographs_make_a_batch(data_dir):
     if not (data_dir / "imagenet_sample").is_dir():
         pytest.skip(f"no imagenet_sample in {data_dir}")
-    source = sources.get("folder", data_dir=str(data_dir / "imagenet_sample"), split="train")
+    source = sources.open_source(
+        "folder", data_dir=str(data_dir / "imagenet_sample"), split="train"
+    )
     views = tuple(view._replace(size=32) for view in RECIPES["simclr_imagenet"])
     batches = train(source, views=views, placement="host", num_steps=2)
     for batch in itertools.islice(batches, 2):

@@ -81,7 +81,7 @@ def write(root, kind="tfrecord", image="image", label="class_label"):
 
 
 def get(name, root, split="train"):
-    return sources.get(f"tfds:{name}", data_dir=str(root), split=split)
+    return sources.open_source(f"tfds:{name}", data_dir=str(root), split=split)
 
 
 def fault(code, pattern, name, root, split="train"):
@@ -97,9 +97,10 @@ def test_reads_every_example(tmp_path, kind, name):
     source = get(name, tmp_path)
     assert (source.size, source.classes) == (9, ("ant", "bee", "cat"))
     for i in (8, 3, 5, 0, 1, 2, 4, 6, 7):
-        image, label = source.load(i)
+        record, labels = source.load(i)
+        image, label = record["image"], labels["label"]
         np.testing.assert_array_equal(image, PIXELS[i])
-        assert label == source.label(i) == i % 3
+        assert label == source.read_label(i) == i % 3
     assert source.describe(5) == f"tiny-train.{kind}-00001-of-00002 record 0"
 
 
@@ -113,7 +114,7 @@ def test_damaged_record_is_the_only_one(tmp_path, kind):
     with pytest.raises(ValueError, match="damaged"):
         source.load(2)
     for i in (0, 1, 3, 4, 5, 8):
-        np.testing.assert_array_equal(source.load(i)[0], PIXELS[i])
+        np.testing.assert_array_equal(source.load(i)[0]["image"], PIXELS[i])
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
@@ -137,7 +138,7 @@ def test_without_labels(tmp_path):
     write(tmp_path, label="text")
     source = get("tiny", tmp_path)
     assert source.classes == ()
-    assert source.load(1)[1] == source.label(1) == -1
+    assert source.label(source.load(1)[1]) == source.read_label(1) == -1
 
 
 def test_without_images(tmp_path):
@@ -166,7 +167,8 @@ def test_a_slice_of_a_split(tmp_path, kind, split, rows):
     source = get("tiny", tmp_path, split)
     assert source.size == len(rows)
     for i, row in enumerate(rows):
-        image, label = source.load(i)
+        record, labels = source.load(i)
+        image, label = record["image"], labels["label"]
         np.testing.assert_array_equal(image, PIXELS[row])
         assert label == row % 3
     shard, record = (0, rows[0]) if rows[0] < 5 else (1, rows[0] - 5)
@@ -258,7 +260,8 @@ def test_cifar10_equals_the_reader_of_tfds(data_dir):
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     for i, expected in enumerate(reader.as_numpy_iterator()):
-        image, label = source.load(i)
+        record, labels = source.load(i)
+        image, label = record["image"], labels["label"]
         assert label == expected["label"]
         pixels = tf.io.decode_jpeg(expected["image"], dct_method="INTEGER_ACCURATE").numpy()
         assert np.abs(image.astype(int) - pixels).max() <= 1

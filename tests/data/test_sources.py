@@ -10,7 +10,7 @@ from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, MISSING_INPUT, Fault
 
 def fault(code, pattern, name="folder", **arguments):
     with pytest.raises(Fault, match=pattern) as caught:
-        sources.get(name, **arguments)
+        sources.open_source(name, **arguments)
     assert caught.value.code == code
 
 
@@ -34,15 +34,16 @@ def test_digits_hold_every_image_of_scikit_learn_once():
 
     seen = []
     for split, size in [("train", 1297), ("test", 500)]:
-        source = sources.get("digits", data_dir="", split=split)
+        source = sources.open_source("digits", data_dir="", split=split)
         assert source.size == size
         assert source.classes == tuple("0123456789")
         for i in range(size):
             number = int(source.describe(i).split()[1])
-            image, label = source.load(i)
+            record, labels = source.load(i)
+            image, label = record["image"], labels["label"]
             expected = np.rint(load_digits_once().images[number] * 255 / 16)
             np.testing.assert_array_equal(image, np.stack([expected] * 3, -1).astype(np.uint8))
-            assert label == source.label(i) == load_digits_once().target[number]
+            assert label == source.read_label(i) == load_digits_once().target[number]
             seen.append(number)
     assert sorted(seen) == list(range(len(load_digits().target)))
     # The split is part of every published number: it must never change.
@@ -78,14 +79,14 @@ def test_folder_with_classes(tmp_path, caplog):
     save(root / "b" / "thumb.tiff", (1, 1, 1))
     (root / "c").mkdir()
     save(root / "é" / "0.jpeg", (99, 99, 99))
-    source = sources.get("folder", data_dir=str(tmp_path), split="train")
+    source = sources.open_source("folder", data_dir=str(tmp_path), split="train")
     assert source.classes == ("Z", "b", "c", "é")  # bytewise: capitals first, accents last
     assert source.size == 5
     names = [source.describe(i)[len(str(root)) + 1 :] for i in range(5)]
     assert names == ["Z/x.webp", "b/1.JPG", "b/2.png", "b/deep/er/0.bmp", "é/0.jpeg"]
-    assert [source.load(i)[1] for i in range(5)] == [0, 1, 1, 1, 3]
-    assert [source.label(i) for i in range(5)] == [0, 1, 1, 1, 3]
-    np.testing.assert_array_equal(source.load(2)[0], np.full((4, 6, 3), [0, 0, 250]))
+    assert [source.label(source.load(i)[1]) for i in range(5)] == [0, 1, 1, 1, 3]
+    assert [source.read_label(i) for i in range(5)] == [0, 1, 1, 1, 3]
+    np.testing.assert_array_equal(source.load(2)[0]["image"], np.full((4, 6, 3), [0, 0, 250]))
     assert "class folder 'c' holds no image" in caplog.text
     assert "1 .tiff" in caplog.text
 
@@ -93,16 +94,16 @@ def test_folder_with_classes(tmp_path, caplog):
 def test_folder_without_classes(tmp_path):
     save(tmp_path / "train" / "1.png", (1, 2, 3))
     save(tmp_path / "train" / "10.png", (4, 5, 6))
-    source = sources.get("folder", data_dir=str(tmp_path), split="train")
+    source = sources.open_source("folder", data_dir=str(tmp_path), split="train")
     assert (source.size, source.classes) == (2, ())
-    assert source.load(1)[1] == source.label(1) == -1
-    np.testing.assert_array_equal(source.load(1)[0][0, 0], [4, 5, 6])
+    assert source.label(source.load(1)[1]) == source.read_label(1) == -1
+    np.testing.assert_array_equal(source.load(1)[0]["image"][0, 0], [4, 5, 6])
 
 
 @pytest.mark.parametrize("name", ["cats/1.png", "1.png"])
 def test_without_a_folder_of_the_split_train_is_all(tmp_path, name):
     save(tmp_path / name, (1, 2, 3))
-    assert sources.get("folder", data_dir=str(tmp_path), split="train").size == 1
+    assert sources.open_source("folder", data_dir=str(tmp_path), split="train").size == 1
     fault(MISSING_INPUT, "no folder .*/test for the split", data_dir=str(tmp_path), split="test")
 
 
@@ -123,13 +124,13 @@ def test_folder_follows_links(tmp_path):
     save(tmp_path / "elsewhere" / "1.png", (1, 2, 3))
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "cats").symlink_to(tmp_path / "elsewhere")
-    assert sources.get("folder", data_dir=str(tmp_path), split="train").size == 1
+    assert sources.open_source("folder", data_dir=str(tmp_path), split="train").size == 1
 
 
 def test_folder_damaged_vanished_and_unreadable_files(tmp_path):
     for i in range(3):
         save(tmp_path / f"{i}\n.png", (1, 2, 3))
-    source = sources.get("folder", data_dir=str(tmp_path), split="train")
+    source = sources.open_source("folder", data_dir=str(tmp_path), split="train")
     (tmp_path / "0\n.png").write_bytes(b"")
     (tmp_path / "1\n.png").unlink()
     (tmp_path / "2\n.png").unlink()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from ssl_jax.data.labels import draw_labels
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import draws, linear, logistic
 
@@ -74,7 +75,7 @@ def test_accuracy_equals_sklearn_at_the_chosen_l2(labels_per_class):
     rows = np.arange(200)
     if labels_per_class:
         rng = np.random.default_rng([5, 0])
-        rows = draws.draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
+        rows = draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
     mean, deviation = train[0].mean(0), train[0].std(0)
     x, target = ((a - mean) / deviation for a in (train[0][rows], test[0]))
     oracle = LogisticRegression(C=1 / (len(rows) * found["l2"][0]), tol=1e-9, max_iter=100_000)
@@ -119,7 +120,7 @@ def test_draws_are_reproducible_stratified_and_differ():
     assert runs[0]["accuracy"] == pytest.approx(np.mean(runs[0]["draws"]))
     assert runs[0]["std"] == pytest.approx(np.std(runs[0]["draws"], ddof=1))
     rng = np.random.default_rng(0)
-    rows = draws.draw_labels(train[1], 4, rng=rng, names=np.arange(4))
+    rows = draw_labels(train[1], 4, rng=rng, names=np.arange(4))
     assert len(set(rows.tolist())) == 16
     assert np.bincount(train[1][rows]).tolist() == [4, 4, 4, 4]
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_jax import build, methods, parallel
-from ssl_jax.inputs.image.views import View, split
+from ssl_jax import components, methods, parallel
 from ssl_jax.optim import optimizers
+from ssl_jax.training import state as states
 from ssl_jax.training import step
+from ssl_jax.training.probe import Probe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
@@ -39,60 +40,57 @@ def load(name):
     return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
 
 
-def shrunk(views):
+def shrunk(seen):
     """The views with 8 pixels a side; local crops, which are smaller, with 4."""
-    return tuple(v._replace(size=8 if v.size == views[0].size else 4) for v in views)
+    local = seen["local_views"].shape[0] if "local_views" in seen else 0
+    return tiny.seen(seen["views"].shape[0], 8, local=local, local_size=4)
 
 
 def make(name):
     """The config's method, every width and length of which is at most MOST."""
     config = load(name)
-    views = shrunk(build.views(config))
+    seen = shrunk(components.make_input(config).seen)
     # Four examples in all their full-size views share statistics: two such groups in a chunk.
-    group = 4 * len(split(views)[0])
-    run = methods.Run(views, TOTAL, B, num_examples=4 * B, bn_group=group, chunk=CHUNK)
+    group = 4 * seen["views"].shape[0]
+    run = methods.Run(seen, TOTAL, B, num_examples=4 * B, bn_group=group, chunk=CHUNK)
     fields = config.method.to_dict()
     method = methods.get(fields.pop("name"))
     if "teacher" in fields:
         fields["teacher"] = tiny.teacher(fields["teacher"])
     small = {n: min(v, FEW.get(n, MOST)) if type(v) is int else v for n, v in fields.items()}
     encoder = tiny.encoder(config.model, jnp.float64)
-    return Case(method(encoder, run, **small), views, encoder)
+    return Case(method(encoder, run, **small), seen, encoder)
 
 
 @dataclasses.dataclass(eq=False)  # a key by identity: a method may hold dicts
 class Case:
     method: methods.Method
-    views: tuple[View, ...]
+    seen: dict[str, jax.ShapeDtypeStruct]
     encoder: Any
 
 
-def batch(views):
+def batch(seen):
     rng = np.random.Generator(np.random.PCG64(3))
     rows = {"index": np.arange(B, dtype=np.int32), "label": np.arange(B, dtype=np.int32) % 3}
-    for name, group in zip(("views", "local_views"), split(views), strict=True):
-        if group:
-            size = group[0].size
-            rows[name] = rng.random((B, len(group), size, size, 3))
-    return rows
+    return rows | {name: rng.random((B, *one.shape)) for name, one in seen.items()}
 
 
 TX, SCHEDULE = optimizers.make(
     "sgd", lr=0.1, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=TOTAL,
     weight_decay=0.0,
 )  # fmt: skip
-PROBE = step.Probe(3)
+PROBE = Probe(3)
 
 
 def init_fn(case):
-    return step.init_fn(case.method, TX, PROBE, batch(case.views), seed=5)
+    return states.init_fn(case.method, TX, PROBE, batch(case.seen), seed=5)
 
 
 @functools.cache
 def start(case):
     """Step 0's state, float64 where it has fractions."""
     mesh = parallel.make_mesh(jax.devices()[:1])
-    state = jax.device_get(step.born_sharded(init_fn(case), case.method, mesh))
+    state = jax.device_get(states.new_state(init_fn(case), case.method.layout, mesh))
     return jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, state)
 
 
@@ -106,14 +104,14 @@ def program(case, devices, microbatch):
     )
     return (
         mesh,
-        step.state_shardings(jax.eval_shape(init_fn(case)), case.method.layout, mesh),
+        states.state_shardings(jax.eval_shape(init_fn(case)), case.method.layout, mesh),
         jax.jit(function),
     )
 
 
 def steps(case, count, *, devices=1, microbatch=0, state=None, labels=None):
     mesh, shardings, function = program(case, devices, microbatch)
-    rows = batch(case.views) | ({} if labels is None else {"label": labels})
+    rows = batch(case.seen) | ({} if labels is None else {"label": labels})
     with jax.set_mesh(mesh):
         state = jax.device_put(start(case) if state is None else state, shardings)
         for _ in range(count):
@@ -168,7 +166,7 @@ def test_micro_batches_on_eight_devices_agree_with_the_whole_on_one(case, first)
 
 
 def test_labels_change_nothing_but_the_probe(case, whole):
-    other, _ = steps(case, TOTAL, labels=batch(case.views)["label"][::-1].copy())
+    other, _ = steps(case, TOTAL, labels=batch(case.seen)["label"][::-1].copy())
     for field in ("params", "extra", "opt_state"):
         a, b = getattr(whole[0], field), getattr(other, field)
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
@@ -191,7 +189,7 @@ def test_every_parameter_moves_and_stays_finite(first, whole):
 
 def test_features_are_float32_rows_for_inference(case, whole):
     state, _ = whole
-    images = jnp.asarray(batch(case.views)["views"][:, 0])
+    images = jnp.asarray(batch(case.seen)["views"][:, 0])
     one = case.method.features(state.params, state.extra, images[:1])
     many = case.method.features(state.params, state.extra, images)
     assert one.dtype == jnp.float32
@@ -202,7 +200,7 @@ def test_features_are_float32_rows_for_inference(case, whole):
 
 def test_the_modules_that_fine_tuning_takes_make_the_features(case, whole):
     state, _ = whole
-    images = jnp.asarray(batch(case.views)["views"][:, 0])
+    images = jnp.asarray(batch(case.seen)["views"][:, 0])
     params, stats = case.method.modules(state.params, state.extra)
     variables = {"params": params["encoder"], "batch_stats": stats.get("encoder", {})}
     found = jnp.asarray(case.encoder.apply(variables, images, False), jnp.float32)

@@ -9,13 +9,15 @@ import tiny
 from sklearn.metrics import adjusted_mutual_info_score
 
 from configs.cssl import get_config
-from ssl_jax import build, parallel
+from ssl_jax import components, parallel
 from ssl_jax.data import pipeline, sources
+from ssl_jax.inputs.image.make import input_from_views
 from ssl_jax.inputs.image.recipes import RECIPES
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, cssl
 from ssl_jax.models import mixture
+from ssl_jax.training import state as states
 from ssl_jax.training import step
+from ssl_jax.training.probe import Probe
 
 B, SIZE, K = 16, 8, 5
 KEY = jax.random.key(3)
@@ -23,7 +25,7 @@ SMALL = {"components": K, "code_dim": 4, "hidden_dim": 16, "decoder_width": 4}
 
 
 def make(views=2, batch_size=B, **options):
-    run = Run((View(size=SIZE),) * views, 8, batch_size, num_examples=64)
+    run = Run(tiny.seen(views, SIZE), 8, batch_size, num_examples=64)
     return cssl.make(tiny.Encoder(), run, **SMALL | options)
 
 
@@ -141,11 +143,11 @@ def test_it_learns_on_digits():
     """Pseudo-labels tell of classes that nobody has named, and the code learns to tell them."""
     steps, b = 40, 64
     views = tuple(view._replace(size=8) for view in RECIPES["digits"])
-    source = sources.get("digits", data_dir="", split="train")
+    source = sources.open_source("digits", data_dir="", split="train")
     rows = list(
         pipeline.train_batches(
-            source, views=views, batch_size=b, seed=4, start_step=0, num_steps=steps,
-            placement="host", host=(0, 1),
+            source, input_from_views(views, seed=4), batch_size=b, seed=4, start_step=0,
+            num_steps=steps,
         )
     )  # fmt: skip
     rows = [parallel.to_global(row, mesh := parallel.make_mesh(jax.devices()[:1])) for row in rows]
@@ -153,10 +155,10 @@ def test_it_learns_on_digits():
     config.method.update(components=30, code_dim=8, hidden_dim=32, decoder_width=4)
     fields = config.method.to_dict()
     del fields["name"]
-    method = cssl.make(tiny.Encoder(), Run(views, steps, b, source.size), **fields)
-    tx, schedule = build.optimizer(config, source.size, steps)
-    state = jax.jit(step.init_fn(method, tx, step.Probe(0), rows[0], seed=5))()
-    run = jax.jit(step.make_train_step(method, tx, schedule, step.Probe(0), seed=5, mesh=mesh))
+    method = cssl.make(tiny.Encoder(), Run(tiny.seen(2, 8), steps, b, source.size), **fields)
+    tx, schedule = components.make_optimizer(config, source.size, steps)
+    state = jax.jit(states.init_fn(method, tx, Probe(0), rows[0], seed=5))()
+    run = jax.jit(step.make_train_step(method, tx, schedule, Probe(0), seed=5, mesh=mesh))
     history, found, true = [], [], []
 
     @jax.jit

@@ -9,7 +9,6 @@ import scipy.special
 import scipy.stats
 import tiny
 
-from ssl_jax.inputs.image.views import View
 from ssl_jax.losses import distillation as loss
 from ssl_jax.methods import Run, distillation
 
@@ -17,7 +16,7 @@ B, CLASSES, STEPS, RATE = 8, 3, 4, 0.5
 
 
 def make(temperature=0.5, views=1):
-    run = Run((View(size=2),) * views, STEPS, B, B)
+    run = Run(tiny.seen(views, 2), STEPS, B, B)
     return distillation.make(
         linear.Linear(dtype=jnp.float64), run, teacher=tiny.teacher(), temperature=temperature
     )

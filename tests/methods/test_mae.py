@@ -7,12 +7,11 @@ import optax
 import pytest
 import tiny
 
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, mae
 from ssl_jax.models.vit import ViT
 
 B, SIZE, PATCH = 6, 16, 4
-RUN = Run((View(size=SIZE),), 8, B, num_examples=B)
+RUN = Run(tiny.seen(1, SIZE), 8, B, num_examples=B)
 KEY = jax.random.key(5)
 
 

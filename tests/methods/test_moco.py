@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, moco
 
 B, K, STEPS, MOMENTUM, TEMPERATURE = 4, 8, 5, 0.7, 0.2
 
 
 def make(encoder=None, *, batch_size=B, bn_group=0, chunk=0, **options):
-    run = Run((View(size=2),) * 2, STEPS, batch_size, 16, bn_group=bn_group, chunk=chunk)
+    run = Run(tiny.seen(2, 2), STEPS, batch_size, 16, bn_group=bn_group, chunk=chunk)
     options = {"queue_size": K, "head_depth": 1, "output_dim": 3} | options
     return moco.make(encoder or linear.Linear(), run, **options)
 

@@ -6,18 +6,20 @@ import linear
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from ssl_jax import parallel
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, npid
+from ssl_jax.training import state as states
 from ssl_jax.training import step
+from ssl_jax.training.probe import Probe
 
 B, N, FILLED, K, STEPS, SEED = 8, 21, 24, 6, 5, 2
 MOMENTUM, TEMPERATURE, PROXIMAL, RATE = 0.7, 0.2, 1.5, 0.5
 
 
 def make(views=1, examples=N, dtype=jnp.float64, **options):
-    run = Run((View(size=2),) * views, STEPS, B, examples)
+    run = Run(tiny.seen(views, 2), STEPS, B, examples)
     options = {
         "temperature": TEMPERATURE, "momentum": MOMENTUM, "noise_samples": K,
         "proximal": PROXIMAL, "output_dim": 3,
@@ -78,15 +80,15 @@ def objective(name, params, batch, bank, k, log_z=None):
 
 def trajectory(method, rows, devices):
     """[(state before the step, metrics of the step)] and the last state, float64, by plain SGD."""
-    tx, probe = optax.sgd(RATE), step.Probe(0)
+    tx, probe = optax.sgd(RATE), Probe(0)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    init = step.init_fn(method, tx, probe, rows[0], seed=SEED)
+    init = states.init_fn(method, tx, probe, rows[0], seed=SEED)
     function = jax.jit(
         step.make_train_step(method, tx, lambda _: jnp.zeros(()), probe, seed=SEED, mesh=mesh)
     )
     found = []
     with jax.set_mesh(mesh):
-        state = step.born_sharded(lambda: jax.tree.map(wide, init()), method, mesh)
+        state = states.new_state(lambda: jax.tree.map(wide, init()), method.layout, mesh)
         assert len(state.extra["bank"].addressable_shards[0].data) == FILLED // devices
         for batch in rows:
             before = jax.device_get(state)
@@ -157,8 +159,8 @@ def test_bank_gets_no_gradient(name):
 
 def test_a_step_writes_the_bank_in_place():
     method, batch = make(examples=2**16, dtype=jnp.float32), batches()[0]
-    tx, probe, mesh = optax.sgd(RATE), step.Probe(0), parallel.make_mesh(jax.devices()[:1])
-    state = jax.eval_shape(step.init_fn(method, tx, probe, batch, seed=SEED))
+    tx, probe, mesh = optax.sgd(RATE), Probe(0), parallel.make_mesh(jax.devices()[:1])
+    state = jax.eval_shape(states.init_fn(method, tx, probe, batch, seed=SEED))
     function = step.make_train_step(
         method, tx, lambda _: jnp.zeros(()), probe, seed=SEED, mesh=mesh
     )  # fmt: skip

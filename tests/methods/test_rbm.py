@@ -11,10 +11,11 @@ import pytest
 import tiny
 
 from ssl_jax import parallel
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, rbm
 from ssl_jax.models import dbn
+from ssl_jax.training import state as states
 from ssl_jax.training import step
+from ssl_jax.training.probe import Probe
 
 B, STEPS, SIZE = 8, 6, 2
 NAMES = ("rbm0", "rbm1")
@@ -30,7 +31,7 @@ def make(
     dtype=jnp.float64,
     **options,
 ):
-    run = Run((View(size=SIZE),) * views, steps, batch, num_examples=batch)
+    run = Run(tiny.seen(views, SIZE), steps, batch, num_examples=batch)
     return rbm.make(dbn.DBN(widths, visible, 0.5, dtype), run, **options)
 
 
@@ -129,10 +130,8 @@ def test_learns_a_distribution_whose_likelihood_is_known(persistent, most):
         optax.adam(optax.cosine_decay_schedule(0.03, 1500)),
         parallel.make_mesh(jax.devices()[:1]),
     )
-    init = step.init_fn(method, tx, step.Probe(0), batch, seed=1)
-    train = step.make_train_step(
-        method, tx, lambda _: jnp.zeros(()), step.Probe(0), seed=1, mesh=mesh
-    )
+    init = states.init_fn(method, tx, Probe(0), batch, seed=1)
+    train = step.make_train_step(method, tx, lambda _: jnp.zeros(()), Probe(0), seed=1, mesh=mesh)
     state = jax.jit(lambda s: jax.lax.fori_loop(0, 1500, lambda _, s: train(s, batch)[0], s))(
         jax.jit(init)()
     )
@@ -147,20 +146,20 @@ def test_learns_a_distribution_whose_likelihood_is_known(persistent, most):
 def trajectory(method, devices=1, microbatch=0, tx=None):
     tx, mesh = tx or optax.sgd(0.1), parallel.make_mesh(jax.devices()[:devices])
     found = []
-    init = step.init_fn(method, tx, step.Probe(0), rows()[0], seed=2)
+    init = states.init_fn(method, tx, Probe(0), rows()[0], seed=2)
     train = jax.jit(
         step.make_train_step(
             method,
             tx,
             lambda _: jnp.zeros(()),
-            step.Probe(0),
+            Probe(0),
             seed=2,
             mesh=mesh,
             microbatch=microbatch,
         )
     )
     with jax.set_mesh(mesh):
-        state = step.born_sharded(lambda: wide(init()), method, mesh)
+        state = states.new_state(lambda: wide(init()), method.layout, mesh)
         for name, chains in state.extra.get("chains", {}).items():
             assert len(chains.addressable_shards[0].data) == B // devices, name
         for batch in rows():
@@ -224,6 +223,6 @@ def test_impossible_settings(options, message):
 
 
 def test_another_encoder():
-    run = Run((View(size=SIZE),), STEPS, B, num_examples=B)
+    run = Run(tiny.seen(1, SIZE), STEPS, B, num_examples=B)
     with pytest.raises(ValueError, match="this method trains a stack"):
         rbm.make(tiny.Encoder(), run)

@@ -5,12 +5,12 @@ import itertools
 import linear
 import numpy as np
 import pytest
+import tiny
 
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, swav
 
 B, STEPS = 4, 6
-RUN = Run((View(size=2),) * 2, STEPS, B, num_examples=8)
+RUN = Run(tiny.seen(2, 2), STEPS, B, num_examples=8)
 OPTIONS = {"prototypes": 5, "hidden_dim": 6, "output_dim": 3}
 
 
@@ -44,4 +44,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="queue_size 6 is no multiple of the batch 4"):
         swav.make(linear.Linear(), RUN, queue_size=6)
     with pytest.raises(ValueError, match="2 full-size views or more, got 1"):
-        swav.make(linear.Linear(), RUN._replace(views=(View(size=4), View(size=2))))
+        swav.make(linear.Linear(), RUN._replace(seen=tiny.seen(1, 4, local=1, local_size=2)))

@@ -6,12 +6,12 @@ import jax
 import linear
 import numpy as np
 import pytest
+import tiny
 
-from ssl_jax.inputs.image.views import View
 from ssl_jax.methods import Run, byol, dino, moco_v3, simclr_v2
 
 B, STEPS, BASE = 8, 6, 0.6
-RUN = Run((View(size=2),) * 2, STEPS, B, num_examples=16)
+RUN = Run(tiny.seen(2, 2), STEPS, B, num_examples=16)
 
 
 def momentum(step):

@@ -4,7 +4,6 @@ import importlib
 
 import pytest
 from programs import H100, V5E, program, topology
-from ssl_jax.plan.counts import Counts
 
 from ssl_jax.errors import IO_ERROR, Fault
 from ssl_jax.plan import compile_in_subprocess

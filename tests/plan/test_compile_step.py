@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import cssl, moco_v2, simclr
-from ssl_jax import build, parallel
+from ssl_jax import build, components, parallel
 from ssl_jax.data import sources
 from ssl_jax.models import chain
 from ssl_jax.plan import (
@@ -19,7 +19,7 @@ from ssl_jax.plan import (
     topologies,
 )
 from ssl_jax.plan.program import from_json, to_json
-from ssl_jax.training import step
+from ssl_jax.training import state as states
 
 CPU8 = topologies.parse("cpu:8")
 GRID = collectives.Grid((("data", 8), ("fsdp", 1)), (0,) * 8, "memory")
@@ -201,12 +201,12 @@ def test_convolutions_count_as_xla_counts_them():
 def test_the_planned_batch_is_what_the_pipeline_brings(placement):
     config = small(**{"augment.placement": placement, "train.batch_size": 16})
     mesh = parallel.make_mesh(jax.devices())
-    source = sources.get("digits", data_dir="", split="train")
-    batch = next(build.train_batches(config, source, start_step=0, num_steps=1))
+    source = sources.open_source("digits", data_dir="", split="train")
+    batch = next(components.train_batches(config, source, start_step=0, num_steps=1))
     found = {
         name: (x.shape, x.dtype, x.sharding) for name, x in parallel.to_global(batch, mesh).items()
     }
-    planned = build.abstract_batch(config, mesh)
+    planned = components.abstract_batch(config, mesh)
     assert found == {name: (x.shape, x.dtype, x.sharding) for name, x in planned.items()}
     assert isinstance(next(iter(batch.values())), np.ndarray)
 
@@ -214,7 +214,7 @@ def test_the_planned_batch_is_what_the_pipeline_brings(placement):
 def training_state():
     mesh = parallel.make_mesh(jax.devices())
     training = build.training(small(), mesh, images=1297, classes=10)
-    return step.abstract_state(training.init, training.method, mesh)
+    return states.abstract_state(training.init, training.method.layout, mesh)
 
 
 def test_a_refusal_for_lack_of_memory_is_read():

@@ -6,7 +6,6 @@ import json
 import pytest
 from PIL import Image
 from programs import collective, program, topology
-from ssl_jax.plan.facts import Replicated
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.parallel import sizes
@@ -21,7 +20,6 @@ from ssl_jax.plan import (
     run_totals,
     sweep,
 )
-from ssl_jax.plan import text as texts
 from ssl_jax.plan import text_report as texts
 from ssl_jax.plan.program import Replicated
 

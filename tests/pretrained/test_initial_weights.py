@@ -8,7 +8,7 @@ import tiny
 from test_train import arrays, run, small
 
 from configs import byol, dino, distillation, moco_v2, rbm, simclr_v2
-from ssl_jax import build
+from ssl_jax import build, components
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
@@ -35,11 +35,11 @@ def started(config, drawn=None):
     with pytest.MonkeyPatch.context() as patch:
         encoder = tiny.encoder(config.model)
         patch.setattr("ssl_jax.models.get", lambda name, **fields: encoder)
-        method = build.method(config, 4, 8 * config.train.batch_size, devices=1)
+        method = build.make_method(config, 4, 8 * config.train.batch_size, devices=1)
     drawn = drawn or weights(encoder)
     method = initial_weights.method_from(method, drawn, "somewhere")
     spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
-            for n, x in build.batch_spec(config).items()}  # fmt: skip
+            for n, x in components.batch_spec(config).items()}  # fmt: skip
     zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in spec.items()}
     return *jax.jit(method.init)(jax.random.key(0), zeros), drawn
 
@@ -126,7 +126,7 @@ def test_options_that_are_not_in_the_config_may_be_told_by_weights():
 def test_a_method_without_weights_is_as_ever():
     method = Method(*[None] * 4)
     config = small()
-    assert build.started(config, method) is method
+    assert build.with_initial_weights(config, method) is method
 
 
 def test_a_run_goes_on_from_another_runs_encoder(tmp_path):

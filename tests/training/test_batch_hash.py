@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.training.batch_hash import fingerprint
+from ssl_jax.training.batch_hash import batch_hash
 
 WORD = 2**32
 
@@ -38,7 +38,7 @@ def expected(rows):
 @pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (8, 1), (8, 4)])
 def test_it_is_the_same_on_any_devices(devices, fsdp):
     mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=fsdp)
-    assert int(jax.jit(fingerprint)(parallel.to_global(batch(), mesh))) == expected(batch())
+    assert int(jax.jit(batch_hash)(parallel.to_global(batch(), mesh))) == expected(batch())
 
 
 def test_it_tells_order_pixels_and_indices_apart_but_no_labels():
@@ -49,6 +49,6 @@ def test_it_tells_order_pixels_and_indices_apart_but_no_labels():
     }
     index = rows | {"index": rows["index"] + 1}
     relabelled = rows | {"label": rows["label"][::-1].copy()}
-    found = [int(fingerprint(x)) for x in (rows, swapped, pixel, index)]
+    found = [int(batch_hash(x)) for x in (rows, swapped, pixel, index)]
     assert len(set(found)) == 4
-    assert int(fingerprint(relabelled)) == found[0]
+    assert int(batch_hash(relabelled)) == found[0]

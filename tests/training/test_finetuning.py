@@ -12,16 +12,21 @@ import scipy.special
 import tiny
 
 from configs import common, dino, rbm
-from ssl_jax import assess, build, parallel
+from ssl_jax import assess, build, components, parallel
 from ssl_jax import config as configuration
 from ssl_jax.data import sources
+from ssl_jax.data.labels import labelled_subset
+from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
+from ssl_jax.inputs.image.views import views_from_fields
 from ssl_jax.models import heads
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP, Classifier, ProjectionHead
 from ssl_jax.pretrained import backbone, classifier
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.training import finetuning
+from ssl_jax.training.probe import Probe
+from ssl_jax.training.step import make_train_step
 
 B, CLASSES, STEPS, RATE = 16, 3, 3, 0.3
 
@@ -55,17 +60,28 @@ def steps(modules, trained, rows, devices=1):
     """States before, between and after the steps, and the metrics, by plain SGD."""
     networks = Chain(0, 1, **modules, classifier=Classifier(CLASSES))
     tx, mesh = optax.sgd(RATE), parallel.make_mesh(jax.devices()[:devices])
-    function = jax.jit(finetuning.make_train_step(networks, tx, rate, mesh=mesh))
-    states, found = [], []
+    spec = {name: rows[0][name] for name in ("views", "index")}
+
+    def task(weights):
+        return finetuning.make(networks, weights)
+
+    def init(weights):
+        method = task(weights)
+        return states.init_fn(method, tx, Probe(0), spec, seed=0, supervised=True)()
+
+    function = jax.jit(
+        make_train_step(task(trained), tx, rate, Probe(0), seed=0, mesh=mesh, supervised=True)
+    )
+    history, found = [], []
     with jax.set_mesh(mesh):
-        state = jax.jit(finetuning.init_fn(networks, tx, rows[0], seed=0))(trained)
+        state = jax.jit(init)(trained)
         state = jax.device_put(state, parallel.replicated(mesh))
-        states.append(jax.device_get(state))
+        history.append(jax.device_get(state))
         for batch in rows:
             state, metrics = function(state, parallel.to_global(batch, mesh))
-            states.append(jax.device_get(state))
+            history.append(jax.device_get(state))
             found.append(jax.device_get(metrics))
-    return states, found
+    return history, found
 
 
 def test_encoder_and_classifier_learn_as_in_numpy():
@@ -144,39 +160,46 @@ def test_a_head_is_known_by_its_parameters(name):
 
 def named(labels, classes=("a", "b", "c")):
     labels = list(labels)
-    return sources.Source(
-        "invented", len(labels), classes, lambda i: (i, labels[i]), str, labels.__getitem__
+    return Source(
+        name="invented",
+        size=len(labels),
+        record={},
+        load=lambda i: (i, {"label": labels[i]}),
+        describe=str,
+        read_labels=lambda i: {"label": labels[i]},
+        class_names={"label": classes} if classes else {},
+        label_field="label",
     )
 
 
 def test_labels_are_drawn_from_every_class_by_its_share():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 46, 4]))
     source = named(labels.tolist())
-    few = finetuning.labelled(source, fraction=0.1, per_class=0, seed=1)
+    few = labelled_subset(source, fraction=0.1, per_class=0, seed=1)
     rows = [few.load(i)[0] for i in range(few.size)]
     assert np.bincount(labels[rows]).tolist() == [10, 5, 1]  # never none
     assert rows == sorted(set(rows))
-    assert [few.label(i) for i in range(few.size)] == labels[rows].tolist()
+    assert [few.read_label(i) for i in range(few.size)] == labels[rows].tolist()
     assert few.describe(0) == str(rows[0])
-    again, other = (finetuning.labelled(source, fraction=0.1, per_class=0, seed=s) for s in (1, 2))
+    again, other = (labelled_subset(source, fraction=0.1, per_class=0, seed=s) for s in (1, 2))
     assert [again.load(i) for i in range(16)] == [few.load(i) for i in range(16)]
     assert [other.load(i) for i in range(16)] != [few.load(i) for i in range(16)]
-    three = finetuning.labelled(source, fraction=1.0, per_class=3, seed=1)
-    assert sorted(three.label(i) for i in range(three.size)) == [0] * 3 + [1] * 3 + [2] * 3
-    assert finetuning.labelled(source, fraction=1.0, per_class=0, seed=1) is source
+    three = labelled_subset(source, fraction=1.0, per_class=3, seed=1)
+    assert sorted(three.read_label(i) for i in range(three.size)) == [0] * 3 + [1] * 3 + [2] * 3
+    assert labelled_subset(source, fraction=1.0, per_class=0, seed=1) is source
 
 
 def test_labels_that_are_not_there():
     with pytest.raises(Fault, match="class c has 1") as refused:
-        finetuning.labelled(named([0, 0, 1, 1, 2]), fraction=1.0, per_class=2, seed=0)
+        labelled_subset(named([0, 0, 1, 1, 2]), fraction=1.0, per_class=2, seed=0)
     assert refused.value.code == BAD_DATA
     with pytest.raises(Fault, match="no labels"):
-        finetuning.labelled(named([-1], ()), fraction=0.5, per_class=0, seed=0)
+        labelled_subset(named([-1], ()), fraction=0.5, per_class=0, seed=0)
     with pytest.raises(Fault, match="no labels"):
-        finetuning.labelled(named([-1, -1]), fraction=1.0, per_class=0, seed=0)
+        labelled_subset(named([-1, -1]), fraction=1.0, per_class=0, seed=0)
     some = named([2, -1, 0, -1, 0, 1])
     for fraction, rows in ((1.0, [0, 2, 4, 5]), (0.5, [0, 2, 5])):
-        found = finetuning.labelled(some, fraction=fraction, per_class=0, seed=1)
+        found = labelled_subset(some, fraction=fraction, per_class=0, seed=1)
         assert [found.load(i)[0] for i in range(found.size)] == rows
 
 
@@ -185,7 +208,7 @@ def test_the_default_recipe_of_fine_tuning():
     pretrained = dino.get_config("imagenet")
     pretrained.train.batch_size = 4096
     config = configuration.finetuning(pretrained)
-    (view,) = build.views(config)
+    (view,) = views_from_fields(config.augment.to_dict())
     assert (view.jitter, view.grayscale, view.blur, view.solarize) == (0, 0, 0, 0)
     assert (view.size, view.crop_area, view.flip) == (224, pretrained.augment.crop_area, 0.5)
     optim, train = config.optim, config.train
@@ -212,9 +235,9 @@ def test_a_checkpoint_keeps_what_fine_tuning_takes(config, monkeypatch, tmp_path
             return select(filled(abstract())), 4, {}
 
     def abstract():
-        method = build.method(config, 4, 8, devices=1)
+        method = build.make_method(config, 4, 8, devices=1)
         spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for n, x in
-                build.batch_spec(config).items()}  # fmt: skip
+                components.batch_spec(config).items()}  # fmt: skip
         params, extra = jax.eval_shape(method.init, jax.random.key(0), spec)
         return {"params": params, "extra": extra}
 
@@ -234,7 +257,7 @@ def filled(tree):
 
 
 def test_a_classifier_of_other_classes_is_not_scored():
-    digits = sources.get("digits", data_dir="", split="test")
+    digits = sources.open_source("digits", data_dir="", split="test")
     for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
         subject = types.SimpleNamespace(classes=classes)
         setup = assess.Setup(None, None, subject, digits, None, None)

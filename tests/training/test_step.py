@@ -10,15 +10,16 @@ import pytest
 import tiny
 
 from ssl_jax import methods, models, parallel
-from ssl_jax.inputs.image.views import View
 from ssl_jax.optim import optimizers
-from ssl_jax.training import collapse, step
+from ssl_jax.training import collapse, gradient, step
+from ssl_jax.training import state as states
+from ssl_jax.training.probe import Probe
 
 B, SIZE, CLASSES = 32, 16, 4
 
 
 def make_method(encoder=None, bn_group=0):
-    run = methods.Run((View(size=SIZE),) * 2, 10, B, num_examples=B, bn_group=bn_group)
+    run = methods.Run(tiny.seen(2, SIZE), 10, B, num_examples=B, bn_group=bn_group)
     return methods.get("simclr")(
         encoder or tiny.Encoder(), run, temperature=0.2, hidden_dim=16, output_dim=8
     )
@@ -38,8 +39,8 @@ def build(method, mesh, *, microbatch=0, name="lars"):
         name, lr=0.5, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=10,
         weight_decay=1e-4,
     )  # fmt: skip
-    probe = step.Probe(CLASSES)
-    init = step.init_fn(method, tx, probe, host_batch(), seed=1)
+    probe = Probe(CLASSES)
+    init = states.init_fn(method, tx, probe, host_batch(), seed=1)
     function = step.make_train_step(
         method, tx, schedule, probe, seed=1, mesh=mesh, microbatch=microbatch
     )
@@ -50,7 +51,7 @@ def run(method, devices, steps=2, batch=None, **options):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     with jax.set_mesh(mesh):
         init, function = build(method, mesh, **options)
-        state = step.born_sharded(init, method, mesh)
+        state = states.new_state(init, method.layout, mesh)
         for _ in range(steps):
             state, metrics = function(state, parallel.to_global(batch or host_batch(), mesh))
     return jax.device_get((state, metrics))
@@ -91,7 +92,7 @@ def test_gradient_noise_of_a_known_distribution():
     rng = np.random.default_rng(0)
     mean, spread = np.full(5, 0.5), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
     mesh = parallel.make_mesh(jax.devices()[:2])
-    value_and_grad = step._chunked(mesh, 4, True)
+    value_and_grad = gradient.micro_batched(mesh, 4, True)
 
     @jax.jit
     def measure(x):
@@ -130,7 +131,7 @@ def test_labels_reach_nothing_but_the_probe():
 
 
 def test_probe_ignores_missing_labels():
-    probe = step.Probe(CLASSES)
+    probe = Probe(CLASSES)
     update, start, features = jax.jit(probe.update), probe.init(5), jnp.ones((3, 2, 5))
     state, metrics = update(start, features, jnp.array([-1, -1, -1]))
     assert float(metrics["probe_loss"]) == 0
@@ -141,7 +142,7 @@ def test_probe_ignores_missing_labels():
 
 
 def test_probe_learns_and_leaves_features_alone():
-    probe = step.Probe(2)
+    probe = Probe(2)
     update, start = jax.jit(probe.update), probe.init(2)
     x = jnp.stack([jnp.eye(2), jnp.eye(2)], 1)
     y = jnp.array([0, 1])
@@ -185,7 +186,7 @@ def compiled(devices):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     with jax.set_mesh(mesh):
         init, function = build(method, mesh)
-        state = step.abstract_state(init, method, mesh)
+        state = states.abstract_state(init, method.layout, mesh)
         batch = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.rows(mesh))
             for name, x in parallel.to_global(host_batch(), mesh).items()
@@ -211,7 +212,7 @@ def test_state_is_born_on_all_devices_and_donated():
     method, mesh = make_method(), parallel.make_mesh()
     with jax.set_mesh(mesh):
         init, function = build(method, mesh)
-        state = step.born_sharded(init, method, mesh)
+        state = states.new_state(init, method.layout, mesh)
         assert all(len(x.sharding.device_set) == 8 for x in jax.tree.leaves(state))
         new, _ = jax.jit(function, donate_argnums=0)(state, parallel.to_global(host_batch(), mesh))
         kept = jax.tree.map(lambda x, y: x.sharding == y.sharding, state, new)
@@ -222,7 +223,7 @@ def test_state_is_born_on_all_devices_and_donated():
 def test_gradient_is_finite_and_reaches_every_parameter():
     method, mesh = make_method(), parallel.make_mesh(jax.devices()[:1])
     init, _ = build(method, mesh)
-    state = step.born_sharded(init, method, mesh)
+    state = states.new_state(init, method.layout, mesh)
     # Zero gammas stop the gradient of what lies behind them: one first step, then look.
     params = jax.tree.map(lambda p: p + 0.05, state.params)
 

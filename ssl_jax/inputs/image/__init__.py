@@ -5,6 +5,16 @@
 colour operations; both give equal pixels. `decode` turns files into pixels.
 """
 
-from ssl_jax.inputs.image.make import default_fields, make_input, problems
+from typing import Any
+
+from ssl_jax.inputs import Input
+from ssl_jax.inputs.image.checks import default_fields, problems
 
 __all__ = ["default_fields", "make_input", "problems"]
+
+
+def make_input(**sections: Any) -> Input:
+    """Makes the input of images; see `make.make_input`."""
+    from ssl_jax.inputs.image import make  # not above: a config is checked before NumPy is imported
+
+    return make.make_input(**sections)

@@ -8,10 +8,7 @@ import numpy as np
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.inputs import Arrays, Input
 from ssl_jax.inputs.image import host
-from ssl_jax.inputs.image.checks import default_fields, problems
 from ssl_jax.inputs.image.views import Decisions, View, groups, views_from_fields
-
-__all__ = ["default_fields", "make_input", "problems"]
 
 GEOMETRY = ("size", "crop_area", "crop_aspect", "flip")  # fields of a lightly augmented view
 NEED_RGB = ("saturation", "hue")
@@ -37,7 +34,7 @@ def make_input(
         images with another number of channels.
     """
     views = views_from_fields(augment)
-    return _make(
+    return input_from_views(
         views,
         placement=augment["placement"],
         channels=data.get("channels", 3),
@@ -47,14 +44,34 @@ def make_input(
     )
 
 
-def _make(
-    views: Sequence[View], *, placement: str, channels: int, size: int, crop: float, seed: int
+def input_from_views(
+    views: Sequence[View],
+    *,
+    seed: int,
+    placement: str = "host",
+    channels: int = 3,
+    size: int = 0,
+    crop: float = 1.0,
 ) -> Input:
+    """Makes the input of images with these random views.
+
+    Args:
+      views: of one size, or of two with the larger first.
+      seed: root of the random decisions.
+      placement: "host" or "device", where the colour operations run.
+      channels: of the images.
+      size: side of the evaluation view in pixels; that of the first view by default.
+      crop: fraction of the image's short side that the evaluation view shows.
+
+    Raises:
+      Fault: as `make_input`.
+    """
     # Imported here: a config is checked before JAX's seconds of import.
     import jax
     import jax.numpy as jnp
 
     check_channels(views, channels)
+    size = size or views[0].size
     parts = groups(views)
     augmented = host.make(views, seed=seed, placement=placement)
     on_device = placement == "device"
@@ -79,7 +96,9 @@ def _make(
 
     def with_views(*others: View) -> Input:
         # Evaluation makes its views on the host: it compiles no colour operations.
-        return _make(others, placement="host", channels=channels, size=size, crop=crop, seed=seed)
+        return input_from_views(
+            others, placement="host", channels=channels, size=size, crop=crop, seed=seed
+        )
 
     full = parts[0][1]
     plain = View(**{field: getattr(views[0], field) for field in GEOMETRY})
