@@ -81,7 +81,7 @@ def swav(
       local: [b, l, k], the same products for the small crops. Small crops predict codes but are
         never targets.
       queue: [q, v, k], the same products for earlier projections; they take part in computing
-      codes.
+        codes.
       temperature: positive temperature of the predictions' softmax.
       epsilon: regularisation of `sinkhorn`.
       iterations: iterations of `sinkhorn`.

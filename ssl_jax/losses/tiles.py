@@ -15,7 +15,7 @@ TILE = 1024
 
 
 class Rows(NamedTuple):
-    """One side of the pairs: n rows. All arrays are sharded alike on their first axis."""
+    """Rows on one side of the pairs. All arrays are sharded alike on their first axis."""
 
     x: jax.Array
     """[n, d] float32 or float64. The logit of two rows is their inner product. Each side is
