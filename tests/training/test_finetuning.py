@@ -136,7 +136,7 @@ def test_a_head_is_known_by_its_parameters(name):
                 classifier.network(encoder, params, upto, CLASSES, name="simclr")
             assert refused.value.code == BAD_CONFIG
         elif upto:
-            found = heads.cut(params["head"], upto, jnp.float32)
+            found = heads.infer_projection_head(params["head"], upto, jnp.float32)
             expected = head.clone(upto=upto)
             a, b = (h.init_with_output(jax.random.key(1), x, True) for h in (found, expected))
             jax.tree.map(np.testing.assert_array_equal, a, b)
