@@ -150,5 +150,5 @@ def gibbs(
 
 
 def _product(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=wide)
+    wide_dtype = jnp.promote_types(dtype, jnp.float32)
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=wide_dtype)

@@ -49,8 +49,8 @@ class Decoder(nn.Module):
             x = self._activate(x, f"bn{i}", train)
         first = (x.shape[1] - self.size) // 2
         x = x[:, first : first + self.size, first : first + self.size]
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.sigmoid(self._conv(x, 3, "pixels", dtype=wide))
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return nn.sigmoid(self._conv(x, 3, "pixels", dtype=wide_dtype))
 
     def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         norm = BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype, name=name)

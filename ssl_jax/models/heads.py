@@ -117,10 +117,10 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, dtype=wide, name="dense")(
-            x
-        )
+        wide_dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return nn.Dense(
+            self.classes, kernel_init=nn.initializers.zeros, dtype=wide_dtype, name="dense"
+        )(x)
 
 
 class MLP(nn.Module):
@@ -153,12 +153,12 @@ class MLP(nn.Module):
         """Features [n, f] -> outputs [n, widths[-1]] float32."""
         last = len(self.widths) - 1
         # Losses compute in float32; rounding their input to bfloat16 first would cost accuracy.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         features = x.shape[-1]
         for i, width in enumerate(self.widths):
             norm = bool(self.last_norm) if i == last else self.hidden_norm
             affine = i < last or self.last_norm == "affine"
-            dtype = wide if i == last else self.dtype
+            dtype = wide_dtype if i == last else self.dtype
             x = nn.Dense(width or features, use_bias=not norm, dtype=self.dtype, name=f"dense{i}")(
                 x
             )

@@ -39,7 +39,7 @@ class MaskedDecoder(nn.Module):
           grid: number of patches (down, across), t in total.
         """
         n, t = order.shape
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         dense = partial(nn.Dense, kernel_init=XAVIER)
         x = dense(self.width, dtype=self.dtype, name="embed")(tokens)
         cls, visible = x[:, :1], x[:, 1:]
@@ -53,4 +53,4 @@ class MaskedDecoder(nn.Module):
         for i in range(self.depth):
             x = Block(self.heads, 4, self.dtype, name=f"blocks_{i}")(x)
         x = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x)
-        return dense(3 * self.patch_size**2, dtype=wide, name="pixels")(x[:, 1:])
+        return dense(3 * self.patch_size**2, dtype=wide_dtype, name="pixels")(x[:, 1:])

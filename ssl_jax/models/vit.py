@@ -78,8 +78,8 @@ class Attention(nn.Module):
         q, k, v = (dense(name=name)(x).reshape(n, t, self.heads, -1) for name in "qkv")
         # Not jax.nn.dot_product_attention, which rounds float64 to float32. The gradient of the key
         # biases is pure rounding, and comparisons in float64 would notice it.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide_dtype)
         weights = nn.softmax(logits * (f // self.heads) ** -0.5).astype(v.dtype)
         return dense(name="proj")(jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, f))
 
