@@ -129,7 +129,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     """
     import jax
 
-    from ssl_jax import assess, build, parallel
+    from ssl_jax import assess, components, parallel
     from ssl_jax.jobs import bootstrap
 
     data = config.data if data is None else data
@@ -141,8 +141,8 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
-        source = build.source(here, data.split)
-        test = build.test_source(here, source)
+        source = components.open_source(here, data.split)
+        test = components.open_test_source(here, source)
         if not (path / "config.json").exists():
             # Only now: an attempt that found no data binds the workdir to nothing.
             with workdir.open_workdir(path) as folder:

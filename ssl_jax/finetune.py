@@ -21,7 +21,7 @@ from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
-from ssl_jax.training import loop
+from ssl_jax.training import command
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             cli.start(stop)
         return make_config(pretrained, config_flags.get_override_values(flags.FLAGS["config"]))
 
-    loop.open_and(finetune, config)
+    command.run_in_workdir(finetune, config)
 
 
 def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
@@ -88,13 +88,13 @@ def _folder(path: str) -> pathlib.Path:
 
 def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
-    from ssl_jax import assess
+    from ssl_jax import assess, build
     from ssl_jax.pretrained import classifier
-    from ssl_jax.training import finetuning
+    from ssl_jax.training import loop
 
-    mesh = loop.make_mesh(config)
+    mesh = command.make_mesh(config)
     weights = classifier.pretrained(_folder(config.finetune.pretrained))
-    parts = finetuning.parts(config, weights, mesh)
+    parts = build.finetuning_parts(config, weights, mesh)
 
     def finish(state: Any, trained: bool) -> None:
         del trained  # the test images alone are soon read again
@@ -106,6 +106,6 @@ def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("pretrained", None, "Folder of the run to fine-tune.")
     flags.mark_flag_as_required("pretrained")
-    loop.define_flags()
+    command.define_flags()
     cli.define_overrides(overridable())
     cli.run(main)

@@ -13,11 +13,12 @@ from ssl_jax import cli
 def main() -> None:
     """The verb: see the module's docstring."""
     config = cli.config()
-    from ssl_jax import build
+    from ssl_jax import components
+    from ssl_jax.training import preview
 
     path = pathlib.Path(flags.FLAGS.out).absolute()
-    source = build.source(config, config.data.split)
-    build.draw_views(config, source, path, count=flags.FLAGS.images)
+    source = components.open_source(config, config.data.split)
+    preview.draw_views(config, source, path, count=flags.FLAGS.images)
     print(path)
 
 

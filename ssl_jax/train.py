@@ -13,19 +13,20 @@ from ml_collections import ConfigDict
 from ssl_jax import cli
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
-from ssl_jax.training import loop
+from ssl_jax.training import command
 
 
 def main() -> None:
     """The verb: see the module's docstring."""
-    loop.open_and(train, lambda stop: cli.config())
+    command.run_in_workdir(train, lambda stop: cli.config())
 
 
 def train(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes, trains, evaluates, reports."""
     from ssl_jax import assess, build
+    from ssl_jax.training import loop
 
-    parts = build.parts(config, loop.make_mesh(config))
+    parts = build.parts(config, command.make_mesh(config))
 
     def finish(state: Any, trained: bool) -> None:
         if trained or not assess.reprint(config, run.path, int(state.step)):
@@ -36,5 +37,5 @@ def train(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
 
 if __name__ == "__main__":
     cli.define_config()
-    loop.define_flags()
+    command.define_flags()
     cli.run(main)

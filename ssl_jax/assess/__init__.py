@@ -12,18 +12,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
+from ssl_jax import parallel
 from ssl_jax.assess import images, protocols, record, subjects
 from ssl_jax.assess.classifier import evaluate_classifier
 from ssl_jax.assess.record import reprint
 from ssl_jax.assess.setup import Setup, test_images
 from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault
 from ssl_jax.evals import UNLABELLED, files, suite, table
+from ssl_jax.training.parts import Parts
 
 __all__ = ["Setup", "evaluate", "evaluate_classifier", "evaluate_subject", "reprint"]
 
 
-def evaluate(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> None:
+def evaluate(config: ConfigDict, parts: Parts, state: Any, path: Path) -> None:
     """Writes eval/ of the run at `path` that has just trained, and prints the tables.
 
     A method that generates images also has figures/samples.png.

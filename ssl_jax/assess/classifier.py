@@ -5,29 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ssl_jax import parallel
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import test_images
 from ssl_jax.evals import files, suite
-from ssl_jax.training import finetuning
+from ssl_jax.training.parts import Parts
 
 
-def evaluate_classifier(
-    config: ConfigDict, parts: finetuning.Parts, state: Any, path: Path
-) -> None:
+def evaluate_classifier(config: ConfigDict, parts: Parts, state: Any, path: Path) -> None:
     """Writes eval/finetune.json into the fine-tuning at `path`, and prints the accuracy."""
     if parts.test is None:
         print("no labelled test images: nothing to evaluate by", flush=True)
         return
 
+    classify = parts.method.logits
+    assert classify is not None, "fine-tuning always has a classifier"
+
     @partial(jax.jit, out_shardings=parallel.replicated(parts.mesh))
     def columns(state: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        pixels = batch.pop("image").astype(jnp.float32) / 255
-        stats = state.extra["batch_stats"]
-        logits = parts.networks.features(state.params, stats, pixels, upto="classifier")
+        x = parts.input.to_model(batch.pop("input"))
+        logits = classify(state.params, state.extra, x)
         return batch | {"prediction": logits.argmax(-1)}
 
     test = images.extract(config, parts.mesh, partial(columns, state), parts.test)

@@ -1,6 +1,6 @@
 """From the images of a source to columns of features, each image decoded once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
+from ssl_jax import components, parallel
 from ssl_jax.assess.subjects import RAW, TRAINED, Subject
-from ssl_jax.data import pipeline, sources
+from ssl_jax.data import pipeline
+from ssl_jax.data.source import Source, subset
 from ssl_jax.evals import features
-from ssl_jax.inputs.image.views import View, split
+from ssl_jax.inputs import Input
 
 Columns = dict[str, np.ndarray]
 Tree = Any
@@ -23,48 +24,55 @@ PREDICTION = "prediction"  # of the subject's own classifier
 
 def reader(
     config: ConfigDict, subject: Subject, mesh: Mesh, *, classify: bool
-) -> Callable[[sources.Source, int], Columns]:
+) -> Callable[[Source, int], Columns]:
     """Returns read(source, limit): every feature set of the source's images.
 
     The columns are those of `features.extract`, and PREDICTION if `classify`. `limit` > 0 takes
     that many images, drawn at random by the run's seed.
     """
     encode = encoder(subject, raw=config.eval.baselines)
+    to_model = components.make_input(config).to_model
 
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
-    def columns(weights: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        images = batch.pop("image").astype(jnp.float32) / 255
-        found = encode(weights, images)
+    def columns(weights: Tree, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        x = to_model(batch.pop("input"))
+        found = encode(weights, x)
         if classify and subject.logits:
-            found[PREDICTION] = subject.logits(weights[TRAINED], images).argmax(-1)
+            found[PREDICTION] = subject.logits(weights[TRAINED], x).argmax(-1)
         return batch | found
 
-    def read(source: sources.Source, limit: int) -> Columns:
+    def read(source: Source, limit: int) -> Columns:
         indices = sample_indices(source.size, limit, config.train.seed)
         return extract(config, mesh, partial(columns, subject.weights), source, indices)
 
     return read
 
 
-def encoder(subject: Subject, *, raw: bool) -> Callable[[Tree, jax.Array], dict[str, jax.Array]]:
-    """Returns (weights, images [n, h, w, 3]) -> every feature set [n, f], raw pixels if `raw`."""
+def encoder(subject: Subject, *, raw: bool) -> Callable[[Tree, Tree], dict[str, jax.Array]]:
+    """Returns (weights, x) -> every feature set [n, f]; `raw` adds x itself, flattened."""
 
-    def encode(weights: Tree, images: jax.Array) -> dict[str, jax.Array]:
-        found = {name: subject.features(tree, images) for name, tree in weights.items()}
-        return found | ({RAW: images.reshape(len(images), -1)} if raw else {})
+    def encode(weights: Tree, x: Tree) -> dict[str, jax.Array]:
+        found = {name: subject.features(tree, x) for name, tree in weights.items()}
+        return found | ({RAW: flattened(x)} if raw else {})
 
     return encode
+
+
+def flattened(x: Tree) -> jax.Array:
+    """Returns the arrays of a batch [n, ...] side by side as float32 [n, f]."""
+    rows = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in jax.tree.leaves(x)]
+    return jnp.concatenate(rows, axis=1)
 
 
 def extract(
     config: ConfigDict,
     mesh: Mesh,
     fn: Callable[..., Mapping[str, jax.Array]],
-    source: sources.Source,
+    source: Source,
     indices: np.ndarray | None = None,
 ) -> Columns:
     """The columns that `fn` makes of the source's images, of all devices' batches."""
-    batches = eval_batches(
+    batches = components.eval_batches(
         config,
         source,
         indices=indices,
@@ -74,18 +82,17 @@ def extract(
     return features.extract(lambda batch: fn(parallel.to_global(batch, mesh)), batches)
 
 
-def pairs(
-    config: ConfigDict, subject: Subject, mesh: Mesh, source: sources.Source, limit: int
-) -> Columns:
+def pairs(config: ConfigDict, subject: Subject, mesh: Mesh, source: Source, limit: int) -> Columns:
     """Features [n, 2, f] of two of the run's random views of at most `limit` images."""
     encode = encoder(subject, raw=config.eval.baselines)
-    full = split(build.views(config))[0]
+    pair = components.make_input(config).pair
+    assert pair is not None, "the caller asks first whether the input has pairs"
     chosen = sample_indices(source.size, limit, config.train.seed)
     chosen = np.arange(source.size) if chosen is None else chosen
     batch_size = whole(config.eval.batch_size, mesh)
     # Whole batches: images that come again fill the last one up, and are dropped.
     filled = np.resize(chosen, whole(len(chosen), batch_size))
-    batches = random_views(config, sources.subset(source, filled), (full[0], full[:2][-1]), 1)
+    batches = random_views(config, subset(source, filled), pair(), 1)
 
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def columns(weights: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -100,39 +107,21 @@ def pairs(
 
 
 def random_views(
-    config: ConfigDict, source: sources.Source, views: tuple[View, ...], epochs: float
+    config: ConfigDict, source: Source, example_input: Input, epochs: float
 ) -> Callable[[int], Iterator[Columns]]:
     """Returns (batch_size) -> this host's rows of augmented batches, for so many epochs."""
 
     def batches(batch_size: int) -> Iterator[Columns]:
-        return pipeline.train_batches(
+        return components.train_batches(
+            config,
             source,
-            views=views,
-            batch_size=batch_size,
-            seed=config.train.seed,
             start_step=0,
             num_steps=pipeline.total_steps(source.size, batch_size, epochs),
-            placement="host",
-            host=_host(),
-            on_bad_image=config.data.on_bad_image,
-            max_bad=config.data.max_bad,
+            batch_size=batch_size,
+            example_input=example_input,
         )
 
     return batches
-
-
-def eval_batches(
-    config: ConfigDict, source: sources.Source, **options: Any
-) -> Iterable[dict[str, np.ndarray]]:
-    """The source's images as evaluation sees them: resized, centre-cropped, not augmented."""
-    return pipeline.eval_batches(
-        source,
-        size=config.augment.size,
-        crop=config.eval.crop,
-        on_bad_image=config.data.on_bad_image,
-        max_bad=config.data.max_bad,
-        **options,
-    )
 
 
 def sample_indices(size: int, limit: int, seed: int) -> np.ndarray | None:

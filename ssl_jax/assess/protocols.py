@@ -5,23 +5,21 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax import parallel
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import Setup
 from ssl_jax.assess.subjects import RAW
-from ssl_jax.data import pipeline, sources
+from ssl_jax.data import pipeline
+from ssl_jax.data.source import Source, subset
+from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.evals import label_free, linear, protocols, sgd, suite
 from ssl_jax.evals.suite import FeatureSet
-from ssl_jax.inputs.image.views import View
 from ssl_jax.models import layers
 
 Results = tuple[dict[str, Any], dict[str, suite.Predictions]]
 LAYER_BYTES = 2**31  # features of all layers that the host holds of one split
-GEOMETRY = ("size", "crop_area", "crop_aspect", "flip")
-PLAIN = View(jitter=0.0, grayscale=0.0, blur=0.0)
 
 
 def without_labels(setup: Setup, columns: images.Columns) -> Results:
@@ -49,9 +47,12 @@ def linear_sgd(setup: Setup, sets: dict[str, FeatureSet], indices: np.ndarray) -
     # Of few images on many devices, some come twice an epoch.
     chosen = indices if len(indices) >= batch_size else np.resize(indices, batch_size)
     held_out = sgd.hold_out(labels, seed)
-    view = PLAIN._replace(**{field: config.augment[field] for field in GEOMETRY})
-    source = sources.subset(setup.source, chosen)
-    batches = images.random_views(config, source, (view,), options.sgd_epochs)(batch_size)
+    if setup.input.light is None:
+        message = "eval.protocols: this modality has no light augmentation for 'linear_sgd'"
+        raise Fault(message, BAD_CONFIG)
+    light = setup.input.light()
+    source = subset(setup.source, chosen)
+    batches = images.random_views(config, source, light, options.sgd_epochs)(batch_size)
     steps = pipeline.total_steps(len(chosen), batch_size, options.sgd_epochs)
     encode = images.encoder(setup.subject, raw=options.baselines)
     found = sgd.evaluate(
@@ -69,8 +70,7 @@ def linear_sgd(setup: Setup, sets: dict[str, FeatureSet], indices: np.ndarray) -
         batch_size=batch_size,
         steps=steps,
         rates=options.sgd_lr,
-        views=f"random crops of {view.crop_area[0]:g} to {view.crop_area[1]:g} of the area, "
-        f"mirrored with probability {view.flip:g}",
+        views=light.description,
         seed=seed,
     )
     results = {name: suite.sizes(sets[name]) | numbers for name, (numbers, _) in found.items()}
@@ -122,18 +122,19 @@ def by_layer(setup: Setup) -> Results:
 def _layers(setup: Setup, weights: Any) -> Callable[[Any, int], images.Columns]:
     """Returns extract(source, limit): all layers of the source's images, as memory allows."""
     config, mesh, subject = setup.config, setup.mesh, setup.subject
+    to_model = setup.input.to_model
 
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def columns(weights: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        pixels = batch.pop("image").astype(jnp.float32) / 255
-        return batch | subject.layers(weights, pixels)
+        return batch | subject.layers(weights, to_model(batch.pop("input")))
 
-    size = config.augment.size
-    one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = jax.eval_shape(subject.layers, weights, one)
+    one = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), setup.input.evaluated
+    )
+    shapes = jax.eval_shape(lambda w, x: subject.layers(w, to_model(x)), weights, one)
     most = LAYER_BYTES // sum(4 * shape.size for shape in shapes.values())
 
-    def extract(source: sources.Source, limit: int) -> images.Columns:
+    def extract(source: Source, limit: int) -> images.Columns:
         limit = min(limit or source.size, most)
         indices = images.sample_indices(source.size, limit, config.train.seed)
         return images.extract(config, mesh, partial(columns, weights), source, indices)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
+from ssl_jax import components, parallel
 from ssl_jax.assess import images
 from ssl_jax.assess.setup import Setup
 from ssl_jax.assess.subjects import TRAINED
@@ -72,7 +72,7 @@ def settings(config: ConfigDict, step: int) -> dict[str, Any]:
     return json.loads(json.dumps(found | of_eval))
 
 
-def write_generated(config: ConfigDict, parts: build.Parts, state: Any, path: Path) -> None:
+def write_generated(config: ConfigDict, parts: Parts, state: Any, path: Path) -> None:
     """Draws images that the model generates, if it does, as figures/samples.png."""
     samples = parts.method.samples
     if samples is None:
@@ -93,19 +93,28 @@ def write_sample(setup: Setup, test: images.Columns) -> None:
     config, source, subject = setup.config, setup.test or setup.source, setup.subject
     order = np.random.Generator(np.random.PCG64(config.train.seed)).permutation(len(test["index"]))
     rows = {name: column[order[: files.MAX_SAMPLE]] for name, column in test.items()}
-    batches = images.eval_batches(
+    batches = components.eval_batches(
         config, source, indices=rows["index"], batch_size=config.eval.batch_size
     )
-    shown = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
-    # On this process's devices alone: the others do not come here.
-    weights = jax.device_get(subject.weights[TRAINED])
-    encode = partial(jax.jit(subject.features), weights)
+    valid = [jax.tree.map(lambda x, m=batch["mask"]: x[m], batch["input"]) for batch in batches]
+    shown = jax.tree.map(lambda *parts: np.concatenate(parts), *valid)
+    count, picture = len(rows["index"]), setup.input.picture
+    pictures = occlusion = None
+    if picture:
+        pictures = np.stack(
+            [picture(jax.tree.map(lambda x, i=i: x[i], shown)) for i in range(count)]
+        )
+    if isinstance(shown, np.ndarray) and shown.ndim == 4 and shown.dtype == np.uint8:
+        # On this process's devices alone: the others do not come here.
+        weights = jax.device_get(subject.weights[TRAINED])
+        encode = partial(jax.jit(subject.features), weights)
+        occlusion = saliency.occlusion(encode, shown[:OCCLUDED])
     files.write_sample(
         setup.path,
         features=rows[TRAINED],
         label=rows["label"],
-        image=shown,
+        image=pictures,
         index=rows["index"],
         classes=source.classes,
-        saliency=saliency.occlusion(encode, shown[:OCCLUDED]),
+        saliency=occlusion,
     )

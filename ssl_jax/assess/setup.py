@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ssl_jax import components
 from ssl_jax.assess.subjects import RAW, TRAINED, UNTRAINED, Subject
-from ssl_jax.data import sources
+from ssl_jax.data.source import Source
+from ssl_jax.inputs import Input
 
 
 class Setup(NamedTuple):
@@ -17,16 +19,22 @@ class Setup(NamedTuple):
     config: ConfigDict
     mesh: Mesh
     subject: Subject
-    source: sources.Source
-    test: sources.Source | None  # labelled
+    source: Source
+    test: Source | None  # labelled
     path: Path
     transfer: bool = False  # to other data than those trained on
+
+    @property
+    def input(self) -> Input:
+        """The input of the config."""
+        return components.make_input(self.config)
 
     @property
     def sets(self) -> dict[str, str]:
         """The columns of the feature sets, by the names that people read."""
         names = {self.subject.name: TRAINED}
-        return names | ({UNTRAINED: UNTRAINED, RAW: RAW} if self.config.eval.baselines else {})
+        baselines = {UNTRAINED: UNTRAINED, self.input.raw_name: RAW}
+        return names | (baselines if self.config.eval.baselines else {})
 
     @property
     def tells_classes(self) -> bool:
@@ -53,11 +61,11 @@ class Setup(NamedTuple):
         }
 
 
-def test_images(config: ConfigDict, source: sources.Source) -> dict[str, str]:
+def test_images(config: ConfigDict, source: Source) -> dict[str, str]:
     """What a protocol says of the test images."""
     return {
         "test images": f"{config.data.eval_split} of {source.name}",
-        "view": f"{config.augment.size} px, central {config.eval.crop:g} of the short side",
+        "view": components.make_input(config).description,
     }
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import build, parallel
+from ssl_jax import build, components, parallel
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
@@ -17,9 +17,11 @@ from ssl_jax.models import layers
 from ssl_jax.pretrained.backbone import Backbone
 from ssl_jax.rundir import metadata
 from ssl_jax.rundir.checkpoint import Checkpoints
+from ssl_jax.training.parts import Parts
+from ssl_jax.training.state import born_sharded, init_method
 
 Tree = Any
-TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw pixels"
+TRAINED, UNTRAINED, RAW = "trained", "untrained encoder", "raw input"
 ENCODER = "encoder"
 
 
@@ -57,7 +59,7 @@ def of_method(
     Args:
       trained, untrained: (params, extra); None leaves the baseline out.
     """
-    encoder = build.encoder(config)
+    encoder = components.make_encoder(config)
 
     def of_layers(weights: Tree, images: jax.Array) -> dict[str, jax.Array]:
         params, stats = method.modules(*weights)
@@ -83,19 +85,19 @@ def of_method(
     )
 
 
-def of_run(config: ConfigDict, parts: build.Parts, state: Any) -> Subject:
+def of_run(config: ConfigDict, parts: Parts, state: Any) -> Subject:
     """The state of a run that has just trained."""
     untrained = None
     if config.eval.baselines:
         if config.model.get("init"):  # its step 0 is trained already
-            fresh = build.method(config, parts.total_steps, parts.source.size, parts.mesh.size)
-            untrained = _born(_init(config, fresh), parts.mesh)()
+            fresh = build.make_method(config, parts.total_steps, parts.source.size, parts.mesh.size)
+            untrained = _born(_init(config, fresh), parts.mesh)
         else:
             untrained = _gathered(parts, parts.new_state())
     return of_method(config, parts.method, int(state.step), _gathered(parts, state), untrained)
 
 
-def _gathered(parts: build.Parts, state: Any) -> tuple[Tree, Tree]:
+def _gathered(parts: Parts, state: Any) -> tuple[Tree, Tree]:
     """(params, extra), whole on every device."""
     found = state.params, state.extra
     if parts.mesh.shape[parallel.FSDP] == 1:
@@ -122,9 +124,9 @@ def of_checkpoint(
             raise Fault(f"no checkpoint under {path}: train first", BAD_CHECKPOINT)
         _, step, meta = content
         images = meta["train_images"]
-        total = build.total_steps(config, images)
+        total = components.total_steps(config, images)
         stub = None if teacher else Teacher({}, lambda weights, images: images, ())
-        method = build.method(config, total, images, mesh.size, teacher=stub)
+        method = build.make_method(config, total, images, mesh.size, teacher=stub)
         init = _init(config, method)
         shapes = jax.eval_shape(init)
         found = checkpoints.read_latest(
@@ -134,26 +136,19 @@ def of_checkpoint(
             )
         )
         assert found is not None
-    untrained = _born(init, mesh)() if baselines else None
+    untrained = _born(init, mesh) if baselines else None
     return of_method(config, method, step, found[0], untrained)
 
 
-def _born(init: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree]:
-    # As `step.born_sharded`, so that the baseline is that of training to the last bit.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    return jax.jit(init, out_shardings=parallel.replicated(mesh), compiler_options=options)
+def _born(init: Callable[[], Tree], mesh: Mesh) -> Tree:
+    # By the function that training uses, so that the baseline equals its step 0 bit for bit.
+    return born_sharded(init, parallel.replicated(mesh), mesh)
 
 
 def _init(config: ConfigDict, method: Method) -> Callable[[], tuple[Tree, Tree]]:
     """What makes the (params, extra) of step 0, as training does."""
-    spec = build.batch_spec(config)
-
-    def init() -> tuple[Tree, Tree]:
-        zeros = jax.tree.map(lambda x: jnp.zeros((2, *x.shape[1:]), x.dtype), spec)
-        return method.init(jax.random.key(config.train.seed), zeros)
-
-    return init
+    spec = components.batch_spec(config)
+    return lambda: init_method(method, spec, config.train.seed)
 
 
 def _names(shapes: Tree, names: Tree) -> Tree:
@@ -171,8 +166,7 @@ def of_backbone(
     weights = {TRAINED: backbone.variables}
     if baselines:
         images = jnp.zeros((2, backbone.size, backbone.size, 3))
-        initial = _born(lambda: encoder.init(jax.random.key(seed), images, False), mesh)
-        weights[UNTRAINED] = initial()
+        weights[UNTRAINED] = _born(lambda: encoder.init(jax.random.key(seed), images, False), mesh)
     return Subject(
         name=name,
         step=0,

@@ -1,12 +1,10 @@
-"""A folder of image files as a source."""
+"""Opens a folder of image files as a source."""
 
 import collections
 import logging
 import os
 
-import numpy as np
-
-from ssl_jax.data.sources import Source
+from ssl_jax.data.source import Labels, Record, Source, image_record
 from ssl_jax.errors import BAD_DATA, IO_ERROR, MISSING_INPUT, Fault
 from ssl_jax.inputs.image import decode
 
@@ -15,7 +13,7 @@ _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", 
 _log = logging.getLogger(__name__)
 
 
-def open_folder(data_dir: str, split: str) -> Source:
+def open_folder(data_dir: str, split: str, channels: int = 3) -> Source:
     """Opens a folder of images.
 
     `data_dir/split/CLASS/**/image` has labels: the class folders, in bytewise order of their names
@@ -24,9 +22,16 @@ def open_folder(data_dir: str, split: str) -> Source:
     any other split is missing. Hidden files and folders are passed over, links are followed.
     Examples are in bytewise order of their paths, class by class.
 
+    Args:
+      data_dir: the folder of all splits.
+      split: name of a folder in it.
+      channels: of the decoded images; see `decode.decode`.
+
     Raises:
-      Fault: no such folder (66), or no image in it (65).
+      Fault: no such folder (66), no image in it (65), or a number of channels that image files do
+        not have (78).
     """
+    decode.check_channels(channels)
     root = _root(data_dir, split)
     names, files = _entries(root)
     if names and files:
@@ -55,16 +60,27 @@ def open_folder(data_dir: str, split: str) -> Source:
         path = paths[index]
         return path if path.isprintable() else repr(path)
 
-    def load(index: int) -> tuple[np.ndarray, int]:
+    def read_labels(index: int) -> Labels:
+        return {"label": labels[index]}
+
+    def load(index: int) -> tuple[Record, Labels]:
         try:
             with open(paths[index], "rb") as file:
                 data = file.read()
         except OSError as error:
             code = MISSING_INPUT if isinstance(error, FileNotFoundError) else IO_ERROR
             raise Fault(f"cannot read {describe(index)}: {error.strerror}", code) from error
-        return decode.decode(data), labels[index]
+        return {"image": decode.decode(data, channels)}, read_labels(index)
 
-    return Source("folder", len(paths), tuple(names), load, describe, labels.__getitem__)
+    return Source(
+        name="folder",
+        size=len(paths),
+        record=image_record(channels),
+        load=load,
+        describe=describe,
+        read_labels=read_labels,
+        class_names={"label": tuple(names)} if names else {},
+    )
 
 
 def _root(data_dir: str, split: str) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 
 from ssl_jax.data import order
 from ssl_jax.data.loader import Loader
-from ssl_jax.data.sources import Source
+from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
-from ssl_jax.inputs.image.views import View
+from ssl_jax.inputs import Input
 
-OnBadImage = Literal["stop", "quarantine"]
+OnBadExample = Literal["stop", "quarantine"]
 _PREFETCH = 2  # batches
 
 
@@ -71,65 +71,61 @@ def check_size(source: Source, batch_size: int) -> None:
     """Raises Fault if the source has fewer examples than one batch."""
     if source.size < batch_size:
         raise Fault(
-            f"{source.size} images < batch {batch_size} in {source.name}: choose a batch_size of "
-            "at most the number of images, or more data.",
+            f"{source.size} examples < batch {batch_size} in {source.name}: choose a batch_size of "
+            "at most the number of examples, or more data.",
             BAD_DATA,
         )
 
 
 def train_batches(
     source: Source,
+    example_input: Input,
     *,
-    views: Sequence[View],
     batch_size: int,
     seed: int,
     start_step: int,
     num_steps: int,
-    placement: Literal["host", "device"],
     host: tuple[int, int] = (0, 1),
-    on_bad_image: OnBadImage = "stop",
+    on_bad_example: OnBadExample = "stop",
     max_bad: float = 0.001,
 ) -> Batches:
     """Returns the batches of steps start_step, ..., num_steps - 1 of a run of `num_steps` steps.
 
     Args:
       source: the examples.
-      views: the random views to make of every image.
+      example_input: turns a record into the arrays that are shipped to the device.
       batch_size: of the global batch.
-      seed: with epoch and index it determines order and augmentation.
+      seed: with the epoch it determines the order.
       start_step: first step.
-      num_steps: length of the whole run, not of what is left of it.
-      placement: "host" makes finished views; "device" uint8 crops and their decisions.
+      num_steps: length of the whole run, not of the rest of it.
       host: (process, number of processes); each gets its own batch_size / processes rows.
-      on_bad_image: "stop" raises at an unreadable image; "quarantine" puts the next readable
-        example in its place (its pixels, label and index, under the random decisions of the
-        missing one), logs each bad file once and collects it in `Batches.bad`.
-      max_bad: largest fraction of unreadable images that quarantine tolerates.
+      on_bad_example: "stop" raises at an unreadable example; "quarantine" puts the next readable
+        example in its place (its record, label and index, under the random decisions of the
+        missing one), logs each bad example once and collects it in `Batches.bad`.
+      max_bad: largest fraction of unreadable examples that quarantine tolerates.
 
     Returns:
-      An iterator of {"views" [b, V, s, s, 3] float32 in [0, 1] (host) or uint8 (device),
-      "decisions" float32 [b, V, D] (device only), "index" int64 [b], "label" int32 [b]}; with local
-      views among `views` also "local_views" [b, L, s', s', 3] and "local_decisions".
+      An iterator of dicts: the arrays of `example_input.shipped`, "index" int64 [b] and "label"
+      int32 [b].
 
     Raises:
-      Fault: fewer examples than one batch, or (from the iterator) an unreadable image (65);
-        batch_size does not divide by the number of hosts (78).
+      Fault: the source has fewer examples than one batch, or (from the iterator) an example is
+        unreadable (65); batch_size does not divide by the number of hosts, or the source's records
+        are not those of the input (78).
     """
     tf = _tensorflow()
-    from ssl_jax.inputs.image import host as augment
-
     _check_hosts(batch_size, host)
     check_size(source, batch_size)
-    loader = Loader(source, quarantine=on_bad_image == "quarantine", max_bad=max_bad)
-    augmented = augment.make(views, seed=seed, placement=placement)
+    loader = _loader(source, example_input, on_bad_example, max_bad)
 
     def plan(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return rows(int(step), size=source.size, batch_size=batch_size, seed=seed, host=host)
 
     def example(epoch: Any, index: Any) -> dict[str, Any]:
-        image, label, replacement, failure = _call(tf, loader.replaced, index)
-        made = augmented(image, epoch, index)
-        return {**made, "index": replacement, "label": label, "failure": failure}
+        load = loader.load_or_replace
+        record, label, used, failure = _call(tf, load, index, example_input, tf.int64)
+        arrays = example_input.host(record, epoch, index)
+        return {**arrays, "index": used, "label": label, "failure": failure}
 
     dataset = tf.data.Dataset.range(start_step, num_steps)
     dataset = dataset.map(lambda step: tf.numpy_function(plan, [step], [tf.int64, tf.int64]))
@@ -138,39 +134,36 @@ def train_batches(
 
 def eval_batches(
     source: Source,
+    example_input: Input,
     *,
-    size: int,
-    crop: float,
     batch_size: int,
     host: tuple[int, int] = (0, 1),
     indices: Sequence[int] | np.ndarray | None = None,
-    on_bad_image: OnBadImage = "stop",
+    on_bad_example: OnBadExample = "stop",
     max_bad: float = 0.001,
 ) -> Batches:
-    """Returns the batches of one pass in the order of the index, each image's centre view.
+    """Returns the batches of one pass in the order of the index, as evaluation arrays.
 
     Args:
       source: the examples.
-      size: side of the view in pixels.
-      crop: fraction of the short side that the view shows.
+      example_input: turns a record into its evaluation arrays.
       batch_size: of the global batch.
       host: (process, number of processes); all get the same number of batches.
       indices: which examples, in this order; all by default.
-      on_bad_image: "stop" raises at an unreadable image; "quarantine" masks its row out.
-      max_bad: largest fraction of unreadable images that quarantine tolerates.
+      on_bad_example: "stop" raises at an unreadable example; "quarantine" masks its row.
+      max_bad: largest fraction of unreadable examples that quarantine tolerates.
 
     Returns:
-      An iterator of {"image" uint8 [b, size, size, 3], "index" int64 [b], "label" int32 [b],
-      "mask" bool [b]}; the last batch is padded with zeros, index and label -1, mask False.
+      An iterator of {"input": `example_input.evaluated` with a batch axis, "index" int64 [b],
+      "label" int32 [b], "mask" bool [b]}; the last batch is padded with zeros, index and label -1,
+      mask False.
 
     Raises:
       Fault: as `train_batches`.
     """
     tf = _tensorflow()
-    from ssl_jax.inputs.image import host as augment
-
     _check_hosts(batch_size, host)
-    loader = Loader(source, quarantine=on_bad_image == "quarantine", max_bad=max_bad)
+    loader = _loader(source, example_input, on_bad_example, max_bad)
     chosen = np.arange(source.size) if indices is None else np.asarray(indices)
     batches = -(-len(chosen) // batch_size)
     padded = np.full(batches * batch_size, -1, np.int64)
@@ -178,22 +171,48 @@ def eval_batches(
     own = padded.reshape(batches, host[1], batch_size // host[1])[:, host[0]].reshape(-1)
 
     def example(index: Any) -> dict[str, Any]:
-        image, label, mask, failure = _call(tf, loader.masked, index)
-        made = augment.center_view(image, size=size, crop=crop)
-        made = tf.where(mask, made, tf.zeros_like(made))
-        return {"image": made, "index": index, "label": label, "mask": mask, "failure": failure}
+        load = loader.load_or_mask
+        record, label, mask, failure = _call(tf, load, index, example_input, tf.bool)
+        arrays = tf.nest.map_structure(
+            lambda x: tf.where(mask, x, tf.zeros_like(x)), example_input.evaluate(record)
+        )
+        return {"input": arrays, "index": index, "label": label, "mask": mask, "failure": failure}
 
     dataset = tf.data.Dataset.from_tensor_slices(own)
     return Batches(_run(tf, dataset, example, batch_size // host[1]), loader)
 
 
-def _call(tf: Any, load: Callable, index: Any) -> tuple[Any, Any, Any, Any]:
-    """Calls one of the loader's two functions from a TensorFlow graph."""
-    third = tf.bool if load.__name__ == "masked" else tf.int64
-    outputs = tf.numpy_function(load, [index], [tf.uint8, tf.int32, third, tf.int64])
-    for output, shape in zip(outputs, ([None, None, 3], [], [], []), strict=True):
+def _loader(source: Source, example_input: Input, on_bad_example: str, max_bad: float) -> Loader:
+    wanted, given = _plain(example_input.record), _plain(source.record)
+    if wanted != given:
+        raise Fault(
+            f"{source.name} has records {given}, but this config's input takes {wanted}. Choose a "
+            "source of the same modality, or correct the fields of config.data and config.augment",
+            BAD_CONFIG,
+        )
+    quarantine = on_bad_example == "quarantine"
+    return Loader(source, example_input.record, quarantine=quarantine, max_bad=max_bad)
+
+
+def _plain(spec: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    return {name: (np.dtype(dtype).name, tuple(shape)) for name, (dtype, shape) in spec.items()}
+
+
+def _call(
+    tf: Any, load: Callable, index: Any, example_input: Input, third: Any
+) -> tuple[dict[str, Any], Any, Any, Any]:
+    """Calls one of the loader's two functions from a TensorFlow graph.
+
+    Returns (record, label, third output, failure).
+    """
+    spec = example_input.record
+    dtypes = [tf.as_dtype(dtype) for dtype, _ in spec.values()]
+    outputs = tf.numpy_function(load, [index], [*dtypes, tf.int32, third, tf.int64])
+    shapes = [*(shape for _, shape in spec.values()), (), (), ()]
+    for output, shape in zip(outputs, shapes, strict=True):
         output.set_shape(shape)
-    return tuple(outputs)
+    record = dict(zip(spec, outputs, strict=False))
+    return record, *outputs[len(spec) :]
 
 
 def _run(tf: Any, dataset: Any, example: Callable, b: int) -> Any:

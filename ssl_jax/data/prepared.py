@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.data import arrayrecord, tfrecord
-from ssl_jax.data.sources import Source
+from ssl_jax.data.source import Labels, Record, Source, image_record
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.inputs.image import decode
 
@@ -18,21 +18,28 @@ _PROBE_URL = "https://storage.googleapis.com/tfds-data"  # where TFDS itself kee
 _PROBE_SECONDS = 3
 
 
-def open_prepared(name: str, data_dir: str, split: str) -> Source:
+def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> Source:
     """Opens `NAME[/CONFIG][:VERSION]`, prepared below `data_dir` as TFRecord or ArrayRecord.
 
     `split` may be a slice as TFDS writes it: "train[:10000]", "train[:10%]", "train+test".
 
-    The dataset needs a feature "image"; labels come from a feature "label" if that is a class
-    label. A dataset that is not there is downloaded and prepared, if there is a network and
-    nothing to be fetched by hand.
+    The dataset needs a feature "image"; every feature that is a class label becomes a label field.
+    A dataset that is not there is downloaded and prepared, if there is a network and nothing to be
+    fetched by hand.
+
+    Args:
+      name: of the dataset, optionally with its config and version.
+      data_dir: data_dir of tensorflow-datasets.
+      split: one split, a slice or a sum of splits.
+      channels: of the decoded images; see `decode.decode`.
 
     Raises:
       Fault: the dataset, split or a shard is missing (66); a shard is damaged or there is no
-        image in the examples (65).
+        image in the examples (65); a number of channels that image files do not have (78).
     """
     import tensorflow_datasets as tfds
 
+    decode.check_channels(channels)
     builder = _builder(name, data_dir)
     features, splits = dict(builder.info.features), builder.info.splits
     if not isinstance(features.get("image"), tfds.features.Image):
@@ -47,33 +54,46 @@ def open_prepared(name: str, data_dir: str, split: str) -> Source:
         first_line = str(error).strip().split("\n")[0]
         message = f"{name} has no split {split!r}; there are: {there} ({first_line})"
         raise Fault(message, MISSING_INPUT) from None
-    label = features.get("label")
-    classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+    class_names = {
+        field: tuple(feature.names)
+        for field, feature in features.items()
+        if isinstance(feature, tfds.features.ClassLabel)
+    }
     if not info.num_examples:
         raise Fault(f"{name}: the split {split!r} is empty", BAD_DATA)
     read, describe = _reader(builder, info)
-    load, read_label = _loaders(read, bool(classes))
-    return Source(f"tfds:{name}", info.num_examples, classes, load, describe, read_label)
+    load, read_labels = _loaders(read, list(class_names), channels)
+    return Source(
+        name=f"tfds:{name}",
+        size=info.num_examples,
+        record=image_record(channels),
+        load=load,
+        describe=describe,
+        read_labels=read_labels,
+        class_names=class_names,
+    )
 
 
 def _loaders(
-    read: Callable[[int], bytes], labelled: bool
-) -> tuple[Callable[[int], tuple[np.ndarray, int]], Callable[[int], int]]:
-    """Returns `Source.load` and `Source.label`. TFDS writes each feature under its own name in a
+    read: Callable[[int], bytes], fields: list[str], channels: int
+) -> tuple[Callable[[int], tuple[Record, Labels]], Callable[[int], Labels]]:
+    """Returns `Source.load` and `Source.read_labels`. TFDS writes each feature under its own name in a
     tf.train.Example; reading it there takes a tenth of the time of
     `features.deserialize_example_np`."""
     import tensorflow as tf
 
     parse = tf.train.Example.FromString
 
-    def label_of(values: Any) -> int:
-        return values["label"].int64_list.value[0] if labelled else -1
+    def labels_from(values: Any) -> Labels:
+        numbers = {field: values[field].int64_list.value for field in fields}
+        return {field: value[0] if value else -1 for field, value in numbers.items()}
 
-    def load(index: int) -> tuple[np.ndarray, int]:
+    def load(index: int) -> tuple[Record, Labels]:
         values = parse(read(index)).features.feature
-        return decode.decode(values["image"].bytes_list.value[0]), label_of(values)
+        image = decode.decode(values["image"].bytes_list.value[0], channels)
+        return {"image": image}, labels_from(values)
 
-    return load, lambda index: label_of(parse(read(index)).features.feature)
+    return load, lambda index: labels_from(parse(read(index)).features.feature)
 
 
 def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[[int], str]]:

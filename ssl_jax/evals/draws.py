@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from ssl_jax.errors import BAD_DATA, Fault
-
 MOMENT_ROWS = 65_536  # taken to float64 at once
 
 
@@ -39,29 +37,6 @@ def codes(train_y: np.ndarray, test_y: np.ndarray) -> tuple[np.ndarray, np.ndarr
     classes, numbers = np.unique(train_y, return_inverse=True)
     known = np.searchsorted(classes, test_y).clip(max=len(classes) - 1)
     return classes, numbers, np.where(classes[known] == test_y, known, -1)
-
-
-def draw_labels(
-    codes: np.ndarray, per_class: int | np.ndarray, *, rng: np.random.Generator, names: np.ndarray
-) -> np.ndarray:
-    """Sorted rows, `per_class` of every class, without replacement; `names` are for the message.
-
-    `per_class` is one number, or one for every class.
-    """
-    counts = np.bincount(codes)
-    wanted = np.broadcast_to(per_class, counts.shape)
-    if (counts < wanted).any():
-        poor = int((counts - wanted).argmin())
-        raise Fault(
-            f"{wanted[poor]} labels per class asked, but class {names[poor]} has {counts[poor]} in "
-            "the train split; lower labels_per_class",
-            BAD_DATA,
-        )
-    drawn = [
-        rng.choice(np.flatnonzero(codes == code), wanted[code], replace=False)
-        for code in range(len(counts))
-    ]
-    return np.sort(np.concatenate(drawn))
 
 
 def fold_of(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:

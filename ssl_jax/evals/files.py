@@ -61,29 +61,32 @@ def write_sample(
     *,
     features: np.ndarray,
     label: np.ndarray,
-    image: np.ndarray,
+    image: np.ndarray | None,
     index: np.ndarray,
     classes: Sequence[str],
-    saliency: np.ndarray,
+    saliency: np.ndarray | None,
 ) -> None:
     """Writes workdir/eval/sample.npz for the report: test examples, at most MAX_SAMPLE of them.
 
     Args:
       features: float [n, f].
       label: int [n], -1 where there is none.
-      image: uint8 [n, h, w, 3].
+      image: pictures, uint8 [n, h, w, 3]; None if the modality has none.
       index: int [n], of the examples in their source.
       classes: class names, empty without labels.
-      saliency: float16 [q, g, g], of the first q images; see `evals.saliency`.
+      saliency: float16 [q, g, g], of the first q pictures; see `evals.saliency`. None if the
+        modality has none.
     """
     arrays: dict[str, np.ndarray] = {
         "features": np.asarray(features[:MAX_SAMPLE], np.float32),
         "label": np.asarray(label[:MAX_SAMPLE], np.int32),
-        "image": np.asarray(image[:MAX_SAMPLE], np.uint8),
         "index": np.asarray(index[:MAX_SAMPLE], np.int64),
         "classes": np.asarray(classes, str),
-        "saliency": np.asarray(saliency, np.float16),
     }
+    if image is not None:
+        arrays["image"] = np.asarray(image[:MAX_SAMPLE], np.uint8)
+    if saliency is not None:
+        arrays["saliency"] = np.asarray(saliency, np.float16)
     _savez(_folder(workdir) / "sample.npz", arrays)
 
 

@@ -1,1 +1,98 @@
-"""Inputs: one package per modality, which says what one example is."""
+"""Inputs: what one example is. One package or module per modality; images are `inputs.image`.
+
+An `Input` is the only description of an example. The pipeline, the training step, the plan,
+evaluation and reports read its fields, so none of them knows what an image is. Importing this
+package imports neither JAX nor TensorFlow.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ssl_jax import plugins
+
+Arrays = dict[str, Any]  # name -> array of NumPy, TensorFlow or JAX
+Tree = Any
+# Modality of each source of the package: the part of the source's name before ":".
+MODALITIES = {"digits": "image", "folder": "image", "tfds": "image"}
+
+
+class Input(NamedTuple):
+    """One modality under one config: the way of an example from its record to the method.
+
+    Shapes are those of one example, without the batch axis. `shipped`, `seen` and `evaluated` hold
+    `jax.ShapeDtypeStruct`s.
+    """
+
+    record: dict[str, tuple[Any, tuple[int | None, ...]]]
+    """Arrays of a record by name: (dtype, shape), None for an axis of any length. A source must
+    load records of this form."""
+
+    host: Callable[[Arrays, Any, Any], Arrays]
+    """(record, epoch int64 [], index int64 []) -> arrays of `shipped`, by TensorFlow operations.
+    Every random decision is a pure function of (seed, epoch, index, view)."""
+
+    device: Callable[[Arrays], Arrays]
+    """A batch of `shipped` arrays -> a batch of `seen` arrays, inside the jitted step. Works per
+    example: row i of the result depends on row i alone. Other keys pass through."""
+
+    shipped: dict[str, Any]
+    """The example as it arrives on the device."""
+
+    seen: dict[str, Any]
+    """The example as `Method.encode` sees it. "views" [v, ...] holds v random views."""
+
+    evaluate: Callable[[Arrays], Tree]
+    """Record -> evaluation arrays, deterministic, by TensorFlow operations."""
+
+    evaluated: Tree
+    """The evaluation arrays of one example: a single array, or a tree of arrays."""
+
+    to_model: Callable[[Tree], Tree]
+    """A batch of `evaluated` arrays -> the argument `x` of `Method.features`, inside jit."""
+
+    picture: Callable[[Any], Any] | None = None
+    """Evaluation arrays of one example -> uint8 [h, w, 3] for reports; None draws nothing."""
+
+    preview: Callable[[Arrays, Arrays], Arrays] | None = None
+    """(record, `seen` arrays of one example) -> pictures for `preview`: "original" [h, w, 3],
+    "views" [v, s, s, 3] and optionally "local_views"; None draws nothing."""
+
+    pair: Callable[[], "Input"] | None = None
+    """Makes the input whose "views" are two random views, for alignment and uniformity."""
+
+    light: Callable[[], "Input"] | None = None
+    """Makes the input whose "views" hold one lightly augmented view, for linear evaluation by SGD
+    and for fine-tuning."""
+
+    raw_name: str = "raw input"
+    """Name of the baseline that uses the evaluation arrays themselves as features."""
+
+    description: str = ""
+    """How evaluation arrays are made, for the protocol beside a number: "224 px, central 0.875"."""
+
+
+def modality(source: str) -> Any:
+    """Returns the module of a data source's modality.
+
+    The module has `default_fields() -> dict` (the defaults of `config.augment`),
+    `problems(augment) -> list[str]` (sentences about bad values) and
+    `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts).
+
+    Args:
+      source: `config.data.source`: a source of the package, or "module:function" of another
+        module, whose attribute MODALITY names its modality: one of the package ("image"), or a
+        module; without that attribute the module itself is the modality.
+
+    Raises:
+      Fault: the module is not allowed or cannot be imported.
+    """
+    if plugins.is_external(source):
+        name = source.partition(":")[0]
+        chosen = getattr(plugins.load_module(name), "MODALITY", name)
+    else:
+        # An unknown source is reported by the checks of the config.
+        chosen = MODALITIES.get(source.partition(":")[0], "image")
+    if chosen in MODALITIES.values():
+        return importlib.import_module(f"{__name__}.{chosen}")
+    return plugins.load_module(chosen)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ssl_jax.inputs.image.views import View
+from ssl_jax import plugins
 
 Tree = Any
 Batch = dict[str, jax.Array]
@@ -20,8 +20,9 @@ Batch = dict[str, jax.Array]
 class Run(NamedTuple):
     """Facts about the run that a method may use."""
 
-    views: tuple[View, ...]
-    """The random views of every image: full-size first, local crops last."""
+    seen: dict[str, jax.ShapeDtypeStruct]
+    """Arrays of one example as `encode` sees them, without the batch axis: `Input.seen`. Most
+    inputs have "views" [v, ...], and images with local crops also "local_views"."""
 
     total_steps: int
     batch_size: int  # global, in examples
@@ -51,8 +52,8 @@ class Method(NamedTuple):
     """A self-supervised method: pure functions and data.
 
     Shape letters: b examples, v views, f features. `extra` is opaque to the loop: batch statistics,
-    momentum encoder, queue, memory bank. A batch holds "views" [b, v, h, w, 3] in [0, 1], with
-    local crops also "local_views", and "index" int32 [b], the index of each example in the data
+    momentum encoder, queue, memory bank. A batch holds the arrays of `Run.seen`, for images
+    "views" [b, v, h, w, c] in [0, 1], and "index" int32 [b], the index of each example in the data
     set.
     """
 
@@ -74,7 +75,8 @@ class Method(NamedTuple):
     """
 
     features: Callable[[Tree, Tree, jax.Array], jax.Array]
-    """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, f] float32, for inference."""
+    """(params, extra, x) -> [b, f] float32, for inference. x is the input's evaluation array as
+    `Input.to_model` returns it: for images [b, h, w, c] in [0, 1]."""
 
     after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
     """(params, extra, stats, step) -> extra, called after the optimizer step."""
@@ -98,8 +100,8 @@ class Method(NamedTuple):
     """
 
     logits: Callable[[Tree, Tree, jax.Array], jax.Array] | None = None
-    """(params, extra, images [b, h, w, 3] in [0, 1]) -> [b, k], for inference. Only for methods
-    that learn a classifier without labels.
+    """(params, extra, x) -> [b, k], for inference; x as in `features`. Only for methods that learn
+    a classifier.
     """
 
     classes: tuple[str, ...] = ()
@@ -114,9 +116,15 @@ def names() -> list[str]:
 def get(name: str) -> Callable[..., Method]:
     """Returns the `make` function of a method.
 
+    Args:
+      name: a module of this package, or "module:function" of another module.
+
     Raises:
       ValueError: if there is no method with this name; the message lists all names.
+      Fault: if the module of an external method is not allowed or cannot be imported.
     """
+    if plugins.is_external(name):
+        return plugins.load(name)
     if name not in names():
         raise ValueError(f"unknown method {name!r}; choose one of: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").make

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 
 Loss = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -23,7 +24,7 @@ def joint_embedding(encoder: nn.Module, head: nn.Module, run: Run, loss: Loss) -
     Raises:
       ValueError: if the run does not have two views of one size.
     """
-    check_two_views(run)
+    check_views(run, 2)
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
@@ -44,10 +45,3 @@ def joint_embedding(encoder: nn.Module, head: nn.Module, run: Run, loss: Loss) -
         return networks.features(params, extra["batch_stats"], images)
 
     return Method(init, encode, objective, features)
-
-
-def check_two_views(run: Run) -> None:
-    """Raises ValueError unless every image has two views of one size."""
-    if len(run.views) != 2 or run.views[0].size != run.views[1].size:
-        sizes = ", ".join(str(view.size) for view in run.views)
-        raise ValueError(f"this method takes 2 views of one size, got {len(run.views)}: {sizes}")

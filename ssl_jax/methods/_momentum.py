@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax.methods import Batch, Method, Run
-from ssl_jax.methods._joint import check_two_views
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 
 Tree = Any
@@ -66,7 +66,7 @@ def predict_target(
     Raises:
       ValueError: if the run does not have two views of one size.
     """
-    check_two_views(run)
+    check_views(run, 2)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         keys = jax.random.split(key)

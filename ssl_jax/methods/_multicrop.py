@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from ssl_jax.inputs.image.views import split
 from ssl_jax.methods import Batch, Run
 from ssl_jax.models.chain import Chain
 
@@ -20,10 +19,11 @@ def full_and_local(run: Run) -> tuple[int, int]:
     Raises:
       ValueError: if there are fewer than two full-size views.
     """
-    full, local = split(run.views)
-    if len(full) < 2:
-        raise ValueError(f"this method takes 2 full-size views or more, got {len(full)}")
-    return len(full), len(local)
+    full = run.seen["views"].shape[0]
+    local = run.seen["local_views"].shape[0] if "local_views" in run.seen else 0
+    if full < 2:
+        raise ValueError(f"this method takes 2 full-size views or more, got {full}")
+    return full, local
 
 
 def forward(

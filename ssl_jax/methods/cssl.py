@@ -10,9 +10,9 @@ from jax.scipy.special import entr
 
 from ssl_jax.losses import discriminate, fool, same_pair
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._joint import check_two_views
 from ssl_jax.methods._momentum import moving_average
 from ssl_jax.methods._rows import shard_rows
+from ssl_jax.methods._views import check_views
 from ssl_jax.models import mixture
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.decoder import Decoder
@@ -91,7 +91,7 @@ def make(
       ValueError: if there are not two views of one size, there are more components than images in a
         batch, or a number is out of its range.
     """
-    check_two_views(run)
+    check_views(run, 2)
     if not 0 < components <= run.batch_size:
         raise ValueError(
             f"{components} components need as many images to start from, but a batch has "
@@ -104,7 +104,7 @@ def make(
         )
     if not 0 <= dropout < 1 or not 0 <= min_share < 1:
         raise ValueError(f"dropout and min_share must be in [0, 1), got {dropout} and {min_share}")
-    size, dtype = run.views[0].size, encoder.dtype
+    size, dtype = run.seen["views"].shape[1], encoder.dtype
     code = MLP((hidden_dim, code_dim), last_norm="plain", dtype=dtype)
     decoder = Decoder(size, decoder_width, dtype=dtype)
     networks = Chain(run.bn_group, 2, encoder=encoder, code=code, decoder=decoder)

@@ -8,6 +8,7 @@ import jax
 
 from ssl_jax.losses import distillation
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import Classifier
 
@@ -41,8 +42,7 @@ def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float =
     Raises:
       ValueError: if the run does not have one view, or the temperature is not positive.
     """
-    if len(run.views) != 1:
-        raise ValueError(f"this method takes 1 view, got {len(run.views)}: set augment.views to 1")
+    check_views(run, 1)
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     networks = Chain(run.bn_group, 1, encoder=encoder, classifier=Classifier(len(teacher.classes)))

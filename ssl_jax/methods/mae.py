@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.masked import MaskedDecoder
 from ssl_jax.models.vit import ViT, patchify
 
@@ -40,9 +41,8 @@ def make(
     """
     if not isinstance(encoder, ViT):
         raise ValueError(f"MAE encodes a part of an image's patches: it needs a ViT, not {encoder}")
-    if len(run.views) != 1:
-        raise ValueError(f"MAE takes 1 view, got {len(run.views)}: set augment.views to 1")
-    side = run.views[0].size // encoder.patch_size
+    check_views(run, 1)
+    side = run.seen["views"].shape[1] // encoder.patch_size
     patches = side**2
     visible = round(patches * (1 - mask_ratio))
     if not 0 < visible < patches:

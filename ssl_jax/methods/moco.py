@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._joint import check_two_views
 from ssl_jax.methods._momentum import distance, moving_average
 from ssl_jax.methods._rows import shard_rows
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 
@@ -57,7 +57,7 @@ def make(
         batch size, or the permuted groups do not divide a batch or one device's part of a
         micro-batch.
     """
-    check_two_views(run)
+    check_views(run, 2)
     slots, rest = divmod(queue_size, run.batch_size)
     if rest or not slots:
         raise ValueError(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ssl_jax.losses import instance
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 
@@ -45,8 +46,7 @@ def make(
       ValueError: if the run does not have one view, the loss is unknown, or "nce" has no noise
         samples.
     """
-    if len(run.views) != 1:
-        raise ValueError(f"this method takes 1 view, got {len(run.views)}: set augment.views to 1")
+    check_views(run, 1)
     if loss not in ("nce", "softmax"):
         raise ValueError(f"unknown loss {loss!r}; choose one of: nce, softmax")
     if loss == "nce" and noise_samples < 1:

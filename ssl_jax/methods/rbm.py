@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._views import check_views
 from ssl_jax.models import dbn
 
 
@@ -43,8 +44,7 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         raise ValueError(
             f'this method trains a stack of RBMs: set model.name to "dbn", not {encoder}'
         )
-    if len(run.views) != 1:
-        raise ValueError(f"this method takes 1 view, got {len(run.views)}: set augment.views to 1")
+    check_views(run, 1)
     if gibbs_steps < 1:
         raise ValueError(f"gibbs_steps must be at least 1, got {gibbs_steps}")
     count = len(encoder.widths)

@@ -5,7 +5,7 @@ import jax
 
 from ssl_jax.losses import simsiam
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._joint import check_two_views
+from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 
@@ -36,7 +36,7 @@ def make(
     Raises:
       ValueError: if the run does not have two views of one size.
     """
-    check_two_views(run)
+    check_views(run, 2)
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     networks = Chain(
         run.bn_group,

@@ -6,6 +6,8 @@ Importing this package imports neither JAX nor Flax, so that a command can check
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ssl_jax import plugins
+
 if TYPE_CHECKING:
     from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
@@ -42,7 +44,7 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`, or "module:Class" of another module, which is called with the options.
       **options: the attributes of the encoder class that the name leaves open.
         `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std,
         dtype. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
@@ -50,8 +52,11 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
 
     Raises:
       ValueError: if the name is unknown.
+      Fault: if the module of an external encoder is not allowed or cannot be imported.
       TypeError: if the encoder does not have one of the options.
     """
+    if plugins.is_external(name):
+        return plugins.load(name)(**options)
     family: Any
     fixed: dict[str, Any]
     if name in RESNETS:

@@ -22,11 +22,23 @@ from ml_collections import ConfigDict
 
 from ssl_jax import cli
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
-from ssl_jax.plan import compiled, counts, inputs, make, record, sweep, topologies
+from ssl_jax.plan import (
+    build_plan,
+    compile_in_subprocess,
+    dataset_size,
+    input_throughput,
+    result,
+    sweep,
+    topologies,
+)
 from ssl_jax.plan.counts import Counts
+from ssl_jax.plan.dataset_size import Counts
 from ssl_jax.plan.facts import Topology
+from ssl_jax.plan.input_throughput import Speed
 from ssl_jax.plan.inputs import Speed
+from ssl_jax.plan.program import Topology
 from ssl_jax.plan.record import Plan
+from ssl_jax.plan.result import Plan
 from ssl_jax.rundir import workdir
 
 LISTS = ("batches", "microbatches", "fsdp")
@@ -38,8 +50,8 @@ def main() -> None:
     given, prices = flags.FLAGS, _prices()
     data = config.data
     if not given.sweep:
-        make.sizes(config, places[0])
-    counted = counts.of(
+        build_plan.sizes(config, places[0])
+    counted = dataset_size.of(
         data.source, data_dir=data.dir, split=data.split,
         images=given.images, classes=given.classes,
     )  # fmt: skip
@@ -85,9 +97,9 @@ def _prices() -> dict[str, float]:
 
 def _one(config: ConfigDict, place: Topology, counted: Counts, folder: pathlib.Path) -> None:
     print(f"compiling for {place.name} (minutes for TPUs, unless done before)", flush=True)
-    found = compiled.get(config, place, counted, folder, check=flags.FLAGS.check)
-    plan = make.plan(config, found, counted, _speed(config, counted, folder), _command())
-    print(make.write(plan, folder))
+    found = compile_in_subprocess.get(config, place, counted, folder, check=flags.FLAGS.check)
+    plan = build_plan.plan(config, found, counted, _speed(config, counted, folder), _command())
+    print(build_plan.write(plan, folder))
     print(f"page: {folder / 'plan.html'}", flush=True)
     _end(plan)
 
@@ -102,20 +114,24 @@ def _sweep(
     speed, command = _speed(config, counted, folder), _command()
 
     def plan(changed: ConfigDict, place: Topology, where: pathlib.Path) -> Plan:
-        make.sizes(changed, place)
-        made = make.plan(
-            changed, compiled.get(changed, place, counted, where), counted, speed, command
+        build_plan.sizes(changed, place)
+        made = build_plan.plan(
+            changed,
+            compile_in_subprocess.get(changed, place, counted, where),
+            counted,
+            speed,
+            command,
         )
-        make.write(made, where)
+        build_plan.write(made, where)
         return made
 
     sizes = {name: [int(n) for n in flags.FLAGS[name].value or ()] for name in LISTS}
     found = sweep.points(config, places, **sizes, make=plan, folder=folder)
     lines = sweep.lines(found, prices)
     (folder / "sweep.txt").write_text(lines, encoding="utf-8")
-    page = sweep.page(found, prices, make.name(config), command)
+    page = sweep.page(found, prices, build_plan.name(config), command)
     (folder / "sweep.html").write_text(page, encoding="utf-8")
-    (folder / "sweep.json").write_text(json.dumps(record.plain(found), indent=1), encoding="utf-8")
+    (folder / "sweep.json").write_text(json.dumps(result.plain(found), indent=1), encoding="utf-8")
     print(f"\n{lines}\npage: {folder / 'sweep.html'}", flush=True)
 
 
@@ -123,8 +139,10 @@ def _speed(config: ConfigDict, counted: Counts, folder: pathlib.Path) -> Speed:
     from ssl_jax import build
 
     data = config.data
-    source = inputs.pictures(data.source, data_dir=data.dir, split=data.split, size=counted.size)
-    return inputs.measured(source, build.views(config), folder)
+    source = input_throughput.pictures(
+        data.source, data_dir=data.dir, split=data.split, size=counted.size
+    )
+    return input_throughput.measured(source, build.views(config), folder)
 
 
 def _command() -> str:
@@ -133,7 +151,7 @@ def _command() -> str:
 
 def _end(plan: Plan) -> None:
     """The command's exit code: what the plan found."""
-    found = record.verdict(plan.program)
+    found = result.verdict(plan.program)
     if found.code:
         raise Fault(found.sentence, found.code)
 

@@ -8,7 +8,7 @@ says is available when a program needs more, which is less than is sold.
 
 import os
 
-from ssl_jax.plan.facts import Chip
+from ssl_jax.plan.program import Chip
 
 GIB = 2**30
 HOST = 25e9  # bytes/s: a network card of 200 Gbit/s

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ssl_jax.plan import text, units
-from ssl_jax.plan.facts import Memory
-from ssl_jax.plan.model import Forecast
+from ssl_jax.plan import formatting, text_report
+from ssl_jax.plan.program import Memory
+from ssl_jax.plan.roofline import Forecast
 from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
 
 WIDTH = 11.0  # inches
@@ -32,7 +32,7 @@ def memory(found: Memory) -> bytes:
             left += part
         over = found.total > found.limit
         ax.axvline(found.limit / GIB, color=ORANGE if over else INK, linewidth=2)
-        ax.text(found.limit / GIB, 0.42, f"a device has {units.size(found.limit)}  ", va="bottom",
+        ax.text(found.limit / GIB, 0.42, f"a device has {formatting.size(found.limit)}  ", va="bottom",
                 ha="right", color=ORANGE if over else INK, size=9)  # fmt: skip
         ax.set(xlim=(0, 1.02 * max(found.total, found.limit) / GIB), ylim=(-0.4, 0.7), yticks=[])
         ax.set_xlabel("GiB of one device")
@@ -58,7 +58,7 @@ def step(forecast: Forecast) -> bytes:
             )
             if bound is not None:
                 ax.barh(y, bound * factor, color=BLUE, height=0.62)
-            ax.text(reached * factor, y, f"  {units.seconds(reached)}", va="center", size=9)
+            ax.text(reached * factor, y, f"  {formatting.seconds(reached)}", va="center", size=9)
         _prediction(ax, len(rows), forecast, factor)
         ax.set_yticks(range(len(rows) + 1), [*(name for name, *_ in rows), "step"], color=INK)
         ax.invert_yaxis()
@@ -80,13 +80,13 @@ def _prediction(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
         left += seconds * factor
     ends = (forecast.fastest * factor, forecast.slowest * factor)
     ax.plot(ends, (y, y), color=INK, linewidth=1.2, marker="|", markersize=11)
-    step, low, high = map(units.seconds, (forecast.step, forecast.fastest, forecast.slowest))
+    step, low, high = map(formatting.seconds, (forecast.step, forecast.fastest, forecast.slowest))
     ax.text(ends[1], y, f"  {step}  ({low} to {high})", va="center", size=9, weight="bold")
 
 
 def collectives(forecast: Forecast) -> bytes | None:
     """Time of the collectives in one step, by kind and group; None without any."""
-    several = text.groups(forecast.collectives)[: text.ROWS]
+    several = text_report.groups(forecast.collectives)[: text_report.ROWS]
     if not several:
         return None
     unit, factor = _unit(sum(t.seconds for t in several[0]))
@@ -97,9 +97,11 @@ def collectives(forecast: Forecast) -> bytes | None:
             between = sum(t.between for t in timed) * factor
             ax.barh(y, inside, color=ORANGE, height=0.62)
             ax.barh(y, between, left=inside, color="#cc6677", height=0.62)
-            total = units.seconds(sum(t.seconds for t in timed))
+            total = formatting.seconds(sum(t.seconds for t in timed))
             ax.text(inside + between, y, f"  {total}", va="center", size=9)
-        ax.set_yticks(range(len(several)), [_name(text.row(timed)) for timed in several], color=INK)
+        ax.set_yticks(
+            range(len(several)), [_name(text_report.row(timed)) for timed in several], color=INK
+        )
         ax.invert_yaxis()
         longest = sum(t.seconds for t in several[0]) * factor
         ax.set(xlim=(0, 1.15 * longest), xlabel=f"{unit} in one step")

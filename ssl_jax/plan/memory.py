@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from ssl_jax.plan.facts import Memory, Topology
+from ssl_jax.plan.program import Memory, Topology
 from ssl_jax.training.step import TrainState
 
 # What JAX takes of a GPU's memory by default (XLA_PYTHON_CLIENT_MEM_FRACTION).

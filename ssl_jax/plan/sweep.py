@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.plan import figures, record, text, units
-from ssl_jax.plan.facts import Topology
-from ssl_jax.plan.page import table
-from ssl_jax.plan.record import Plan
+from ssl_jax.plan import figures, formatting, result, text_report
+from ssl_jax.plan.html_report import table
+from ssl_jax.plan.program import Topology
+from ssl_jax.plan.result import Plan
 from ssl_jax.report.markup import document, figure, header, note, section
 
 Planner = Callable[[ConfigDict, Topology, pathlib.Path], Plan]
@@ -37,7 +37,7 @@ class Point(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether it can be trained so."""
-        return self.plan is not None and record.verdict(self.plan.program).code == 0
+        return self.plan is not None and result.verdict(self.plan.program).code == 0
 
     @property
     def chip(self) -> str:
@@ -75,7 +75,7 @@ def points(
         where = f"{topology.name}-b{batch}-m{microbatch}-f{parts}".replace(":", "-")
         plan, reason = _try(make, changed, topology, folder / where)
         point = Point(topology.name, batch, microbatch, parts, plan, reason)
-        print(f"{where}: {record.verdict(plan.program).sentence if plan else reason}", flush=True)
+        print(f"{where}: {result.verdict(plan.program).sentence if plan else reason}", flush=True)
         found.append(point)
     return found
 
@@ -122,21 +122,21 @@ def _row(point: Point, prices: Mapping[str, float], best: Point | None) -> tuple
         return (point.topology, "", *config, *blank, "no plan")
     plan = point.plan
     memory, totals = plan.program.memory, plan.totals
-    found = record.verdict(plan.program)
+    found = result.verdict(plan.program)
     word = found.sentence.split(":")[0].lower() if found.code else ""
     told = (
-        units.seconds(plan.forecast.step),
+        formatting.seconds(plan.forecast.step),
         plan.forecast.binds,
-        units.count(plan.forecast.images_per_second),
-        units.duration(totals.seconds),
-        units.hours(totals.chip_hours),
+        formatting.count(plan.forecast.images_per_second),
+        formatting.duration(totals.seconds),
+        formatting.hours(totals.chip_hours),
         *([f"{cost(point, prices):,.2f}"] if prices else []),
     )
     return (
         point.topology,
         f"{plan.program.topology.chips:,}",
         *config,
-        f"{units.size(memory.total)} of {units.size(memory.limit)}",
+        f"{formatting.size(memory.total)} of {formatting.size(memory.limit)}",
         *(("",) * len(told) if plan.program.out_of_memory else told),
         "cheapest" if point is best else word,
     )
@@ -152,7 +152,9 @@ def sentence(found: Sequence[Point], prices: Mapping[str, float]) -> str:
     told += f", fsdp {best.fsdp}" if best.fsdp > 1 else ""
     assert best.plan is not None
     hours = best.plan.totals.chip_hours
-    told += f": {units.hours(hours)} chip-hours in {units.duration(best.plan.totals.seconds)}"
+    told += (
+        f": {formatting.hours(hours)} chip-hours in {formatting.duration(best.plan.totals.seconds)}"
+    )
     return told + (f", cost {cost(best, prices):,.2f}" if prices else "")
 
 
@@ -168,7 +170,7 @@ def reasons(found: Iterable[Point]) -> list[str]:
 
 def lines(found: Sequence[Point], prices: Mapping[str, float]) -> str:
     """The table and the cheapest, as text."""
-    table = text.columns(rows(found, prices))
+    table = text_report.columns(rows(found, prices))
     return "\n".join([*table, "", *reasons(found), sentence(found, prices)]) + "\n"
 
 

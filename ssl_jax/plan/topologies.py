@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
 from ssl_jax.plan import chips
-from ssl_jax.plan.facts import Chip, Topology
+from ssl_jax.plan.program import Chip, Topology
 
 # What is sold, chips along each axis of a slice (cloud.google.com/tpu/docs, each version's page).
 _SQUARES = ("2x2", "4x4", "4x8", "8x8", "8x16", "16x16")

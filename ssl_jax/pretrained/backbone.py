@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_jax import build, models
+from ssl_jax import components, models
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, MISSING_INPUT, USAGE, Fault
 from ssl_jax.methods import Method
@@ -168,4 +168,4 @@ def _method(config: ConfigDict) -> Method:
     """For its `modules` alone: the run's own length and number of images are unknown here, and a
     student's modules do not depend on its teacher."""
     teacher = Teacher({}, lambda weights, images: images, ())
-    return build.method(config, LONG, config.train.batch_size, devices=1, teacher=teacher)
+    return components.make_method(config, LONG, config.train.batch_size, devices=1, teacher=teacher)

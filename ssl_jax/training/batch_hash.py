@@ -7,7 +7,7 @@ import numpy as np
 from ssl_jax.methods import Batch
 
 
-def fingerprint(batch: Batch) -> jax.Array:
+def batch_hash(batch: Batch) -> jax.Array:
     """A 32-bit hash of a batch's indices, pixels and order, labels left out; uint32 [].
 
     A sum of integers, modulo 2^32, so that it is the same bit for bit however many devices hold the

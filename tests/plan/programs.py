@@ -1,6 +1,6 @@
 """Programs made by hand, for what does not need a compiler."""
 
-from ssl_jax.plan.facts import Chip, Collective, Memory, Program, Topology
+from ssl_jax.plan.program import Chip, Collective, Memory, Program, Topology
 
 V5E = Chip(
     name="v5e",

@@ -4,8 +4,8 @@ import textwrap
 
 import pytest
 
-from ssl_jax.plan import exchange, hlo, work
-from ssl_jax.plan.exchange import Grid
+from ssl_jax.plan import collectives, cost_analysis, hlo
+from ssl_jax.plan.collectives import Grid
 
 LOOP = textwrap.dedent("""\
     HloModule jit_step, num_partitions=8, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
@@ -68,27 +68,27 @@ LOOP = textwrap.dedent("""\
 GRID = Grid((("data", 4), ("fsdp", 2)), (0, 0, 0, 0, 1, 1, 1, 1), "ici")
 
 
-def of_line(line: str, grid: Grid = GRID, partitions: int = 0) -> exchange.Exchange:
+def of_line(line: str, grid: Grid = GRID, partitions: int = 0) -> collectives.Exchange:
     """The one collective of a program that consists of it."""
     header = f"HloModule jit_f, num_partitions={partitions or grid.size}"
     text = f"{header}\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {line}\n}}\n"
-    (found,) = exchange.exchanges(hlo.Module(text), grid)
+    (found,) = collectives.exchanges(hlo.Module(text), grid)
     return found
 
 
 def test_a_loops_body_counts_as_often_as_it_runs():
     module = hlo.Module(LOOP)
-    (product,) = work.products(module)
+    (product,) = cost_analysis.products(module)
     # 8 x 4 sums of 4 products, five times.
     assert (product.flops, product.count) == (2 * 8 * 4 * 4, 5)
     assert product.source == "while/body/dot_general"
     assert product.shape == "f32[8,4]"
     assert product.line == "losses/pairs.py:151"  # of ours, though JAX's own code is further in
-    assert work.total([product]) == 5 * 256
+    assert cost_analysis.total([product]) == 5 * 256
 
 
 def test_a_collective_in_a_loop():
-    (found,) = exchange.exchanges(hlo.Module(LOOP), GRID)
+    (found,) = collectives.exchanges(hlo.Module(LOOP), GRID)
     fact = found.fact
     # Groups {0,4}, {1,5}, ...: half of the axis "data", across the two slices.
     assert (fact.kind, fact.bytes, fact.count, fact.group) == ("all-reduce", 128 + 6, 5, 2)
@@ -99,7 +99,7 @@ def test_a_collective_in_a_loop():
 
 def test_a_known_number_of_executions_goes_first():
     known = 'body=%body, backend_config={"known_trip_count":{"n":"7"}}'
-    (product,) = work.products(hlo.Module(LOOP.replace("body=%body", known)))
+    (product,) = cost_analysis.products(hlo.Module(LOOP.replace("body=%body", known)))
     assert product.count == 7
 
 
@@ -156,7 +156,7 @@ def test_steps_of_one_gather_count_once():
         entry += f"  %f.{n} = (f32[2], f32[16]) fusion(%x), kind=kCustom, calls=%part.{n}\n"
     text = "HloModule jit_f, num_partitions=8\n\n" + part.format(n=0, target="AsyncCollectiveStart")
     text += part.format(n=1, target="Other") + part.format(n=2, target="AsyncCollectiveDone")
-    (found,) = exchange.exchanges(hlo.Module(text + entry + "}\n"), GRID)
+    (found,) = collectives.exchanges(hlo.Module(text + entry + "}\n"), GRID)
     assert (found.fact.bytes, found.fact.count) == (64, 1)
 
 
@@ -165,7 +165,7 @@ def test_a_convolution_counts_no_padding_and_no_holes():
     line = "%y = f32[2,4,4,5]{3,2,1,0} convolution(%x, %k), window={size=3x3 pad=1_1x1_1}"
     start = "%x = f32[2,4,4,3]{3,2,1,0} parameter(0)\n  %k = f32[3,3,3,5]{3,2,1,0} parameter(1)\n  "
     text = f"HloModule jit_f\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {start}{line}"
-    (found,) = work.products(hlo.Module(text + ", dim_labels=b01f_01io->b01f\n}\n"))
+    (found,) = cost_analysis.products(hlo.Module(text + ", dim_labels=b01f_01io->b01f\n}\n"))
     assert found.flops == 2 * 2 * 3 * 5 * 10 * 10
 
 

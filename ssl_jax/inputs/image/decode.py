@@ -1,4 +1,4 @@
-"""Bytes of an image file to upright RGB pixels, by Pillow."""
+"""Decodes image files to upright pixels with Pillow."""
 
 import functools
 import io
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ssl_jax.errors import BAD_CONFIG, Fault
+
+MODES = (1, 3, 4)  # channels that image files can have
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -28,18 +31,27 @@ def _pillow() -> types.ModuleType:
     return Image
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decodes an image to upright RGB.
+def check_channels(channels: int) -> None:
+    """Raises Fault if `decode` cannot make images of `channels` channels."""
+    if channels not in MODES:
+        need = "image files are decoded to 1 (grey), 3 (RGB) or 4 (RGBA) channels"
+        raise Fault(f"data.channels={channels}: {need}", BAD_CONFIG)
 
-    JPEG, PNG, WebP, BMP or GIF, whatever the file is called; of an animation the first frame.
-    Grey is repeated; transparency is composited on white; CMYK is converted by Pillow, without a
-    colour profile; 16-bit grey v becomes round(v / 257); an EXIF orientation is applied.
+
+def decode(data: bytes, channels: int = 3) -> np.ndarray:
+    """Decodes an image to upright grey, RGB or RGBA pixels.
+
+    Reads JPEG, PNG, WebP, BMP and GIF, whatever the file's name, and the first frame of an
+    animation. Grey is repeated for RGB. Transparency is composited on white, unless 4 channels
+    keep it. Pillow converts CMYK without a colour profile. 16-bit grey v becomes round(v / 257). An
+    EXIF orientation is applied.
 
     Args:
       data: the whole file.
+      channels: 1 for grey (ITU-R 601 luma of RGB), 3 for RGB, 4 for RGBA.
 
     Returns:
-      uint8 [h, w, 3].
+      uint8 [h, w, channels].
 
     Raises:
       ValueError: with the reason; empty, not an image, truncated, or more than 179 megapixels
@@ -51,7 +63,11 @@ def decode(data: bytes) -> np.ndarray:
     try:
         with image_module.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
-            return np.asarray(_upright(_rgb(image), image))
+            pixels = _rgba(image) if channels == 4 else _rgb(image)
+            if channels == 1:
+                pixels = pixels.convert("L")
+            upright = np.asarray(_upright(pixels, image))
+            return upright.reshape(*upright.shape[:2], channels)
     except image_module.UnidentifiedImageError:
         start = data[:16].decode("latin-1")
         raise ValueError(f"not a {', '.join(FORMATS)} image; it begins with {start!r}") from None
@@ -74,6 +90,11 @@ def _rgb(image: Any) -> Any:
         white = image_module.new("RGBA", image.size, "white")
         return image_module.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _rgba(image: Any) -> Any:
+    """Any mode to "RGBA", opaque where the image has no transparency."""
+    return (image if image.has_transparency_data else _rgb(image)).convert("RGBA")
 
 
 def _upright(rgb: Any, image: Any) -> Any:

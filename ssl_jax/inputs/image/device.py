@@ -25,15 +25,16 @@ from ssl_jax.inputs.image.views import (
 )
 
 NOTHING = -1
-Planes = tuple[jax.Array, jax.Array, jax.Array]  # red, green, blue: three arrays, because slicing
-# a stacked image between the operations makes XLA recompute it channel by channel, 3**n times
+# One array per channel, because slicing a stacked image between the operations makes XLA recompute
+# it channel by channel, 3**n times.
+Planes = tuple[jax.Array, ...]
 
 
 def apply(crops: jax.Array, decisions: jax.Array, views: tuple[View, ...]) -> jax.Array:
     """Turns the host's crops and decisions into views.
 
-    crops: uint8 [b, v, s, s, 3]; decisions: float32 [b, v, len(Decisions)], both from
-    `host.make(..., placement="device")` with the same `views`. Returns float32 [b, v, s, s, 3] in
+    crops: uint8 [b, v, s, s, c]; decisions: float32 [b, v, len(Decisions)], both from
+    `host.make(..., placement="device")` with the same `views`. Returns float32 [b, v, s, s, c] in
     [0, 1]. What a view never does (probability or strength 0) is not compiled.
     """
     if len(set(views)) == 1:  # one program instead of equal ones side by side
@@ -48,7 +49,7 @@ def apply(crops: jax.Array, decisions: jax.Array, views: tuple[View, ...]) -> ja
 def _colour(crop: jax.Array, decisions: jax.Array, view: View) -> jax.Array:
     d = Decisions(*(decisions[i] for i in range(len(Decisions._fields))))
     x = crop.astype(jnp.float32) / 255
-    rgb = x[..., 0], x[..., 1], x[..., 2]
+    rgb = tuple(x[..., channel] for channel in range(x.shape[-1]))
     if view.jitter:
         rgb = _where(d.jitter > 0, _jittered(rgb, d, view), rgb)
     if view.grayscale:
@@ -65,14 +66,12 @@ def _colour(crop: jax.Array, decisions: jax.Array, view: View) -> jax.Array:
 
 
 def _where(condition: jax.Array, yes: Planes, no: Planes) -> Planes:
-    r, g, b = (jnp.where(condition, y, n) for y, n in zip(yes, no, strict=True))
-    return r, g, b
+    return tuple(jnp.where(condition, y, n) for y, n in zip(yes, no, strict=True))
 
 
 def _each(rgb: Planes, op: Callable[[jax.Array], jax.Array]) -> Planes:
     """`op` on every plane, clipped to [0, 1]."""
-    r, g, b = (jnp.clip(op(plane), 0, 1) for plane in rgb)
-    return r, g, b
+    return tuple(jnp.clip(op(plane), 0, 1) for plane in rgb)
 
 
 def _jittered(rgb: Planes, d: Decisions, view: View) -> Planes:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.inputs.image.views import ORDERS, Decisions, View, blur_radius, factors, split
+from ssl_jax.inputs.image.views import ORDERS, Decisions, View, blur_radius, factors, groups
 
 Tensor = Any  # tf.Tensor
 ATTEMPTS = 10  # boxes tried before the fallback, as in Inception's crop
@@ -25,35 +25,36 @@ def make(
 ) -> Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]:
     """Builds the function that makes the random views of one image.
 
-    The function takes (image uint8 [h, w, 3] of any size, epoch int64, index int64), runs eagerly
+    The function takes (image uint8 [h, w, c] of any size, epoch int64, index int64), runs eagerly
     or inside `tf.data`'s map, and its result depends on these, `views` and `seed` alone. It returns
-      placement "host":   views float32 [v, s, s, 3] in [0, 1];
-      placement "device": views uint8 [v, s, s, 3], decisions float32 [v, len(Decisions)], the
+      placement "host":   views float32 [v, s, s, c] in [0, 1];
+      placement "device": views uint8 [v, s, s, c], decisions float32 [v, len(Decisions)], the
                           input of `device.apply`, which gives the pixels of placement "host";
     both of the full-size views, and likewise local_views (and local_decisions) of the local ones,
-    if `split(views)` finds any. The crop is resized (bicubic, antialiased), clipped and rounded to
+    if `groups(views)` has any. The crop is resized (bicubic, antialiased), clipped and rounded to
     uint8 and mirrored first, in both placements; the colour work starts from these bytes.
 
-    Raises Fault (bad config) for another placement, or views that `split` refuses.
+    Raises Fault (bad config) for another placement, or views that `groups` refuses.
     """
     if placement not in ("host", "device"):
         raise Fault(f"placement is 'host' or 'device', not {placement!r}", BAD_CONFIG)
-    full, local = split(views)
+    parts = groups(views)
 
     def augment(image: Tensor, epoch: Tensor, index: Tensor) -> dict[str, Tensor]:
         import tensorflow as tf
 
         decisions = _decide(_uniform(seed, epoch, index, len(views)), tf.shape(image), views)
-        made = _of_one_size(image, decisions[: len(full)], full, placement)
-        if local:
-            small = _of_one_size(image, decisions[len(full) :], local, placement)
-            made |= {f"local_{name}": value for name, value in small.items()}
-        return made
+        arrays: dict[str, Tensor] = {}
+        for prefix, group in parts:
+            own, decisions = decisions[: len(group)], decisions[len(group) :]
+            made = _views_of_one_size(image, own, group, placement)
+            arrays |= {prefix + name: value for name, value in made.items()}
+        return arrays
 
     return augment
 
 
-def _of_one_size(
+def _views_of_one_size(
     image: Tensor, decisions: Tensor, views: Sequence[View], placement: str
 ) -> dict[str, Tensor]:
     """The views of one size, stacked: see `make`."""
@@ -68,9 +69,9 @@ def _of_one_size(
 
 
 def center_view(image: Tensor, *, size: int, crop: float) -> Tensor:
-    """The evaluation view: short side resized to size / crop, centre cut out; uint8 [s, s, 3].
+    """The evaluation view: short side resized to size / crop, centre cut out; uint8 [s, s, c].
 
-    image: uint8 [h, w, 3]. One resampling of the window alone (bicubic, antialiased), so a very
+    image: uint8 [h, w, c]. One resampling of the window alone (bicubic, antialiased), so a very
     long image costs no more. SimCLR and most linear evaluations: size 224, crop 0.875.
     """
     import tensorflow as tf
@@ -85,7 +86,7 @@ def center_view(image: Tensor, *, size: int, crop: float) -> Tensor:
         kernel_type="keyscubic",
         antialias=True,
     )
-    return tf.ensure_shape(_to_bytes(window[0]), [size, size, 3])
+    return tf.ensure_shape(_to_bytes(window[0]), [size, size, image.shape[-1]])
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:
@@ -193,7 +194,7 @@ def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
 
 
 def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tensor]:
-    """Every view, all of one size, cut out, resized and mirrored: uint8 [s, s, 3]."""
+    """Every view, all of one size, cut out, resized and mirrored: uint8 [s, s, c]."""
     import tensorflow as tf
 
     size = views[0].size
@@ -213,7 +214,7 @@ def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tens
             kernel_type="keyscubic",
             antialias=True,
         )
-        crop = tf.ensure_shape(_to_bytes(crop[0]), [size, size, 3])
+        crop = tf.ensure_shape(_to_bytes(crop[0]), [size, size, image.shape[-1]])
         crops.append(_maybe(view.flip, flip, lambda x: tf.reverse(x, [1]), crop))
     return crops
 
@@ -226,7 +227,7 @@ def _maybe(probability: float, decision: Tensor, op: Callable[[Tensor], Tensor],
 
 
 def _colour(crop: Tensor, d: Decisions, view: View) -> Tensor:
-    """The colour work on one crop: uint8 -> float32 [s, s, 3] in [0, 1]."""
+    """The colour work on one crop: uint8 -> float32 [s, s, c] in [0, 1]."""
     import tensorflow as tf
 
     def gray(x: Tensor) -> Tensor:
@@ -271,7 +272,7 @@ def _blurred(x: Tensor, sigma: Tensor, view: View) -> Tensor:
 
     radius = blur_radius(view)
     taps = tf.exp(-(tf.range(-radius, radius + 1, dtype=tf.float32) ** 2) / (2 * sigma**2))
-    taps = tf.tile((taps / tf.reduce_sum(taps))[:, None, None, None], [1, 1, 3, 1])
+    taps = tf.tile((taps / tf.reduce_sum(taps))[:, None, None, None], [1, 1, x.shape[-1], 1])
     margin = [radius, radius]
     x = tf.pad(x[None], [[0, 0], margin, margin, [0, 0]], "REFLECT")
     x = tf.nn.depthwise_conv2d(x, taps, [1, 1, 1, 1], "VALID")

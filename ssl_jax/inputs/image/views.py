@@ -5,7 +5,7 @@ The sampler and the host executor (`augment.host`, TensorFlow) and the device ex
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ssl_jax.errors import BAD_CONFIG, Fault
@@ -84,6 +84,29 @@ def split(views: Sequence[View]) -> tuple[tuple[View, ...], tuple[View, ...]]:
             BAD_CONFIG,
         )
     return full, local
+
+
+def groups(views: Sequence[View]) -> tuple[tuple[str, tuple[View, ...]], ...]:
+    """Returns (prefix, views) of each size: ("", full-size views) and ("local_", local views).
+
+    The prefix stands before the names of a batch's arrays: "views" and "local_views", "decisions"
+    and "local_decisions".
+    """
+    full, local = split(views)
+    return (("", full), ("local_", local)) if local else (("", full),)
+
+
+def views_from_fields(augment: Mapping[str, Any]) -> tuple[View, ...]:
+    """Returns the random views of an image: the full-size views first, then the local crops.
+
+    The sampler draws in this order: the first view of `augment`, `views` - 1 others with the
+    changes in `second`, and the local crops with the changes in `local`.
+    """
+    first = View(**{field: augment[field] for field in View._fields})
+    others = [first._replace(**augment["second"])] * (augment["views"] - 1)
+    changes = dict(augment["local"])
+    count = changes.pop("views", 0)
+    return (first, *others, *[first._replace(**changes)] * count)
 
 
 def factors(strength: float) -> tuple[float, float]:

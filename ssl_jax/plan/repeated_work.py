@@ -7,10 +7,10 @@ Parameters, their gradients and what the optimizer does are whole on every devic
 
 from collections.abc import Callable
 
-from ssl_jax.plan import work
-from ssl_jax.plan.exchange import Exchange
-from ssl_jax.plan.facts import Replicated
-from ssl_jax.plan.work import Product
+from ssl_jax.plan import cost_analysis
+from ssl_jax.plan.collectives import Exchange
+from ssl_jax.plan.cost_analysis import Product
+from ssl_jax.plan.program import Replicated
 
 # Times the even share. Work repeated by a group of devices is done twice at least; the tiles of a
 # loss that do not divide evenly make 1.5 of two devices' share.
@@ -32,18 +32,18 @@ def repeated(
       whole: of the same step for one device.
       grows: whether the work of a scope grows with the batch; asked of suspects alone.
     """
-    even = work.total(whole) / devices
-    mine, all_of_it = work.by_scope(own), work.by_scope(whole)
-    if work.total(own) <= (1 + NOTABLE) * even:
+    even = cost_analysis.total(whole) / devices
+    mine, all_of_it = cost_analysis.by_scope(own), cost_analysis.by_scope(whole)
+    if cost_analysis.total(own) <= (1 + NOTABLE) * even:
         # No more work than there should be: a scope that is new has it from another one's.
         mine = {scope: flops for scope, flops in mine.items() if scope in all_of_it}
     found = []
     for scope, flops in mine.items():
         share = all_of_it.get(scope, 0.0) / devices
         if flops - share > NOTABLE * even and flops > REPEATED * share and grows(scope):
-            products = [p for p in own if work.scope(p) == scope]
+            products = [p for p in own if cost_analysis.scope(p) == scope]
             largest = max(products, key=lambda product: product.flops * product.count)
-            name = work.plain(largest.source)
+            name = cost_analysis.plain(largest.source)
             found.append(Replicated(name, largest.shape, flops - share, largest.line))
     return tuple(sorted(found, key=lambda one: -one.flops))
 

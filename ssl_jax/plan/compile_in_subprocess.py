@@ -18,18 +18,19 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
-from ssl_jax.plan import facts
 from ssl_jax.plan.counts import Counts
+from ssl_jax.plan.dataset_size import Counts
 from ssl_jax.plan.facts import Program, Topology
+from ssl_jax.plan.program import Program, Topology, from_json
 from ssl_jax.rundir import workdir
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 # What a step's program is written in: a change of these is another program.
 SOURCES = (
     *("build.py", "components.py", "inputs", "losses", "methods", "models", "optim", "parallel"),
-    *("training", "plan/chips.py", "plan/compile.py"),
-    *("plan/exchange.py", "plan/facts.py", "plan/hlo.py", "plan/shares.py", "plan/topologies.py"),
-    "plan/work.py",
+    *("training", "plan/chips.py", "plan/collectives.py", "plan/compile_step.py"),
+    *("plan/cost_analysis.py", "plan/hlo.py", "plan/program.py", "plan/repeated_work.py"),
+    "plan/topologies.py",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu")
 # Sections and fields that leave the program's work as it is.
@@ -112,15 +113,15 @@ def load(folder: pathlib.Path, known: str) -> Compiled | None:
 
 def _compiled(content: dict[str, Any]) -> Compiled:
     checked = Checked(**content["checked"]) if content["checked"] else None
-    program = facts.from_json(content["program"])
+    program = from_json(content["program"])
     return Compiled(program, content["state_bytes"], content["latency"], checked)
 
 
 def in_child(folder: pathlib.Path, topology: Topology, *, check: bool) -> Any:
-    """What `plan.child` writes into the folder's answer.json; its Fault is raised here."""
+    """What `plan.compile_worker` writes into the folder's answer.json; its Fault is raised here."""
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "ssl_jax.plan.child", str(folder)]
+    command = [sys.executable, "-m", "ssl_jax.plan.compile_worker", str(folder)]
     surroundings = environment(topology, check=check)
     result = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     if not answer.exists():

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_jax.data import pipeline, sources
-from ssl_jax.data.sources import Source
+from ssl_jax.data.source import Source
 from ssl_jax.inputs.image import decode
-from ssl_jax.inputs.image.views import View
 from ssl_jax.rundir import workdir
 
 SECONDS = 1.0  # of each measurement

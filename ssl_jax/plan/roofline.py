@@ -8,8 +8,8 @@ both, as sums of BatchNorm and of gradients do.
 
 from typing import NamedTuple
 
-from ssl_jax.plan import network
-from ssl_jax.plan.facts import Collective, Program
+from ssl_jax.plan import collective_time
+from ssl_jax.plan.program import Collective, Program
 
 
 class Efficiency(NamedTuple):
@@ -119,7 +119,7 @@ class Forecast(NamedTuple):
 def forecast(
     program: Program,
     efficiency: Efficiency | None = None,
-    latency: network.Latency | None = None,
+    latency: collective_time.Latency | None = None,
 ) -> Forecast:
     """Predicts a step's time; the default rates are those of the chip's kind."""
     topology, chip = program.topology, program.topology.chip
@@ -127,7 +127,7 @@ def forecast(
     compute_bound = program.flops * chip.devices_per_chip / chip.flops
     hbm_bound = program.bytes * chip.devices_per_chip / chip.hbm_bandwidth
     compute, hbm = compute_bound / reached.compute, hbm_bound / reached.hbm
-    timed = [Timed(c, *network.seconds(c, topology, latency)) for c in program.collectives]
+    timed = [Timed(c, *collective_time.seconds(c, topology, latency)) for c in program.collectives]
     inside, between = sum(t.inside for t in timed), sum(t.between for t in timed)
     step = max(compute, hbm) + inside + between
     rate = program.global_batch / step if step else 0.0  # 0 where the compiler refused

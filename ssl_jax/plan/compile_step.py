@@ -17,10 +17,18 @@ from ml_collections import ConfigDict
 
 from ssl_jax import build, parallel
 from ssl_jax.inputs.image.views import split
-from ssl_jax.plan import exchange, memory, shares, topologies, work
+from ssl_jax.plan import (
+    collectives,
+    cost_analysis,
+    memory,
+    repeated_work,
+    topologies,
+)
+from ssl_jax.plan.collectives import Grid
 from ssl_jax.plan.exchange import Grid
 from ssl_jax.plan.facts import Program, Topology
 from ssl_jax.plan.hlo import Module
+from ssl_jax.plan.program import Program, Topology
 from ssl_jax.training import step
 
 # Shapes of v5p slices that stand in for so many GPUs.
@@ -39,7 +47,7 @@ class _Plan(NamedTuple):
     training: build.Training
     state: step.TrainState  # shapes and shardings, as are:
     batch: dict[str, jax.ShapeDtypeStruct]
-    products: list[work.Product]  # of the same step for one device
+    products: list[cost_analysis.Product]  # of the same step for one device
 
 
 def program(config: ConfigDict, topology: Topology, *, images: int, classes: int) -> Program:
@@ -76,7 +84,7 @@ def _plan(config: ConfigDict, topology: Topology, images: int, classes: int) -> 
 
 def _refused(plan: _Plan, message: str, seconds: float) -> Program:
     """The program that lacks memory: what it would do is taken for an even share."""
-    even = work.total(plan.products) / plan.mesh.size
+    even = cost_analysis.total(plan.products) / plan.mesh.size
     return Program(
         topology=plan.topology,
         global_batch=plan.config.train.batch_size,
@@ -96,9 +104,9 @@ def _refused(plan: _Plan, message: str, seconds: float) -> Program:
 def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program:
     """The facts of the compiled program."""
     module, cost = Module(compiled.as_text() or ""), compiled.cost_analysis() or {}
-    own, outputs = work.products(module), _outputs(plan)
-    found = exchange.exchanges(module, _grid(plan.topology, plan.mesh))
-    repeated = shares.repeated(own, plan.products, plan.mesh.size, _growing(plan))
+    own, outputs = cost_analysis.products(module), _outputs(plan)
+    found = collectives.exchanges(module, _grid(plan.topology, plan.mesh))
+    repeated = repeated_work.repeated(own, plan.products, plan.mesh.size, _growing(plan))
     return Program(
         topology=plan.topology,
         global_batch=plan.config.train.batch_size,
@@ -109,11 +117,11 @@ def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program
             loss=_objective_bytes(plan, outputs),
             limit=memory.limit(plan.topology),
         ),
-        flops=work.total(own),
-        even_flops=work.total(plan.products) / plan.mesh.size,
-        bytes=cost["bytes accessed"] * work.loops_factor(module),
-        collectives=exchange.merged(found),
-        replicated=(*repeated, *shares.exchanged(found, memory.of_device(outputs))),
+        flops=cost_analysis.total(own),
+        even_flops=cost_analysis.total(plan.products) / plan.mesh.size,
+        bytes=cost["bytes accessed"] * cost_analysis.loops_factor(module),
+        collectives=collectives.merged(found),
+        replicated=(*repeated, *repeated_work.exchanged(found, memory.of_device(outputs))),
         compile_seconds=seconds,
         compiled_for=_told(plan.topology),
         mesh=_axes(plan.mesh),
@@ -122,13 +130,13 @@ def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program
 
 def _growing(plan: _Plan) -> Callable[[str], bool]:
     """Whether the work of a scope grows with the batch: when asked, held against twice as much."""
-    whole = work.by_scope(plan.products)
+    whole = cost_analysis.by_scope(plan.products)
 
     @cache
     def of_twice() -> dict[str, float]:
         twice = ConfigDict(plan.config.to_dict())
         twice.train.batch_size *= 2
-        return work.by_scope(_on_one(twice, plan.mesh, plan.images, plan.classes))
+        return cost_analysis.by_scope(_on_one(twice, plan.mesh, plan.images, plan.classes))
 
     return lambda scope: of_twice().get(scope, math.inf) > 1.5 * whole.get(scope, 0.0)
 
@@ -150,13 +158,15 @@ def _step(
     return training, state, build.abstract_batch(config, mesh)
 
 
-def _on_one(config: ConfigDict, mesh: Mesh, images: int, classes: int) -> list[work.Product]:
+def _on_one(
+    config: ConfigDict, mesh: Mesh, images: int, classes: int
+) -> list[cost_analysis.Product]:
     """The work of the same step for one device of the mesh; lowered and not compiled."""
     one = parallel.make_mesh([mesh.devices.flat[0]])
     training, state, batch = _step(config, one, images, classes)
     with jax.set_mesh(one):
         text = training.train_step.lower(state, batch).as_text("hlo", debug_info=True)
-    return work.products(Module(text or ""))
+    return cost_analysis.products(Module(text or ""))
 
 
 def _axes(mesh: Mesh) -> tuple[tuple[str, int], ...]:

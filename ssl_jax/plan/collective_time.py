@@ -9,7 +9,7 @@ by the links that cut the group in two.
 import math
 from typing import NamedTuple
 
-from ssl_jax.plan.facts import Collective, Topology
+from ssl_jax.plan.program import Collective, Topology
 
 
 class Latency(NamedTuple):

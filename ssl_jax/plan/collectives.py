@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_jax.plan import work
-from ssl_jax.plan.facts import Collective
+from ssl_jax.plan import cost_analysis
 from ssl_jax.plan.hlo import Array, Instruction, Module
+from ssl_jax.plan.program import Collective
 
 ASKED_FOR = re.compile(r"\b(shard_map|shuffle)\b")
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
@@ -71,7 +71,7 @@ def exchanges(module: Module, grid: Grid) -> list[Exchange]:
             group=max(map(len, groups)),
             axis=_axis(groups, grid),
             network=_network(groups, grid),
-            source=_first(work.plain(source)),
+            source=_first(cost_analysis.plain(source)),
         )
         shapes = tuple(array.text for array in arrays)
         found.append(

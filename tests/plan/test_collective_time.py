@@ -5,7 +5,7 @@ import math
 import pytest
 from programs import H100, V5E, collective, topology
 
-from ssl_jax.plan.network import Latency, Ring, rings, seconds, split
+from ssl_jax.plan.collective_time import Latency, Ring, rings, seconds, split
 
 NONE = Latency(0.0, 0.0)
 POD = topology()

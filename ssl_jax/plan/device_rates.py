@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.plan.facts import Chip
+from ssl_jax.plan.program import Chip
 
 SIDE = 768  # of the matrices
 COPIES = 16

@@ -9,12 +9,25 @@ from ssl_jax.data import pipeline
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
 from ssl_jax.parallel import sizes as parallel_sizes
 from ssl_jax.parallel.sizes import Size
-from ssl_jax.plan import inputs, model, network, page, record, text, totals
+from ssl_jax.plan import (
+    collective_time,
+    html_report,
+    input_throughput,
+    result,
+    roofline,
+    run_totals,
+    text_report,
+)
+from ssl_jax.plan.compile_in_subprocess import Compiled
 from ssl_jax.plan.compiled import Compiled
 from ssl_jax.plan.counts import Counts
+from ssl_jax.plan.dataset_size import Counts
 from ssl_jax.plan.facts import Topology
+from ssl_jax.plan.input_throughput import Speed
 from ssl_jax.plan.inputs import Speed
+from ssl_jax.plan.program import Topology
 from ssl_jax.plan.record import Plan
+from ssl_jax.plan.result import Plan
 
 
 def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
@@ -41,10 +54,10 @@ def plan(
 ) -> Plan:
     """All that is told of a training on a topology."""
     program, train = compiled.program, config.train
-    latency = network.Latency(compiled.latency, 0.0) if compiled.latency else None
-    forecast = model.forecast(program, latency=latency)
+    latency = collective_time.Latency(compiled.latency, 0.0) if compiled.latency else None
+    forecast = roofline.forecast(program, latency=latency)
     steps = train.steps or pipeline.total_steps(counts.images, train.batch_size, train.epochs)
-    total = totals.run(
+    total = run_totals.run(
         steps=steps,
         images=counts.images,
         batch_size=train.batch_size,
@@ -54,7 +67,7 @@ def plan(
         checkpoint_every=train.checkpoint_every,
         keep=train.keep,
     )
-    need = speed and inputs.need(
+    need = speed and input_throughput.need(
         speed,
         images_per_second=forecast.images_per_second,
         hosts=program.topology.hosts,
@@ -92,13 +105,13 @@ def write(plan: Plan, folder: pathlib.Path) -> str:
     Raises:
       Fault: they cannot be written.
     """
-    lines = text.text(plan)
-    found = record.verdict(plan.program)
-    content = {"verdict": found.sentence, "exit_code": found.code} | record.plain(plan)
+    lines = text_report.text(plan)
+    found = result.verdict(plan.program)
+    content = {"verdict": found.sentence, "exit_code": found.code} | result.plain(plan)
     try:
         (folder / "plan.txt").write_text(lines, encoding="utf-8")
         (folder / "plan.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        (folder / "plan.html").write_text(page.page(plan), encoding="utf-8")
+        (folder / "plan.html").write_text(html_report.page(plan), encoding="utf-8")
     except OSError as error:
         raise Fault(f"{folder}: cannot write the plan ({error})", CANNOT_CREATE) from error
     return lines

@@ -4,11 +4,16 @@ from typing import Any, NamedTuple
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.parallel.sizes import Size
-from ssl_jax.plan import units
+from ssl_jax.plan import formatting
+from ssl_jax.plan.compile_in_subprocess import Checked
 from ssl_jax.plan.compiled import Checked
 from ssl_jax.plan.facts import Program, Replicated
+from ssl_jax.plan.input_throughput import Need, Speed
 from ssl_jax.plan.inputs import Need, Speed
 from ssl_jax.plan.model import Forecast, Timed
+from ssl_jax.plan.program import Program, Replicated
+from ssl_jax.plan.roofline import Forecast, Timed
+from ssl_jax.plan.run_totals import Totals
 from ssl_jax.plan.totals import Totals
 
 
@@ -53,7 +58,7 @@ class Verdict(NamedTuple):
 def verdict(program: Program) -> Verdict:
     """Whether the training fits, and whether every device does its own share alone."""
     memory, topology = program.memory, program.topology
-    need, limit = units.size(memory.total), units.size(memory.limit)
+    need, limit = formatting.size(memory.total), formatting.size(memory.limit)
     if program.out_of_memory or memory.headroom < 0:
         return Verdict(
             OUT_OF_MEMORY,
@@ -67,17 +72,17 @@ def verdict(program: Program) -> Verdict:
             what = "devices exchange examples that should stay where they are"
         return Verdict(
             REPLICATED_WORK,
-            f"REPLICATED: {what}. Each does {units.operations(program.flops)} where an even split "
-            f"is {units.operations(program.even_flops)}; most by {described(worst)}",
+            f"REPLICATED: {what}. Each does {formatting.operations(program.flops)} where an even split "
+            f"is {formatting.operations(program.even_flops)}; most by {described(worst)}",
         )
-    share = units.percent(memory.total / memory.limit)
+    share = formatting.percent(memory.total / memory.limit)
     return Verdict(0, f"FITS: {need} of {limit} on each device, {share}")
 
 
 def described(work: Replicated) -> str:
     """ "encoder/conv bf16[8192,112,112,64] (+1.2 TFLOP, step.py:210)"."""
-    facts = [f"+{units.operations(work.flops)}"] if work.flops else []
-    facts += [f"{units.size(work.bytes)} from others"] if work.bytes else []
+    facts = [f"+{formatting.operations(work.flops)}"] if work.flops else []
+    facts += [f"{formatting.size(work.bytes)} from others"] if work.bytes else []
     facts += [work.source] if work.source else []
     return f"{work.name} {work.shape} ({', '.join(facts)})"
 

@@ -1,9 +1,9 @@
 """Repeated work and travelling examples, on numbers worked by hand."""
 
-from ssl_jax.plan import shares
-from ssl_jax.plan.exchange import Exchange
-from ssl_jax.plan.facts import Collective
-from ssl_jax.plan.work import Product
+from ssl_jax.plan import repeated_work
+from ssl_jax.plan.collectives import Exchange
+from ssl_jax.plan.cost_analysis import Product
+from ssl_jax.plan.program import Collective
 
 
 def product(source, flops, count=1):
@@ -24,12 +24,12 @@ def test_an_even_split_is_no_concern_whatever_the_compiler_calls_it():
         product("other/conv", 1e9),
         product("head/dot", 1e6),
     ]
-    assert shares.repeated(own, WHOLE, 8, always) == ()
+    assert repeated_work.repeated(own, WHOLE, 8, always) == ()
 
 
 def test_what_is_not_divided_is_named_with_what_it_costs():
     own = [product("net/conv1/while/conv", 4e9, 2), product("net/conv2/conv", 1e9)]
-    (found,) = shares.repeated(own, WHOLE, 8, always)
+    (found,) = repeated_work.repeated(own, WHOLE, 8, always)
     assert (found.name, found.shape, found.source) == ("net/conv1/conv", "f32[8,4]", "model.py:3")
     assert found.flops == 8e9 - 1e9
 
@@ -37,20 +37,20 @@ def test_what_is_not_divided_is_named_with_what_it_costs():
 def test_work_done_twice_is_repeated_and_uneven_tiles_are_not():
     twice = [product("net/conv1/conv", 2e9), product("net/conv2/conv", 1e9)]
     uneven = [product("net/conv1/conv", 1.5e9), product("net/conv2/conv", 1e9)]
-    assert [found.flops for found in shares.repeated(twice, WHOLE, 8, always)] == [1e9]
-    assert shares.repeated(uneven, WHOLE, 8, always) == ()
+    assert [found.flops for found in repeated_work.repeated(twice, WHOLE, 8, always)] == [1e9]
+    assert repeated_work.repeated(uneven, WHOLE, 8, always) == ()
 
 
 def test_work_is_repeated_also_where_the_compiler_left_out_as_much():
     own = [product("net/conv1/conv", 2e9), product("head/dot", 1e6)]
-    assert [found.flops for found in shares.repeated(own, WHOLE, 8, always)] == [1e9]
+    assert [found.flops for found in repeated_work.repeated(own, WHOLE, 8, always)] == [1e9]
 
 
 def test_small_work_and_work_that_does_not_grow_may_be_repeated():
     small = [product("net/conv1/conv", 1e9), product("net/conv2/conv", 1e9), product("x/dot", 1e6)]
-    assert shares.repeated(small, WHOLE, 8, always) == ()
+    assert repeated_work.repeated(small, WHOLE, 8, always) == ()
     whole = [*small, product("y/dot", 5e9)]  # of the parameters, not of the batch
-    assert shares.repeated(whole, WHOLE, 8, lambda scope: scope != "y") == ()
+    assert repeated_work.repeated(whole, WHOLE, 8, lambda scope: scope != "y") == ()
 
 
 def exchange(kind, size, group=8, axis="data", by_hand=False):
@@ -60,10 +60,12 @@ def exchange(kind, size, group=8, axis="data", by_hand=False):
 
 def test_examples_that_travel_are_named_with_their_bytes():
     # One device's outputs have 100 bytes: eight devices' are 800.
-    (found,) = shares.exchanged([exchange("all-to-all", 101), exchange("all-gather", 800)], 100)
+    (found,) = repeated_work.exchanged(
+        [exchange("all-to-all", 101), exchange("all-gather", 800)], 100
+    )
     assert (found.name, found.shape) == ("all-to-all of net/concatenate", "u8[101]")
     assert (found.bytes, found.flops, found.source) == (3 * 101, 0, "model.py:3")
-    assert len(shares.exchanged([exchange("all-gather", 808)], 100)) == 1
+    assert len(repeated_work.exchanged([exchange("all-gather", 808)], 100)) == 1
 
 
 def test_sums_parameters_and_what_is_asked_for_may_travel():
@@ -73,4 +75,4 @@ def test_sums_parameters_and_what_is_asked_for_may_travel():
         exchange("all-gather", 10**9, axis="fsdp"),
         exchange("collective-permute", 10**9, by_hand=True),
     ]
-    assert shares.exchanged(allowed, 100) == ()
+    assert repeated_work.exchanged(allowed, 100) == ()

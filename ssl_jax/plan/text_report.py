@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from ssl_jax.plan import units
-from ssl_jax.plan.model import Forecast, Timed
-from ssl_jax.plan.record import Plan, described, verdict
+from ssl_jax.plan import formatting
+from ssl_jax.plan.result import Plan, described, verdict
+from ssl_jax.plan.roofline import Forecast, Timed
 
 Rows = list[tuple[str, ...]]
 LONGEST = 60  # characters of an operation's name
@@ -52,11 +52,16 @@ def memory(plan: Plan) -> Rows:
     parts = [(name, getattr(memory, name)) for name in memory._fields if name != "limit"]
     headroom = memory.headroom
     rows: Rows = [
-        (n, units.size(b), units.percent(b / memory.limit)) for n, b in parts if b or n == "total"
+        (n, formatting.size(b), formatting.percent(b / memory.limit))
+        for n, b in parts
+        if b or n == "total"
     ]
     if headroom < 0:
-        return [*rows, ("missing", units.size(-headroom), "")]
-    return [*rows, ("headroom", units.size(headroom), units.percent(headroom / memory.limit))]
+        return [*rows, ("missing", formatting.size(-headroom), "")]
+    return [
+        *rows,
+        ("headroom", formatting.size(headroom), formatting.percent(headroom / memory.limit)),
+    ]
 
 
 def work(plan: Plan) -> Rows:
@@ -65,11 +70,11 @@ def work(plan: Plan) -> Rows:
     ratio = program.flops / program.even_flops if program.even_flops else 1.0
     each = program.bytes * program.topology.devices / program.global_batch
     rows: Rows = [
-        ("FLOPs", units.operations(program.flops)),
-        ("of an even split", f"{units.operations(program.even_flops)}, so {ratio:.3f} times"),
+        ("FLOPs", formatting.operations(program.flops)),
+        ("of an even split", f"{formatting.operations(program.even_flops)}, so {ratio:.3f} times"),
         (
             f"{plan.forecast.resources.memory} traffic",
-            f"{units.size(program.bytes)}, {units.size(each)} an image",
+            f"{formatting.size(program.bytes)}, {formatting.size(each)} an image",
         ),
     ]
     rows += [("repeated", described(work)) for work in program.replicated]
@@ -78,11 +83,11 @@ def work(plan: Plan) -> Rows:
 
 def times(forecast: Forecast) -> Rows:
     """Parts, bounds, prediction."""
-    reached, names, seconds = forecast.efficiency, forecast.resources, units.seconds
+    reached, names, seconds = forecast.efficiency, forecast.resources, formatting.seconds
     rows: Rows = [
-        (names.compute, seconds(forecast.compute), f"at {units.percent(reached.compute)} of the "
+        (names.compute, seconds(forecast.compute), f"at {formatting.percent(reached.compute)} of the "
          f"peak; {seconds(forecast.compute_bound)} at all of it"),
-        (names.memory, seconds(forecast.hbm), f"at {units.percent(reached.hbm)} of the bandwidth; "
+        (names.memory, seconds(forecast.hbm), f"at {formatting.percent(reached.hbm)} of the bandwidth; "
          f"{seconds(forecast.hbm_bound)} at all of it"),
         (names.inside, seconds(forecast.inside), "not hidden behind the above"),
     ]  # fmt: skip
@@ -93,10 +98,10 @@ def times(forecast: Forecast) -> Rows:
         ("step", seconds(forecast.step), f"{forecast.binds} binds; between "
          f"{seconds(forecast.fastest)} (full rates, all overlaps) and "
          f"{seconds(forecast.slowest)} (nothing overlaps)"),
-        ("images/s", units.count(forecast.images_per_second),
+        ("images/s", formatting.count(forecast.images_per_second),
          f"{forecast.images_per_chip:,.0f} a chip"),
-        ("MFU", units.percent(forecast.mfu),
-         f"of the peak; {units.percent(forecast.hbm_share)} of the {names.memory} bandwidth"),
+        ("MFU", formatting.percent(forecast.mfu),
+         f"of the peak; {formatting.percent(forecast.hbm_share)} of the {names.memory} bandwidth"),
     ]  # fmt: skip
 
 
@@ -106,11 +111,11 @@ def comparison(plan: Plan) -> Rows:
     assert measured is not None
     return [
         ("", "predicted", "measured", "measured / predicted"),
-        ("step", units.seconds(forecast.step), units.seconds(measured.step),
-         f"{measured.step / forecast.step:.2f}; measured {units.seconds(measured.fastest)} to "
-         f"{units.seconds(measured.slowest)} in {measured.steps} steps, bounds "
-         f"{units.seconds(forecast.fastest)} and {units.seconds(forecast.slowest)}"),
-        ("memory of a device", units.size(memory.total), units.size(measured.memory),
+        ("step", formatting.seconds(forecast.step), formatting.seconds(measured.step),
+         f"{measured.step / forecast.step:.2f}; measured {formatting.seconds(measured.fastest)} to "
+         f"{formatting.seconds(measured.slowest)} in {measured.steps} steps, bounds "
+         f"{formatting.seconds(forecast.fastest)} and {formatting.seconds(forecast.slowest)}"),
+        ("memory of a device", formatting.size(memory.total), formatting.size(measured.memory),
          f"{measured.memory / memory.total:.2f}"),
     ]  # fmt: skip
 
@@ -140,15 +145,15 @@ def row(several: Sequence[Timed]) -> tuple[str, ...]:
     """A row of the table of collectives."""
     largest = max((t.collective for t in several), key=lambda c: c.bytes)
     sizes = sorted({t.collective.bytes for t in several})
-    size = units.size(sizes[0])
+    size = formatting.size(sizes[0])
     return (
         largest.kind,
-        units.count(sum(t.collective.count for t in several)),
-        size if len(sizes) == 1 else f"{size} to {units.size(sizes[-1])}",
-        units.count(largest.group),
+        formatting.count(sum(t.collective.count for t in several)),
+        size if len(sizes) == 1 else f"{size} to {formatting.size(sizes[-1])}",
+        formatting.count(largest.group),
         largest.axis,
         largest.network,
-        units.seconds(sum(t.seconds for t in several)),
+        formatting.seconds(sum(t.seconds for t in several)),
         origin_of(largest.source),
     )
 
@@ -165,12 +170,12 @@ def run(plan: Plan) -> Rows:
     """Steps, time, chip-hours, checkpoints."""
     totals = plan.totals
     return [
-        ("steps", units.count(totals.steps),
+        ("steps", formatting.count(totals.steps),
          f"{totals.epochs:,.4g} epochs of {totals.images:,} images"),
-        ("time", units.duration(totals.seconds), "without evaluation, compiling and interruptions"),
-        ("chip-hours", units.hours(totals.chip_hours), ""),
-        ("checkpoint", units.size(totals.checkpoint_bytes),
-         f"{totals.saves:,} in the run, one every {units.duration(totals.save_every)}; "
+        ("time", formatting.duration(totals.seconds), "without evaluation, compiling and interruptions"),
+        ("chip-hours", formatting.hours(totals.chip_hours), ""),
+        ("checkpoint", formatting.size(totals.checkpoint_bytes),
+         f"{totals.saves:,} in the run, one every {formatting.duration(totals.save_every)}; "
          f"{totals.kept} stay on disk"),
     ]  # fmt: skip
 
@@ -201,7 +206,7 @@ def inputs(plan: Plan) -> Rows:
 def sizes(plan: Plan) -> Rows:
     """What divides."""
     return [
-        (size.field, units.count(size.value), size.note if size.fits else
+        (size.field, formatting.count(size.value), size.note if size.fits else
          f"{size.note}; nearest: {', '.join(map(str, size.valid))}")
         for size in plan.sizes
     ]  # fmt: skip

@@ -6,26 +6,38 @@ import json
 import pytest
 from PIL import Image
 from programs import collective, program, topology
+from ssl_jax.plan.facts import Replicated
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.parallel import sizes
-from ssl_jax.plan import figures, inputs, make, model, page, record, sweep, totals, units
+from ssl_jax.plan import (
+    build_plan,
+    figures,
+    formatting,
+    html_report,
+    input_throughput,
+    result,
+    roofline,
+    run_totals,
+    sweep,
+)
 from ssl_jax.plan import text as texts
-from ssl_jax.plan.facts import Replicated
+from ssl_jax.plan import text_report as texts
+from ssl_jax.plan.program import Replicated
 
 
 def plan(made=None, **fields):
     made = made or program()
-    forecast = model.forecast(made)
-    total = totals.run(
+    forecast = roofline.forecast(made)
+    total = run_totals.run(
         steps=31_278, images=1_281_167, batch_size=4096, step_seconds=forecast.step,
         chips=made.topology.chips, checkpoint_bytes=3e8, checkpoint_every=1250, keep=2,
     )  # fmt: skip
-    speed = inputs.Speed(90.0, 155.0, "generated JPEG")
-    need = inputs.need(speed, images_per_second=forecast.images_per_second, hosts=64,
+    speed = input_throughput.Speed(90.0, 155.0, "generated JPEG")
+    need = input_throughput.need(speed, images_per_second=forecast.images_per_second, hosts=64,
                        placement="device", chip="v5e")  # fmt: skip
     checked = sizes.check(batch_size=4096, devices=made.topology.devices, hosts=64)
-    known = record.Plan("simclr resnet50, batch 4,096", "python -m ssl_jax.plan", forecast, total,
+    known = result.Plan("simclr resnet50, batch 4,096", "python -m ssl_jax.plan", forecast, total,
                         tuple(checked), "device", speed, need, None)  # fmt: skip
     return known._replace(**fields)
 
@@ -51,7 +63,7 @@ def test_what_fits_is_told_with_its_numbers():
 
 def test_what_does_not_fit():
     full = program(memory=program().memory._replace(total=20 * 2**30))
-    found = record.verdict(full)
+    found = result.verdict(full)
     assert found.code == OUT_OF_MEMORY
     assert "20 GiB needed on each device of v5e:16x16, which has 16 GiB" in found.sentence
     assert "4 GiB" in lines(plan(full))["missing"]
@@ -65,13 +77,13 @@ def test_what_the_compiler_refused_has_no_times():
     text = texts.text(plan(refused))
     assert "Ran out of HBM; work that devices repeat was not looked for" in text
     assert "Time of a step" not in text
-    assert "Time of a step" not in page.page(plan(refused))
+    assert "Time of a step" not in html_report.page(plan(refused))
 
 
 def test_work_that_is_repeated_is_an_error_that_names_it():
     conv = Replicated("encoder/conv", "bf16[8192,112,112,64]", 7e12, "simclr.py:90")
     small = Replicated("head/dense", "bf16[8192,128]", 1e9)
-    found = record.verdict(program(flops=1.26e13, replicated=(small, conv)))
+    found = result.verdict(program(flops=1.26e13, replicated=(small, conv)))
     assert found.code == REPLICATED_WORK
     assert "12.6 TFLOP where an even split is 788 GFLOP; most by" in found.sentence
     assert "encoder/conv bf16[8192,112,112,64] (+7 TFLOP, simclr.py:90)" in found.sentence
@@ -79,7 +91,7 @@ def test_work_that_is_repeated_is_an_error_that_names_it():
 
 def test_examples_that_travel_are_an_error_too():
     moved = Replicated("step/concatenate", "u8[256,224,224,3]", 0.0, bytes=3 * 2**20)
-    found = record.verdict(program(replicated=(moved,)))
+    found = result.verdict(program(replicated=(moved,)))
     assert found.code == REPLICATED_WORK
     assert "exchange examples" in found.sentence
     assert "(3 MiB from others)" in found.sentence
@@ -92,7 +104,7 @@ def test_hosts_that_cannot_feed_are_told():
 
 
 def test_json_has_every_collective_with_its_seconds(tmp_path):
-    make.write(plan(), tmp_path)
+    build_plan.write(plan(), tmp_path)
     content = json.loads((tmp_path / "plan.json").read_text())
     assert content["exit_code"] == 0
     assert content["forecast"]["step"] == pytest.approx(29.5e-3, rel=0.01)
@@ -104,7 +116,7 @@ def test_json_has_every_collective_with_its_seconds(tmp_path):
 
 def test_the_page_is_whole_and_its_text_is_escaped(tmp_path):
     odd = program(collectives=(collective(source="<script>"),), compiled_for="<b>")
-    content = page.page(plan(odd))
+    content = html_report.page(plan(odd))
     assert "<script>" not in content
     assert "&lt;script&gt;" in content
     assert content.count("data:image/png;base64,") == 3
@@ -113,7 +125,7 @@ def test_the_page_is_whole_and_its_text_is_escaped(tmp_path):
 
 
 def test_pictures_show_more_than_one_colour():
-    made = model.forecast(program(on=topology(slices=2), collectives=(collective(group=512),)))
+    made = roofline.forecast(program(on=topology(slices=2), collectives=(collective(group=512),)))
     points = [("v5e:16x16", 1.0, 256.0, True), ("v4:4x4x4", 2.0, 300.0, False)]
     for picture in (figures.memory(program().memory), figures.step(made),
                     figures.collectives(made), figures.scatter(points, "chip-hours")):  # fmt: skip
@@ -148,15 +160,15 @@ def test_the_cheapest_that_fits_wins():
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        (units.size(5.3 * 2**30), "5.3 GiB"),
-        (units.size(999), "999 B"),
-        (units.seconds(0.0123), "12.3 ms"),
-        (units.seconds(3.1e-4), "310 µs"),
-        (units.duration(3900), "1 h 05 min"),
-        (units.duration(7 * 86400 + 3 * 3600), "7 d 03 h"),
-        (units.percent(0.41), "41 %"),
-        (units.percent(0.0065), "0.65 %"),
-        (units.operations(7.88e11), "788 GFLOP"),
+        (formatting.size(5.3 * 2**30), "5.3 GiB"),
+        (formatting.size(999), "999 B"),
+        (formatting.seconds(0.0123), "12.3 ms"),
+        (formatting.seconds(3.1e-4), "310 µs"),
+        (formatting.duration(3900), "1 h 05 min"),
+        (formatting.duration(7 * 86400 + 3 * 3600), "7 d 03 h"),
+        (formatting.percent(0.41), "41 %"),
+        (formatting.percent(0.0065), "0.65 %"),
+        (formatting.operations(7.88e11), "788 GFLOP"),
     ],
 )
 def test_units(told, expected):

@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from ssl_jax import build, parallel
 from ssl_jax.errors import MISSING_INPUT, Fault
 from ssl_jax.plan import resident
+from ssl_jax.plan.compile_in_subprocess import Checked
 from ssl_jax.plan.compiled import Checked
 from ssl_jax.plan.facts import Topology
+from ssl_jax.plan.program import Topology
 from ssl_jax.training.step import abstract_state, born_sharded
 
 STEPS = 5  # timed, after as many as it takes to warm

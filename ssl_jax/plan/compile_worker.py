@@ -1,4 +1,4 @@
-"""The process that compiles: `python -m ssl_jax.plan.child FOLDER`, for `compiled.get` alone.
+"""The process that compiles: `python -m ssl_jax.plan.compile_worker FOLDER`.
 
 Reads FOLDER/task.json, writes FOLDER/answer.json: the program, or the fault that it met.
 """
@@ -11,7 +11,8 @@ from typing import Any
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import Fault
-from ssl_jax.plan import facts, topologies
+from ssl_jax.plan import topologies
+from ssl_jax.plan.program import to_json
 from ssl_jax.rundir import workdir
 
 
@@ -29,21 +30,21 @@ def main(folder: pathlib.Path) -> None:
 
 
 def _answer(task: dict[str, Any]) -> dict[str, Any]:
-    from ssl_jax.plan import check, compile, rates
+    from ssl_jax.plan import compile_step, device_rates, measure_step
 
     config = configuration.from_json(json.dumps(task["config"]))
     topology = topologies.parse(task["topology"], slices=task["slices"])
     counts = {"images": task["images"], "classes": task["classes"]}
-    program = compile.program(config, topology, **counts)
-    run = check.ready(config, topology, **counts) if task["check"] else None
+    program = compile_step.program(config, topology, **counts)
+    run = measure_step.ready(config, topology, **counts) if task["check"] else None
     found = None
     if topology.chip.kind == "cpu":  # just before the step: what else runs here slows both alike
-        found = rates.measure(check.mesh(topology, 1))
-        chip = rates.chip_of(topology.chip, found)
+        found = device_rates.measure(measure_step.mesh(topology, 1))
+        chip = device_rates.chip_of(topology.chip, found)
         program = program._replace(topology=topology._replace(chip=chip))
     return {
-        "program": facts.to_json(program),
-        "state_bytes": check.state_bytes(config, **counts),
+        "program": to_json(program),
+        "state_bytes": measure_step.state_bytes(config, **counts),
         "latency": found.latency if found else None,
         "checked": run()._asdict() if run else None,
     }

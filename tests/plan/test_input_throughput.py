@@ -5,13 +5,13 @@ from programs import program
 
 from ssl_jax.errors import USAGE, Fault
 from ssl_jax.inputs.image.views import View
-from ssl_jax.plan import counts, inputs
+from ssl_jax.plan import dataset_size, input_throughput
 
 
 def test_cpus_that_every_host_needs():
     """40,000 images/s over 8 hosts at 100 (device) and 50 (host) a CPU: 50 and 100 CPUs."""
-    speed = inputs.Speed(host=50.0, device=100.0, source="")
-    need = inputs.need(
+    speed = input_throughput.Speed(host=50.0, device=100.0, source="")
+    need = input_throughput.need(
         speed,
         images_per_second=40_000,
         hosts=8,
@@ -19,28 +19,30 @@ def test_cpus_that_every_host_needs():
         chip=program().topology.chip.name,
     )
     assert need == (5000.0, 50.0, 100.0, 50.0, 112)
-    other = inputs.need(speed, images_per_second=40_000, hosts=8, placement="host", chip="new")
+    other = input_throughput.need(
+        speed, images_per_second=40_000, hosts=8, placement="host", chip="new"
+    )
     assert (other.cpus, other.available) == (100.0, 0)
 
 
 def test_the_pipeline_is_measured_and_colours_cost(monkeypatch, tmp_path):
     """The default views spend most of their time on colours, which placement=device leaves out."""
-    monkeypatch.setattr(inputs, "SECONDS", 0.5)
-    source = inputs.generated(96, 64)
+    monkeypatch.setattr(input_throughput, "SECONDS", 0.5)
+    source = input_throughput.generated(96, 64)
     assert "96×64" in source.name
     image, label = source.load(3)
     assert image.shape == (64, 96, 3)
     assert label == -1
     views = (View(size=64),) * 2
-    speed = inputs.measured(source, views, tmp_path)
+    speed = input_throughput.measured(source, views, tmp_path)
     assert 1 < speed.host < speed.device
-    monkeypatch.setattr(inputs, "measure", None)
-    assert inputs.measured(source, views, tmp_path) == speed
+    monkeypatch.setattr(input_throughput, "measure", None)
+    assert input_throughput.measured(source, views, tmp_path) == speed
 
 
 def test_images_and_classes_are_found_known_or_told():
     def of(source, split="train", data_dir="", **told):
-        return counts.of(source, data_dir=data_dir, split=split, **told)[:2]
+        return dataset_size.of(source, data_dir=data_dir, split=split, **told)[:2]
 
     assert of("digits") == (1297, 10)
     assert of("tfds:imagenet2012") == (1_281_167, 1000)

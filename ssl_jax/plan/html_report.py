@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ssl_jax.plan import figures, text, units
-from ssl_jax.plan.record import Plan, verdict
+from ssl_jax.plan import figures, formatting, text_report
+from ssl_jax.plan.result import Plan, verdict
 from ssl_jax.report.markup import (
     absent,
     boxes,
@@ -30,23 +30,23 @@ def page(plan: Plan) -> str:
 def _header(plan: Plan) -> str:
     forecast, totals = plan.forecast, plan.totals
     memory = plan.program.memory
-    facts = [(units.size(memory.total), f"of {units.size(memory.limit)} on each device")]
+    facts = [(formatting.size(memory.total), f"of {formatting.size(memory.limit)} on each device")]
     if not plan.program.out_of_memory:
         facts += [
-            (units.seconds(forecast.step), f"a step, {forecast.binds} binds"),
-            (units.count(forecast.images_per_second), "images / s"),
-            (units.percent(forecast.mfu), "of the peak FLOP/s"),
-            (units.duration(totals.seconds), f"{totals.steps:,} steps"),
-            (units.hours(totals.chip_hours), "chip-hours"),
+            (formatting.seconds(forecast.step), f"a step, {forecast.binds} binds"),
+            (formatting.count(forecast.images_per_second), "images / s"),
+            (formatting.percent(forecast.mfu), "of the peak FLOP/s"),
+            (formatting.duration(totals.seconds), f"{totals.steps:,} steps"),
+            (formatting.hours(totals.chip_hours), "chip-hours"),
         ]
     found = verdict(plan.program)
-    top = header(plan.name, [text.where(plan)])
+    top = header(plan.name, [text_report.where(plan)])
     return top + section("Verdict", f"{note(found.sentence)}{boxes(facts)}")
 
 
 def _memory(plan: Plan) -> str:
     picture = figure(figures.memory(plan.program.memory), "Memory of a device", "")
-    rows = table(("Part", "Bytes", "Of the device"), text.memory(plan))
+    rows = table(("Part", "Bytes", "Of the device"), text_report.memory(plan))
     return section("Memory of a device: compiled", picture + rows)
 
 
@@ -55,11 +55,11 @@ def _step(plan: Plan) -> str:
     caption += "longer of the first two, then the network (orange); the line goes from all "
     caption += "overlapping at full rates to nothing overlapping."
     picture = figure(figures.step(plan.forecast), "Time of a step", caption)
-    rows = table(("Resource", "Time", ""), text.times(plan.forecast))
+    rows = table(("Resource", "Time", ""), text_report.times(plan.forecast))
     if plan.checked:
-        head, *compared = text.comparison(plan)
+        head, *compared = text_report.comparison(plan)
         rows += "<h3>Predicted and measured on this machine</h3>" + table(head, compared)
-    done = "<h3>Work of a device (compiled)</h3>" + table(("", ""), text.work(plan))
+    done = "<h3>Work of a device (compiled)</h3>" + table(("", ""), text_report.work(plan))
     return section("Time of a step: modelled", picture + rows + done)
 
 
@@ -68,21 +68,21 @@ def _collectives(plan: Plan) -> str:
     picture = figures.collectives(plan.forecast)
     if picture is None:
         return section(heading, absent("None: no device tells another anything."))
-    head, *rows = text.collectives(plan.forecast)
+    head, *rows = text_report.collectives(plan.forecast)
     caption = "By kind and devices in a group; plan.json lists every one with its source."
     return section(heading, figure(picture, "Collectives", caption) + table(head, rows))
 
 
 def _run(plan: Plan) -> str:
-    content = table(("", "", ""), text.run(plan))
+    content = table(("", "", ""), text_report.run(plan))
     content += "<h3>Input (measured on the planning machine)</h3>"
-    content += table(("", ""), text.inputs(plan))
-    content += "<h3>Sizes</h3>" + table(("Field", "Value", ""), text.sizes(plan))
+    content += table(("", ""), text_report.inputs(plan))
+    content += "<h3>Sizes</h3>" + table(("Field", "Value", ""), text_report.sizes(plan))
     return section("The run", content)
 
 
 def _origin(plan: Plan) -> str:
-    sentences = "".join(note(line) for line in text.origin(plan))
+    sentences = "".join(note(line) for line in text_report.origin(plan))
     return section("What is compiled, what is modelled", sentences + code(plan.command))
 
 

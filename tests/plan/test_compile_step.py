@@ -10,11 +10,19 @@ from configs import cssl, moco_v2, simclr
 from ssl_jax import build, parallel
 from ssl_jax.data import sources
 from ssl_jax.models import chain
-from ssl_jax.plan import compile, exchange, facts, hlo, memory, topologies, work
+from ssl_jax.plan import (
+    collectives,
+    compile_step,
+    cost_analysis,
+    hlo,
+    memory,
+    topologies,
+)
+from ssl_jax.plan.program import from_json, to_json
 from ssl_jax.training import step
 
 CPU8 = topologies.parse("cpu:8")
-GRID = exchange.Grid((("data", 8), ("fsdp", 1)), (0,) * 8, "memory")
+GRID = collectives.Grid((("data", 8), ("fsdp", 1)), (0,) * 8, "memory")
 
 
 def small(**changes):
@@ -28,7 +36,7 @@ def small(**changes):
 
 
 def program(config):
-    return compile.program(config, CPU8, images=1297, classes=10)
+    return compile_step.program(config, CPU8, images=1297, classes=10)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,7 @@ def test_work_divides_and_nothing_is_repeated(good):
     assert good.flops == pytest.approx(good.even_flops, rel=0.01)
     assert good.replicated == ()
     assert good.mesh == (("data", 8), ("fsdp", 1))
-    assert facts.from_json(facts.to_json(good)) == good
+    assert from_json(to_json(good)) == good
 
 
 def test_memory_adds_up(good):
@@ -88,7 +96,7 @@ def test_views_that_are_concatenated_are_found_by_name(monkeypatch):
     assert found
     worst = found[0]
     assert worst.name.endswith("jvp()/concatenate")
-    assert worst.source.startswith("test_compile.py:")
+    assert worst.source.startswith("test_compile_step.py:")
     assert worst.bytes >= 16 * 32 * 32 * 3 * 4  # one view of every image of a device
 
 
@@ -120,7 +128,7 @@ def test_work_that_every_device_repeats_is_found_by_name(monkeypatch):
 def test_shuffled_keys_stay_divided():
     """MoCo's groups span devices here; its momentum encoder must not work on whole blocks."""
     config = moco_v2.get_config("cifar10_cpu")
-    found = compile.program(config, CPU8, images=50_000, classes=10)
+    found = compile_step.program(config, CPU8, images=50_000, classes=10)
     assert config.method.shuffle_groups * config.model.bn_group // 2 > 128 // 8
     assert found.flops == pytest.approx(found.even_flops, rel=0.01)
     assert found.replicated == ()
@@ -128,7 +136,7 @@ def test_shuffled_keys_stay_divided():
 
 @pytest.mark.slow
 def test_what_cssl_draws_is_judged_by_rows():
-    found = compile.program(cssl.get_config("cifar10_cpu"), CPU8, images=50_000, classes=10)
+    found = compile_step.program(cssl.get_config("cifar10_cpu"), CPU8, images=50_000, classes=10)
     assert found.replicated == ()
 
 
@@ -153,7 +161,7 @@ def compiled(function, *shapes):
         function, mesh=mesh, in_specs=rows.spec, out_specs=PartitionSpec(), check_vma=False
     )
     module = hlo.Module(jax.jit(mapped).lower(*arguments).compile().as_text())
-    return module, [found.fact for found in exchange.exchanges(module, GRID)]
+    return module, [found.fact for found in collectives.exchanges(module, GRID)]
 
 
 def test_a_sum_over_devices_has_its_size():
@@ -170,7 +178,7 @@ def test_a_gather_in_a_scan_counts_as_often_as_it_runs():
     module, (fact,) = compiled(lambda x: jax.lax.scan(step, x, length=5)[0], (8 * 2, 3))
     assert (fact.kind, fact.bytes, fact.count) == ("all-gather", 16 * 3 * 4, 5)
     # Two products a step, [2, 3] with [3, 16] and [2, 16] with [16, 3].
-    assert work.total(work.products(module)) == 5 * 2 * (2 * 2 * 3 * 16)
+    assert cost_analysis.total(cost_analysis.products(module)) == 5 * 2 * (2 * 2 * 3 * 16)
 
 
 def test_convolutions_count_as_xla_counts_them():
@@ -182,7 +190,9 @@ def test_convolutions_count_as_xla_counts_them():
 
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 9, 9, 8), (3, 3, 8, 16))]
     lowered = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes)
-    ours = work.total(work.products(hlo.Module(lowered.as_text("hlo", debug_info=True))))
+    ours = cost_analysis.total(
+        cost_analysis.products(hlo.Module(lowered.as_text("hlo", debug_info=True)))
+    )
     # What XLA adds is elementwise: less than two operations for each output.
     assert 0 <= lowered.cost_analysis()["flops"] - ours <= 3 * 4 * 5 * 5 * 16
 

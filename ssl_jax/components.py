@@ -1,0 +1,234 @@
+"""Makes one part of a run from one section of its config: encoder, method, optimizer, data, input.
+
+`build` puts the parts together. Everything that is called here takes plain keyword arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ssl_jax import inputs, methods, models, parallel
+from ssl_jax.data import pipeline, sources
+from ssl_jax.data.source import Source
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.inputs import Input
+from ssl_jax.methods import Method
+from ssl_jax.methods.distillation import Teacher
+from ssl_jax.optim import optimizers, parameters
+
+HostBatch = dict[str, np.ndarray]
+
+
+def make_input(config: ConfigDict) -> Input:
+    """Makes the input: the way of an example from its record to the method.
+
+    Raises:
+      Fault: fields of `data`, `augment` or `eval` that do not go together.
+    """
+    return inputs.modality(config.data.source).make_input(
+        augment=config.augment.to_dict(),
+        data=config.data.to_dict(),
+        evaluation=config.eval.to_dict(),
+        seed=config.train.seed,
+    )
+
+
+def make_encoder(config: ConfigDict, *, platform: str = "") -> Any:
+    """Makes the encoder module.
+
+    Its activations are bfloat16 on accelerators, unless `model.dtype` says otherwise.
+
+    Args:
+      platform: where it will run; JAX's default platform if empty.
+    """
+    fields = config.model.to_dict()
+    name, dtype = fields.pop("name"), activation_dtype(fields.pop("dtype"), platform=platform)
+    # Fields of the run: `models.chain` sets the group for encoder and heads, `build` the weights.
+    fields = {name: value for name, value in fields.items() if name not in ("bn_group", "init")}
+    return models.get(name, dtype=dtype, **fields)
+
+
+def activation_dtype(name: str, *, platform: str = "") -> Any:
+    """Returns the dtype that `model.dtype` names; "auto" depends on the platform."""
+    if name == "auto":
+        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def make_method(
+    config: ConfigDict,
+    total_steps: int,
+    num_examples: int,
+    devices: int,
+    *,
+    teacher: Teacher | None = None,
+    platform: str = "",
+) -> Method:
+    """Makes the method around its encoder.
+
+    Args:
+      teacher: the network that a distillation learns from; the config names only its folder.
+      platform: where it will run; JAX's default platform if empty.
+
+    Raises:
+      Fault: a hyperparameter that the method does not take, or a value that it refuses.
+    """
+    fields = config.method.to_dict()
+    make = methods.get(fields.pop("name"))
+    if "teacher" in fields:
+        fields["teacher"] = teacher
+    run = methods.Run(
+        seen=make_input(config).seen,
+        total_steps=total_steps,
+        batch_size=config.train.batch_size,
+        num_examples=num_examples,
+        bn_group=config.model.bn_group,
+        chunk=config.train.microbatch // devices,
+    )
+    try:
+        return make(make_encoder(config, platform=platform), run, **fields)
+    except (TypeError, ValueError) as error:
+        raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+
+
+def make_optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Callable]:
+    """Returns (optax transformation, schedule) for `total` steps over `size` examples."""
+    fields = config.optim.to_dict()
+    for settings in (fields, *fields["groups"].values()):
+        if "warmup_epochs" in settings:
+            warmup = round(settings.pop("warmup_epochs") * size / config.train.batch_size)
+            settings["warmup_steps"] = min(warmup, total)
+    try:
+        return optimizers.make(batch_size=config.train.batch_size, total_steps=total, **fields)
+    except (TypeError, ValueError) as error:
+        raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error
+
+
+def parameter_table(config: ConfigDict, params: Any) -> str:
+    """Returns a table of all parameters and of what the optimizer does to each."""
+    fields = config.optim.to_dict()
+    main = {name: fields[name] for name in ("name", "weight_decay", "weight_decay_end")}
+    return parameters.table(params, main, fields["groups"], fields["frozen"])
+
+
+def total_steps(config: ConfigDict, size: int) -> int:
+    """Returns the length of the run: train.steps, or the steps of train.epochs over `size`."""
+    return config.train.steps or pipeline.total_steps(
+        size, config.train.batch_size, config.train.epochs
+    )
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+    """Opens one split of the config's data."""
+    data = config.data
+    return sources.open_source(
+        data.source,
+        data_dir=data.dir,
+        split=split,
+        channels=data.get("channels", 3),  # older runs lack these two fields
+        label=data.get("label", ""),
+    )
+
+
+def open_test_source(config: ConfigDict, train: Source) -> Source | None:
+    """Opens the labelled examples for evaluation; None without labels or without such a split.
+
+    Raises:
+      Fault: the data have a single class, or other classes than the training data: label numbers
+        would not agree.
+    """
+    if not train.classes or not config.data.eval_split:
+        return None
+    try:
+        test = open_source(config, config.data.eval_split)
+    except Fault as fault:
+        # A user's folder often has no second split, and pre-training needs none.
+        if config.data.source != "folder" or fault.code != MISSING_INPUT:
+            raise
+        print(f"no evaluation: {fault}", flush=True)
+        return None
+    if len(train.classes) < 2:
+        raise Fault(
+            f"{train.name} has the one class {train.classes[0]!r}: evaluation needs two. Add "
+            'classes, or train without evaluation by --config.data.eval_split=""',
+            BAD_DATA,
+        )
+    if test.classes != train.classes:
+        odd = sorted(set(test.classes) ^ set(train.classes))
+        raise Fault(
+            f"{config.data.split!r} and {config.data.eval_split!r} of {train.name} have different "
+            f"classes: {', '.join(odd[:5])}. Give both the same class folders, or train without "
+            'evaluation by --config.data.eval_split=""',
+            BAD_DATA,
+        )
+    return test
+
+
+def train_batches(
+    config: ConfigDict,
+    source: Source,
+    *,
+    start_step: int,
+    num_steps: int,
+    batch_size: int = 0,
+    host: tuple[int, int] | None = None,
+    example_input: Input | None = None,
+) -> pipeline.Batches:
+    """Returns one host's rows of the global batches start_step, ..., num_steps - 1.
+
+    Args:
+      batch_size: of the global batch; train.batch_size by default.
+      host: (process, number of processes); this process by default.
+      example_input: in the place of the config's input.
+    """
+    return pipeline.train_batches(
+        source,
+        example_input or make_input(config),
+        batch_size=batch_size or config.train.batch_size,
+        seed=config.train.seed,
+        start_step=start_step,
+        num_steps=num_steps,
+        host=host or (jax.process_index(), jax.process_count()),
+        on_bad_example=config.data.on_bad_image,
+        max_bad=config.data.max_bad,
+    )
+
+
+def eval_batches(config: ConfigDict, source: Source, **options: Any) -> pipeline.Batches:
+    """Returns the source's examples as evaluation arrays; see `pipeline.eval_batches`."""
+    return pipeline.eval_batches(
+        source,
+        make_input(config),
+        on_bad_example=config.data.on_bad_image,
+        max_bad=config.data.max_bad,
+        **options,
+    )
+
+
+def batch_spec(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch as the method sees it."""
+    b = config.train.batch_size
+    spec = {"index": jax.ShapeDtypeStruct((b,), jnp.int32)}
+    return spec | {
+        name: jax.ShapeDtypeStruct((b, *one.shape), one.dtype)
+        for name, one in make_input(config).seen.items()
+    }
+
+
+def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, dtypes and shardings of a global batch as it arrives on the mesh."""
+    b, rows = config.train.batch_size, parallel.rows(mesh)
+    arrays = {
+        "index": jax.ShapeDtypeStruct((), jnp.int32),
+        "label": jax.ShapeDtypeStruct((), jnp.int32),
+        **make_input(config).shipped,
+    }
+    return {
+        name: jax.ShapeDtypeStruct((b, *one.shape), one.dtype, sharding=rows)
+        for name, one in arrays.items()
+    }

@@ -1,0 +1,62 @@
+"""Chooses the labelled examples that fine-tuning and linear evaluation may use."""
+
+import numpy as np
+
+from ssl_jax.data.source import Source, subset
+from ssl_jax.errors import BAD_DATA, Fault
+
+
+def labelled_subset(source: Source, *, fraction: float, per_class: int, seed: int) -> Source:
+    """Returns the examples that may show their labels, as many of every class.
+
+    Args:
+      fraction: share of every class, at least one example; 1 takes all.
+      per_class: examples of every class, instead of a fraction; 0 for the fraction. The first draw
+        of linear evaluation takes the same examples.
+      seed: of the draw.
+
+    Raises:
+      Fault: no labels, or too few.
+    """
+    labels = np.array([source.read_label(index) for index in range(source.size)])
+    has_label = np.flatnonzero(labels >= 0)
+    if not source.classes or not len(has_label):
+        raise Fault(f"{source.name} has no labels: fine-tuning learns from them", BAD_DATA)
+    if fraction == 1 and not per_class:
+        return source if len(has_label) == source.size else subset(source, has_label)
+    present, codes = np.unique(labels[has_label], return_inverse=True)
+    share = np.maximum(np.rint(fraction * np.bincount(codes)), 1).astype(int)
+    rng = np.random.default_rng([seed, 0])
+    names = np.array(source.classes)[present]
+    drawn = draw_labels(codes, per_class or share, rng=rng, names=names)
+    return subset(source, has_label[drawn])
+
+
+def draw_labels(
+    codes: np.ndarray, per_class: int | np.ndarray, *, rng: np.random.Generator, names: np.ndarray
+) -> np.ndarray:
+    """Draws rows of every class, without replacement, and returns them sorted.
+
+    Args:
+      codes: int [n], labels as 0..k-1.
+      per_class: rows of every class: one number, or an array [k].
+      rng: the generator of the draw.
+      names: [k], class names for the message.
+
+    Raises:
+      Fault: a class has fewer rows.
+    """
+    counts = np.bincount(codes)
+    wanted = np.broadcast_to(per_class, counts.shape)
+    if (counts < wanted).any():
+        poor = int((counts - wanted).argmin())
+        raise Fault(
+            f"{wanted[poor]} labels per class asked, but class {names[poor]} has {counts[poor]} in "
+            "the train split; lower labels_per_class",
+            BAD_DATA,
+        )
+    drawn = [
+        rng.choice(np.flatnonzero(codes == code), wanted[code], replace=False)
+        for code in range(len(counts))
+    ]
+    return np.sort(np.concatenate(drawn))

@@ -1,0 +1,91 @@
+"""Where examples come from: a stable number for every example, its record and its labels."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.errors import BAD_CONFIG, Fault
+
+Record = dict[str, np.ndarray]
+Labels = dict[str, int]
+Spec = Mapping[str, tuple[Any, tuple[int | None, ...]]]  # name -> (dtype, shape; None: any length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The examples of one split, numbered [0, size); `load` may be called from many threads.
+
+    The numbers depend on the data alone, so they are the same in every process and every run.
+    """
+
+    name: str
+    size: int
+
+    record: Spec
+    """The arrays of a record, as `inputs.Input.record` describes them."""
+
+    load: Callable[[int], tuple[Record, Labels]]
+    """index -> (record, labels). Raises ValueError with the reason if the data of this example are
+    damaged, Fault if they cannot be read at all."""
+
+    describe: Callable[[int], str]
+    """index -> where the example lies, for messages: a file, or a shard and a record number."""
+
+    read_labels: Callable[[int], Labels] = lambda index: {}
+    """index -> labels alone, without decoding the record. -1 means that the label is missing."""
+
+    class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Names of the classes of every label field, in the order of the label's numbers. Empty if the
+    examples have no labels."""
+
+    label_field: str = ""
+    """The label field that the probe and evaluation use; "" without labels."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the label field in use; () without labels."""
+        return self.class_names.get(self.label_field, ())
+
+    def label(self, labels: Labels) -> int:
+        """Returns the label in use among the labels of one example; -1 if it is missing."""
+        return labels.get(self.label_field, -1)
+
+    def read_label(self, index: int) -> int:
+        """Returns the label in use of example `index`, without decoding its record."""
+        return self.label(self.read_labels(index))
+
+
+def choose_label(source: Source, field: str) -> Source:
+    """Returns the source with `field` as the label field in use.
+
+    Args:
+      field: name of a label field; "" takes "label" if there is one, else the first field.
+
+    Raises:
+      Fault: the source has no such label field.
+    """
+    names = list(source.class_names)
+    if not field:
+        field = "label" if "label" in names or not names else names[0]
+    elif field not in names:
+        has = f"its label fields are: {', '.join(names)}" if names else "it has no labels"
+        raise Fault(f"data.label={field!r}: {source.name} has no such label; {has}", BAD_CONFIG)
+    return dataclasses.replace(source, label_field=field if names else "")
+
+
+def subset(source: Source, rows: np.ndarray) -> Source:
+    """Returns the source with the examples `rows` alone, numbered anew in this order."""
+    return dataclasses.replace(
+        source,
+        size=len(rows),
+        load=lambda index: source.load(int(rows[index])),
+        describe=lambda index: source.describe(int(rows[index])),
+        read_labels=lambda index: source.read_labels(int(rows[index])),
+    )
+
+
+def image_record(channels: int) -> Spec:
+    """The record of an image: "image" uint8 [h, w, channels] of any size."""
+    return {"image": (np.uint8, (None, None, channels))}

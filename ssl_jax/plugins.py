@@ -1,0 +1,60 @@
+"""Objects outside the package that a config names as "module:attribute".
+
+A method, an encoder, a data source and a modality may live in a module of the user. The name alone
+must not run code: the config of a downloaded run could name any module. A module is imported only
+if the user allowed it, by a config that the user wrote or by the variable SSL_JAX_MODULES.
+"""
+
+import importlib
+import os
+from typing import Any
+
+from ssl_jax.errors import BAD_CONFIG, Fault
+
+VARIABLE = (
+    "SSL_JAX_MODULES"  # comma-separated names; an environment variable reaches child processes
+)
+
+
+def is_external(name: str) -> bool:
+    """Tells "module:attribute" from the name of something in the package."""
+    module, colon, attribute = name.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and module != "tfds" and dotted and attribute.isidentifier()
+
+
+def allow(name: str) -> None:
+    """Allows the module of "module:attribute" to be imported, here and in child processes."""
+    module = name.partition(":")[0]
+    if module not in _allowed():
+        os.environ[VARIABLE] = ",".join([*_allowed(), module])
+
+
+def load(name: str) -> Any:
+    """Returns the object called "module:attribute".
+
+    Raises:
+      Fault: the module is not allowed, cannot be imported, or lacks the attribute.
+    """
+    module, _, attribute = name.partition(":")
+    found = load_module(module)
+    if not hasattr(found, attribute):
+        raise Fault(f"{name}: the module {module!r} has no {attribute!r}", BAD_CONFIG)
+    return getattr(found, attribute)
+
+
+def load_module(name: str) -> Any:
+    """Imports an allowed module; raises Fault if it is not allowed or cannot be imported."""
+    if name not in _allowed():
+        message = f"this config names the module {name!r}, which is not part of ssl_jax. If you "
+        message += f"trust its code, set the environment variable {VARIABLE}={name}"
+        raise Fault(message, BAD_CONFIG)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        message = f"cannot import the module {name!r}: {error}. Install it, or add its folder to "
+        raise Fault(f"{message}PYTHONPATH", BAD_CONFIG) from error
+
+
+def _allowed() -> list[str]:
+    return [name for name in os.environ.get(VARIABLE, "").split(",") if name]
