@@ -1,6 +1,8 @@
 """Ten steps of a real run on any number of devices and processes, for `test_invariance`.
 
-As a program, one process of several: invariance.py PROCESS PROCESSES DEVICES PORT OUT.npz
+As a program, runs one of several processes:
+
+    invariance.py PROCESS PROCESSES DEVICES PORT OUT.npz
 """
 
 import hashlib
@@ -22,14 +24,14 @@ from ssl_jax.training import state as states
 from ssl_jax.training import step
 from ssl_jax.training.probe import Probe
 
-# Enough rows and a small enough rate that ten steps enlarge float32's rounding little: how much
-# differs from one CPU to another.
+# Enough rows and a small enough rate that ten steps amplify float32 rounding only a little. The
+# amplification differs between CPUs.
 B, SIZE, STEPS, CLASSES, RATE = 64, 4, 10, 10, 0.1
 VIEWS = tuple(view._replace(size=SIZE) for view in RECIPES["digits"])
 
 
 def batches(host):
-    """This host's rows of ten batches of digits."""
+    """Returns this host's rows of ten batches of digits."""
     source = sources.open_source("digits", data_dir="", split="train")
     return list(
         pipeline.train_batches(
@@ -40,7 +42,7 @@ def batches(host):
 
 
 def row_hashes(rows):
-    """One hash for each row of every batch: images, index, label."""
+    """Returns one hash per row of every batch, over images, index and label."""
     return np.array(
         [
             [
@@ -53,17 +55,19 @@ def row_hashes(rows):
     )  # fmt: skip
 
 
-def _recorded():
-    """Keeps the gradient in its state, before LARS."""
+def _record_gradient():
+    """Transformation that keeps the gradient in its state, before LARS."""
     return optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params), lambda updates, *_: (updates, updates)
     )
 
 
 def trajectory(rows, dtype, devices=None):
-    """{name: array} after the first and the tenth step, of SimCLR with BatchNorm under LARS.
+    """Trains SimCLR with BatchNorm under LARS.
 
-    A name is "STEP/WHAT/LEAF"; WHAT is loss, gradient, statistics or params.
+    Returns:
+      {name: array} after the first and the tenth step. A name is "STEP/WHAT/LEAF", where WHAT is
+      loss, gradient, statistics or params.
     """
     encoder = tiny.Encoder(dtype=dtype)
     run = methods.Run(tiny.seen(2, SIZE), STEPS, B, num_examples=1297)
@@ -72,18 +76,20 @@ def trajectory(rows, dtype, devices=None):
         "lars", lr=RATE, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=STEPS,
         weight_decay=1e-4,
     )  # fmt: skip
-    tx, probe = optax.chain(_recorded(), lars), Probe(CLASSES)
+    tx, probe = optax.chain(_record_gradient(), lars), Probe(CLASSES)
     mesh = parallel.make_mesh(devices)
 
     def cast(tree):
-        wide = jnp.floating
-        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, wide) else x, tree)
+        floating = jnp.floating
+        return jax.tree.map(
+            lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, floating) else x, tree
+        )
 
     spec = {
         "views": jax.ShapeDtypeStruct((B, 2, SIZE, SIZE, 3), dtype),
         "index": jax.ShapeDtypeStruct((B,), jnp.int32),
     }
-    found = {}
+    arrays = {}
     with jax.set_mesh(mesh):
         start = states.init_fn(method, tx, probe, spec, seed=1)
         state = states.new_state(lambda: cast(start()), method.layout, mesh)
@@ -103,9 +109,9 @@ def trajectory(rows, dtype, devices=None):
                 "params": state.params,
             }
             for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
-                what = path[0].key
-                found[f"{k}/{what}/{jax.tree_util.keystr(path[1:])}"] = np.asarray(leaf)
-    return found
+                kind = path[0].key
+                arrays[f"{k}/{kind}/{jax.tree_util.keystr(path[1:])}"] = np.asarray(leaf)
+    return arrays
 
 
 def main():
@@ -115,12 +121,12 @@ def main():
     jax.distributed.initialize(f"localhost:{port}", processes, process)
     assert jax.device_count() == devices * processes
     rows = batches((process, processes))
-    found = {"hashes": row_hashes(rows)}
+    arrays = {"hashes": row_hashes(rows)}
     for dtype in (jnp.float32, jnp.float64):
         with jax.enable_x64(dtype == jnp.float64):
             steps = trajectory(rows, dtype)
-        found |= {f"{jnp.dtype(dtype)}/{name}": leaf for name, leaf in steps.items()}
-    np.savez(sys.argv[5], **found)
+        arrays |= {f"{jnp.dtype(dtype)}/{name}": leaf for name, leaf in steps.items()}
+    np.savez(sys.argv[5], **arrays)
 
 
 if __name__ == "__main__":

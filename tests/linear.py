@@ -1,4 +1,4 @@
-"""The encoder that NumPy can follow, and what a method does with it from step to step."""
+"""A linear encoder that NumPy can follow, and the training of a method with it step by step."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ssl_jax.training.probe import Probe
 
 
 class Linear(nn.Module):
-    """Images to 4 features by one matrix, params {"dense": {"kernel": [h w 3, 4]}}."""
+    """Maps images to 4 features by one matrix; params {"dense": {"kernel": [h w 3, 4]}}."""
 
     dtype: Any = jnp.float32
 
@@ -25,7 +25,7 @@ class Linear(nn.Module):
 
 
 def batches(count, b, views=2, size=2, examples=None):
-    """Random batches of `count` steps; every example comes once, of `examples` at random."""
+    """Random batches for `count` steps, each of `b` different examples out of `examples`."""
     rng = np.random.Generator(np.random.PCG64(11))
     return [
         {
@@ -37,27 +37,31 @@ def batches(count, b, views=2, size=2, examples=None):
 
 
 def trajectory(method, rows, learning_rate=0.5):
-    """[(state before the step, metrics of the step)] and the last state, by plain SGD."""
+    """Trains by plain SGD.
+
+    Returns:
+      ([(state before the step, metrics of the step)], last state).
+    """
     tx, probe = optax.sgd(learning_rate), Probe(0)
     mesh = parallel.make_mesh(jax.devices()[:1])
     init = states.init_fn(method, tx, probe, rows[0], seed=2)
     function = jax.jit(
         step.make_train_step(method, tx, lambda _: jnp.zeros(()), probe, seed=2, mesh=mesh)
     )
-    state, found = jax.jit(init)(), []
+    state, history = jax.jit(init)(), []
     for batch in rows:
         before = jax.device_get(state)
         state, metrics = function(state, batch)
-        found.append((before, jax.device_get(metrics)))
-    return found, jax.device_get(state)
+        history.append((before, jax.device_get(metrics)))
+    return history, jax.device_get(state)
 
 
 def flat(views):
-    """[b, v, h, w, 3] to float64 [b, v, h w 3]."""
+    """Reshapes [b, v, h, w, 3] to float64 [b, v, h w 3]."""
     return views.reshape(*views.shape[:2], -1).astype(np.float64)
 
 
 def unit(z):
-    """Rows of unit length, float64."""
+    """Scales rows to unit length, in float64."""
     z = np.asarray(z, np.float64)
     return z / np.linalg.norm(z, axis=-1, keepdims=True)

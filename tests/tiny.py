@@ -1,4 +1,4 @@
-"""The smallest encoders with everything that a step or a method may meet."""
+"""The smallest encoders and a teacher with everything that a step or a method may use."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from ssl_jax.models.vit import ViT
 
 
 class Encoder(nn.Module):
-    """Convolution, BatchNorm, dense: compiled in a fraction of a ResNet's time.
+    """Convolution, BatchNorm, dense layer: compiles in a fraction of a ResNet's time.
 
-    No biases: before BatchNorm their gradient is nothing but rounding.
+    There are no biases: before BatchNorm their gradient is only rounding.
     """
 
     bn_group: int = 0
@@ -41,7 +41,7 @@ def seen(views, size, channels=3, *, local=0, local_size=0):
 
 
 def encoder(model, dtype=jnp.float32):
-    """The smallest encoder of the family that the config's model belongs to."""
+    """Returns the smallest encoder of the family that the config's model belongs to."""
     if model.name.startswith("vit"):
         return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
     if model.name == "dbn":
@@ -50,7 +50,7 @@ def encoder(model, dtype=jnp.float32):
 
 
 def teacher(folder="", size=0, dtype=None):
-    """Three classes by the mean red, green and blue of an image."""
+    """Returns a teacher with three classes: the mean red, green and blue of an image."""
     del folder, size, dtype
     return Teacher({"scale": np.float32([4, 8, 16])}, _logits, ("a", "b", "c"))
 

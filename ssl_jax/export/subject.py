@@ -97,7 +97,8 @@ class Subject:
         x: Any = features
         if "head" in others:
             params = others["head"]["params"]
-            head = heads.cut(params, sum(name.startswith("dense") for name in params))
+            depth = sum(name.startswith("dense") for name in params)
+            head = heads.infer_projection_head(params, depth)
             if head is None:
                 message = f"{self.name}: its classifier is behind a head that is not ours"
                 raise Fault(f"{message}; leave out --head", BAD_CONFIG)

@@ -1,4 +1,4 @@
-"""Losses: pure functions of arrays, written for the global batch, on any number of devices."""
+"""Losses: pure functions of arrays that compute over the global batch on any number of devices."""
 
 from ssl_jax.losses.adversarial import discriminate, fool
 from ssl_jax.losses.clustering import dino, dino_center, sinkhorn, swav

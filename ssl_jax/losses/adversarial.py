@@ -1,33 +1,43 @@
-"""The game of a discriminator, which tells true from made, and of who makes what it sees."""
+"""Losses of the game between a discriminator and a generator (GAN)."""
 
 import jax
 import jax.numpy as jnp
 
 from ssl_jax.losses.softmax import Metrics
-from ssl_jax.losses.tiles import wide
+from ssl_jax.losses.tiles import accumulation_dtype
 
 
-def discriminate(true: jax.Array, made: jax.Array) -> tuple[jax.Array, Metrics]:
-    """The discriminator's loss: -log D(true) - log(1 - D(made)), each its mean, over 2.
+def discriminate(real: jax.Array, generated: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Discriminator loss: half of mean(-log D(real)) + mean(-log(1 - D(generated))).
 
     Args:
-      true, made: logits of D, of any shape.
+      real: logits of the discriminator D on real inputs, any shape.
+      generated: logits of D on generated inputs, any shape.
 
     Returns:
-      The scalar loss in nats, log 2 at a guess, and metrics without gradient:
-      "discriminator_accuracy", the mean over both kinds of the share that is told right.
+      (loss, metrics). The loss is a scalar in nats, in float32 or wider; it is log 2 when D is at
+      chance. Metrics, without gradient: "discriminator_accuracy", the mean of the accuracies on
+      real and on generated inputs.
 
     Source: Goodfellow et al. (arXiv 1406.2661), equation 1.
     """
-    true, made = (x.astype(wide(x.dtype)) for x in (true, made))
-    loss = (jax.nn.softplus(-true).mean() + jax.nn.softplus(made).mean()) / 2
-    right = ((true > 0).mean(dtype=true.dtype) + (made <= 0).mean(dtype=made.dtype)) / 2
-    return loss, {"discriminator_accuracy": right}
+    real, generated = (x.astype(accumulation_dtype(x.dtype)) for x in (real, generated))
+    loss = (jax.nn.softplus(-real).mean() + jax.nn.softplus(generated).mean()) / 2
+    accuracy = (
+        (real > 0).mean(dtype=real.dtype) + (generated <= 0).mean(dtype=generated.dtype)
+    ) / 2
+    return loss, {"discriminator_accuracy": accuracy}
 
 
-def fool(made: jax.Array) -> jax.Array:
-    """The maker's loss: mean -log D(made) of logits, which does not saturate where D is right.
+def fool(generated: jax.Array) -> jax.Array:
+    """Generator loss: mean of -log D(generated), which does not saturate when D is confident.
+
+    Args:
+      generated: logits of the discriminator D on generated inputs, any shape.
+
+    Returns:
+      Scalar loss in nats, in float32 or wider.
 
     Source: Goodfellow et al. (arXiv 1406.2661), section 3.
     """
-    return jnp.mean(jax.nn.softplus(-made.astype(wide(made.dtype))))
+    return jnp.mean(jax.nn.softplus(-generated.astype(accumulation_dtype(generated.dtype))))

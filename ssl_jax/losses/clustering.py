@@ -1,4 +1,4 @@
-"""Losses on soft assignments to k prototypes, predicted across views: SwAV and DINO."""
+"""Losses on soft assignments to k prototypes that are predicted across views: SwAV and DINO."""
 
 from functools import reduce
 
@@ -9,7 +9,7 @@ from jax import lax
 from jax.scipy.special import entr
 
 from ssl_jax.losses.softmax import Metrics
-from ssl_jax.losses.tiles import wide
+from ssl_jax.losses.tiles import accumulation_dtype
 
 
 def sinkhorn(
@@ -19,40 +19,44 @@ def sinkhorn(
     iterations: int = 3,
     queue: jax.Array | None = None,
 ) -> jax.Array:
-    """Soft codes that use all prototypes equally often: Sinkhorn-Knopp on exp(scores / epsilon).
+    """Computes soft codes that use all prototypes equally often, by the Sinkhorn-Knopp algorithm.
 
-    One iteration divides every prototype by its sum over rows, then every row by its sum over
-    prototypes. The paper's constants 1/k and 1/n, and whatever is subtracted from all scores at
-    once, cancel in the next division, so none is here; nothing leaves float32's range, because
-    sums are taken of logarithms.
+    The weights start as exp(scores / epsilon). One iteration divides those of every prototype by
+    their sum over rows, then those of every row by their sum over prototypes. The paper's constants
+    1/k and 1/n cancel in the next division and are left out. Sums are computed on logarithms, so
+    that nothing leaves the range of float32.
 
     Args:
-      scores: [n, ..., k], products of n embeddings and k prototypes. What lies between are
-        problems of their own, such as views.
-      epsilon: > 0, of the entropic regularisation; the smaller, the harder the codes.
-      iterations: >= 1.
-      queue: scores [q, ..., k] of further embeddings that take part and get no codes.
+      scores: [n, ..., k], products of n embeddings and k prototypes. Each index of the middle axes,
+        for example each view, is balanced separately.
+      epsilon: positive weight of the entropic regularisation; smaller values give harder codes.
+      iterations: number of iterations, at least 1.
+      queue: [q, ..., k], scores of further embeddings that take part in the balancing but receive
+        no codes.
 
     Returns:
-      Codes [n, ..., k] in float32 at least, without gradient; each sums to 1 over prototypes.
+      Codes [n, ..., k] in float32 or wider, without gradient. Each code sums to 1 over prototypes.
 
     Raises:
-      ValueError: wrong shapes, or an epsilon or a number of iterations that is not positive.
+      ValueError: if a shape is wrong, or epsilon or iterations is not positive.
 
-    Source: SwAV (Caron et al., arXiv 2006.09882), section 3.1 and the appendix's pseudo-code.
+    Source: SwAV (Caron et al., arXiv 2006.09882), section 3.1 and the pseudo-code in its appendix.
     """
     _check_positive(epsilon=epsilon, iterations=iterations)
     if scores.ndim < 2 or (queue is not None and queue.shape[1:] != scores.shape[1:]):
-        also = "" if queue is None else f", queue of shape {queue.shape}"
-        raise ValueError(f"scores of shape {scores.shape}{also}: want [n, ..., k], [q, ..., k]")
+        also = "" if queue is None else f", queue {queue.shape}"
+        raise ValueError(
+            f"scores has shape {scores.shape}{also}; expected scores [n, ..., k] and queue "
+            "[q, ..., k]"
+        )
 
     def iterate(_, parts: list[jax.Array]) -> list[jax.Array]:
         sums = [jax.nn.logsumexp(part, axis=0, keepdims=True) for part in parts]
         prototype = reduce(jnp.logaddexp, sums)
         return [jax.nn.log_softmax(part - prototype) for part in parts]
 
-    # Never joined into one array: that would move rows between devices.
-    parts = [_wide(lax.stop_gradient(s)) / epsilon for s in (scores, queue) if s is not None]
+    # The arrays stay separate: concatenation would move rows between devices.
+    parts = [_widen(lax.stop_gradient(s)) / epsilon for s in (scores, queue) if s is not None]
     return jnp.exp(lax.fori_loop(0, iterations, iterate, parts)[0])
 
 
@@ -65,29 +69,34 @@ def swav(
     epsilon: float | jax.Array = 0.05,
     iterations: int = 3,
 ) -> tuple[jax.Array, Metrics]:
-    """Swapped prediction: the codes of each full-size view, predicted from every other view.
+    """SwAV's swapped prediction: every view predicts the code of every other full-size view.
 
-    The mean over examples, over the v full-size views whose codes are the target, and over the
-    other v + l - 1 views that predict it. Codes are made for each view apart, over the batch.
+    The loss is the mean over examples, over the v full-size views whose codes are targets, and over
+    the other v + l - 1 views that predict each target. Codes are computed over the batch,
+    separately for each view.
 
     Args:
-      scores: [b, v, k], products of unit-length projections of full-size views and unit-length
+      scores: [b, v, k], products of unit-length projections of the full-size views and unit-length
         prototypes.
-      local: [b, l, k], likewise of the small crops, which predict and are never predicted.
-      queue: [q, v, k], likewise of earlier projections, joined to the codes' problem.
-      temperature: > 0, of the predictions' softmax.
-      epsilon, iterations: of `sinkhorn`.
+      local: [b, l, k], the same products for the small crops. Small crops predict codes but are
+        never targets.
+      queue: [q, v, k], the same products for earlier projections; they take part in computing
+        codes.
+      temperature: positive temperature of the predictions' softmax.
+      epsilon: regularisation of `sinkhorn`.
+      iterations: iterations of `sinkhorn`.
 
     Returns:
-      The scalar loss in nats, and metrics without gradient: "target_entropy", mean entropy of one
-      view's code, and "marginal_entropy", entropy of the mean code, in nats. Sinkhorn holds the
-      second near log k; a collapse shows as the first reaching it.
+      (loss, metrics). The loss is a scalar in nats. Metrics, without gradient, in nats:
+      "target_entropy", mean entropy of the code of one view; "marginal_entropy", entropy of the
+      mean code. Sinkhorn keeps "marginal_entropy" near log k. In a collapse "target_entropy"
+      reaches it.
 
     Raises:
-      ValueError: wrong shapes, no two views, or a number that is not positive.
+      ValueError: if a shape is wrong, there are fewer than two views, or a number is not positive.
 
-    Source: Caron et al. (arXiv 2006.09882), equations 2 and 6. Equation 6 adds up what their code
-    and this average.
+    Source: Caron et al. (arXiv 2006.09882), equations 2 and 6. Equation 6 sums over views; the
+    authors' code and this function average.
     """
     _check_positive(temperature=temperature)
     _check_views(scores, local)
@@ -104,27 +113,31 @@ def dino(
     student_temperature: float | jax.Array = 0.1,
     local: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Self-distillation: the teacher's softmax on each full-size view, predicted from every other.
+    """DINO loss: each student view predicts the teacher's softmax on the other full-size views.
 
-    The mean of the cross-entropy over examples and all pairs of a teacher's view and a different
-    student's view.
+    The loss is the mean cross-entropy over examples and over all pairs of one teacher view and a
+    different student view.
 
     Args:
-      student, teacher: outputs [b, v, k] on the full-size views; the teacher's get no gradient.
-      center: [k], subtracted from the teacher's outputs; see `dino_center`.
-      teacher_temperature, student_temperature: > 0; the teacher's is the smaller.
-      local: the student's outputs [b, l, k] on the small crops.
+      student: student outputs [b, v, k] on the full-size views.
+      teacher: teacher outputs [b, v, k] on the same views; receive no gradient.
+      center: [k], subtracted from the teacher outputs; see `dino_center`.
+      teacher_temperature: positive, smaller than the student's.
+      student_temperature: positive.
+      local: student outputs [b, l, k] on the small crops.
 
     Returns:
-      The scalar loss in nats, and metrics without gradient, in nats: "target_entropy", mean
-      entropy of the teacher's softmax, and "marginal_entropy", entropy of its mean. In a collapse
-      both reach log k (too much centring) or both 0 (too much sharpening).
+      (loss, metrics). The loss is a scalar in nats. Metrics, without gradient, in nats:
+      "target_entropy", mean entropy of the teacher's softmax; "marginal_entropy", entropy of its
+      mean. In a collapse both reach log k (too much centring) or both reach 0 (too much
+      sharpening).
 
     Raises:
-      ValueError: wrong shapes, no two views, or a temperature that is not positive.
+      ValueError: if a shape is wrong, there are fewer than two views, or a temperature is not
+        positive.
 
-    Source: Caron et al. (arXiv 2104.14294), equations 1 to 3. Equation 3 adds up what their code
-    and this average.
+    Source: Caron et al. (arXiv 2104.14294), equations 1 to 3. Equation 3 sums over pairs; the
+    authors' code and this function average.
     """
     _check_positive(
         teacher_temperature=teacher_temperature, student_temperature=student_temperature
@@ -132,39 +145,42 @@ def dino(
     _check_views(student, local)
     if teacher.shape != student.shape or center.shape != student.shape[-1:]:
         raise ValueError(
-            f"student of shape {student.shape}, teacher of shape {teacher.shape}, center of shape "
-            f"{center.shape}: want [b, v, k] twice and [k]"
+            f"student has shape {student.shape}, teacher {teacher.shape}, center {center.shape}; "
+            "they must be [b, v, k], [b, v, k] and [k]"
         )
-    centred = _wide(lax.stop_gradient(teacher)) - lax.stop_gradient(center)[None, None]
+    centred = _widen(lax.stop_gradient(teacher)) - lax.stop_gradient(center)[None, None]
     targets = jax.nn.softmax(centred / teacher_temperature)
     return _cross_view(targets, student, local, student_temperature), _entropies(targets)
 
 
 def dino_center(center: jax.Array, teacher: jax.Array, *, momentum: float = 0.9) -> jax.Array:
-    """The next center [k]: an exponential moving average of the mean of the teacher's outputs.
+    """Updates DINO's center: an exponential moving average of the mean teacher output.
 
     Args:
-      center: [k], zeros at first.
-      teacher: outputs [b, v, k] of the step whose loss has used `center`.
-      momentum: of the average, in [0, 1].
+      center: [k], zeros at the first step.
+      teacher: teacher outputs [b, v, k] of the step whose loss used `center`.
+      momentum: momentum of the average, in [0, 1].
+
+    Returns:
+      The next center [k], without gradient.
 
     Source: Caron et al. (arXiv 2104.14294), equation 4.
     """
-    mean = _wide(teacher).mean((0, 1))
+    mean = _widen(teacher).mean((0, 1))
     return lax.stop_gradient(momentum * center + (1 - momentum) * mean)
 
 
 def _cross_view(
     targets: jax.Array, full: jax.Array, local: jax.Array | None, temperature: float | jax.Array
 ) -> jax.Array:
-    """Mean cross-entropy of targets [b, v, k] over all views but the target's own."""
+    """Mean cross-entropy between targets [b, v, k] and the predictions of all other views."""
     logits = full if local is None else jnp.concatenate([full, local], axis=1)
-    log_p = jax.nn.log_softmax(_wide(logits) / temperature)
-    # Accelerators would round float32 to 8 or 11 bits by default.
+    log_p = jax.nn.log_softmax(_widen(logits) / temperature)
+    # By default, accelerators would round float32 products to 8 or 11 bits.
     pairs = jnp.einsum("bik,bjk->bij", targets, log_p, precision=lax.Precision.HIGHEST)
     b, v, views = pairs.shape
-    own = jnp.eye(v, views, dtype=bool)
-    return -jnp.where(own[None], 0, pairs).sum() / (b * v * (views - 1))
+    same_view = jnp.eye(v, views, dtype=bool)
+    return -jnp.where(same_view[None], 0, pairs).sum() / (b * v * (views - 1))
 
 
 def _entropies(targets: jax.Array) -> Metrics:
@@ -174,8 +190,8 @@ def _entropies(targets: jax.Array) -> Metrics:
     }
 
 
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(wide(x.dtype))
+def _widen(x: jax.Array) -> jax.Array:
+    return x.astype(accumulation_dtype(x.dtype))
 
 
 def _check_views(full: jax.Array, local: jax.Array | None) -> None:
@@ -185,14 +201,14 @@ def _check_views(full: jax.Array, local: jax.Array | None) -> None:
         else local.ndim == 3 and local.shape[::2] == full.shape[::2] and local.shape[1] > 0
     )
     if not fits:
-        also = "" if local is None else f", local views of shape {local.shape}"
+        also = "" if local is None else f", local views {local.shape}"
         raise ValueError(
-            f"full-size views of shape {full.shape}{also}: want [b, v, k] and, if any, [b, l, k], "
-            "two views or more in all"
+            f"full-size views have shape {full.shape}{also}; expected [b, v, k] and optional local "
+            "views [b, l, k], with at least two views in total"
         )
 
 
 def _check_positive(**numbers: float | jax.Array) -> None:
     for name, number in numbers.items():
         if isinstance(number, int | float | np.number) and not number > 0:
-            raise ValueError(f"{name} {number}: want a number above 0")
+            raise ValueError(f"{name} must be positive, got {number}")

@@ -20,29 +20,33 @@ def info_nce(
     queue: jax.Array | None = None,
     transport: str | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """InfoNCE of queries against keys; the mean over b queries of the cross-entropy of their key.
+    """InfoNCE of queries against keys: the mean over b queries of the cross-entropy of their key.
 
-    Negatives are the rows of the queue, which get no gradient (MoCo v1 and v2), or without one the
-    keys of all other examples (MoCo v3; add the loss with the views exchanged, keys held by
-    `stop_gradient`).
+    With a queue (MoCo v1 and v2), the negatives of a query are the rows of the queue. Without one,
+    they are the keys of all other examples. For MoCo v3, call this function twice with the views
+    exchanged and `stop_gradient` on the keys, and add the losses.
 
     Args:
-      query, key: [b, d], key i the positive of query i; any length, normalised here.
-      temperature, transport: as `contrastive.nt_xent`.
-      queue: [k, d], k >= 1, dividing over the devices of the mesh.
+      query: [b, d], any length (normalised here).
+      key: [b, d], any length (normalised here). Row i is the positive of query i.
+      temperature: as in `contrastive.nt_xent`.
+      queue: [k, d], k >= 1; k must be divisible by the number of devices of the mesh. Receives no
+        gradient.
+      transport: as in `contrastive.nt_xent`.
 
     Returns:
-      The scalar loss in nats, and the metrics of `softmax.softmax_metrics`, without gradient.
+      (loss, metrics). The loss is a scalar in nats. Metrics are those of `softmax.softmax_metrics`,
+      without gradient.
 
     Raises:
-      ValueError: as `contrastive.nt_xent`; b < 2 without a queue.
+      ValueError: as in `contrastive.nt_xent`, or if b < 2 without a queue.
 
     Source: van den Oord et al. (arXiv 1807.03748), equation 4; MoCo (arXiv 1911.05722),
     equation 1.
     """
-    _check(query, key, least=1 if queue is not None else 2)
-    query, key = _alike(query, key)
-    rows, columns, positive, scale = _towers(query, key, temperature)
+    _check(query, key, min_rows=1 if queue is not None else 2)
+    query, key = _to_common_dtype(query, key)
+    rows, columns, positive, scale = _tower_rows(query, key, temperature)
     if queue is None:
         count = len(key) - 1
     else:
@@ -54,7 +58,7 @@ def info_nce(
         columns,
         shared=scale,
         transport=transport,
-        dtype=softmax.product_type(query),
+        dtype=softmax.product_dtype(query),
     )
     losses = jax.nn.softplus(log_sum(terms, scale.shift()) - positive)
     return losses.mean(), softmax.softmax_metrics(monitors, positive, scale, negatives=count)
@@ -65,22 +69,32 @@ def paired_info_nce(
 ) -> tuple[jax.Array, Metrics]:
     """Symmetric InfoNCE of two towers: the mean of x against all y and of y against all x.
 
-    Arguments and errors as `info_nce` without a queue; both sides get gradient. Metrics are the
-    means of both directions'.
+    Args:
+      x: [b, d], b >= 2, embeddings of the first tower, any length (normalised here).
+      y: [b, d], embeddings of the second tower. Row i is the positive of row i of x.
+      temperature: as in `contrastive.nt_xent`.
+      transport: as in `contrastive.nt_xent`.
+
+    Returns:
+      (loss, metrics), as in `info_nce`; both are means over the two directions. Both towers receive
+      gradient.
+
+    Raises:
+      ValueError: as in `info_nce`.
 
     Source: CLIP (Radford et al., arXiv 2103.00020), figure 3.
     """
-    _check(x, y, least=2)
-    x, y = _alike(x, y)
-    rows, columns, positive, scale = _towers(x, y, temperature)
+    _check(x, y, min_rows=2)
+    x, y = _to_common_dtype(x, y)
+    rows, columns, positive, scale = _tower_rows(x, y, temperature)
     sides = pair_sums(
         softmax.softmax_body,
         rows,
         columns,
         shared=scale,
-        both=True,
+        column_sums=True,
         transport=transport,
-        dtype=softmax.product_type(x),
+        dtype=softmax.product_dtype(x),
     )
 
     def side(terms: Tree, monitors: Tree) -> tuple[jax.Array, Metrics]:
@@ -90,24 +104,30 @@ def paired_info_nce(
     return jax.tree.map(lambda a, b: (a + b) / 2, *(side(*sums) for sums in sides))
 
 
-def _check(x: jax.Array, y: jax.Array, *, least: int) -> None:
-    if x.ndim != 2 or x.shape != y.shape or len(x) < least:
+def _check(x: jax.Array, y: jax.Array, *, min_rows: int) -> None:
+    if x.ndim != 2 or x.shape != y.shape or len(x) < min_rows:
         raise ValueError(
-            f"shapes {x.shape} and {y.shape}: want [b, d] twice with b of at least {least}"
+            f"embeddings have shapes {x.shape} and {y.shape}; both must be [b, d] with "
+            f"b at least {min_rows}"
         )
 
 
-def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both in the type that holds either: a bfloat16 query must not round a float32 key."""
+def _to_common_dtype(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Casts both arrays to their common dtype: a bfloat16 query must not round a float32 key."""
     dtype = jnp.promote_types(x.dtype, y.dtype)
     return x.astype(dtype), y.astype(dtype)
 
 
-def _towers(
+def _tower_rows(
     x: jax.Array, y: jax.Array, temperature: float | jax.Array
 ) -> tuple[Rows, Rows, jax.Array, Scale]:
+    """Scales both sides and computes their positives.
+
+    Returns:
+      (rows, columns, logits of the positives [b], scale), for `pair_sums`.
+    """
     (x_unit, scale), (y_unit, _) = (softmax.scaled(z, temperature) for z in (x, y))
-    threshold = softmax.rank_threshold(x_unit, y_unit, scale, softmax.product_type(x))
+    threshold = softmax.rank_threshold(x_unit, y_unit, scale, softmax.product_dtype(x))
     positive = (x_unit * y_unit).sum(-1)
     group = jnp.arange(len(x), dtype=jnp.int32)
     aux = {"threshold": threshold}

@@ -1,9 +1,9 @@
-"""Siamese losses on two views of every example: margins on distances between embeddings.
+"""Distance losses on two views of every example: contrastive loss with a margin, and triplet loss.
 
 A hinge on a distance is not a function of an inner product alone, and mining looks at all
-negatives of an anchor at once: unlike the softmax losses, these hold matrices 2b x 2b, up to five
-with the gradient, so memory grows with the square of the batch. With rows on several devices each
-holds its rows of them.
+negatives of an anchor at once. Unlike the softmax losses, these losses therefore hold matrices of
+size 2b x 2b (up to five with the gradient), so memory grows with the square of the batch size. With
+rows on several devices, each device holds its rows of these matrices.
 """
 
 import jax
@@ -11,40 +11,43 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_jax.losses.softmax import Metrics, normalise
-from ssl_jax.losses.tiles import wide
+from ssl_jax.losses.tiles import accumulation_dtype
 
 MINING = ("semi_hard", "batch_hard", "all")
 
 
 def margin_contrastive(z: jax.Array, *, margin: float = 1.0) -> tuple[jax.Array, Metrics]:
-    """Contrastive loss with a margin: half the mean of D² over positive pairs, plus half the mean
-    of max(0, margin - D)² over negative pairs, D the Euclidean distance.
+    """Contrastive loss with a margin on the Euclidean distance D.
 
-    Positive pairs are the two views of an example; negative are all pairs of views of different
-    examples. Each kind is averaged by itself, so that the b positives count as much as the
-    2b (b - 1) negatives. Two rows at the same place, from where every direction leads apart, get
-    no gradient from each other.
+    The loss is half the mean of D² over positive pairs plus half the mean of max(0, margin - D)²
+    over negative pairs. Positive pairs are the two views of one example. Negative pairs are all
+    pairs of views of different examples. Each kind is averaged separately, so that the b positives
+    weigh as much as the 2b (b - 1) negatives. Two rows at the same position give each other no
+    gradient: no direction is preferred there.
 
     Args:
-      z: embeddings [b, 2, d], b >= 2, taken as they are, not normalised.
-      margin: > 0, the distance from which on negatives do not matter.
+      z: embeddings [b, 2, d], b >= 2, used as they are (not normalised).
+      margin: positive; negatives farther apart than this distance have no loss.
 
     Returns:
-      The scalar loss, and metrics without gradient: "positive_distance" and "negative_distance",
-      mean Euclidean distances; "active", the share of negative pairs within the margin.
+      (loss, metrics). The loss is a scalar in float32 or wider. Metrics, without gradient:
+      "positive_distance" and "negative_distance", mean Euclidean distances; "active", fraction of
+      negative pairs within the margin.
 
     Raises:
-      ValueError: wrong shape, b < 2, or a margin that is not positive.
+      ValueError: if z does not have shape [b, 2, d] with b >= 2, or the margin is not positive.
 
     Source: Hadsell, Chopra and LeCun, Dimensionality reduction by learning an invariant mapping
     (CVPR 2006), equation 4.
     """
     _check(z, margin)
-    z = z.astype(wide(z.dtype))
+    z = z.astype(accumulation_dtype(z.dtype))
     positive, squared, negative = _squared_distances(z)
     hinge = jnp.where(negative, jax.nn.relu(margin - _root(squared)), 0)
-    loss = (positive.mean() + jnp.square(hinge).sum() / _pairs(len(z))) / 2
-    return loss, _metrics(positive, squared, negative, _share(hinge, _pairs(len(z))))
+    loss = (positive.mean() + jnp.square(hinge).sum() / _negative_pair_count(len(z))) / 2
+    return loss, _metrics(
+        positive, squared, negative, _active_fraction(hinge, _negative_pair_count(len(z)))
+    )
 
 
 def triplet(
@@ -52,57 +55,65 @@ def triplet(
 ) -> tuple[jax.Array, Metrics]:
     """Triplet loss: mean of max(0, D²(anchor, positive) - D²(anchor, negative) + margin).
 
-    D is the Euclidean distance of unit-length embeddings, squared for every kind of mining. Each
-    of the 2b views is an anchor; its positive is the other view of its example, its negatives are
-    the 2(b - 1) views of all other examples. Mining chooses those that count:
+    D is the Euclidean distance between unit-length embeddings. It is squared for every kind of
+    mining. Each of the 2b views is an anchor. Its positive is the other view of the same example,
+    and its negatives are the 2(b - 1) views of all other examples. `mining` selects the negatives:
 
-    "semi_hard": the nearest negative that is farther than the positive; the nearest of all where
-      none is. FaceNet leaves that case open.
+    "semi_hard": the nearest negative that is farther away than the positive. If there is none, the
+      nearest negative; FaceNet leaves this case open.
     "batch_hard": the nearest negative.
-    "all": every negative; the mean is over all triplets, those at zero included.
+    "all": every negative. The mean is over all triplets, including those with zero loss.
 
-    Negatives at exactly the same distance share the gradient equally; one exactly as far as the
-    positive is not farther.
+    Negatives at exactly the same distance share the gradient equally. A negative exactly as far
+    away as the positive does not count as farther.
 
     Args:
-      z: embeddings [b, 2, d], b >= 2, of any length (normalised here; a zero row stays zero).
-      margin: > 0, in units of squared distance, which is at most 4.
+      z: embeddings [b, 2, d], b >= 2, any length (normalised here; a zero row stays zero).
+      margin: positive, in units of squared distance, which is at most 4.
+      mining: "semi_hard", "batch_hard" or "all".
 
     Returns:
-      The scalar loss, and metrics without gradient: "positive_distance" and "negative_distance",
-      mean Euclidean distances over all pairs; "active", the share of the triplets counted that
-      have a loss.
+      (loss, metrics). The loss is a scalar in float32 or wider. Metrics, without gradient:
+      "positive_distance" and "negative_distance", mean Euclidean distances over all pairs;
+      "active", fraction of the selected triplets that have a loss.
 
     Raises:
-      ValueError: wrong shape, b < 2, a margin that is not positive, or unknown mining.
+      ValueError: if z does not have shape [b, 2, d] with b >= 2, the margin is not positive, or the
+        mining is unknown.
 
     Source: FaceNet (Schroff et al., arXiv 1503.03832), sections 3.1 and 3.2; "batch_hard" and
     "all": Hermans et al. (arXiv 1703.07737), equations 5 and 6.
     """
     _check(z, margin)
     if mining not in MINING:
-        raise ValueError(f"mining {mining!r}: want one of {', '.join(MINING)}")
+        raise ValueError(f"unknown mining {mining!r}; choose one of: {', '.join(MINING)}")
     positive, squared, negative = _squared_distances(normalise(z))
     to_positive = jnp.repeat(positive, 2)[:, None]
     if mining == "all":
         hinge = jnp.where(negative, jax.nn.relu(to_positive - squared + margin), 0)
-        count = _pairs(len(z))
+        count = _negative_pair_count(len(z))
     else:
         farther_than = to_positive if mining == "semi_hard" else None
         nearest = _nearest(squared, negative, farther_than)
         hinge, count = jax.nn.relu(to_positive - nearest + margin), 2 * len(z)
-    return hinge.sum() / count, _metrics(positive, squared, negative, _share(hinge, count))
+    return hinge.sum() / count, _metrics(
+        positive, squared, negative, _active_fraction(hinge, count)
+    )
 
 
 def _squared_distances(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of views [b, 2, d]: those of positives [b], those of all pairs of rows [2b, 2b], and which of
-    these are negative, bool."""
+    """Squared distances between views z [b, 2, d].
+
+    Returns:
+      (distances of positive pairs [b], distances of all pairs of rows [2b, 2b], bool mask [2b, 2b]
+      of negative pairs).
+    """
     b = len(z)
     rows = z.reshape(2 * b, -1)
-    # Distances do not depend on the origin; their digits do when rows are close together.
+    # Distances do not depend on the origin, but their rounding errors do when rows are close.
     rows = rows - lax.stop_gradient(rows.mean(0, keepdims=True))
     squares = jnp.square(rows).sum(-1)
-    # Accelerators would round float32 to 8 or 11 bits by default.
+    # By default, accelerators would round float32 products to 8 or 11 bits.
     products = jnp.matmul(rows, rows.T, precision=lax.Precision.HIGHEST)
     squared = jax.nn.relu(squares[:, None] + squares[None, :] - 2 * products)
     example = jnp.arange(2 * b, dtype=jnp.int32) // 2
@@ -111,7 +122,7 @@ def _squared_distances(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _nearest(squared: jax.Array, negative: jax.Array, farther_than: jax.Array | None) -> jax.Array:
-    """Smallest squared distance [2b, 1] to a negative, if possible to one that is farther."""
+    """Squared distance [2b, 1] to the nearest negative, preferably one beyond `farther_than`."""
     negatives = jnp.where(negative, squared, jnp.inf)
     nearest = negatives.min(1, keepdims=True)
     if farther_than is None:
@@ -121,17 +132,17 @@ def _nearest(squared: jax.Array, negative: jax.Array, farther_than: jax.Array | 
 
 
 def _root(squared: jax.Array) -> jax.Array:
-    """Square root whose gradient at 0 is 0, not infinite."""
+    """Square root with gradient 0 instead of infinity at 0."""
     apart = squared > 0
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1)), 0)
 
 
-def _pairs(b: int) -> int:
-    """Ordered pairs of views of different examples."""
+def _negative_pair_count(b: int) -> int:
+    """Number of ordered pairs of views of different examples."""
     return 2 * b * (2 * b - 2)
 
 
-def _share(hinge: jax.Array, count: int) -> jax.Array:
+def _active_fraction(hinge: jax.Array, count: int) -> jax.Array:
     return (hinge > 0).sum(dtype=hinge.dtype) / count
 
 
@@ -140,7 +151,8 @@ def _metrics(
 ) -> Metrics:
     metrics = {
         "positive_distance": _root(positive).mean(),
-        "negative_distance": jnp.where(negative, _root(squared), 0).sum() / _pairs(len(positive)),
+        "negative_distance": jnp.where(negative, _root(squared), 0).sum()
+        / _negative_pair_count(len(positive)),
         "active": active,
     }
     return lax.stop_gradient(metrics)
@@ -148,6 +160,6 @@ def _metrics(
 
 def _check(z: jax.Array, margin: float) -> None:
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] != 2:
-        raise ValueError(f"z of shape {z.shape}: want [b, 2, d] with b of at least 2")
+        raise ValueError(f"z has shape {z.shape}; it must be [b, 2, d] with b at least 2")
     if not margin > 0:
-        raise ValueError(f"margin {margin}: want a number above 0")
+        raise ValueError(f"margin must be positive, got {margin}")

@@ -1,4 +1,4 @@
-"""Losses without negatives: the prediction of one view against the target of the other."""
+"""Losses without negatives: they compare the prediction from one view with the other's target."""
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +8,22 @@ from ssl_jax.losses.softmax import Metrics, normalise
 
 
 def byol(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Metrics]:
-    """BYOL's regression: squared distance of unit-length prediction and target, 2 - 2 cos.
+    """BYOL loss: squared distance between unit-length prediction and target, 2 - 2 cos.
 
-    The mean over examples of the sum of both directions: the prediction of each view against the
-    target of the other. It lies in [0, 8] and equals 4 + 4 `simsiam`.
+    The prediction of each view is compared with the target of the other view. The loss is the sum
+    of both directions, averaged over examples. It lies in [0, 8] and equals 4 + 4 * `simsiam`.
 
     Args:
-      prediction: [b, 2, d], outputs of the prediction head, of any length (normalised here; the
-        cosine of a zero row is 0).
-      target: [b, 2, d], projections of the same views by the target network; gets no gradient.
+      prediction: [b, 2, d], outputs of the prediction head, any length. Normalised here; a zero row
+        has cosine 0.
+      target: [b, 2, d], projections of the same views by the target network; receives no gradient.
 
     Returns:
-      The scalar loss, and metrics without gradient: "cosine", mean over both directions.
+      (loss, metrics). The loss is a scalar in float32 or wider. Metrics, without gradient:
+      "cosine", mean cosine similarity over both directions.
 
     Raises:
-      ValueError: wrong shapes.
+      ValueError: if the arrays do not both have shape [b, 2, d].
 
     Source: Grill et al. (arXiv 2006.07733), equation 2, symmetrised as in section 3.1.
     """
@@ -31,9 +32,17 @@ def byol(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Metrics]:
 
 
 def simsiam(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Metrics]:
-    """SimSiam's negative cosine similarity, the mean of both directions; in [-1, 1].
+    """SimSiam loss: negative cosine similarity, averaged over both directions; lies in [-1, 1].
 
-    Arguments, metrics and errors as `byol`, the target being the projection by the same network.
+    Args:
+      prediction: [b, 2, d], outputs of the prediction head, as in `byol`.
+      target: [b, 2, d], projections of the same views by the same network; receives no gradient.
+
+    Returns:
+      (loss, metrics), as in `byol`.
+
+    Raises:
+      ValueError: if the arrays do not both have shape [b, 2, d].
 
     Source: Chen and He (arXiv 2011.10566), equations 1 to 4.
     """
@@ -42,11 +51,11 @@ def simsiam(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Metric
 
 
 def _cosine(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean cosine of predictions and the targets of the other view."""
+    """Mean cosine between each view's prediction and the other view's target."""
     if prediction.ndim != 3 or prediction.shape[1] != 2 or prediction.shape != target.shape:
         raise ValueError(
-            f"prediction of shape {prediction.shape}, target of shape {target.shape}: "
-            "want [b, 2, d] twice"
+            f"prediction has shape {prediction.shape}, target {target.shape}; "
+            "both must be [b, 2, d]"
         )
     other = normalise(lax.stop_gradient(target))[:, ::-1]
     return jnp.mean((normalise(prediction) * other).sum(-1))

@@ -1,4 +1,4 @@
-"""What the softmax losses share: unit rows, the shift that keeps exponentials in range, metrics."""
+"""Shared parts of the softmax losses: unit rows, a shift that prevents overflow, and metrics."""
 
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ from ssl_jax.losses.tiles import Rows
 Metrics = dict[str, jax.Array]
 Tree = Any
 
-# exp leaves float32 at -87 and 88. Above, a sum of 2^20 terms needs 14, and its cotangent, which
-# divides by the sum and by the number of rows, must not fall below the range either.
+# exp leaves the range of float32 at -87 and 88. A sum of 2^20 terms needs a margin of 14 at the
+# top. Its cotangent divides by the sum and by the number of rows, and must not underflow either.
 _WINDOW, _HEADROOM = 80, 55
 
 
 def normalise(z: jax.Array) -> jax.Array:
-    """Rows [..., d] of unit length, in float32 at least; a zero row stays zero.
+    """Scales rows [..., d] to unit length, in float32 or wider; a zero row stays zero.
 
-    Division by the largest element first: the square of a huge one overflows. The result does not
-    depend on that element, so neither does the gradient.
+    Each row is first divided by its largest element, because the square of a huge element
+    overflows. The result does not depend on this divisor, so the gradient does not either.
     """
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     largest = lax.stop_gradient(jnp.abs(z).max(-1, keepdims=True))
@@ -30,23 +30,24 @@ def normalise(z: jax.Array) -> jax.Array:
     return z * lax.rsqrt(jnp.where(squares > 0, squares, 1))
 
 
-def product_type(z: jax.Array) -> Any:
-    """The type in which similarities of z are multiplied: float16's range is too small for it."""
+def product_dtype(z: jax.Array) -> Any:
+    """Dtype in which similarities of z are multiplied. The range of float16 is too small."""
     return z.dtype if z.dtype == jnp.bfloat16 else jnp.promote_types(z.dtype, jnp.float32)
 
 
 class Scale(NamedTuple):
-    """Scalars for the bodies, without gradient. Logits are at most 1 / temperature."""
+    """Scalars that the bodies need, without gradient. Logits are at most 1 / temperature."""
 
     temperature: jax.Array
     concentration: jax.Array
-    """Of hard negatives; 0 elsewhere."""
+    """Concentration of `contrastive.hard_negatives`; 0 for all other losses."""
 
     def shift(self, power: float | jax.Array = 1) -> jax.Array:
-        """What to subtract from power * logits before exp. One constant for all pairs, so that
-        sums of exponentials add up over tiles and devices.
+        """Constant to subtract from power * logits before exp.
 
-        At the largest logit, or lower where the smallest would leave float32's range otherwise.
+        The constant is the same for all pairs, so that sums of exponentials can be added over tiles
+        and devices. It is the largest possible logit, or less if exp of the smallest would
+        otherwise underflow in float32.
         """
         top = power / self.temperature
         return top - jnp.clip(2 * top - _WINDOW, 0, _HEADROOM)
@@ -55,37 +56,66 @@ class Scale(NamedTuple):
 def scaled(
     z: jax.Array, temperature: float | jax.Array, concentration: float = 0
 ) -> tuple[jax.Array, Scale]:
-    """Rows [..., d] whose inner products are logits, and the scale of these.
+    """Scales rows [..., d] so that their inner products are logits.
 
-    The temperature's gradient flows through the rows.
+    Args:
+      z: embeddings [..., d], any length.
+      temperature: positive; its gradient flows through the rows.
+      concentration: see `Scale`.
+
+    Returns:
+      (rows [..., d] in float32 or wider, scale of their logits).
+
+    Raises:
+      ValueError: if the temperature is a Python number that is not positive.
     """
     if isinstance(temperature, int | float | np.number) and not temperature > 0:
-        raise ValueError(f"temperature {temperature}: want a number above 0")
+        raise ValueError(f"temperature must be positive, got {temperature}")
     unit = normalise(z)
     temperature = jnp.asarray(temperature, unit.dtype)
-    numbers = (temperature, jnp.asarray(concentration, unit.dtype))
-    return unit * lax.rsqrt(temperature), Scale(*map(lax.stop_gradient, numbers))
+    scalars = (temperature, jnp.asarray(concentration, unit.dtype))
+    return unit * lax.rsqrt(temperature), Scale(*map(lax.stop_gradient, scalars))
 
 
 def against_queue(
     rows: Rows, queue: jax.Array, temperature: float | jax.Array
 ) -> tuple[Rows, Rows]:
-    """Rows and columns for the logits of `scaled` rows and a queue [k, d], k >= 1, of any length.
+    """Returns rows and columns for the logits of `scaled` rows against a queue.
 
-    All of the temperature goes to the rows: nothing is to be derived by the queue.
+    The temperature scales the rows alone, because the queue needs no gradient.
+
+    Args:
+      rows: rows from `scaled`.
+      queue: [k, d], k >= 1, any length (normalised here); receives no gradient.
+      temperature: the temperature given to `scaled`.
+
+    Raises:
+      ValueError: if the queue does not have shape [k, d].
     """
     d = rows.x.shape[-1]
     if queue.ndim != 2 or queue.shape[1] != d or not len(queue):
-        raise ValueError(f"queue of shape {queue.shape}: want [k, {d}]")
-    scaled = rows.x * lax.rsqrt(jnp.asarray(temperature, rows.x.dtype))
-    return Rows(scaled, aux=rows.aux), Rows(lax.stop_gradient(normalise(queue)))
+        raise ValueError(f"queue has shape {queue.shape}; it must be [k, {d}] with k at least 1")
+    scaled_rows = rows.x * lax.rsqrt(jnp.asarray(temperature, rows.x.dtype))
+    return Rows(scaled_rows, aux=rows.aux), Rows(lax.stop_gradient(normalise(queue)))
 
 
 def rank_threshold(x: jax.Array, y: jax.Array, scale: Scale, dtype: Any) -> jax.Array:
-    """Logits [...] of the pairs x, y [..., d] as the tiles see them, less a few roundings: in a
-    collapse, where all are equal, a negative must count as close as the positive."""
+    """Logit from which a negative counts as being as close as the positive.
+
+    The threshold is the logit of the positive pair x, y [..., d] as the tiles compute it, minus a
+    few roundings. In a collapse, where all rows are equal, every negative must reach the threshold.
+
+    Args:
+      x: scaled rows [..., d].
+      y: scaled rows [..., d].
+      scale: scale of the logits.
+      dtype: dtype in which the tiles multiply.
+
+    Returns:
+      [...], without gradient.
+    """
     if dtype == jnp.bfloat16:
-        # Not by astype there and back: XLA takes that for nothing to do.
+        # Not astype there and back, which XLA removes as an identity.
         x, y = (lax.reduce_precision(z, exponent_bits=8, mantissa_bits=7) for z in (x, y))
     logits = (x * y).sum(-1)
     rounding = 4 * x.shape[-1] ** 0.5 * jnp.finfo(x.dtype).eps  # of a sum of d products
@@ -93,13 +123,13 @@ def rank_threshold(x: jax.Array, y: jax.Array, scale: Scale, dtype: Any) -> jax.
 
 
 def softmax_body(logits: jax.Array, own: Tree, other: Tree, scale: Scale) -> tuple[Tree, Tree]:
-    """Body for `pair_sums`: term sum of e^(logit - shift); monitors for `softmax_metrics`."""
+    """Body for `pair_sums`: the term e^(logit - shift) and the monitors of `softmax_metrics`."""
     del other
     return jnp.exp(logits - scale.shift()), monitors(logits, own, scale)
 
 
 def monitors(logits: jax.Array, own: Tree, scale: Scale) -> Tree:
-    """What `softmax_metrics` needs, with own["threshold"] from `rank_threshold`."""
+    """Returns what `softmax_metrics` sums; own["threshold"] comes from `rank_threshold`."""
     shifted = logits - scale.shift()
     return {
         "closer": (logits >= own["threshold"]).astype(logits.dtype),
@@ -110,7 +140,7 @@ def monitors(logits: jax.Array, own: Tree, scale: Scale) -> Tree:
 
 
 def log_sum(total: jax.Array, shift: jax.Array) -> jax.Array:
-    """log of a sum of shifted exponentials, shift undone; finite also if all underflowed."""
+    """Log of a sum of shifted exponentials, plus the shift; finite even if all underflowed."""
     return jnp.log(jnp.maximum(total, jnp.finfo(total.dtype).tiny)) + shift
 
 
@@ -118,28 +148,34 @@ def softmax_metrics(sums: Tree, positive: jax.Array, scale: Scale, *, negatives:
     """Metrics of a softmax over a row's positive and its negatives, without gradient.
 
     Args:
-      sums: of `monitors` over the negatives, arrays [n].
+      sums: sums of `monitors` over the negatives, arrays [n].
       positive: logits of the positives [n].
-      negatives: their number for each row.
+      scale: scale of the logits.
+      negatives: number of negatives of each row.
 
     Returns:
-      Scalars: "contrastive_accuracy" and "contrastive_top5", share of rows with none, with fewer
-      than five, of their negatives as close as their positive or closer; "contrastive_chance", the
-      accuracy of guessing, 1 / (negatives + 1); "entropy" in nats;
-      "alignment" and "uniformity" (Wang and Isola, arXiv 2005.10242, section 4.1): mean squared
-      distance of unit-length positives, log of the mean of exp(-2 distance^2) over negatives.
+      Dict of scalars. A negative counts as close if its logit is at least that of the positive.
+      "contrastive_accuracy": fraction of rows without close negatives.
+      "contrastive_top5": fraction of rows with fewer than five close negatives.
+      "contrastive_chance": accuracy of guessing, 1 / (negatives + 1).
+      "entropy": mean entropy of the softmax in nats.
+      "alignment": mean squared distance between unit-length positives.
+      "uniformity": logarithm of the mean of exp(-2 distance²) over the negatives.
+      The last two follow Wang and Isola (arXiv 2005.10242), section 4.1.
     """
     sums, positive = lax.stop_gradient((sums, positive))
     shift = scale.shift()
-    whole = jnp.logaddexp(log_sum(sums["mass"], shift), positive)
-    surprise = whole - positive
-    # -sum p log p over the negatives, log p = logit - whole.
-    others = ((whole - shift) * sums["mass"] - sums["moment"]) * jnp.exp(shift - whole)
+    log_total = jnp.logaddexp(log_sum(sums["mass"], shift), positive)
+    surprise = log_total - positive
+    # -sum p log p over the negatives, where log p = logit - log_total.
+    negatives_entropy = ((log_total - shift) * sums["mass"] - sums["moment"]) * jnp.exp(
+        shift - log_total
+    )
     return {
         "contrastive_accuracy": (sums["closer"] < 1).mean(dtype=positive.dtype),
         "contrastive_chance": jnp.asarray(1 / (negatives + 1), positive.dtype),
         "contrastive_top5": (sums["closer"] < 5).mean(dtype=positive.dtype),
-        "entropy": (surprise * jnp.exp(-surprise) + others).mean(),
+        "entropy": (surprise * jnp.exp(-surprise) + negatives_entropy).mean(),
         "alignment": 2 - 2 * scale.temperature * positive.mean(),
         "uniformity": jnp.log(sums["potential"].mean() / negatives),
     }

@@ -1,4 +1,4 @@
-"""Supervised contrastive learning."""
+"""Supervised contrastive loss."""
 
 from typing import Any
 
@@ -19,31 +19,34 @@ def supervised_contrastive(
     temperature: float | jax.Array,
     transport: str | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Supervised contrastive loss: all rows of the anchor's class are its positives.
+    """Supervised contrastive loss: all other rows of an anchor's class are its positives.
 
-    The mean over anchors that have a positive; each takes the mean over its positives, outside the
-    logarithm, of the cross-entropy over all other rows. With two views and every example its own
-    class it is NT-Xent.
+    Each anchor contributes the cross-entropy of a positive against all other rows, averaged over
+    its positives (outside the logarithm). The loss is the mean over all anchors that have a
+    positive. With two views and every example in a class of its own, it equals NT-Xent.
 
     Args:
-      z: projections [b, v, d], b v >= 2, of any length (normalised here), types as `nt_xent`.
-      label: int [b]; below 0: without a label, its positives are its own other views.
-      temperature, transport: as `contrastive.nt_xent`.
+      z: projections [b, v, d] with b * v >= 2, any length (normalised here), dtypes as in
+        `contrastive.nt_xent`.
+      label: int [b]. A negative label means "no label": the positives are then the other views of
+        the same example.
+      temperature: positive; may be learned, as in `contrastive.nt_xent`.
+      transport: how rows reach other devices, as in `contrastive.nt_xent`.
 
     Returns:
-      The scalar loss in nats (0 if no anchor has a positive), and metrics: "positives", mean number
-      for each anchor.
+      (loss, metrics). The loss is a scalar in nats, 0 if no anchor has a positive. Metrics:
+      "positives", mean number of positives per anchor.
 
     Raises:
-      ValueError: wrong shapes, rows that do not divide over the devices, or a Python number as
-        temperature that is not positive.
+      ValueError: if a shape is wrong, the rows cannot be divided equally among the devices, or the
+        temperature is a Python number that is not positive.
 
     Source: Khosla et al. (arXiv 2004.11362), equation 2.
     """
     if z.ndim != 3 or label.shape != z.shape[:1] or z.shape[0] * z.shape[1] < 2:
         raise ValueError(
-            f"z of shape {z.shape}, label of shape {label.shape}: want [b, v, d] and [b], two rows "
-            "or more"
+            f"z has shape {z.shape}, label {label.shape}; they must be [b, v, d] and [b] with "
+            "b * v at least 2"
         )
     b, v = z.shape[:2]
     unit, scale = softmax.scaled(z, temperature)
@@ -55,7 +58,7 @@ def supervised_contrastive(
         aux={"label": jnp.repeat(label, v)},
     )
     terms, count = pair_sums(
-        _body, rows, shared=scale, transport=transport, dtype=softmax.product_type(z)
+        _body, rows, shared=scale, transport=transport, dtype=softmax.product_dtype(z)
     )
     loss = log_sum(terms["all"], scale.shift()) - terms["same"] / jnp.maximum(count, 1)
     anchors = jnp.maximum((count > 0).sum(dtype=count.dtype), 1)

@@ -15,169 +15,190 @@ TILE = 1024
 
 
 class Rows(NamedTuple):
-    """One side of the pairs: n rows, sharded alike on their first axis."""
+    """Rows on one side of the pairs. All arrays are sharded alike on their first axis."""
 
     x: jax.Array
-    """[n, d] float32 or float64. The logit of two rows is their inner product: scale by the root of
-    the inverse temperature."""
+    """[n, d] float32 or float64. The logit of two rows is their inner product. Each side is
+    therefore scaled by the square root of the inverse temperature.
+    """
 
     group: jax.Array | None = None
-    """int32 [n], at least 0. Pairs of equal group are left out. None leaves none out."""
+    """int32 [n], at least 0. Pairs within one group are left out; None leaves no pair out."""
 
     aux: Tree = ()
-    """Arrays [n] for the body, without gradient: thresholds of rank, labels."""
+    """Arrays [n] for the body, without gradient: rank thresholds, labels."""
 
 
 class Work(NamedTuple):
-    """What is summed, and how."""
+    """The terms to sum, and how to compute them."""
 
     body: Body
-    """See `pairs.pair_sums`."""
+    """Function of one tile of logits, described in `pairs.pair_sums`."""
 
     axes: tuple[Hashable, ...]
-    """Mesh axes that rows are divided over; () on one device."""
+    """Mesh axes over which rows are sharded; () on one device."""
 
     dtype: Any
-    """Of the factors of every product."""
+    """Dtype of the factors of every product."""
 
 
 class Tiles(NamedTuple):
-    """Rows cut into tiles: every array [n, ...] has become [tiles, rows of a tile, ...]."""
+    """Rows cut into tiles: every array [n, ...] becomes [tiles, rows per tile, ...]."""
 
     rows: Rows
     valid: np.ndarray | None
-    """bool, False where rows were added to fill the last tile; None if none were."""
+    """bool [tiles, rows per tile], False for padding in the last tile; None without padding."""
 
 
-class Places(NamedTuple):
-    """Which tiles of rows meet which of columns, arrays [p], in this order."""
+class TilePairs(NamedTuple):
+    """Pairs of a row tile and a column tile to visit, in this order. Arrays [p]."""
 
     row: jax.Array
+    """Index of the row tile."""
     column: jax.Array
+    """Index of the column tile."""
     mirror: jax.Array | None = None
-    """bool: whether the columns take the tile into their sums too. None: they have no sums."""
+    """bool, whether a tile also counts for the sums of its columns. None if these have no sums."""
 
 
-def sum_pairs(work: Work, a: Tiles, b: Tiles, shared: Tree, places: Places) -> tuple[Tree, Tree]:
-    """(Sums for the rows `a`, sums for the columns `b` or ()), arrays [tiles, rows of a tile]."""
+def sum_pairs(
+    work: Work, a: Tiles, b: Tiles, shared: Tree, tile_pairs: TilePairs
+) -> tuple[Tree, Tree]:
+    """Sums the terms and monitors of the body over the given pairs of tiles.
 
-    def tile(place):
-        row, column = _pick(a, place.row), _pick(b, place.column)
-        logits, keep = _logits(row.rows, column.rows), _keep(row, column)
-        down, across = _down(row.rows.aux), _across(column.rows.aux)
-        mine = _totals(work.body(logits, down, across, shared), keep, 1)
-        if place.mirror is None:
-            return mine, ()
-        theirs = _totals(work.body(logits, across, down, shared), keep, 0)
-        return mine, jax.tree.map(lambda t: jnp.where(place.mirror, t, 0), theirs)
-
-    def visit(sums, place):
-        mine, theirs = tile(place)
-        return (_add(sums[0], place.row, mine), _add(sums[1], place.column, theirs)), None
-
-    shapes = jax.eval_shape(tile, jax.tree.map(lambda p: p[0], places))
-    start = (zeros(shapes[0], work, len(a.rows.x)), zeros(shapes[1], work, len(b.rows.x)))
-    return lax.scan(visit, start, places)[0]
-
-
-def pull(work: Work, a: Tiles, b: Tiles, shared: Tree, places: Places) -> jax.Array:
-    """Gradient [tiles, rows of a tile, d] of the rows `a` from the tiles at `places`.
-
-    `aux` of either side is a pair: the body's, and the cotangents [n] of that side's sums, None
-    if there are no such sums.
+    Returns:
+      (sums for the rows `a`, sums for the columns `b` or ()). Arrays [tiles, rows per tile].
     """
 
-    def visit(gradient, place):
-        row, column = _pick(a, place.row), _pick(b, place.column)
+    def tile(pair):
+        row, column = _pick(a, pair.row), _pick(b, pair.column)
+        logits, keep = _logits(row.rows, column.rows), _keep(row, column)
+        per_row, per_column = _per_row(row.rows.aux), _per_column(column.rows.aux)
+        row_sums = _totals(work.body(logits, per_row, per_column, shared), keep, 1)
+        if pair.mirror is None:
+            return row_sums, ()
+        column_sums = _totals(work.body(logits, per_column, per_row, shared), keep, 0)
+        return row_sums, jax.tree.map(lambda t: jnp.where(pair.mirror, t, 0), column_sums)
+
+    def visit(sums, pair):
+        row_sums, column_sums = tile(pair)
+        sums = _add(sums[0], pair.row, row_sums), _add(sums[1], pair.column, column_sums)
+        return sums, None
+
+    shapes = jax.eval_shape(tile, jax.tree.map(lambda p: p[0], tile_pairs))
+    start = (zeros(shapes[0], work, len(a.rows.x)), zeros(shapes[1], work, len(b.rows.x)))
+    return lax.scan(visit, start, tile_pairs)[0]
+
+
+def gradient(work: Work, a: Tiles, b: Tiles, shared: Tree, tile_pairs: TilePairs) -> jax.Array:
+    """Gradient of the rows `a` over the given pairs of tiles, [tiles, rows per tile, d].
+
+    The field `aux` of each side is a pair: the aux of the body, and the cotangents [n] of that
+    side's sums (None if the side has no sums).
+    """
+
+    def visit(total, pair):
+        row, column = _pick(a, pair.row), _pick(b, pair.column)
         (own, g), (other, h) = row.rows.aux, column.rows.aux
         keep = _keep(row, column)
 
         def sums(logits):
-            mine = theirs = None
+            row_sums = column_sums = None
             if g is not None:
-                mine = _totals(work.body(logits, _down(own), _across(other), shared)[0], keep, 1)
+                row_sums = _totals(
+                    work.body(logits, _per_row(own), _per_column(other), shared)[0], keep, 1
+                )
             if h is not None:
-                theirs = _totals(work.body(logits, _across(other), _down(own), shared)[0], keep, 0)
-            return mine, theirs
+                column_sums = _totals(
+                    work.body(logits, _per_column(other), _per_row(own), shared)[0], keep, 0
+                )
+            return row_sums, column_sums
 
         _, pullback = jax.vjp(sums, _logits(row.rows, column.rows))
         (weights,) = pullback((g, h))
-        more = _dot(weights.astype(work.dtype), column.rows.x, (1, 0))
-        return _add(gradient, place.row, more), None
+        update = _dot(weights.astype(work.dtype), column.rows.x, (1, 0))
+        return _add(total, pair.row, update), None
 
-    tile = jax.ShapeDtypeStruct(a.rows.x.shape[1:], wide(a.rows.x.dtype))
-    return lax.scan(visit, zeros(tile, work, len(a.rows.x)), places)[0]
+    tile = jax.ShapeDtypeStruct(a.rows.x.shape[1:], accumulation_dtype(a.rows.x.dtype))
+    return lax.scan(visit, zeros(tile, work, len(a.rows.x)), tile_pairs)[0]
 
 
 def cut(rows: Rows) -> Tiles:
-    """Tiles of equal size, at most TILE rows each."""
+    """Cuts rows into tiles of equal size, with at most TILE rows each."""
     n = len(rows.x)
     count = -(-n // TILE)
     size = -(-n // count)
-    added = count * size - n
+    padding = count * size - n
 
     def tiles(x):
-        x = jnp.pad(x, [(0, added)] + [(0, 0)] * (x.ndim - 1)) if added else x
+        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x
         return x.reshape(count, size, *x.shape[1:])
 
-    valid = (np.arange(count * size) < n).reshape(count, size) if added else None
+    valid = (np.arange(count * size) < n).reshape(count, size) if padding else None
     return Tiles(jax.tree.map(tiles, rows), valid)
 
 
-def uncut(tree: Tree, n: int) -> Tree:
-    """Arrays [tiles, rows of a tile, ...] -> [n, ...]."""
+def join(tree: Tree, n: int) -> Tree:
+    """Joins the tiles: arrays [tiles, rows per tile, ...] -> [n, ...]."""
     return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:])[:n], tree)
 
 
-def grid(a: Tiles, b: Tiles, mirror: bool | jax.Array | None = None) -> Places:
-    """Every tile of `a` with every one of `b`."""
+def grid(a: Tiles, b: Tiles, mirror: bool | jax.Array | None = None) -> TilePairs:
+    """Pairs every tile of `a` with every tile of `b`."""
     row, column = np.indices((len(a.rows.x), len(b.rows.x)), np.int32).reshape(2, -1)
     if mirror is not None:
         mirror = jnp.broadcast_to(mirror, row.shape)
-    return Places(jnp.asarray(row), jnp.asarray(column), mirror)
+    return TilePairs(jnp.asarray(row), jnp.asarray(column), mirror)
 
 
-def triangle(a: Tiles) -> Places:
-    """The tiles on and above the diagonal; one on the diagonal is its own mirror image."""
+def triangle(a: Tiles) -> TilePairs:
+    """Pairs of tiles on and above the diagonal. A diagonal tile is its own mirror image."""
     row, column = map(jnp.int32, np.triu_indices(len(a.rows.x)))
-    return Places(row, column, row != column)
+    return TilePairs(row, column, row != column)
 
 
-def _pick(tiles: Tiles, i: jax.Array) -> Tiles:
+def _pick(tiles: Tiles, index: jax.Array) -> Tiles:
+    """Selects one tile of every array."""
     return jax.tree.map(
-        lambda t: lax.dynamic_index_in_dim(jnp.asarray(t), i, keepdims=False), tiles
+        lambda t: lax.dynamic_index_in_dim(jnp.asarray(t), index, keepdims=False), tiles
     )
 
 
-def _add(sums: Tree, i: jax.Array, more: Tree) -> Tree:
-    def add(s, m):
-        old = lax.dynamic_index_in_dim(s, i, keepdims=False)
-        return lax.dynamic_update_index_in_dim(s, old + m, i, 0)
+def _add(sums: Tree, index: jax.Array, update: Tree) -> Tree:
+    def add(total, value):
+        old = lax.dynamic_index_in_dim(total, index, keepdims=False)
+        return lax.dynamic_update_index_in_dim(total, old + value, index, 0)
 
-    return jax.tree.map(add, sums, more)
+    return jax.tree.map(add, sums, update)
 
 
-def _down(aux: Tree) -> Tree:
+def _per_row(aux: Tree) -> Tree:
+    """Broadcasts arrays [r] of a row tile against logits [r, c]."""
     return jax.tree.map(lambda a: a[:, None], aux)
 
 
-def _across(aux: Tree) -> Tree:
+def _per_column(aux: Tree) -> Tree:
+    """Broadcasts arrays [c] of a column tile against logits [r, c]."""
     return jax.tree.map(lambda a: a[None, :], aux)
 
 
 def _keep(row: Tiles, column: Tiles) -> jax.Array | None:
-    """Which pairs of a tile count, bool [r, c]; None for all."""
+    """Mask of the pairs of a tile that count, bool [r, c]; None if all count."""
     keep = None
     if row.rows.group is not None and column.rows.group is not None:
         keep = row.rows.group[:, None] != column.rows.group[None, :]
-    for valid in (_down(row.valid), _across(column.valid)):
+    for valid in (_per_row(row.valid), _per_column(column.valid)):
         if valid is not None:
             keep = valid if keep is None else keep & valid
     return keep
 
 
 def _totals(values: Tree, keep: jax.Array | None, axis: int) -> Tree:
-    """Masked, never subtracted: a large pair would take the small ones' digits with it."""
+    """Sums over one axis, leaving out masked pairs.
+
+    Masked pairs are never summed and then subtracted: a large one would take the digits of the
+    small ones with it.
+    """
 
     def total(v):
         return (v if keep is None else jnp.where(keep, v, 0)).sum(axis)
@@ -190,8 +211,8 @@ def _logits(row: Rows, column: Rows) -> jax.Array:
 
 
 def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
-    """Summed in float32 at least."""
-    # Accelerators would round float32 to 8 or 11 bits by default.
+    """Matrix product whose terms are summed in float32 or wider."""
+    # By default, accelerators would round float32 products to 8 or 11 bits.
     exact = lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else None
     dimensions = (((contract[0],), (contract[1],)), ((), ()))
     return lax.dot_general(
@@ -199,20 +220,20 @@ def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
         b,
         dimensions,
         precision=exact,
-        preferred_element_type=wide(a.dtype),
+        preferred_element_type=accumulation_dtype(a.dtype),
     )
 
 
-def wide(dtype: Any) -> Any:
-    """The type in which products of `dtype` are summed."""
+def accumulation_dtype(dtype: Any) -> Any:
+    """The dtype in which products of `dtype` are summed: float32 or wider."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def zeros(shapes: Tree, work: Work, *leading: int) -> Tree:
-    """Zeros to sum into, marked as different on every device."""
+    """Zeros to accumulate into, marked as varying over devices."""
 
-    def zero(s):
-        z = jnp.zeros((*leading, *s.shape), s.dtype)
-        return lax.pcast(z, work.axes, to="varying") if work.axes else z
+    def zero(shape):
+        array = jnp.zeros((*leading, *shape.shape), shape.dtype)
+        return lax.pcast(array, work.axes, to="varying") if work.axes else array
 
     return jax.tree.map(zero, shapes)

@@ -1,7 +1,7 @@
-"""The one seam of the project: what a self-supervised method is.
+"""Interface of self-supervised methods.
 
-A method is one module in this folder whose single public symbol is
-`make(encoder, run, **hyperparameters) -> Method`. The loop never branches on it.
+A method is one module in this package. Its single public symbol is
+`make(encoder, run, **hyperparameters) -> Method`. The training loop never branches on the method.
 """
 
 import importlib
@@ -18,7 +18,7 @@ Batch = dict[str, jax.Array]
 
 
 class Run(NamedTuple):
-    """What a method may know of the run around it."""
+    """Facts about the run that a method may use."""
 
     seen: dict[str, jax.ShapeDtypeStruct]
     """Arrays of one example as `encode` sees them, without the batch axis: `Input.seen`. Most
@@ -26,94 +26,105 @@ class Run(NamedTuple):
 
     total_steps: int
     batch_size: int  # global, in examples
-    num_examples: int  # examples that `batch["index"]` counts
+    num_examples: int  # examples of the data set; `batch["index"]` is in [0, num_examples)
     bn_group: int = 0
-    """Rows of full-size views that share BatchNorm statistics; 0 = the global batch."""
+    """Rows of full-size views that share BatchNorm statistics; 0 means the whole global batch."""
 
     chunk: int = 0
-    """Examples that keep their neighbours when the batch is divided: one device's part of a
-    micro-batch. 0 = without micro-batches, all."""
+    """Examples that stay together when the batch is divided: one device's part of a micro-batch.
+    0 means that there are no micro-batches, so the whole batch stays together.
+    """
 
 
 def merge_statistics(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
-    """Default `after_update`: the statistics that `encode` returned replace the old ones."""
+    """Default `after_update`: stores the statistics that `encode` returned."""
     del params, step
     return {**extra, "batch_stats": stats}
 
 
 def online_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
-    """Default `modules`: the trained ones, whose statistics are "online" beside a target's."""
+    """Default `modules`: the trained parameters, and the statistics of the online network."""
     stats = extra.get("batch_stats", {})
     return params, stats.get("online", stats)
 
 
 class Method(NamedTuple):
-    """A self-supervised method as data and pure functions.
+    """A self-supervised method: pure functions and data.
 
-    Letters: b examples, v views, f features. `extra` is opaque to the loop: batch statistics,
-    momentum encoder, queue, memory bank. A batch holds the arrays of `Run.seen`, for
-    images "views" [b, v, h, w, c] in [0, 1], and "index" [b], which example each is.
+    Shape letters: b examples, v views, f features. `extra` is opaque to the loop: batch statistics,
+    momentum encoder, queue, memory bank. A batch holds the arrays of `Run.seen`, for images
+    "views" [b, v, h, w, c] in [0, 1], and "index" int32 [b], the index of each example in the data
+    set.
     """
 
     init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]
-    """(key, batch of shapes) -> (params, extra). Runs under `jax.eval_shape` and sharded jit."""
+    """(key, batch) -> (params, extra). Only the shapes of the batch matter. Must run under
+    `jax.eval_shape` and under a sharded jit.
+    """
 
     encode: Callable[[Tree, Tree, Batch, jax.Array], tuple[dict[str, jax.Array], Tree]]
-    """(params, extra, batch, key) -> (outputs, stats), in training. Row i of every output depends
-    on example i and on normalisation groups alone, so the batch may be encoded in chunks, all with
-    one key: what is drawn for an example is drawn by `fold_in(key, index)`. An output named
-    "features", [b, v, f], feeds the online probe and the health signals."""
+    """(params, extra, batch, key) -> (outputs, stats), in training mode. Row i of every output
+    depends only on example i and on its normalisation group, so the batch may be encoded in chunks.
+    All chunks receive the same key: random numbers for an example are drawn with `fold_in(key,
+    index)`. The output "features" [b, v, f] feeds the online probe and the collapse signals.
+    """
 
     objective: Callable[[Tree, Tree, dict[str, jax.Array], jax.Array, jax.Array], tuple]
-    """(params, extra, outputs, key, step) -> (loss, (extra, metrics)). The only place where
-    examples meet. Never sees a label."""
+    """(params, extra, outputs, key, step) -> (loss, (extra, metrics)). The only function in which
+    examples meet. It never sees labels.
+    """
 
     features: Callable[[Tree, Tree, jax.Array], jax.Array]
     """(params, extra, x) -> [b, f] float32, for inference. x is the input's evaluation array as
     `Input.to_model` returns it: for images [b, h, w, c] in [0, 1]."""
 
     after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
-    """(params, extra, stats, step) -> extra, after the optimizer's step."""
+    """(params, extra, stats, step) -> extra, called after the optimizer step."""
 
     layout: Tree = "replicated"
-    """Prefix tree of words, how `extra` is laid out over devices: "replicated", "rows" (divided by
-    the first axis), "parameters" (as parameters are, which `parallel.fsdp` divides)."""
+    """Prefix tree of `extra` that says how each part is laid out over devices: "replicated", "rows"
+    (sharded on the first axis) or "parameters" (like the parameters, which `parallel.fsdp` shards).
+    """
 
     evals: tuple[str, ...] = ("knn", "linear")
+    """Evaluation protocols that are meaningful for the method."""
 
     samples: Callable[[Tree, Tree, jax.Array, int], jax.Array] | None = None
-    """(params, extra, key, count) -> images [count, h, w, 3] in [0, 1] that the model generates;
-    None where it generates none. Neighbours may belong together: they stand in rows of ten."""
+    """(params, extra, key, count) -> generated images [count, h, w, 3] in [0, 1]; None if the
+    method generates none. Reports show rows of ten, so related samples should be neighbours.
+    """
 
     modules: Callable[[Tree, Tree], tuple[Tree, Tree]] = online_modules
-    """(params, extra) -> (params, batch_stats), dicts of modules by name. `features` are the output
-    of the one called "encoder"; fine-tuning begins there."""
+    """(params, extra) -> (params, batch_stats), dicts by module name. `features` is the output of
+    the module "encoder". Fine-tuning starts from these modules.
+    """
 
     logits: Callable[[Tree, Tree, jax.Array], jax.Array] | None = None
-    """(params, extra, x) -> [b, k], for inference, of a method that learns a classifier; x as in
-    `features`."""
+    """(params, extra, x) -> [b, k], for inference; x as in `features`. Only for methods that learn
+    a classifier.
+    """
 
     classes: tuple[str, ...] = ()
-    """Names of what the columns of `logits` stand for."""
+    """Class names of the columns of `logits`."""
 
 
 def names() -> list[str]:
-    """The methods that exist, found without importing them."""
+    """Names of all methods, listed without importing them."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def get(name: str) -> Callable[..., Method]:
-    """Returns `make` of the method called `name`.
+    """Returns the `make` function of a method.
 
     Args:
       name: a module of this package, or "module:function" of another module.
 
     Raises:
-      ValueError: no such method; the message lists those that exist.
-      Fault: the module of an outside method is not allowed or cannot be imported.
+      ValueError: if there is no method with this name; the message lists all names.
+      Fault: if the module of an external method is not allowed or cannot be imported.
     """
     if plugins.is_external(name):
         return plugins.load(name)
     if name not in names():
-        raise ValueError(f"unknown method {name!r}; there are: {', '.join(names())}")
+        raise ValueError(f"unknown method {name!r}; choose one of: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").make

@@ -1,4 +1,4 @@
-"""The methods that embed two views by one network and score the pairs of embeddings."""
+"""Shared part of the methods that embed two views with one network and compare the embeddings."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,16 @@ Loss = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def joint_embedding(encoder: nn.Module, head: nn.Module, run: Run, loss: Loss) -> Method:
-    """Two views through encoder and head in one forward, sharing BatchNorm statistics.
+    """Passes both views through encoder and head in one forward, with shared BatchNorm statistics.
 
     Args:
-      head: from features to embeddings.
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f].
+      head: linen module from features to embeddings.
+      run: two views.
       loss: embeddings [b, 2, d] -> (scalar, metrics).
 
     Raises:
-      ValueError: not two views.
+      ValueError: if the run does not have two views of one size.
     """
     check_views(run, 2)
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)

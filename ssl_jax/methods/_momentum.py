@@ -1,4 +1,4 @@
-"""The methods with a momentum encoder, or target network: its average, and the symmetric kind."""
+"""Shared part of the methods with a momentum encoder or target network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,28 +12,35 @@ from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 
 Tree = Any
-TARGET = ("encoder", "projector")  # what the target network consists of
+TARGET = ("encoder", "projector")  # modules of the target network
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def cosine_momentum(base: float, step: jax.Array, total_steps: int) -> jax.Array:
-    """Momentum from `base` at step 0 to 1 at the end, by half a cosine; float32 [].
+    """Momentum that rises from `base` at step 0 to 1 at the last step along half a cosine.
+
+    Returns:
+      float32 scalar.
 
     Source: BYOL (arXiv 2006.07733), section 3.3: 1 - (1 - base) (cos(pi k / K) + 1) / 2.
     """
-    done = jnp.asarray(step, jnp.float32) / total_steps
-    return 1 - (1 - base) * (jnp.cos(jnp.pi * done) + 1) / 2
+    progress = jnp.asarray(step, jnp.float32) / total_steps
+    return 1 - (1 - base) * (jnp.cos(jnp.pi * progress) + 1) / 2
 
 
 def moving_average(target: Tree, online: Tree, momentum: float | jax.Array) -> Tree:
-    """momentum * target + (1 - momentum) * online, for the modules that `target` has."""
+    """Returns momentum * target + (1 - momentum) * online for every module of `target`."""
     return {
         name: optax.incremental_update(online[name], target[name], 1 - momentum) for name in target
     }
 
 
 def distance(target: Tree, online: Tree) -> dict[str, jax.Array]:
-    """{"target_distance": |online - target| / |online|} over the modules that `target` has."""
+    """Relative distance between online and target network, over the modules of `target`.
+
+    Returns:
+      {"target_distance": |online - target| / |online|}, a scalar without gradient.
+    """
     online = jax.lax.stop_gradient({name: online[name] for name in target})
     gap = optax.tree.norm(jax.tree.map(jnp.subtract, online, target))
     return {"target_distance": gap / optax.tree.norm(online)}
@@ -42,21 +49,22 @@ def distance(target: Tree, online: Tree) -> dict[str, jax.Array]:
 def predict_target(
     networks: Chain, run: Run, loss: Loss, *, momentum: float, own_target: bool
 ) -> Method:
-    """Both views through both networks; the online network's predictions meet the target's
-    projections. Views are normalised apart, as if forwarded one by one.
+    """Online network whose predictions are compared with the projections of a target network.
 
-    The target follows the online network after every step by `cosine_momentum`; it has running
-    statistics of its own.
+    Both views pass through both networks. Each view has its own BatchNorm statistics, as if the
+    views were forwarded one by one. After every step, the target follows the online network with
+    `cosine_momentum`; it keeps its own running statistics.
 
     Args:
-      networks: encoder, projector, predictor; the target is the first two.
-      loss: (predictions, projections), both [b, 2, d] -> (scalar, metrics); the second has no
-        gradient to give.
-      momentum: at the first step.
-      own_target: the target starts from weights of its own, not as a copy.
+      networks: encoder, projector and predictor; the target network has the first two.
+      run: two views.
+      loss: (predictions, projections), both [b, 2, d] -> (scalar, metrics). Projections carry no
+        gradient.
+      momentum: momentum at the first step.
+      own_target: True initialises the target with its own weights; False copies the online network.
 
     Raises:
-      ValueError: not two views.
+      ValueError: if the run does not have two views of one size.
     """
     check_views(run, 2)
 

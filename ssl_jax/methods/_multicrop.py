@@ -1,4 +1,4 @@
-"""What the methods with local crops share: views of every size through one network."""
+"""Shared part of the methods with local crops: forwards views of every size through one network."""
 
 from typing import Any
 
@@ -11,7 +11,14 @@ Tree = Any
 
 
 def full_and_local(run: Run) -> tuple[int, int]:
-    """(full-size views, local crops) of every image; ValueError with fewer than two views."""
+    """Counts the views of every image.
+
+    Returns:
+      (number of full-size views, number of local crops).
+
+    Raises:
+      ValueError: if there are fewer than two full-size views.
+    """
     full = run.seen["views"].shape[0]
     local = run.seen["local_views"].shape[0] if "local_views" in run.seen else 0
     if full < 2:
@@ -22,12 +29,16 @@ def full_and_local(run: Run) -> tuple[int, int]:
 def forward(
     networks: Chain, params: Tree, stats: Tree, batch: Batch
 ) -> tuple[dict[str, dict[str, jax.Array]], Tree]:
-    """({"views": outputs, and with local crops "local_views": outputs}, the new batch_stats).
+    """Training forward of the full-size views, then of the local crops, if any.
 
-    Views of one size pass together, full-size first; each pass moves the running statistics.
+    Views of one size share a forward. Each forward updates the running statistics.
+
+    Returns:
+      (outputs, new batch_stats). Outputs are {"views": ..., "local_views": ...}, the latter only
+      with local crops, each a dict by module name.
     """
-    found: dict[str, dict[str, jax.Array]] = {}
+    outputs: dict[str, dict[str, jax.Array]] = {}
     for name in ("views", "local_views"):
         if name in batch:
-            found[name], stats = networks(params, stats, batch[name])
-    return found, stats
+            outputs[name], stats = networks(params, stats, batch[name])
+    return outputs, stats

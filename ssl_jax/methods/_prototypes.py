@@ -1,4 +1,4 @@
-"""Prototypes: unit vectors that embeddings are compared with, in SwAV and DINO."""
+"""Prototypes of SwAV and DINO: unit vectors that embeddings are compared with."""
 
 import flax.linen as nn
 import jax
@@ -10,21 +10,28 @@ Prototypes = dict[str, jax.Array]
 
 
 def init_prototypes(key: jax.Array, dim: int, count: int) -> Prototypes:
-    """{"kernel": [dim, count]} float32 for `scores`."""
+    """Draws initial prototypes for `scores`: {"kernel": float32 [dim, count]}."""
     return {"kernel": nn.initializers.lecun_normal()(key, (dim, count), jnp.float32)}
 
 
 def scores(z: jax.Array, prototypes: Prototypes) -> jax.Array:
-    """Cosines of embeddings [..., dim] and prototypes: [..., count], in float32 at least.
+    """Cosine similarities between embeddings and prototypes.
 
     SwAV's prototypes (arXiv 2006.09882, section 3.1) and DINO's weight-normalised last layer
-    (arXiv 2104.14294, section 3.1). A column of the kernel counts by its direction alone.
+    (arXiv 2104.14294, section 3.1). Only the direction of a kernel column matters.
+
+    Args:
+      z: embeddings [..., dim], any length.
+      prototypes: see `init_prototypes`.
+
+    Returns:
+      [..., count] in float32 or wider.
     """
-    # Accelerators would round float32 to bfloat16 here, and a temperature of 0.05 enlarges it.
+    # By default, accelerators would round to bfloat16 here, and a temperature of 0.05 amplifies it.
     kernel = normalise(prototypes["kernel"].T).T
     return jnp.matmul(normalise(z), kernel, precision=jax.lax.Precision.HIGHEST)
 
 
 def frozen_until(end: float, step: jax.Array, prototypes: Prototypes) -> Prototypes:
-    """The prototypes, without gradient in the steps before `end`."""
+    """Returns the prototypes, without gradient in the steps before `end`."""
     return jax.tree.map(lambda x: jnp.where(step < end, jax.lax.stop_gradient(x), x), prototypes)

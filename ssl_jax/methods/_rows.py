@@ -1,11 +1,14 @@
-"""Rows of examples that stay divided over devices where the compiler would choose otherwise."""
+"""Sharding of rows where the compiler would otherwise choose to replicate them."""
 
 import jax
 from jax.sharding import PartitionSpec
 
 
-def divided(x: jax.Array) -> jax.Array:
-    """The same [b, ...] with its rows over all devices of `jax.set_mesh`, if these divide b."""
+def shard_rows(x: jax.Array) -> jax.Array:
+    """Shards the rows of [b, ...] over all devices of the mesh, if their number divides b.
+
+    Returns x unchanged outside `jax.set_mesh` or if the devices do not divide b.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or len(x) % mesh.size:
         return x

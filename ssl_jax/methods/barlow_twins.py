@@ -18,18 +18,23 @@ def make(
     hidden_dim: int = 8192,
     output_dim: int = 8192,
 ) -> Method:
-    """Barlow Twins (arXiv 2103.03230, section 2): the cross-correlation of two views, made one.
+    """Barlow Twins (arXiv 2103.03230, section 2): decorrelates the dimensions of two views.
 
-    The projector has three layers, BatchNorm and ReLU after the first two. Both views share their
-    BatchNorm statistics here; the authors' code forwards them one by one.
+    The projector has three layers, with BatchNorm and ReLU after the first two. Both views share
+    their BatchNorm statistics; the authors' code forwards the views one by one.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
       lambda_: weight of the off-diagonal terms.
-      scale: of the loss. Under LARS it is the rate of biases and normalisation relative to that
-        of weights, which do not feel it: 0.024 is the paper's 0.0048 for 0.2 (section 2.2).
-      hidden_dim, output_dim: widths of the projector.
+      scale: factor of the loss. Under LARS the updates of weights do not depend on it, so it sets
+        the learning rate of biases and normalisation parameters relative to that of weights. The
+        paper's rates, 0.0048 for biases and 0.2 for weights, correspond to 0.024 (section 2.2).
+      hidden_dim: width of the projector's hidden layers.
+      output_dim: width of the embeddings.
+
+    Raises:
+      ValueError: if the run does not have two views of one size.
     """
     head = MLP((hidden_dim, hidden_dim, output_dim), dtype=encoder.dtype)
 

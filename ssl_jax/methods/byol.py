@@ -17,17 +17,21 @@ def make(
     hidden_dim: int = 4096,
     output_dim: int = 256,
 ) -> Method:
-    """BYOL (arXiv 2006.07733, section 3): predict the other view as the target network sees it.
+    """BYOL (arXiv 2006.07733, section 3): predicts the target projection of the other view.
 
-    Projector and predictor are two layers with BatchNorm after the first. The target network
-    starts from weights of its own, as in the authors' code; its momentum rises to 1 by a cosine.
+    Projector and predictor have two layers each, with BatchNorm after the first. The target network
+    starts from its own weights, as in the authors' code. Its momentum rises to 1 along a cosine.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      momentum: of the target network at the first step: 0.996 for 1000 epochs; the authors' code
-        has 0.99 for 300 and 100, 0.97 for 40.
-      hidden_dim, output_dim: widths of both heads.
+      momentum: momentum of the target network at the first step. 0.996 is for 1000 epochs; the
+        authors' code uses 0.99 for 300 and 100 epochs, and 0.97 for 40.
+      hidden_dim: width of the hidden layer of both heads.
+      output_dim: width of projections and predictions.
+
+    Raises:
+      ValueError: if the run does not have two views of one size.
     """
     widths = (hidden_dim, output_dim)
     networks = Chain(

@@ -1,4 +1,4 @@
-"""CSSL: pseudo-labels from a density, refined by adversaries."""
+"""CSSL: pseudo-labels from a density model, refined by adversarial training."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from jax.scipy.special import entr
 from ssl_jax.losses import discriminate, fool, same_pair
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._momentum import moving_average
-from ssl_jax.methods._rows import divided
+from ssl_jax.methods._rows import shard_rows
 from ssl_jax.methods._views import check_views
 from ssl_jax.models import mixture
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.decoder import Decoder
 from ssl_jax.models.heads import MLP, DropoutMLP
 
-FIRST = ("encoder", "code")  # what makes the first embedding
-SHRINKAGE = 1e-3  # of the covariance, as in the authors' code of whitening
-ROWS = 10  # of the heaviest components, one row of samples each
+FIRST = ("encoder", "code")  # modules of the network that computes the first embedding
+SHRINKAGE = 1e-3  # added to the covariance, as in the whitening code of Ermolov et al.
+ROWS = 10  # rows of samples, one for each of the heaviest components
 
 
 def make(
@@ -44,57 +44,66 @@ def make(
     hidden_dim: int = 256,
     decoder_width: int = 64,
 ) -> Method:
-    """CSSL: same or different, decided by a density that adversaries impose on the codes.
+    """CSSL: decides whether two images are the same, guided by a density that adversaries impose.
 
-    The first embedding is the code of a copy of the network that follows it slowly, whitened by
-    the batch. On-line EM fits a mixture of Gaussians to it; the pseudo-label of an image is its
-    posterior over the components, given both views. Four losses, in one step:
+    The first embedding is the code of a slowly following copy of the network, whitened by the
+    batch. On-line EM fits a mixture of Gaussians to it. The pseudo-label of an image is its
+    posterior over the components, given both views. One step minimises four losses:
 
-    A discriminator tells codes from draws of the mixture.
-    The encoder makes codes that it takes for draws, as in adversarial autoencoders.
-    The cosine of two codes decides whether their pseudo-labels are the same, and codes of the same
-      come near each other (`losses.same_pair`).
-    A decoder makes the views again from their codes: mean squared error.
+    1. A discriminator distinguishes codes from samples of the mixture.
+    2. The encoder learns to produce codes that the discriminator takes for samples.
+    3. The cosine of two codes predicts whether their pseudo-labels are the same, and codes with the
+       same pseudo-label move closer together (`losses.same_pair`).
+    4. A decoder reconstructs the views from their codes, with mean squared error.
 
-    The discriminator learns from the first alone and the decoder from the last alone; encoder and
-    code learn from all but the first. Codes are normalised by the batch, without scale, and the
-    first embedding is whitened: neither can shrink to a point.
+    The discriminator learns only from loss 1 and the decoder only from loss 4. Encoder and code
+    layers learn from losses 2 to 4. Codes are batch-normalised without scale, and the first
+    embedding is whitened, so neither can shrink to a point.
 
-    No one paper has all of this. Adversary: Makhzani et al. (arXiv 1511.05644), section 2, with
-    the mixture as prior. On-line EM: Cappé and Moulines (arXiv 0712.4273). Pseudo-labels that
-    decide of pairs: Hsu et al. (arXiv 1901.00544).
+    The combination is not from a single paper. Adversary: Makhzani et al. (arXiv 1511.05644),
+    section 2, with the mixture as prior. On-line EM: Cappé and Moulines (arXiv 0712.4273).
+    Pseudo-labels that decide about pairs: Hsu et al. (arXiv 1901.00544).
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      components: of the mixture, at most the images of a batch.
-      em_power, em_offset: step t moves the statistics by (t + 1 + em_offset)^-em_power; a power in
-        (0.5, 1], so that they come to rest.
-      variance_floor: of the components; the whole has variance 1.
-      min_share: a component with at most this part of an equal share begins anew.
-      momentum: of the copy that makes the first embedding; 1: it stays as it was initialised.
-      fool_weight, distance_weight, reconstruction_weight: of the losses, that of the decision
-        having 1.
-      trust: how probably two images of one component are truly the same, in [0, 1].
-      temperature, threshold: of the decision.
-      dropout: in the discriminator's hidden layers.
-      code_dim: of codes and mixture.
-      hidden_dim: width of the hidden layers of code and discriminator.
+      components: components of the mixture; at most the batch size.
+      em_power: exponent in (0.5, 1]. Step t moves the statistics by (t + 1 + em_offset)^-em_power,
+        so that they converge.
+      em_offset: offset of the step in that rate, at least 0.
+      variance_floor: smallest variance of a component; the whitened data have variance 1.
+      min_share: a component with at most this fraction of an equal share is re-seeded; in [0, 1).
+      momentum: momentum of the copy that computes the first embedding. At 1 the copy keeps its
+        initial weights.
+      fool_weight: weight of loss 2.
+      trust: probability in [0, 1] that two images of one component are truly the same.
+      temperature: temperature of the same-or-different decision.
+      threshold: cosine at which the decision is undecided.
+      distance_weight: weight of the distance between codes of the same pseudo-label. The decision
+        itself has weight 1.
+      reconstruction_weight: weight of loss 4.
+      dropout: dropout rate in the discriminator's hidden layers, in [0, 1).
+      code_dim: dimension of codes and mixture.
+      hidden_dim: width of the hidden layers of code network and discriminator.
       decoder_width: channels of the decoder's last layers.
 
     Raises:
-      ValueError: not two views, more components than images, or a number out of its range.
+      ValueError: if there are not two views of one size, there are more components than images in a
+        batch, or a number is out of its range.
     """
     check_views(run, 2)
     if not 0 < components <= run.batch_size:
         raise ValueError(
-            f"{components} components begin at as many images of a batch of {run.batch_size}: "
-            "set method.components to at most train.batch_size"
+            f"{components} components need as many images to start from, but a batch has "
+            f"{run.batch_size}: set method.components to at most train.batch_size"
         )
     if not 0.5 < em_power <= 1 or em_offset < 0:
-        raise ValueError(f"em_power {em_power}, em_offset {em_offset}: want (0.5, 1] and 0 or more")
+        raise ValueError(
+            f"em_power must be in (0.5, 1], got {em_power}; "
+            f"em_offset must be at least 0, got {em_offset}"
+        )
     if not 0 <= dropout < 1 or not 0 <= min_share < 1:
-        raise ValueError(f"dropout {dropout}, min_share {min_share}: want both in [0, 1)")
+        raise ValueError(f"dropout and min_share must be in [0, 1), got {dropout} and {min_share}")
     size, dtype = run.seen["views"].shape[1], encoder.dtype
     code = MLP((hidden_dim, code_dim), last_norm="plain", dtype=dtype)
     decoder = Decoder(size, decoder_width, dtype=dtype)
@@ -105,8 +114,8 @@ def make(
         keys = jax.random.split(key)
         params, stats = networks.init(keys[0], batch["views"])
         first, first_stats = ({n: tree[n] for n in FIRST} for tree in (params, stats))
-        found = discriminator.init(keys[1], jnp.zeros((1, code_dim)), key)
-        params["discriminator"] = found["params"]
+        variables = discriminator.init(keys[1], jnp.zeros((1, code_dim)), key)
+        params["discriminator"] = variables["params"]
         stats = {"online": stats, "first": first_stats}
         prior = mixture.empty(components, code_dim)
         return params, {"batch_stats": stats, "first": first, "mixture": prior}
@@ -137,25 +146,31 @@ def make(
             min_share=min_share,
         )
 
-        def judge(params: Tree, z: jax.Array, key: jax.Array) -> Any:
+        def discriminator_logits(params: Tree, z: jax.Array, key: jax.Array) -> Any:
             return discriminator.apply({"params": params}, z, key)
 
-        judging = params["discriminator"]
-        # Drawn by all devices alike, but each judges its own rows.
+        discriminator_params = params["discriminator"]
+        # All devices draw the same samples, but each device judges only its own rows.
         prior = mixture.draw(mixture.gaussians(fitted, variance_floor), keys[1], z.shape[:2])
-        prior = divided(prior)
-        telling, metrics = discriminate(
-            judge(judging, prior, keys[2]), judge(judging, lax.stop_gradient(z), keys[3])
+        prior = shard_rows(prior)
+        discriminator_loss, metrics = discriminate(
+            discriminator_logits(discriminator_params, prior, keys[2]),
+            discriminator_logits(discriminator_params, lax.stop_gradient(z), keys[3]),
         )
-        fooling = fool(judge(lax.stop_gradient(judging), z, keys[3]))
-        deciding, distance, found = same_pair(
+        fool_loss = fool(discriminator_logits(lax.stop_gradient(discriminator_params), z, keys[3]))
+        pair_loss, pair_distance, pair_metrics = same_pair(
             z, posterior, trust=trust, temperature=temperature, threshold=threshold
         )
         error = outputs["error"].mean()
-        loss = telling + fool_weight * fooling + deciding + distance_weight * distance
-        metrics |= found | {
-            "pair_loss": deciding,
-            "pair_distance": distance,
+        loss = (
+            discriminator_loss
+            + fool_weight * fool_loss
+            + pair_loss
+            + distance_weight * pair_distance
+        )
+        metrics |= pair_metrics | {
+            "pair_loss": pair_loss,
+            "pair_distance": pair_distance,
             "reconstruction_error": error,
             "target_entropy": entr(posterior).sum(-1).mean(),
             "marginal_entropy": entr(posterior.mean(0)).sum(),
@@ -172,7 +187,7 @@ def make(
         return networks.features(params, extra["batch_stats"]["online"], images)
 
     def samples(params: Tree, extra: Tree, key: jax.Array, count: int) -> jax.Array:
-        """In equal runs from each of the heaviest components, the heaviest first."""
+        """Draws images in equal runs from each of the heaviest components, heaviest first."""
         prior = mixture.gaussians(extra["mixture"], variance_floor)
         heaviest = jnp.argsort(-prior.log_weight)
         runs = min(components, ROWS)
@@ -185,7 +200,10 @@ def make(
 
 
 def _whiten(x: jax.Array) -> jax.Array:
-    """Rows [b, v, d] less their mean, by the inverse Cholesky factor of their covariance.
+    """Whitens rows [b, v, d]: subtracts their mean and decorrelates by a Cholesky factor.
+
+    Rows are multiplied by the inverse Cholesky factor of their covariance. The result carries no
+    gradient.
 
     Source: Ermolov et al. (arXiv 2007.06346), section 3.
     """
@@ -194,6 +212,6 @@ def _whiten(x: jax.Array) -> jax.Array:
     covariance = jnp.matmul(rows.T, rows, precision=lax.Precision.HIGHEST) / len(rows)
     identity = jnp.eye(len(covariance))
     factor = jnp.linalg.cholesky(covariance + SHRINKAGE * identity)
-    # Of the small matrix, so that rows stay on their devices.
+    # Only the small matrix is inverted, so that rows stay on their devices.
     inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
     return jnp.matmul(rows, inverse.T, precision=lax.Precision.HIGHEST).reshape(x.shape)

@@ -32,28 +32,31 @@ def make(
 ) -> Method:
     """DINO (arXiv 2104.14294, section 3.1): the student predicts the teacher's softmax.
 
-    The teacher, a moving average of the student whose momentum rises to 1 by a cosine, sees the
-    full-size views, the student all views; centring and a low temperature of the teacher keep
-    both from collapsing. The head has three layers with GELU and no BatchNorm, and a last layer of
-    unit weights on unit embeddings. Features are the teacher's, as in the paper's evaluation.
+    The teacher is a moving average of the student, with a momentum that rises to 1 along a cosine.
+    It sees the full-size views; the student sees all views. Centring and a low teacher temperature
+    prevent a collapse. The head has three layers with GELU and without BatchNorm, then a last layer
+    with unit-length weights on unit-length embeddings. Features are the teacher's, as in the
+    paper's evaluation.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
-      run: two full-size views or more, and any number of local crops.
-      prototypes: outputs of the last layer, K.
-      student_temperature, teacher_temperature: of the two softmaxes.
-      warmup_temperature, warmup_epochs: from which, and for how long, the teacher's temperature
-        goes linearly to its final value.
-      center_momentum: of the moving average that is subtracted from the teacher's outputs.
-      momentum: of the teacher at the first step.
-      freeze_epochs: for which the last layer gets no gradient.
-      hidden_dim, bottleneck_dim: widths of the head.
+      run: two or more full-size views and any number of local crops.
+      prototypes: number of outputs of the last layer, K in the paper.
+      student_temperature: temperature of the student's softmax.
+      teacher_temperature: temperature of the teacher's softmax after the warm-up.
+      warmup_temperature: teacher temperature at the first step.
+      warmup_epochs: epochs in which the teacher temperature changes linearly to its final value.
+      center_momentum: momentum of the average that is subtracted from the teacher's outputs.
+      momentum: momentum of the teacher at the first step.
+      freeze_epochs: epochs at the start in which the last layer receives no gradient.
+      hidden_dim: width of the head's hidden layers.
+      bottleneck_dim: width of the embeddings before the last layer.
 
     Raises:
-      ValueError: fewer than two full-size views.
+      ValueError: if there are fewer than two full-size views.
     """
     full, _ = full_and_local(run)
-    epoch = run.num_examples / run.batch_size  # in steps
+    steps_per_epoch = run.num_examples / run.batch_size
     head = MLP(
         (hidden_dim, hidden_dim, bottleneck_dim),
         hidden_norm=False,
@@ -85,7 +88,7 @@ def make(
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del key
-        last = frozen_until(freeze_epochs * epoch, step, params["prototypes"])
+        last = frozen_until(freeze_epochs * steps_per_epoch, step, params["prototypes"])
         local = outputs.get("local_views")
         teacher = jax.lax.stop_gradient(scores(outputs["teacher"], extra["target"]["prototypes"]))
         loss, metrics = dino(
@@ -100,8 +103,8 @@ def make(
         return loss, (extra | {"center": center}, metrics | distance(extra["target"], params))
 
     def temperature(step: jax.Array) -> jax.Array:
-        done = jnp.clip(step / max(warmup_epochs * epoch, 1), 0, 1)
-        return warmup_temperature + (teacher_temperature - warmup_temperature) * done
+        progress = jnp.clip(step / max(warmup_epochs * steps_per_epoch, 1), 0, 1)
+        return warmup_temperature + (teacher_temperature - warmup_temperature) * progress
 
     def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
         m = cosine_momentum(momentum, step, run.total_steps)
@@ -114,7 +117,7 @@ def make(
 
     def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
         del params
-        # Of a ViT there are none, and a checkpoint does not keep what is empty.
+        # A ViT has no batch statistics, and a checkpoint drops empty dicts.
         return extra["target"], extra.get("batch_stats", {}).get("target", {})
 
     layout = {"batch_stats": "replicated", "target": "parameters", "center": "replicated"}

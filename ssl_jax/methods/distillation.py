@@ -14,7 +14,7 @@ from ssl_jax.models.heads import Classifier
 
 
 class Teacher(NamedTuple):
-    """A trained classifier."""
+    """A trained classifier whose predictions the student learns."""
 
     weights: Tree  # NumPy arrays
     logits: Callable[[Tree, jax.Array], jax.Array]
@@ -24,45 +24,46 @@ class Teacher(NamedTuple):
 
 
 def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float = 1.0) -> Method:
-    """SimCLR v2's distillation on images without labels (arXiv 2006.10029, section 2).
+    """SimCLR v2's distillation on unlabelled images (arXiv 2006.10029, section 2).
 
-    The student, encoder and linear classifier, minimises the cross-entropy from the teacher's
-    softmax to its own (equation 2), of one view that both see. The teacher's weights lie in
-    `extra` and stay what they are; it runs as in inference. With the teacher's encoder this is
-    self-distillation, with a smaller one distillation from big to small; either starts from
-    random weights.
+    The student has an encoder and a linear classifier. It minimises the cross-entropy between the
+    teacher's softmax and its own (equation 2), on one view that both networks see. The teacher runs
+    in inference mode; its weights are stored in `extra` and never change. With the teacher's
+    encoder this is self-distillation; with a smaller encoder it distils a big network into a small
+    one. The student starts from random weights in both cases.
 
     Args:
-      encoder: of the student, linen module, (images [n, h, w, 3], train) -> [n, f].
+      encoder: encoder of the student, linen module, (images [n, h, w, 3], train) -> [n, f].
       run: one view.
-      teacher: of images of any size that the student's views have.
-      temperature: of both softmaxes; 0.1 in the paper's self-distillation, 1 from big to small.
+      teacher: trained classifier for images of the size of the student's views.
+      temperature: positive temperature of both softmaxes. The paper uses 0.1 for self-distillation
+        and 1 for distillation into a smaller network.
 
     Raises:
-      ValueError: not one view, or a temperature that is not positive.
+      ValueError: if the run does not have one view, or the temperature is not positive.
     """
     check_views(run, 1)
     if not temperature > 0:
-        raise ValueError(f"temperature {temperature}: want a number above 0")
+        raise ValueError(f"temperature must be positive, got {temperature}")
     networks = Chain(run.bn_group, 1, encoder=encoder, classifier=Classifier(len(teacher.classes)))
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         params, stats = networks.init(key, batch["views"])
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), teacher.weights)
-        # Called back for, or the program would hold every weight as text: a big teacher's are too
-        # many for it.
+        # A callback keeps the weights out of the program, which would hold every weight as text. A
+        # big teacher has too many weights for that.
         weights = jax.pure_callback(lambda: teacher.weights, shapes)
         return params, {"batch_stats": stats, "teacher": weights}
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         del key
         outputs, stats = networks(params, extra["batch_stats"], batch["views"])
-        found = {
+        named_outputs = {
             "student": outputs["classifier"][:, 0],
             "teacher": teacher.logits(extra["teacher"], batch["views"][:, 0]),
             "features": outputs["encoder"],
         }
-        return found, stats
+        return named_outputs, stats
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del params, key, step

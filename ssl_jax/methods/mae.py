@@ -21,24 +21,26 @@ def make(
     decoder_depth: int = 8,
     decoder_heads: int = 16,
 ) -> Method:
-    """MAE (arXiv 2111.06377, section 3): encode a quarter of the patches, predict the others.
+    """MAE (arXiv 2111.06377, section 3): encodes a quarter of the patches and predicts the others.
 
-    The loss is the mean squared error over the masked patches only. Nothing in it makes examples
-    meet.
+    The loss is the mean squared error over the masked patches only. Examples never meet.
 
     Args:
       encoder: a `vit.ViT`.
       run: one view.
-      mask_ratio: share of the patches that are hidden, drawn anew for every image and step.
-      normalize_pixels: predict each patch less its mean, over its standard deviation.
-      decoder_dim, decoder_depth, decoder_heads: of the decoder's blocks.
+      mask_ratio: fraction of the patches that are hidden, drawn anew for every image and step.
+      normalize_pixels: predict each patch after subtracting its mean and dividing by its standard
+        deviation.
+      decoder_dim: width of the decoder's blocks.
+      decoder_depth: number of decoder blocks.
+      decoder_heads: attention heads of each decoder block.
 
     Raises:
-      ValueError: another kind of encoder, not one view, or a mask that leaves no patch to see or
-        none to predict.
+      ValueError: if the encoder is not a ViT, the run does not have one view, or the mask leaves no
+        patch to see or no patch to predict.
     """
     if not isinstance(encoder, ViT):
-        raise ValueError(f"MAE encodes some patches of an image: it needs a ViT, not {encoder}")
+        raise ValueError(f"MAE encodes a part of an image's patches: it needs a ViT, not {encoder}")
     check_views(run, 1)
     side = run.seen["views"].shape[1] // encoder.patch_size
     patches = side**2
@@ -53,11 +55,14 @@ def make(
         keys = jax.random.split(key)
         images = batch["views"][:, 0]
         order = jnp.tile(jnp.arange(patches)[None], (len(images), 1))
-        tokens, of_encoder = encoder.init_with_output(
+        tokens, encoder_variables = encoder.init_with_output(
             keys[0], images, True, order[:, :visible], method="tokens"
         )
-        of_decoder = decoder.init(keys[1], tokens, order, (side, side))
-        params = {"encoder": of_encoder["params"], "decoder": of_decoder["params"]}
+        decoder_variables = decoder.init(keys[1], tokens, order, (side, side))
+        params = {
+            "encoder": encoder_variables["params"],
+            "decoder": decoder_variables["params"],
+        }
         return params, {"batch_stats": {}}
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
@@ -78,7 +83,7 @@ def make(
         x = patchify(images, encoder.patch_size).reshape(len(images), patches, -1)
         if not normalize_pixels:
             return x
-        # Unbiased, and 1e-6, as in the authors' code.
+        # The variance is unbiased and the epsilon is 1e-6, as in the authors' code.
         variance = x.var(-1, keepdims=True, ddof=1)
         return (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(variance + 1e-6)
 

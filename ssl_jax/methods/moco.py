@@ -8,7 +8,7 @@ from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._momentum import distance, moving_average
-from ssl_jax.methods._rows import divided
+from ssl_jax.methods._rows import shard_rows
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
@@ -26,45 +26,50 @@ def make(
     output_dim: int = 128,
     shuffle_groups: int = 8,
 ) -> Method:
-    """MoCo (arXiv 1911.05722, section 3, algorithm 1); head_depth 1 is v1's head, 2 v2's.
+    """MoCo (arXiv 1911.05722, section 3, algorithm 1). A head of depth 1 is v1, depth 2 is v2.
 
-    The first view is encoded as query, the second by the momentum encoder as key. A query's
-    negatives are the keys of the last queue_size / batch_size steps; the queue starts as noise.
-    The momentum encoder moves towards the new parameters after every step, which is before the
-    next keys; its running statistics are its own.
+    The first view is the query; the momentum encoder encodes the second view as the key. The
+    negatives of a query are the keys of the last queue_size / batch_size steps. The queue starts as
+    noise. The momentum encoder is updated after every optimizer step, hence before the next keys.
+    It keeps its own running statistics.
 
     Shuffling BN: with normalisation groups (`run.bn_group`), keys are permuted among
-    `shuffle_groups` groups before the momentum encoder and back after, so that the statistics of
-    a group give nothing away. One permutation a step, the same in each block of so many groups:
-    no image leaves its device unless its block does. The paper's permutation is over all GPUs'
-    images, 8 groups of 32; without groups there is nothing to hide.
+    `shuffle_groups` groups before the momentum encoder and permuted back after it. The statistics
+    of a group then reveal nothing about the positive. Each step draws one permutation and applies
+    it to every block of `shuffle_groups` groups, so images leave their device only if their block
+    spans devices. The paper permutes over all GPUs' images, 8 groups of 32. Without groups there is
+    no leak to prevent.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      temperature: of the InfoNCE softmax: 0.07 in v1, 0.2 in v2.
-      momentum: of the momentum encoder.
-      queue_size: keys, K; a multiple of the batch.
-      head_depth: layers of the head, without BatchNorm.
-      hidden_dim: width of the head's hidden layers; 0 for the encoder's.
+      temperature: temperature of the InfoNCE softmax: 0.07 in v1, 0.2 in v2.
+      momentum: momentum of the momentum encoder.
+      queue_size: number of keys in the queue, K; a multiple of the batch size.
+      head_depth: number of layers of the head, without BatchNorm.
+      hidden_dim: width of the head's hidden layers; 0 uses the encoder's feature width.
       output_dim: width of queries and keys.
-      shuffle_groups: normalisation groups among which keys are permuted; 1 for none.
+      shuffle_groups: number of normalisation groups among which keys are permuted; 1 disables the
+        permutation.
 
     Raises:
-      ValueError: not two views, a queue that the batch does not divide, or groups to be permuted
-        that a batch, or one device's part of a micro-batch, does not hold.
+      ValueError: if there are not two views of one size, the queue size is not a multiple of the
+        batch size, or the permuted groups do not divide a batch or one device's part of a
+        micro-batch.
     """
     check_views(run, 2)
     slots, rest = divmod(queue_size, run.batch_size)
     if rest or not slots:
-        raise ValueError(f"queue_size {queue_size} is no multiple of the batch {run.batch_size}")
+        raise ValueError(
+            f"queue_size {queue_size} is not a multiple of the batch size {run.batch_size}"
+        )
     block = shuffle_groups * run.bn_group // 2 if shuffle_groups > 1 else 0
-    together = run.chunk or run.batch_size
-    if block and together % block:
-        what = "one device's part of a micro-batch" if run.chunk else "the batch"
+    chunk = run.chunk or run.batch_size
+    if block and chunk % block:
+        chunk_name = "one device's part of a micro-batch" if run.chunk else "the batch"
         raise ValueError(
             f"shuffle_groups {shuffle_groups} of {run.bn_group // 2} images each do not divide "
-            f"{what}: {together} images"
+            f"{chunk_name}: {chunk} images"
         )
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     head = MLP(widths, hidden_norm=False, dtype=encoder.dtype)
@@ -73,7 +78,7 @@ def make(
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         network_key, queue_key = jax.random.split(key)
         params, stats = networks.init(network_key, batch["views"])
-        # A batch's keys take one slot of every row: with rows divided over devices none moves.
+        # The keys of a batch fill one slot of every row, so that keys stay on their device.
         noise = jax.random.normal(queue_key, (run.batch_size, slots, output_dim))
         extra = {
             "batch_stats": {"online": stats, "target": stats},
@@ -118,16 +123,20 @@ def make(
 
 
 def _permutation(key: jax.Array, block: int, images: jax.Array):
-    """Images [b, ...] permuted inside blocks, and the way back for rows of [b, d]."""
+    """Permutes images [b, ...] inside blocks.
+
+    Returns:
+      (permuted images, function that undoes the permutation for rows [b, d]).
+    """
     if not block:
         return images, lambda x: x
     order = jax.random.permutation(key, block)
-    back = jnp.argsort(order)
+    inverse = jnp.argsort(order)
 
     @jax.named_scope("shuffle")
     def apply(x: jax.Array, order: jax.Array) -> jax.Array:
-        # A block that spans several devices would be whole on each, and with it all work of the
-        # momentum encoder.
-        return divided(x.reshape(-1, block, *x.shape[1:])[:, order].reshape(x.shape))
+        # Without the constraint, a block that spans devices would be replicated on each of them,
+        # and so would all work of the momentum encoder.
+        return shard_rows(x.reshape(-1, block, *x.shape[1:])[:, order].reshape(x.shape))
 
-    return apply(images, order), lambda x: apply(x, back)
+    return apply(images, order), lambda x: apply(x, inverse)

@@ -21,21 +21,26 @@ def make(
     hidden_dim: int = 4096,
     output_dim: int = 256,
 ) -> Method:
-    """MoCo v3 (arXiv 2104.02057, section 3, algorithm 1): every view queries the other's keys.
+    """MoCo v3 (arXiv 2104.02057, section 3, algorithm 1): every view queries the keys of the other.
 
-    The loss is ctr(q1, k2) + ctr(q2, k1), each 2 temperature times InfoNCE over the keys of the
-    whole batch. The projector ends in a BatchNorm without scale and bias.
-    The momentum encoder starts as a copy; its momentum rises to 1 by a cosine.
+    The loss is ctr(q1, k2) + ctr(q2, k1), where ctr is 2 * temperature times InfoNCE over the keys
+    of the whole batch. The projector ends in a BatchNorm without scale and bias. The momentum
+    encoder starts as a copy; its momentum rises to 1 along a cosine.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      temperature: of the InfoNCE softmax: 1.0 for ResNet-50, 0.2 for ViT.
-      momentum: of the momentum encoder at the first step; 0.996 for 1000 epochs of ResNet-50.
-      head_depth: layers of the projector: 2 for ResNet-50, 3 for ViT.
-      predictor_norm: the predictor, of two layers, ends in such a BatchNorm, too: for ViT, in the
-        authors' code (facebookresearch/moco-v3, moco/builder.py).
-      hidden_dim, output_dim: widths of both heads.
+      temperature: temperature of the InfoNCE softmax: 1.0 for ResNet-50, 0.2 for ViT.
+      momentum: momentum of the momentum encoder at the first step; 0.996 for 1000 epochs of
+        ResNet-50.
+      head_depth: number of layers of the projector: 2 for ResNet-50, 3 for ViT.
+      predictor_norm: whether the two-layer predictor also ends in a BatchNorm without scale and
+        bias. True for ViT in the authors' code (facebookresearch/moco-v3, moco/builder.py).
+      hidden_dim: width of the hidden layers of both heads.
+      output_dim: width of projections and predictions.
+
+    Raises:
+      ValueError: if the run does not have two views of one size.
     """
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     norm = "plain" if predictor_norm else ""
@@ -48,9 +53,9 @@ def make(
     )
 
     def loss(query: jax.Array, key: jax.Array):
-        one, first = info_nce(query[:, 0], key[:, 1], temperature=temperature)
-        two, second = info_nce(query[:, 1], key[:, 0], temperature=temperature)
-        metrics = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
-        return 2 * temperature * (one + two), metrics
+        loss_1, metrics_1 = info_nce(query[:, 0], key[:, 1], temperature=temperature)
+        loss_2, metrics_2 = info_nce(query[:, 1], key[:, 0], temperature=temperature)
+        metrics = jax.tree.map(lambda a, b: (a + b) / 2, metrics_1, metrics_2)
+        return 2 * temperature * (loss_1 + loss_2), metrics
 
     return predict_target(networks, run, loss, momentum=momentum, own_target=False)

@@ -1,4 +1,4 @@
-"""Contrastive divergence: restricted Boltzmann machines, stacked into a deep belief network."""
+"""Contrastive divergence for restricted Boltzmann machines, stacked into a deep belief network."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,31 +13,32 @@ from ssl_jax.models import dbn
 
 
 def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool = False) -> Method:
-    """CD-k (Hinton 2002) and persistent CD (Tieleman, ICML 2008), greedily, machine by machine.
+    """CD-k (Hinton 2002) and persistent CD (Tieleman, ICML 2008), greedily machine by machine.
 
-    The loss is the mean free energy of the data less that of samples, which carry no gradient of
-    their own: its gradient is contrastive divergence's, while its value is no likelihood. Samples
-    are `gibbs_steps` away from the data they are compared with, or, persistent, from the samples
-    of the step before: as many chains as a batch has images, started from noise.
+    The loss is the mean free energy of the data minus that of samples, which carry no gradient. Its
+    gradient is that of contrastive divergence; its value is not a likelihood. Samples are drawn by
+    `gibbs_steps` steps of Gibbs sampling. They start from the data or, if persistent, from the
+    samples of the previous step: one chain per image of the batch, started from noise.
 
-    The run's steps are divided equally among the machines, the lowest first (Hinton, Osindero and
-    Teh 2006, section 5). `extra["stack"]` holds them as they are used: the one that learns now is
-    copied there after every step, and one that has learned stays, whatever weight decay or momentum
-    do to its parameters.
+    The steps of the run are divided equally among the machines, the lowest first (Hinton, Osindero
+    and Teh 2006, section 5). `extra["stack"]` holds the machines as they are used. After every
+    step, the machine that is learning is copied there. A finished machine stays as it is, whatever
+    weight decay or momentum do to its parameters.
 
-    Features are the hidden probabilities of all machines, with zeros for those that have not begun
-    to learn. Metrics: "machine", counted from 0, and "reconstruction_error", the mean squared
-    difference of a visible unit and its expectation after one step up and down.
+    Features are the hidden probabilities of all machines, with zeros for machines that have not
+    started to learn. Metrics: "machine", the index of the machine that learns, counted from 0;
+    "reconstruction_error", the mean squared difference between visible units and their expectation
+    after one step up and down.
 
     Args:
       encoder: a `dbn.DBN`.
-      run: one view, and a step for every machine.
-      gibbs_steps: k.
-      persistent: chains go on instead of starting from the data.
+      run: one view, and at least one step per machine.
+      gibbs_steps: number of Gibbs steps, k.
+      persistent: continue the chains instead of starting from the data.
 
     Raises:
-      ValueError: another kind of encoder, not one view, no Gibbs step, or more machines
-        than steps.
+      ValueError: if the encoder is not a DBN, the run does not have one view, `gibbs_steps` is
+        below 1, or there are more machines than steps.
     """
     if not isinstance(encoder, dbn.DBN):
         raise ValueError(
@@ -45,14 +46,16 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         )
     check_views(run, 1)
     if gibbs_steps < 1:
-        raise ValueError(f"gibbs_steps {gibbs_steps}: at least 1")
+        raise ValueError(f"gibbs_steps must be at least 1, got {gibbs_steps}")
     count = len(encoder.widths)
     if run.total_steps < count:
-        raise ValueError(f"{run.total_steps} steps for {count} machines: at least 1 each")
+        raise ValueError(
+            f"{count} machines need at least one step each, but the run has {run.total_steps}"
+        )
     names = [f"rbm{i}" for i in range(count)]
     kinds = [encoder.visible] + ["bernoulli"] * (count - 1)
     dtype = encoder.dtype
-    owner = np.repeat(np.arange(count), encoder.widths)  # of each feature
+    feature_machine = np.repeat(np.arange(count), encoder.widths)  # machine of each feature
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         keys = jax.random.split(key, 1 + count)
@@ -71,14 +74,14 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         return draw(key, shape=shape).astype(jnp.float32)
 
     def sample(i: int, machine: dbn.Machine, keys: jax.Array, v: jax.Array) -> jax.Array:
-        """Chains v [n, d], `gibbs_steps` further; without gradient."""
+        """Continues chains v [n, d] by `gibbs_steps` steps, without gradient."""
         machine, start = jax.lax.stop_gradient((machine, v))
 
-        def move(v: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
-            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
-            return dbn.gibbs(machine, folded, v, kinds[i], dtype).astype(v.dtype), None
+        def gibbs_step(v: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
+            return dbn.gibbs(machine, step_keys, v, kinds[i], dtype).astype(v.dtype), None
 
-        return jax.lax.scan(move, start, jnp.arange(gibbs_steps))[0]
+        return jax.lax.scan(gibbs_step, start, jnp.arange(gibbs_steps))[0]
 
     def energy(i: int, machine: dbn.Machine, v: jax.Array) -> jax.Array:
         return dbn.free_energy(machine, v, kinds[i], dtype)
@@ -86,7 +89,7 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
         images = batch["views"][:, 0]
-        learned = stack(extra, images)
+        learned = learned_features(extra, images)
         ends = np.cumsum(encoder.widths)[:-1]
         inputs = [dbn.pixels(images, encoder.visible, encoder.sigma)]
         inputs += jnp.split(learned, ends, axis=1)[:-1]
@@ -109,13 +112,13 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         if persistent:
             keys = jax.random.split(key, run.batch_size)
 
-            def go_on(i: int) -> tuple[jax.Array, Tree]:
+            def continue_chains(i: int) -> tuple[jax.Array, Tree]:
                 machine, chains = params["encoder"][names[i]], extra["chains"]
-                moved = sample(i, machine, keys, chains[names[i]])
-                return energy(i, machine, moved).mean(), chains | {names[i]: moved}
+                samples = sample(i, machine, keys, chains[names[i]])
+                return energy(i, machine, samples).mean(), chains | {names[i]: samples}
 
-            of_model, chains = _switch(extra["machine"], go_on, count)
-            loss, extra = loss - of_model, extra | {"chains": chains}
+            model_energy, chains = _switch(extra["machine"], continue_chains, count)
+            loss, extra = loss - model_energy, extra | {"chains": chains}
         metrics = {
             "reconstruction_error": outputs["error"].mean(),
             "machine": extra["machine"].astype(jnp.float32),
@@ -124,7 +127,7 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
 
     def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
         del stats
-        used = {
+        current_stack = {
             name: jax.tree.map(
                 lambda new, old, i=i: jnp.where(extra["machine"] == i, new, old),
                 params["encoder"][name],
@@ -132,16 +135,16 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
             )
             for i, name in enumerate(names)
         }
-        turn = jnp.minimum((step + 1) * count // run.total_steps, count - 1)
-        return extra | {"stack": used, "machine": turn.astype(jnp.int32)}
+        next_machine = jnp.minimum((step + 1) * count // run.total_steps, count - 1)
+        return extra | {"stack": current_stack, "machine": next_machine.astype(jnp.int32)}
 
-    def stack(extra: Tree, images: jax.Array) -> jax.Array:
-        found = jnp.asarray(encoder.apply({"params": extra["stack"]}, images, False))
-        return jnp.where(owner[None] <= extra["machine"], found, 0)
+    def learned_features(extra: Tree, images: jax.Array) -> jax.Array:
+        probabilities = jnp.asarray(encoder.apply({"params": extra["stack"]}, images, False))
+        return jnp.where(feature_machine[None] <= extra["machine"], probabilities, 0)
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         del params
-        return stack(extra, images).astype(jnp.float32)
+        return learned_features(extra, images).astype(jnp.float32)
 
     def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
         del params

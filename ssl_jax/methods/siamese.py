@@ -1,4 +1,4 @@
-"""Siamese networks: distances of pairs (Hadsell et al. 2006) and of triplets (FaceNet 2015)."""
+"""Siamese networks with pair distances (Hadsell et al. 2006) or triplets (FaceNet 2015)."""
 
 from functools import partial
 
@@ -20,30 +20,31 @@ def make(
     hidden_dim: int = 0,
     output_dim: int = 128,
 ) -> Method:
-    """Siamese networks: two views of an image near, views of other images a margin away.
+    """Siamese networks: pulls two views of one image together, pushes other images apart.
 
-    The paper of either loss takes pairs from labels or from known neighbours; here two views of
-    one image are the positive pair and all other images of the batch the negatives.
+    The papers of both losses take pairs from labels or from known neighbours. Here, two views of
+    one image are the positive pair, and all other images of the batch are negatives.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      loss: "margin" (Hadsell, Chopra and LeCun, CVPR 2006: half of d^2 for the pair and of
-        max(0, margin - d)^2 for the others) or "triplet" (FaceNet, arXiv 1503.03832: a hinge on
-        squared distances of unit vectors).
-      margin: of the loss, in its own distance.
-      mining: of the triplet loss: "semi_hard", "batch_hard" or "all".
-      hidden_dim: width of the head's hidden layer; 0 for the encoder's.
+      loss: "margin" or "triplet". "margin" (Hadsell, Chopra and LeCun, CVPR 2006) is half of d² for
+        the positive pair and half of max(0, margin - d)² for negatives. "triplet" (FaceNet,
+        arXiv 1503.03832) is a hinge on squared distances of unit vectors.
+      margin: margin of the loss, in the unit of its distance.
+      mining: negatives of the triplet loss: "semi_hard", "batch_hard" or "all".
+      hidden_dim: width of the head's hidden layer; 0 uses the encoder's feature width.
       output_dim: width of the embeddings.
 
     Raises:
-      ValueError: unknown loss or mining, a margin that is not positive, or not two views.
+      ValueError: if the loss or mining is unknown, the margin is not positive, or there are not two
+        views of one size. Mining and margin are checked when the loss is traced.
     """
     losses = {
         "margin": partial(margin_contrastive, margin=margin),
         "triplet": partial(triplet, margin=margin, mining=mining),
     }
     if loss not in losses:
-        raise ValueError(f"unknown loss {loss!r}; there are: {', '.join(losses)}")
+        raise ValueError(f"unknown loss {loss!r}; choose one of: {', '.join(losses)}")
     head = MLP((hidden_dim, output_dim), dtype=encoder.dtype)
     return joint_embedding(encoder, head, run, losses[loss])

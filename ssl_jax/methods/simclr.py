@@ -21,17 +21,21 @@ def make(
 ) -> Method:
     """SimCLR (arXiv 2002.05709, section 2.1): two views, one forward, NT-Xent over the batch.
 
-    Both views pass the encoder and the projection head together and share their BatchNorm
-    statistics, as in the authors' code. Representations for use are the encoder's output, before
-    the head (section 4.2).
+    Both views pass through encoder and projection head together and share their BatchNorm
+    statistics, as in the authors' code. Features are the output of the encoder, before the head
+    (section 4.2).
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      temperature: of the NT-Xent softmax.
-      head_depth: layers of the projection head, 0 to 3; the paper's is 2.
-      hidden_dim: width of the head's hidden layers; 0 for the encoder's, as in the authors' code.
+      temperature: temperature of the NT-Xent softmax.
+      head_depth: number of layers of the projection head, 0 to 3; the paper uses 2.
+      hidden_dim: width of the head's hidden layers; 0 uses the encoder's feature width, as in the
+        authors' code.
       output_dim: width of the projections.
+
+    Raises:
+      ValueError: if the run does not have two views of one size.
     """
     head = ProjectionHead(
         depth=head_depth,

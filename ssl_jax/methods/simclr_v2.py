@@ -27,23 +27,27 @@ def make(
 ) -> Method:
     """SimCLR v2's pre-training (arXiv 2006.10029, section 2): SimCLR with a deeper head.
 
-    Bigger encoders with selective kernels are `model.sk_ratio` and `model.width`; fine-tuning
-    starts from the middle of the head. With a memory, as in MoCo, a moving average of the network
-    projects both views and every anchor gets the last projections as further negatives; its own
-    view stays the positive. The paper names this memory and gives no more of it.
+    Bigger encoders with selective kernels are set by `model.sk_ratio` and `model.width`.
+    Fine-tuning starts from the middle of the head. With a memory, as in MoCo, a moving average of
+    the network projects both views, and every anchor receives the last projections as further
+    negatives. The positive stays the anchor's other view. The paper mentions this memory without
+    further details.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      temperature: of the NT-Xent softmax.
-      head_depth: layers of the projection head; the paper's is 3.
-      hidden_dim: width of the head's hidden layers; 0 for the encoder's, as in the authors' code.
+      temperature: temperature of the NT-Xent softmax.
+      head_depth: number of layers of the projection head; the paper uses 3.
+      hidden_dim: width of the head's hidden layers; 0 uses the encoder's feature width, as in the
+        authors' code.
       output_dim: width of the projections.
-      memory_size: images in the memory; a multiple of the batch, 0 for none. The paper's is 65536.
-      memory_momentum: of the memory's network.
+      memory_size: images in the memory; a multiple of the batch size, 0 for no memory. The paper
+        uses 65536.
+      memory_momentum: momentum of the network that fills the memory.
 
     Raises:
-      ValueError: not two views, or a memory that the batch does not divide.
+      ValueError: if there are not two views of one size, or the memory size is not a multiple of
+        the batch size.
     """
     head = ProjectionHead(
         depth=head_depth,
@@ -51,16 +55,18 @@ def make(
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
-    plain = joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))
+    simclr = joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))
     slots, rest = divmod(memory_size, run.batch_size)
     if rest:
-        raise ValueError(f"memory_size {memory_size} is no multiple of the batch {run.batch_size}")
+        raise ValueError(
+            f"memory_size {memory_size} is not a multiple of the batch size {run.batch_size}"
+        )
     if not slots:
-        return plain
+        return simclr
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        params, extra = plain.init(key, batch)
+        params, extra = simclr.init(key, batch)
         noise = jax.random.normal(
             jax.random.fold_in(key, 1), (run.batch_size, slots, 2, output_dim)
         )
@@ -69,7 +75,7 @@ def make(
         return params, extra | {"queue": normalise(noise)}
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
-        outputs, stats = plain.encode(params, extra["online"], batch, key)
+        outputs, stats = simclr.encode(params, extra["online"], batch, key)
         target, target_stats = networks(extra["target"], extra["target_stats"], batch["views"])
         return outputs | {"memory": target["head"]}, {"online": stats, "target": target_stats}
 
@@ -92,10 +98,10 @@ def make(
         }
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
-        return plain.features(params, extra["online"], images)
+        return simclr.features(params, extra["online"], images)
 
     def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
-        return plain.modules(params, extra["online"])
+        return simclr.modules(params, extra["online"])
 
     layout = {"online": "replicated", "target": "parameters", "target_stats": "replicated"}
     layout |= {"queue": "rows"}

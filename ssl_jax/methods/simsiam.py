@@ -19,18 +19,22 @@ def make(
     output_dim: int = 2048,
     head_depth: int = 3,
 ) -> Method:
-    """SimSiam (arXiv 2011.10566, section 3): BYOL whose target is the network itself.
+    """SimSiam (arXiv 2011.10566, section 3): like BYOL, with the network itself as the target.
 
-    The projector's layers all have BatchNorm, the last without ReLU (and, as in the authors' code,
-    without scale and bias); the predictor is a bottleneck with BatchNorm after its first layer.
-    Views are normalised apart, as if forwarded one by one.
+    All layers of the projector have BatchNorm; the last has no ReLU and, as in the authors' code,
+    neither scale nor bias. The predictor is a bottleneck with BatchNorm after its first layer. Each
+    view has its own BatchNorm statistics, as if the views were forwarded one by one.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      hidden_dim, output_dim: widths of the projector; hidden 0 for the encoder's.
-      bottleneck_dim: hidden width of the predictor.
-      head_depth: layers of the projector: 3; 2 for CIFAR-10 (appendix D).
+      hidden_dim: width of the projector's hidden layers; 0 uses the encoder's feature width.
+      bottleneck_dim: width of the predictor's hidden layer.
+      output_dim: width of projections and predictions.
+      head_depth: number of layers of the projector: 3, or 2 for CIFAR-10 (appendix D).
+
+    Raises:
+      ValueError: if the run does not have two views of one size.
     """
     check_views(run, 2)
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)

@@ -27,31 +27,36 @@ def make(
     hidden_dim: int = 2048,
     output_dim: int = 128,
 ) -> Method:
-    """SwAV (arXiv 2006.09882, section 3): the code of one view, predicted from the others.
+    """SwAV (arXiv 2006.09882, section 3): predicts the code of one view from the other views.
 
-    Views of one size pass the network together and share BatchNorm statistics, full-size views
-    first; codes are made of the full-size views only. Prototypes are unit vectors.
+    Views of one size pass through the network together and share BatchNorm statistics, full-size
+    views first. Codes are computed for the full-size views only. Prototypes are unit vectors.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
-      run: two full-size views or more, and any number of local crops.
-      prototypes: their number, k.
-      temperature: of the predictions' softmax.
-      epsilon, iterations: of the Sinkhorn-Knopp algorithm.
-      freeze_epochs: for which prototypes get no gradient.
-      queue_size: earlier embeddings that take part in the codes, for batches much smaller than
-        the prototypes; a multiple of the batch, 0 for none.
-      queue_epoch: from which the queue takes part.
-      hidden_dim, output_dim: widths of the projector.
+      run: two or more full-size views and any number of local crops.
+      prototypes: number of prototypes, k.
+      temperature: temperature of the predictions' softmax.
+      epsilon: regularisation of the Sinkhorn-Knopp algorithm.
+      iterations: iterations of the Sinkhorn-Knopp algorithm.
+      freeze_epochs: epochs at the start in which prototypes receive no gradient.
+      queue_size: earlier embeddings that take part in computing codes, for batches much smaller
+        than the number of prototypes. A multiple of the batch size; 0 for no queue.
+      queue_epoch: epoch from which the queue takes part.
+      hidden_dim: width of the projector's hidden layer.
+      output_dim: width of the embeddings.
 
     Raises:
-      ValueError: fewer than two full-size views, or a queue that the batch does not divide.
+      ValueError: if there are fewer than two full-size views, or the queue size is not a multiple
+        of the batch size.
     """
     full, _ = full_and_local(run)
     slots, rest = divmod(queue_size, run.batch_size)
     if rest:
-        raise ValueError(f"queue_size {queue_size} is no multiple of the batch {run.batch_size}")
-    epoch = run.num_examples / run.batch_size  # in steps
+        raise ValueError(
+            f"queue_size {queue_size} is not a multiple of the batch size {run.batch_size}"
+        )
+    steps_per_epoch = run.num_examples / run.batch_size
     head = MLP((hidden_dim, output_dim), dtype=encoder.dtype)
     networks = Chain(run.bn_group, full, encoder=encoder, projector=head)
 
@@ -73,13 +78,13 @@ def make(
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del key
-        kernel = frozen_until(freeze_epochs * epoch, step, params["prototypes"])
-        found = {n: scores(z, kernel) for n, z in outputs.items() if n != "features"}
+        kernel = frozen_until(freeze_epochs * steps_per_epoch, step, params["prototypes"])
+        view_scores = {n: scores(z, kernel) for n, z in outputs.items() if n != "features"}
 
         def loss(queue: jax.Array | None):
             return swav(
-                found["views"],
-                local=found.get("local_views"),
+                view_scores["views"],
+                local=view_scores.get("local_views"),
                 queue=queue,
                 temperature=temperature,
                 epsilon=epsilon,
@@ -90,9 +95,12 @@ def make(
             value, metrics = loss(None)
             return value, (extra, metrics)
         queue = extra["queue"]
-        old = scores(queue.reshape(-1, full, output_dim), kernel)
-        use = step >= max(queue_epoch * epoch, slots)  # and not before it is full
-        value, metrics = jax.tree.map(lambda a, b: jnp.where(use, a, b), loss(old), loss(None))
+        queue_scores = scores(queue.reshape(-1, full, output_dim), kernel)
+        # The queue takes part only when it is full.
+        use_queue = step >= max(queue_epoch * steps_per_epoch, slots)
+        value, metrics = jax.tree.map(
+            lambda a, b: jnp.where(use_queue, a, b), loss(queue_scores), loss(None)
+        )
         queue = queue.at[:, step % slots].set(normalise(jax.lax.stop_gradient(outputs["views"])))
         return value, (extra | {"queue": queue}, metrics)
 

@@ -20,16 +20,22 @@ def make(
     hidden_dim: int = 8192,
     output_dim: int = 8192,
 ) -> Method:
-    """VICReg (arXiv 2105.04906, section 4): views alike, dimensions spread and uncorrelated.
+    """VICReg (arXiv 2105.04906, section 4): similar views, with spread and uncorrelated dimensions.
 
-    The expander has three layers, BatchNorm and ReLU after the first two. Both views share their
-    BatchNorm statistics here; the authors' code forwards them one by one.
+    The expander has three layers, with BatchNorm and ReLU after the first two. Both views share
+    their BatchNorm statistics; the authors' code forwards the views one by one.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      sim, std, cov: weights of invariance, variance and covariance (lambda, mu, nu).
-      hidden_dim, output_dim: widths of the expander.
+      sim: weight of the invariance term, lambda in the paper.
+      std: weight of the variance term, mu in the paper.
+      cov: weight of the covariance term, nu in the paper.
+      hidden_dim: width of the expander's hidden layers.
+      output_dim: width of the embeddings.
+
+    Raises:
+      ValueError: if the run does not have two views of one size.
     """
     head = MLP((hidden_dim, hidden_dim, output_dim), dtype=encoder.dtype)
     return joint_embedding(encoder, head, run, partial(vicreg, sim=sim, std=std, cov=cov))

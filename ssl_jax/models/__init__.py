@@ -1,5 +1,7 @@
-"""Encoders by name. Importing this package imports neither JAX nor Flax, so that a command can
-check a name at once."""
+"""Encoders by name.
+
+Importing this package imports neither JAX nor Flax, so that a command can check a name quickly.
+"""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from ssl_jax.models.resnet import ResNet
     from ssl_jax.models.vit import ViT
 
-# By name: the block, and how many of them each stage has.
+# For each name: the block, and the number of blocks in each stage.
 RESNETS = {
     "resnet8": ("BasicBlock", (1, 1, 1)),
     "resnet10": ("BasicBlock", (1, 1, 1, 1)),
@@ -34,23 +36,24 @@ VITS = {
 
 
 def names() -> list[str]:
-    """The encoders that exist."""
+    """Names of all encoders."""
     return [*RESNETS, *VITS, "dbn"]
 
 
 def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
-    """Returns the encoder called `name`: a module(images [n, h, w, 3], train) -> [n, f] float32.
+    """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
-    `options` are the attributes of `resnet.ResNet`, `vit.ViT` or `dbn.DBN` that the name leaves
-    open: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std, dtype;
-    patch_size, mlp_ratio, pool, positions, mean, std, dtype; or widths, visible, sigma, dtype.
-
-    "module:Class" of another module is called with the options.
+    Args:
+      name: one of `names()`, or "module:Class" of another module, which is called with the options.
+      **options: the attributes of the encoder class that the name leaves open.
+        `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std,
+        dtype. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
+        widths, visible, sigma, dtype.
 
     Raises:
-      ValueError: unknown name.
-      Fault: the module of an outside encoder is not allowed or cannot be imported.
-      TypeError: an option that this encoder does not take.
+      ValueError: if the name is unknown.
+      Fault: if the module of an external encoder is not allowed or cannot be imported.
+      TypeError: if the encoder does not have one of the options.
     """
     if plugins.is_external(name):
         return plugins.load(name)(**options)
@@ -70,10 +73,12 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
 
         family, fixed = dbn.DBN, {}
     else:
-        raise ValueError(f"unknown encoder {name!r}; there are: {', '.join(names())}")
+        raise ValueError(f"unknown encoder {name!r}; choose one of: {', '.join(names())}")
     # "parent" and "name" are Flax's own fields.
     fields = [field.name for field in dataclasses.fields(family)]
-    takes = [field for field in fields if field not in {*fixed, "parent", "name"}]
-    if unknown := [option for option in options if option not in takes]:
-        raise TypeError(f"{name} takes no {', '.join(unknown)}; it takes {', '.join(takes)}")
+    known = [field for field in fields if field not in {*fixed, "parent", "name"}]
+    if unknown := [option for option in options if option not in known]:
+        raise TypeError(
+            f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}"
+        )
     return family(**fixed, **options)

@@ -1,4 +1,4 @@
-"""Modules in a row: encoder, projection head, prediction head, with one tree for all."""
+"""Modules applied one after another, for example encoder and heads, with one parameter tree."""
 
 from typing import Any
 
@@ -10,23 +10,29 @@ Tree = Any
 
 
 class Chain:
-    """Named modules, each fed by the one before it; a pure function of its parameters.
+    """Named modules applied one after another, as a pure function of their parameters.
 
-    Images come with their views, [b, k, h, w, 3], and pass merged into rows, view fastest.
+    Images are given with their views, [b, k, h, w, 3]. The modules see them as rows [b * k, ...],
+    with the view as the fastest index.
 
     Args:
-      bn_group: rows of `views` views that share BatchNorm statistics; 0 = all. A forward of k
-        views shares them among as many examples, so among k / views times as many rows.
-      views: what bn_group counts by.
-      modules: by name, linen modules (x [n, ...], train) -> [n, ...]. Where they have attributes
-        `bn_group` and `bn_views`, these are set.
+      bn_group: number of rows of `views` views that share BatchNorm statistics; 0 means all rows. A
+        forward of k views shares statistics among the same number of examples, that is, among k /
+        views times as many rows.
+      views: number of views that bn_group refers to.
+      **modules: linen modules (x [n, ...], train) -> [n, ...] by name. Their attributes `bn_group`
+        and `bn_views` are set, if they have them.
     """
 
     def __init__(self, bn_group: int, views: int, **modules: nn.Module):
         self._bn_group, self._views, self._modules = bn_group, views, modules
 
     def init(self, key: jax.Array, images: jax.Array) -> tuple[Tree, Tree]:
-        """(params, batch_stats), each {name: tree}, from two or more examples [b, k, h, w, 3]."""
+        """Initialises all modules from two or more examples [b, k, h, w, 3].
+
+        Returns:
+          (params, batch_stats), each {module name: tree}.
+        """
         params, stats = {}, {}
         x = images[:, 0]
         keys = jax.random.split(key, len(self._modules))
@@ -45,24 +51,28 @@ class Chain:
         upto: str | None = None,
         apart: bool = False,
     ) -> tuple[dict[str, jax.Array], Tree]:
-        """Training forward of images [b, k, h, w, 3].
+        """Forward in training mode.
 
         Args:
-          upto: the last module to run; None for all.
-          apart: views do not share BatchNorm statistics, as if they were forwarded one by one.
+          params: {module name: parameters}.
+          stats: {module name: batch_stats}.
+          images: [b, k, h, w, 3].
+          upto: name of the last module to run; None runs all.
+          apart: True gives each view its own BatchNorm statistics, as if the views were forwarded
+            one by one.
 
         Returns:
-          ({name: output [b, k, ...]}, the new batch_stats of the modules that ran).
+          ({module name: output [b, k, ...]}, new batch_stats of the modules that ran).
 
         Raises:
-          ValueError: normalisation groups that do not hold whole examples.
+          ValueError: if normalisation groups do not hold whole examples.
         """
         b, k = images.shape[:2]
-        norm = {"bn_group": self._group(k), "bn_views": k if apart else 1}
+        norm = {"bn_group": self._group_rows(k), "bn_views": k if apart else 1}
         x = images.reshape(b * k, *images.shape[2:])
         outputs, new = {}, {}
-        for name in self._upto(upto):
-            module = _with(self._modules[name], norm)
+        for name in self._names_upto(upto):
+            module = _with_fields(self._modules[name], norm)
             variables = {"params": params[name], "batch_stats": stats[name]}
             x, updated = module.apply(variables, x, True, mutable=["batch_stats"])
             outputs[name] = x.reshape(b, k, *x.shape[1:])
@@ -72,24 +82,34 @@ class Chain:
     def features(
         self, params: Tree, stats: Tree, images: jax.Array, *, upto: str = "encoder"
     ) -> jax.Array:
-        """Inference: images [n, h, w, 3] to the output of `upto`, [n, ...] float32."""
+        """Forward in inference mode.
+
+        Args:
+          params: {module name: parameters}.
+          stats: {module name: batch_stats}.
+          images: [n, h, w, 3].
+          upto: name of the last module to run.
+
+        Returns:
+          Output of that module, [n, ...] float32.
+        """
         x: Any = images
-        for name in self._upto(upto):
+        for name in self._names_upto(upto):
             variables = {"params": params[name], "batch_stats": stats[name]}
             x = self._modules[name].apply(variables, x, False)
         return jnp.asarray(x, jnp.float32)
 
-    def _upto(self, last: str | None) -> list[str]:
+    def _names_upto(self, last: str | None) -> list[str]:
         names = list(self._modules)
         return names if last is None else names[: names.index(last) + 1]
 
-    def _group(self, k: int) -> int:
+    def _group_rows(self, k: int) -> int:
         if self._bn_group * k % self._views:
             raise ValueError(
-                f"bn_group {self._bn_group}: rows of {self._views} views, so a multiple of that"
+                f"bn_group {self._bn_group} must be a multiple of the {self._views} views"
             )
         return self._bn_group * k // self._views
 
 
-def _with(module: nn.Module, fields: dict[str, Any]) -> nn.Module:
+def _with_fields(module: nn.Module, fields: dict[str, Any]) -> nn.Module:
     return module.clone(**{n: value for n, value in fields.items() if hasattr(module, n)})

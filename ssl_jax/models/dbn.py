@@ -1,7 +1,9 @@
-"""Restricted Boltzmann machines, and the deep belief network that is a stack of them.
+"""Restricted Boltzmann machines (RBM), and deep belief networks (DBN), which are stacks of them.
 
 A machine is a dict of weights: "kernel" [d, f], "hidden_bias" [f], "visible_bias" [d]. Visible
-units are "bernoulli", or "gaussian" of unit variance given the hidden; hidden ones are Bernoulli.
+units are "bernoulli", or "gaussian" with unit variance given the hidden units. Hidden units are
+Bernoulli.
+
 Sources: Hinton (Neural Computation 2002, "Training products of experts by minimizing contrastive
 divergence"); Hinton, "A practical guide to training restricted Boltzmann machines" (UTML TR
 2010-003), sections 2, 3 and 13.2 for Gaussian units.
@@ -13,16 +15,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 Machine = dict[str, jax.Array]
-EPSILON = 1e-3  # of a pixel's range: flat images stay flat
+EPSILON = 1e-3  # added to a pixel standard deviation in [0, 1]: flat images stay flat
 KINDS = ("bernoulli", "gaussian")
 
 
 class RBM(nn.Module):
-    """The weights of one machine, and the way up: what its hidden units say of what they see.
+    """Weights of one machine; computes the probabilities of its hidden units.
 
     Attributes:
-      width: hidden units, f.
-      dtype: of the product with the kernel; parameters are float32.
+      width: number of hidden units, f.
+      dtype: dtype of the product with the kernel; parameters are float32.
     """
 
     width: int
@@ -30,9 +32,9 @@ class RBM(nn.Module):
 
     @nn.compact
     def __call__(self, v: jax.Array) -> jax.Array:
-        """Visible [n, d] to the probabilities of the hidden units, [n, f] float32 at least."""
+        """Visible units [n, d] -> probabilities of the hidden units [n, f], in float32 or wider."""
         d, f = v.shape[-1], self.width
-        # N(0, 0.01^2): section 8 of the guide.
+        # Standard deviation 0.01 as in section 8 of the guide.
         machine = {
             "kernel": self.param("kernel", nn.initializers.normal(0.01), (d, f), jnp.float32),
             "hidden_bias": self.param("hidden_bias", nn.initializers.zeros, (f,), jnp.float32),
@@ -42,17 +44,21 @@ class RBM(nn.Module):
 
 
 class DBN(nn.Module):
-    """A deep belief network as an encoder: each machine sees the probabilities of the one below.
+    """Deep belief network as an encoder: a stack of restricted Boltzmann machines.
+
+    The visible values of a machine are the hidden probabilities of the machine below.
 
     Attributes:
-      widths: hidden units of the machines, the lowest first.
-      visible: "bernoulli": a pixel is the probability of being on. "gaussian": pixels are real,
-        each image less its mean, over its standard deviation and `sigma`.
-      sigma: standard deviation of a Gaussian unit given the hidden, in an image's own.
-      dtype: of the products with kernels; parameters are float32.
+      widths: number of hidden units of each machine, the lowest first.
+      visible: "bernoulli" or "gaussian". With "bernoulli", a pixel is the probability that its unit
+        is on. With "gaussian", each image is standardised by its own mean and standard deviation,
+        then divided by `sigma`.
+      sigma: standard deviation of a Gaussian unit given the hidden units, relative to the standard
+        deviation of the image.
+      dtype: dtype of the products with kernels; parameters are float32.
 
-    Sources: Hinton, Osindero and Teh (Neural Computation 2006), sections 4 and 5; probabilities in
-    the place of states: Hinton and Salakhutdinov (Science 2006).
+    Sources: Hinton, Osindero and Teh (Neural Computation 2006), sections 4 and 5. Probabilities
+    instead of sampled states: Hinton and Salakhutdinov (Science 2006).
     """
 
     widths: tuple[int, ...] = (1024, 1024)
@@ -62,14 +68,17 @@ class DBN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[n, h, w, c] in [0, 1] -> all machines' probabilities, [n, sum of widths].
+        """Images [n, h, w, c] in [0, 1] -> probabilities of all hidden units, [n, sum of widths].
 
         Raises:
-          ValueError: an unknown kind of visible units, or no machine.
+          ValueError: if the kind of visible units is unknown or `widths` is empty.
         """
         del train
         if self.visible not in KINDS or not self.widths:
-            raise ValueError(f"DBN of {self.widths} over {self.visible!r}: visible is of {KINDS}")
+            raise ValueError(
+                f"DBN with widths {self.widths} and visible {self.visible!r}: widths must not be "
+                f"empty and visible must be one of {KINDS}"
+            )
         x = pixels(images, self.visible, self.sigma)
         layers = []
         for i, width in enumerate(self.widths):
@@ -79,7 +88,7 @@ class DBN(nn.Module):
 
 
 def pixels(images: jax.Array, visible: str, sigma: float) -> jax.Array:
-    """Images [n, h, w, c] as the values of visible units, [n, h * w * c]."""
+    """Converts images [n, h, w, c] to values of visible units, [n, h * w * c]."""
     v = images.reshape(images.shape[0], -1)
     if visible == "bernoulli":
         return v
@@ -88,38 +97,47 @@ def pixels(images: jax.Array, visible: str, sigma: float) -> jax.Array:
 
 
 def hidden_logits(machine: Machine, v: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Log odds of the hidden units given the visible [n, d]: [n, f], float32 at least."""
+    """Log odds [n, f] of the hidden units given visible units [n, d], in float32 or wider."""
     return _product(v, machine["kernel"], dtype) + machine["hidden_bias"][None]
 
 
 def hidden(machine: Machine, v: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Probabilities of the hidden units given the visible [n, d]: [n, f], float32 at least."""
+    """Probabilities [n, f] of the hidden units given visible units [n, d], in float32 or wider."""
     return nn.sigmoid(hidden_logits(machine, v, dtype))
 
 
 def expected(machine: Machine, h: jax.Array, visible: str, dtype: DTypeLike) -> jax.Array:
-    """Expectation of the visible units given the hidden [n, f]: [n, d], float32 at least."""
+    """Expectation [n, d] of the visible units given hidden units [n, f], in float32 or wider."""
     x = _product(h, machine["kernel"].T, dtype) + machine["visible_bias"][None]
     return nn.sigmoid(x) if visible == "bernoulli" else x
 
 
 def free_energy(machine: Machine, v: jax.Array, visible: str, dtype: DTypeLike) -> jax.Array:
-    """-log of the sum over all hidden states of exp(-energy), [n], of visible [n, d].
+    """Free energy [n] of visible units v [n, d].
 
-    The energy is -v.a - h.c - v.W h with Bernoulli units; Gaussian have |v - a|^2 / 2 for -v.a.
+    The free energy is -log of the sum over all hidden states of exp(-energy). With Bernoulli units
+    the energy is -v.a - h.c - v.W h. With Gaussian units |v - a|^2 / 2 replaces -v.a.
     """
     bias = machine["visible_bias"]
     # Not a matrix product, which accelerators would round to bfloat16.
-    own = -(v * bias[None]) if visible == "bernoulli" else jnp.square(v - bias[None]) / 2
-    return own.sum(-1) - nn.softplus(hidden_logits(machine, v, dtype)).sum(-1)
+    visible_energy = -(v * bias[None]) if visible == "bernoulli" else jnp.square(v - bias[None]) / 2
+    return visible_energy.sum(-1) - nn.softplus(hidden_logits(machine, v, dtype)).sum(-1)
 
 
 def gibbs(
     machine: Machine, keys: jax.Array, v: jax.Array, visible: str, dtype: DTypeLike
 ) -> jax.Array:
-    """Samples the hidden units given the visible [n, d], then the visible given the hidden.
+    """Takes one Gibbs step: samples the hidden units given visible units, then new visible units.
 
-    keys: one for each row, [n], so that a row's chain does not depend on its neighbours.
+    Args:
+      machine: weights.
+      keys: one key per row, [n], so that the chain of a row does not depend on its neighbours.
+      v: visible units [n, d].
+      visible: "bernoulli" or "gaussian".
+      dtype: dtype of the products with the kernel.
+
+    Returns:
+      New visible units [n, d], in float32 or wider.
     """
     halves = jax.vmap(jax.random.split)(keys)
     p = hidden(machine, v, dtype)
@@ -132,5 +150,5 @@ def gibbs(
 
 
 def _product(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=wide)
+    wide_dtype = jnp.promote_types(dtype, jnp.float32)
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=wide_dtype)

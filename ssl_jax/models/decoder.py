@@ -1,4 +1,4 @@
-"""The convolutional decoder: from a code to an image."""
+"""Convolutional decoder from a code to an image."""
 
 import flax.linen as nn
 import jax
@@ -8,23 +8,24 @@ from jax.typing import DTypeLike
 from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.norm import BatchNorm
 
-SMALLEST = 7  # pixels a side that the dense layer may fill; the rest is doubling
-WIDEST = 512  # channels
+MAX_DENSE_SIDE = 7  # largest side in pixels that the dense layer fills; doublings do the rest
+MAX_CHANNELS = 512
 
 
 class Decoder(nn.Module):
-    """A dense layer to a small picture, doubled and convolved until it has the image's size.
+    """A dense layer makes a small image, which is doubled and convolved until it has the full size.
 
-    Batch normalisation and ReLU stand behind every layer but the last, as in DCGAN's generator
-    (Radford et al., arXiv 1511.06434, section 3); doubling by nearest neighbours and a convolution
-    instead of a transposed one leave no checkerboard (Odena et al., Distill 2016).
+    Every layer but the last is followed by batch normalisation and ReLU, as in DCGAN's generator
+    (Radford et al., arXiv 1511.06434, section 3). Nearest-neighbour doubling and a convolution
+    replace the transposed convolution, which would leave a checkerboard (Odena et al., Distill
+    2016).
 
     Attributes:
-      size: of the image, in pixels a side.
-      width: channels at the last doubling; twice as many before each, at most 512.
+      size: side of the image in pixels.
+      width: channels after the last doubling. Each earlier stage has twice as many, at most 512.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
-      dtype: of activations; parameters are float32.
+      dtype: dtype of activations; parameters are float32.
     """
 
     size: int
@@ -35,11 +36,11 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, code: jax.Array, train: bool) -> jax.Array:
-        """Codes [n, d] to images [n, size, size, 3] in [0, 1], float32 at least."""
+        """Codes [n, d] -> images [n, size, size, 3] in [0, 1], in float32 or wider."""
         side, doublings = self.size, 0
-        while side > SMALLEST:
+        while side > MAX_DENSE_SIDE:
             side, doublings = -(-side // 2), doublings + 1
-        channels = [min(self.width << i, WIDEST) for i in reversed(range(doublings + 1))]
+        channels = [min(self.width << i, MAX_CHANNELS) for i in reversed(range(doublings + 1))]
         x = nn.Dense(side**2 * channels[0], use_bias=False, dtype=self.dtype, name="dense")(code)
         x = self._activate(x.reshape(len(x), side, side, channels[0]), "bn0", train)
         for i in range(1, doublings + 1):
@@ -48,8 +49,8 @@ class Decoder(nn.Module):
             x = self._activate(x, f"bn{i}", train)
         first = (x.shape[1] - self.size) // 2
         x = x[:, first : first + self.size, first : first + self.size]
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.sigmoid(self._conv(x, 3, "pixels", dtype=wide))
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return nn.sigmoid(self._conv(x, 3, "pixels", dtype=wide_dtype))
 
     def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         norm = BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype, name=name)

@@ -1,4 +1,4 @@
-"""Heads between the encoder's features and the loss."""
+"""Heads between the features of the encoder and the loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,21 +16,23 @@ Tree = Any
 class ProjectionHead(nn.Module):
     """SimCLR's projection head: dense layers, each followed by batch normalisation.
 
-    No dense layer has a bias (normalisation would cancel it). All layers but the last end in ReLU;
-    the last has neither ReLU nor, in its normalisation, a bias. Weights start as N(0, 0.01²).
+    Dense layers have no bias, because normalisation would cancel it. All layers but the last end in
+    ReLU. The last layer has no ReLU, and its normalisation has no bias. Weights are initialised
+    from N(0, 0.01²).
 
     Attributes:
-      depth: dense layers: 0 = the identity, 1 = linear, 2 in SimCLR, 3 in SimCLR v2.
-      hidden_dim: width of the layers before the last; None = the input's (2048 after ResNet-50),
-        as in SimCLR's code.
+      depth: number of dense layers: 0 is the identity, 1 is linear, SimCLR has 2, SimCLR v2 has 3.
+      hidden_dim: width of the layers before the last; None uses the input width (2048 after
+        ResNet-50), as in SimCLR's code.
       output_dim: width of the last layer.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
-      dtype: of the dense layers and hidden activations; parameters are float32.
-      upto: how many layers run, with the parameters that they have in the whole head; None = all.
+      dtype: dtype of dense layers and hidden activations; parameters are float32.
+      upto: number of layers to run, with the same parameters as in the whole head; None runs all.
 
-    Source: SimCLR (arXiv 2002.05709), section 4.2; biases, normalisation and initialisation from
-    google-research/simclr tf2/model.py (LinearLayer, ProjectionHead), which the paper leaves open.
+    Source: SimCLR (arXiv 2002.05709), section 4.2. The paper leaves biases, normalisation and
+    initialisation open; they follow google-research/simclr tf2/model.py (LinearLayer,
+    ProjectionHead).
     """
 
     depth: int = 2
@@ -43,13 +45,13 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Features [n, f] to projections [n, output_dim] float32 (depth 0: x itself).
+        """Features [n, f] -> projections [n, output_dim] float32 (depth 0: x itself).
 
         Raises:
-          ValueError: depth below 0.
+          ValueError: if depth is negative.
         """
         if self.depth < 0:
-            raise ValueError(f"projection head of depth {self.depth}: 0 (identity) or more layers")
+            raise ValueError(f"projection head depth must be at least 0, got depth {self.depth}")
         hidden_dim = self.hidden_dim or x.shape[-1]
         for i in range(self.depth if self.upto is None else self.upto):
             last = i == self.depth - 1
@@ -60,7 +62,8 @@ class ProjectionHead(nn.Module):
                 dtype=self.dtype,
                 name=f"dense{i}",
             )(x)
-            # The loss normalises in float32: rounding z to bfloat16 first would cost accuracy.
+            # The loss normalises in float32; rounding its input to bfloat16 first would cost
+            # accuracy.
             x = BatchNorm(
                 group=self.bn_group,
                 views=self.bn_views,
@@ -72,10 +75,18 @@ class ProjectionHead(nn.Module):
         return x
 
 
-def cut(params: Tree, upto: int, dtype: DTypeLike = jnp.float32) -> ProjectionHead | None:
-    """The projection head, whole or cut, that has these parameters, run up to a layer.
+def infer_projection_head(
+    params: Tree, upto: int, dtype: DTypeLike = jnp.float32
+) -> ProjectionHead | None:
+    """Infers the projection head that has the given parameters, and runs it up to a layer.
 
-    None if it is another kind of head or has fewer layers.
+    Args:
+      params: parameters of a whole head, or of its first layers.
+      upto: number of layers to run, at least 1.
+      dtype: dtype of dense layers and hidden activations.
+
+    Returns:
+      The head, or None if the parameters belong to another kind of head or have fewer layers.
     """
     count = sum(name.startswith("dense") for name in params)
     if not 0 < upto <= count or params.keys() != {
@@ -86,40 +97,47 @@ def cut(params: Tree, upto: int, dtype: DTypeLike = jnp.float32) -> ProjectionHe
     if "scale" not in last or any("bias" in params[f"dense{i}"] for i in range(count)):
         return None
     width = params["dense0"]["kernel"].shape[1]
-    # Only the last layer's normalisation has no bias; with one, layers behind it were cut off.
+    # The normalisation of the last layer has no bias. If it has one here, later layers were cut
+    # off.
     depth = count + ("bias" in last)
     output = params[f"dense{count - 1}"]["kernel"].shape[1]
     return ProjectionHead(depth, width, output, dtype=dtype, upto=upto)
 
 
 class Classifier(nn.Module):
-    """Linear classifier: features [n, f] to logits [n, classes], float32 at least; starts as 0."""
+    """Linear classifier, initialised with zeros.
+
+    Maps features [n, f] to logits [n, classes] in float32 or wider.
+
+    Attributes:
+      classes: number of classes.
+    """
 
     classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, dtype=wide, name="dense")(
-            x
-        )
+        wide_dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return nn.Dense(
+            self.classes, kernel_init=nn.initializers.zeros, dtype=wide_dtype, name="dense"
+        )(x)
 
 
 class MLP(nn.Module):
-    """Dense layers with activations between: projection and prediction heads of most methods.
+    """Dense layers with activations between them: projection and prediction heads of most methods.
+
+    A layer has a bias unless a normalisation would cancel it. Weights are initialised with variance
+    1 / fan-in (truncated normal).
 
     Attributes:
-      widths: of the layers, the output's last; 0 = as wide as the input of the head.
-      hidden_norm: batch normalisation before each activation.
-      last_norm: after the last layer: "" for none, "affine" for batch normalisation, "plain" for
-        one without scale and bias.
-      activation: between layers.
+      widths: width of each layer, the output's last; 0 means the input width of the head.
+      hidden_norm: whether batch normalisation precedes each activation.
+      last_norm: normalisation after the last layer: "" for none, "affine" for batch normalisation,
+        "plain" for batch normalisation without scale and bias.
+      activation: function between the layers.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
-      dtype: of the dense layers and hidden activations; parameters are float32.
-
-    A layer has a bias where no normalisation would cancel it. Weights start with variance
-    1 / fan-in (truncated normal).
+      dtype: dtype of dense layers and hidden activations; parameters are float32.
     """
 
     widths: tuple[int, ...]
@@ -132,15 +150,15 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Features [n, f] to [n, widths[-1]] float32."""
+        """Features [n, f] -> outputs [n, widths[-1]] float32."""
         last = len(self.widths) - 1
-        # Losses compute in float32: rounding the outputs to bfloat16 first would cost accuracy.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        # Losses compute in float32; rounding their input to bfloat16 first would cost accuracy.
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         features = x.shape[-1]
         for i, width in enumerate(self.widths):
             norm = bool(self.last_norm) if i == last else self.hidden_norm
             affine = i < last or self.last_norm == "affine"
-            dtype = wide if i == last else self.dtype
+            dtype = wide_dtype if i == last else self.dtype
             x = nn.Dense(width or features, use_bias=not norm, dtype=self.dtype, name=f"dense{i}")(
                 x
             )
@@ -158,11 +176,13 @@ class MLP(nn.Module):
 
 
 class DropoutMLP(nn.Module):
-    """Dense layers with leaky ReLU and dropout between; no normalisation, rows are independent.
+    """Dense layers with leaky ReLU and dropout between them, without normalisation.
+
+    Rows do not affect each other.
 
     Attributes:
-      widths: of the layers, the output's last.
-      rate: share of the hidden activations that training sets to 0.
+      widths: width of each layer, the output's last.
+      rate: probability that training sets a hidden activation to 0.
     """
 
     widths: tuple[int, ...]
@@ -170,10 +190,10 @@ class DropoutMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array) -> jax.Array:
-        """[..., f] to [..., widths[-1]], in training; `key` draws what is dropped."""
+        """Inputs [..., f] -> outputs [..., widths[-1]] in training; `key` draws the dropout."""
         *hidden, last = self.widths
         for i, width in enumerate(hidden):
             x = nn.leaky_relu(nn.Dense(width, name=f"dense{i}")(x), 0.2)
-            kept = jax.random.fold_in(key, i)
-            x = nn.Dropout(self.rate, deterministic=False)(x, rng=kept)
+            mask_key = jax.random.fold_in(key, i)
+            x = nn.Dropout(self.rate, deterministic=False)(x, rng=mask_key)
         return nn.Dense(last, name=f"dense{len(hidden)}")(x)

@@ -1,4 +1,4 @@
-"""What an encoder's blocks say of an image, from the one forward that makes its features."""
+"""Outputs of every block of an encoder, from the forward that computes its features."""
 
 import re
 from typing import Any
@@ -16,16 +16,19 @@ FEATURES = "features"
 
 
 def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """Pooled output of every block, [n, f] float32 each, and "features", the encoder's own.
+    """Computes the pooled output of every block, and the features.
 
-    Residual blocks by their mean over space; transformer blocks by what the encoder pools, its
-    class token or the mean of the others; machines of a deep belief network as they are. Nothing
-    but these leaves the forward.
+    Residual blocks are averaged over space. Transformer blocks are pooled like the encoder: the
+    class token, or the mean of the patch tokens. Machines of a deep belief network are returned
+    unchanged. Only these pooled arrays leave the forward.
 
     Args:
       encoder: a linen module, (images, train) -> [n, f].
       variables: its parameters and statistics.
       images: [n, h, w, 3] in [0, 1].
+
+    Returns:
+      {block name: [n, f] float32}, and "features", the output of the encoder.
     """
 
     def is_block(module: nn.Module, method: str) -> bool:
@@ -36,17 +39,17 @@ def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Ar
     )
     captured = state.get("intermediates", {})
     token = getattr(encoder, "pool", "token") == "token"
-    found = {name: _pool(tree["__call__"][0], token) for name, tree in captured.items()}
-    return found | {FEATURES: jnp.asarray(features, jnp.float32)}
+    pooled = {name: _pool(tree["__call__"][0], token) for name, tree in captured.items()}
+    return pooled | {FEATURES: jnp.asarray(features, jnp.float32)}
 
 
 def order(names: list[str]) -> list[str]:
-    """Names of layers as images pass them; "features" last."""
+    """Sorts layer names in the order of the forward, "features" last."""
 
-    def place(name: str) -> tuple:
+    def sort_key(name: str) -> tuple:
         return name == FEATURES, [int(number) for number in re.findall(r"\d+", name)]
 
-    return sorted(names, key=place)
+    return sorted(names, key=sort_key)
 
 
 def _pool(x: jax.Array, token: bool) -> jax.Array:

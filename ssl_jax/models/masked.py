@@ -1,4 +1,4 @@
-"""The decoder of masked autoencoders: from the tokens of visible patches to all pixels."""
+"""Decoder of masked autoencoders: from the tokens of visible patches to all pixels."""
 
 from functools import partial
 
@@ -11,12 +11,14 @@ from ssl_jax.models.vit import EPSILON, XAVIER, Block, positions
 
 
 class MaskedDecoder(nn.Module):
-    """Visible tokens and, in the place of every other patch, one learned token, to pixels.
+    """Predicts the pixels of all patches from visible tokens and one learned token for all others.
 
     Attributes:
-      patch_size: side of a patch, in pixels.
-      width, depth, heads: of its transformer blocks.
-      dtype: of activations; parameters are float32.
+      patch_size: side of a patch in pixels.
+      width: width of the transformer blocks.
+      depth: number of transformer blocks.
+      heads: attention heads per block.
+      dtype: dtype of activations; parameters are float32.
 
     Source: MAE (He et al. 2021, arXiv 2111.06377), section 3 and appendix A.1.
     """
@@ -29,15 +31,15 @@ class MaskedDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, order: jax.Array, grid: tuple[int, int]) -> jax.Array:
-        """Predicts all patches, float32 at least [n, t, patch_size² · 3], counted row by row.
+        """Predicts all patches, [n, t, patch_size² · 3] in float32 or wider, in row-major order.
 
         Args:
-          tokens: [n, 1 + k, f], the class token and those of the patches order[:, :k].
-          order: int [n, t], a permutation of each image's patches, the visible first.
-          grid: patches (down, across); t in all.
+          tokens: [n, 1 + k, f], the class token and the tokens of the patches order[:, :k].
+          order: int [n, t], a permutation of each image's patches, the visible ones first.
+          grid: number of patches (down, across), t in total.
         """
         n, t = order.shape
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         dense = partial(nn.Dense, kernel_init=XAVIER)
         x = dense(self.width, dtype=self.dtype, name="embed")(tokens)
         cls, visible = x[:, :1], x[:, 1:]
@@ -51,4 +53,4 @@ class MaskedDecoder(nn.Module):
         for i in range(self.depth):
             x = Block(self.heads, 4, self.dtype, name=f"blocks_{i}")(x)
         x = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x)
-        return dense(3 * self.patch_size**2, dtype=wide, name="pixels")(x[:, 1:])
+        return dense(3 * self.patch_size**2, dtype=wide_dtype, name="pixels")(x[:, 1:])

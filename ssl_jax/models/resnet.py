@@ -1,8 +1,8 @@
-"""Residual networks that equal torchvision's and timm's to rounding, and SimCLR's variants of them.
+"""Residual networks equal to torchvision's and timm's up to rounding, and SimCLR's variants.
 
 Names follow torchvision (conv1, bn1, layer1_0/conv1, layer1_0/downsample_conv ...), the padding is
-explicit and the stride sits on the 3x3: export is a renaming. Other paddings are for weights that
-were trained under them. NHWC.
+explicit, and the stride is in the 3x3 convolution, so export is a renaming. Other paddings exist
+for weights that were trained with them. The layout is NHWC.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,10 @@ Layer = Callable[..., Any]
 def _conv(
     channels: int, kernel: int, stride: int = 1, *, same: bool, dtype: DTypeLike, name: str
 ) -> nn.Conv:
-    """A convolution without bias, padded as torch pads or `same`, He-initialised over its outputs.
+    """Convolution without bias, padded as in torch or with `same`, He-initialised by fan-out.
 
-    They differ at stride 2 alone: SAME depends on the side, and pads below and right first.
+    The paddings differ only at stride 2, where SAME depends on the side and pads below and right
+    first.
     """
     return nn.Conv(
         channels,
@@ -44,10 +45,17 @@ def _conv(
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 streams mixed by a softmax per channel, in place of a 3x3 convolution, norm, ReLU.
+    """Two 3x3 streams mixed by a softmax per channel; replaces a 3x3 convolution, norm and ReLU.
 
-    Source: Li et al. (arXiv 1903.06586), section 3.1, both streams 3x3 as in SimCLR v2
-    (arXiv 2006.10029), section 3 and released code.
+    Attributes:
+      channels: output channels, the channels of each stream.
+      stride: stride of the 3x3 convolution.
+      ratio: width of the gate's hidden layer relative to `channels`.
+      conv: makes a convolution.
+      norm: makes a normalisation.
+
+    Source: Li et al. (arXiv 1903.06586), section 3.1. Both streams are 3x3, as in SimCLR v2
+    (arXiv 2006.10029), section 3, and its code.
     """
 
     channels: int
@@ -72,7 +80,7 @@ class SelectiveKernel(nn.Module):
 
 
 class _Block(nn.Module):
-    """What both residual blocks share: the fields and the shortcut."""
+    """Fields and shortcut that both residual blocks share."""
 
     channels: int
     stride: int
@@ -83,13 +91,13 @@ class _Block(nn.Module):
     expansion: ClassVar[int] = 1
 
     def shortcut(self, x: jax.Array, train: bool) -> jax.Array:
-        """The identity where shapes allow; otherwise a 1x1 projection (ResNet-D's under SK)."""
+        """Identity if the shapes allow it, otherwise a 1x1 projection (with SK as in ResNet-D)."""
         channels = self.expansion * self.channels
         if self.stride == 1 and x.shape[-1] == channels:
             return x
         stride = self.stride
         if self.sk_ratio:
-            # SimCLR pads below and to the right; only at stride 1 the average leaves padding out.
+            # SimCLR pads below and to the right. The average excludes the padding only at stride 1.
             edge = ((0, 1), (0, 1))
             x = nn.avg_pool(x, (2, 2), (stride, stride), edge, count_include_pad=stride > 1)
             stride = 1
@@ -98,7 +106,10 @@ class _Block(nn.Module):
 
 
 class BasicBlock(_Block):
-    """Two 3x3 convolutions. Source: He et al. (arXiv 1512.03385), figure 5 left."""
+    """Residual block of two 3x3 convolutions.
+
+    Source: He et al. (arXiv 1512.03385), figure 5 left.
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -111,7 +122,10 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """1x1, 3x3 (with the stride), 1x1. Source: He et al. (arXiv 1512.03385), figure 5 right."""
+    """Residual block of 1x1, 3x3 (with the stride) and 1x1 convolutions.
+
+    Source: He et al. (arXiv 1512.03385), figure 5 right.
+    """
 
     expansion: ClassVar[int] = 4
 
@@ -137,21 +151,23 @@ class ResNet(nn.Module):
 
     Attributes:
       block: BasicBlock or Bottleneck.
-      stage_sizes: blocks of each stage.
-      width: multiplies every number of channels; the first stage has round(64 width).
+      stage_sizes: number of blocks in each stage.
+      width: factor of every number of channels; the first stage has round(64 width).
       stem: "imagenet" (7x7 stride 2 and max pooling) or "cifar" (3x3 stride 1).
-      sk_ratio: 0, or reduction of the selective kernels (SimCLR v2: 0.0625), which come with
-        ResNet-D's stem and shortcut; bottlenecks only.
+      sk_ratio: reduction ratio of the selective kernels (SimCLR v2: 0.0625), or 0 for none.
+        Selective kernels come with ResNet-D's stem and shortcut and need bottlenecks.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
-      zero_gamma: blocks start as the identity: the last normalisation's scale starts at 0.
-      padding: "torch": symmetric; "simclr": that, but for SAME max pooling; "same": every
-        convolution and the pooling SAME, as BYOL's.
-      mean, std: of the images' channels; images are standardised by them first.
-      dtype: of activations and convolutions; parameters are float32.
+      zero_gamma: initialise the last scale of every block with 0, so that blocks start as the
+        identity.
+      padding: "torch" (symmetric), "simclr" (symmetric, with SAME max pooling) or "same" (SAME for
+        every convolution and the pooling, as in BYOL).
+      mean: mean of the images' channels; images are standardised first.
+      std: standard deviation of the images' channels.
+      dtype: dtype of activations and convolutions; parameters are float32.
 
-    Source: He et al. (arXiv 1512.03385), table 1, stride on the 3x3; width as SimCLR
-    (arXiv 2002.05709), appendix B.9; paddings from google-research/simclr resnet.py and
+    Source: He et al. (arXiv 1512.03385), table 1, with the stride in the 3x3. Width: SimCLR
+    (arXiv 2002.05709), appendix B.9. Paddings: google-research/simclr resnet.py and
     google-deepmind/deepmind-research byol/utils/networks.py.
     """
 
@@ -170,19 +186,27 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images [n, h, w, 3] to features [n, f] float32, f = 8 round(64 width) (x 4: bottleneck).
+        """Images [n, h, w, 3] -> features [n, f] float32.
+
+        With four stages, f = 8 round(64 width), and four times as many with bottlenecks.
 
         Raises:
-          ValueError: on a width below one channel, an unknown stem or padding, a mean or std that
-            is none, or selective kernels in basic blocks or under SAME.
+          ValueError: if the width gives less than one channel, the stem or padding is unknown, mean
+            or std is invalid, or selective kernels are combined with basic blocks or SAME padding.
         """
         base = round(64 * self.width)
         if base < 1 or self.stem not in ("imagenet", "cifar"):
-            raise ValueError(f"width {self.width} or stem {self.stem!r}: 'imagenet' or 'cifar'")
+            raise ValueError(
+                f"width must give at least one channel, got {self.width}; "
+                f"stem must be 'imagenet' or 'cifar', got {self.stem!r}"
+            )
         if self.sk_ratio and self.block is BasicBlock:
             raise ValueError(f"sk_ratio {self.sk_ratio}: selective kernels need resnet50 or deeper")
         if self.padding not in PADDINGS or (self.sk_ratio and self.padding == "same"):
-            raise ValueError(f"padding {self.padding!r}: of {PADDINGS}, 'same' without sk_ratio")
+            raise ValueError(
+                f"padding must be one of {PADDINGS}, and not 'same' with sk_ratio; "
+                f"got {self.padding!r}"
+            )
         x = standardise(x, self.mean, self.std)
         conv = partial(_conv, same=self.padding == "same", dtype=self.dtype)
         norm = partial(BatchNorm, group=self.bn_group, views=self.bn_views, dtype=self.dtype)

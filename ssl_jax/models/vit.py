@@ -1,7 +1,10 @@
-"""Vision Transformers equal to timm's `vit_*_patch16_224` to rounding; positions fixed or learned.
+"""Vision Transformers equal to timm's `vit_*_patch16_224` up to rounding.
+
+Positions are fixed or learned.
 
 Names follow timm (patch_embed, blocks_0/attn/proj, blocks_0/mlp/fc1, norm ...). Queries, keys and
-values have a kernel each, initialised and adapted by LARS as three: timm's qkv is the three joined.
+values have separate kernels, which are initialised and adapted by LARS separately; timm's qkv is
+the concatenation of the three.
 """
 
 from functools import partial
@@ -24,31 +27,32 @@ def patchify(images: jax.Array, patch_size: int) -> jax.Array:
     """Cuts images [n, h, w, c] into square patches [n, t, patch_size, patch_size, c], row by row.
 
     Raises:
-      ValueError: patch_size does not divide h and w.
+      ValueError: if patch_size does not divide h and w.
     """
     n, h, w, c = images.shape
     if h % patch_size or w % patch_size:
         raise ValueError(
-            f"images of {h} x {w} pixels do not divide into patches of {patch_size} x {patch_size}"
+            f"images of {h} x {w} pixels cannot be cut into patches of {patch_size} x {patch_size}"
         )
     x = images.reshape(n, h // patch_size, patch_size, w // patch_size, patch_size, c)
     return x.swapaxes(2, 3).reshape(n, -1, patch_size, patch_size, c)
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Sine-cosine positions of a grid of patches: [rows * columns, width] float64, row by row.
+    """Sine-cosine positions of a grid of patches, [rows * columns, width] float64, row by row.
 
-    A quarter of the features each: sin and cos of column / 10000^(4i / width), then of the row.
-    This is MAE's order; MoCo v3 has rows first, which for training is the same network.
+    Each quarter of the features holds one of sin(column), cos(column), sin(row) and cos(row), where
+    the coordinates are divided by 10000^(4i / width). This is MAE's order. MoCo v3 has rows first,
+    which is the same network for training.
 
     Raises:
-      ValueError: width is no multiple of 4.
+      ValueError: if width is not a multiple of 4.
 
-    Source: MoCo v3 (arXiv 2104.02057), "ViT architecture"; MAE (arXiv 2111.06377), appendix A.1;
-    both leave the formula to their code.
+    Source: MoCo v3 (arXiv 2104.02057), "ViT architecture"; MAE (arXiv 2111.06377), appendix A.1.
+    Both leave the formula to their code.
     """
     if width % 4:
-        raise ValueError(f"width {width}: positions take a multiple of 4")
+        raise ValueError(f"width must be a multiple of 4 for sine-cosine positions, got {width}")
     frequencies = TEMPERATURE ** -(np.arange(width // 4) / (width // 4))
     row, column = np.indices((rows, columns)).reshape(2, -1, 1) * frequencies
     return np.concatenate([np.sin(column), np.cos(column), np.sin(row), np.cos(row)], axis=1)
@@ -62,33 +66,33 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[n, t, f] -> [n, t, f]; the softmax is in float32 at least.
+        """Tokens [n, t, f] -> [n, t, f]; the softmax is computed in float32 or wider.
 
         Raises:
-          ValueError: `heads` does not divide f.
+          ValueError: if `heads` does not divide f.
         """
         n, t, f = x.shape
         if f % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {f}")
+            raise ValueError(f"{self.heads} heads do not divide the width {f}")
         dense = partial(nn.Dense, f, kernel_init=XAVIER, dtype=self.dtype)
         q, k, v = (dense(name=name)(x).reshape(n, t, self.heads, -1) for name in "qkv")
-        # Not jax.nn.dot_product_attention, which takes float64 to float32: the biases of the keys
-        # have no gradient but rounding, and comparisons in float64 would find it.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
+        # Not jax.nn.dot_product_attention, which rounds float64 to float32. The gradient of the key
+        # biases is pure rounding, and comparisons in float64 would notice it.
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide_dtype)
         weights = nn.softmax(logits * (f // self.heads) ** -0.5).astype(v.dtype)
         return dense(name="proj")(jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, f))
 
 
 class Mlp(nn.Module):
-    """Two dense layers around a GELU by the error function, not its tanh approximation."""
+    """Two dense layers with a GELU between them (error function, not the tanh approximation)."""
 
     ratio: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[n, t, f] -> [n, t, f], by way of ratio * f."""
+        """Tokens [n, t, f] -> [n, t, f], with ratio * f hidden features."""
         f = x.shape[-1]
         dense = partial(nn.Dense, kernel_init=XAVIER, dtype=self.dtype)
         x = nn.gelu(dense(self.ratio * f, name="fc1")(x), approximate=False)
@@ -96,7 +100,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on the normalised sum so far and added to it ("pre-norm").
+    """Attention and MLP, each applied to the normalised residual stream and added ("pre-norm").
 
     Source: Dosovitskiy et al. (arXiv 2010.11929), equations 2 and 3.
     """
@@ -107,7 +111,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[n, t, f] -> [n, t, f]."""
+        """Tokens [n, t, f] -> [n, t, f]."""
         norm = partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype)
         x = x + Attention(self.heads, self.dtype, name="attn")(norm(name="norm1")(x))
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(norm(name="norm2")(x))
@@ -116,23 +120,25 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Vision Transformer without classifier: images to pooled features.
 
-    Kernels start Xavier-uniform (the patch embedding as the linear map it is), the class token as
-    N(0, 1e-12), biases at 0. No example meets another.
+    Kernels are initialised Xavier-uniform (the patch embedding as the linear map that it is), the
+    class token with N(0, 1e-12), biases with 0. Examples never meet.
 
     Attributes:
-      patch_size: side of a patch, in pixels.
-      width: features of a token, a multiple of 4 and of `heads`.
-      depth: blocks.
-      heads: of every attention.
-      mlp_ratio: width of the MLP's hidden layer over `width`.
-      pool: features are "token", the class token, or "mean", the mean of the patch tokens.
-      positions: "sincos": constants, none for the class token; or "learned": parameter "pos_embed"
-        [1 + t, width], added to the class token too, starting as N(0, 0.02²), for one image size.
-      mean, std: of the images' channels; images are standardised by them first.
-      dtype: of activations; parameters, softmax and the statistics of LayerNorm are float32.
+      patch_size: side of a patch in pixels.
+      width: features per token; a multiple of 4 and of `heads`.
+      depth: number of blocks.
+      heads: attention heads per block.
+      mlp_ratio: hidden width of the MLP relative to `width`.
+      pool: "token" uses the class token as features, "mean" the mean of the patch tokens.
+      positions: "sincos" adds constants to the patch tokens and nothing to the class token.
+        "learned" adds the parameter "pos_embed" [1 + t, width] to patch and class tokens. It is
+        initialised with N(0, 0.02²) and fixes the image size.
+      mean: mean of the images' channels; images are standardised first.
+      std: standard deviation of the images' channels.
+      dtype: dtype of activations. Parameters, softmax and the statistics of LayerNorm are float32.
 
     Source: Dosovitskiy et al. (arXiv 2010.11929), section 3.1; positions and initialisation as in
-    MoCo v3 (arXiv 2104.02057) and its released code.
+    MoCo v3 (arXiv 2104.02057) and its code.
     """
 
     patch_size: int = 16
@@ -147,35 +153,37 @@ class ViT(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images [n, h, w, 3] to features [n, width] float32, after the last normalisation.
+        """Images [n, h, w, 3] -> features [n, width] float32, after the last normalisation.
 
         Raises:
-          ValueError: as `tokens`, or on an unknown pooling.
+          ValueError: as in `tokens`, or if the pooling is unknown.
         """
         if self.pool not in ("token", "mean"):
-            raise ValueError(f"pool {self.pool!r}: 'token' or 'mean'")
+            raise ValueError(f"pool must be 'token' or 'mean', got {self.pool!r}")
         tokens = self.tokens(x, train)
         return tokens[:, 0] if self.pool == "token" else tokens[:, 1:].mean(1)
 
     @nn.compact
     def tokens(self, x: jax.Array, train: bool, keep: jax.Array | None = None) -> jax.Array:
-        """Images [n, h, w, 3] to tokens [n, 1 + t, width] float32, the class token first.
+        """Images [n, h, w, 3] -> tokens [n, 1 + t, width] float32, the class token first.
 
         Args:
-          train: changes nothing: there is no dropout.
-          keep: int [n, t], the patches to encode, counted row by row, in the order of the result;
-            None encodes all. An index beyond the patches makes its example NaN.
+          x: images.
+          train: ignored, because there is no dropout.
+          keep: int [n, t], the patches to encode, numbered row by row, in the order of the result.
+            None encodes all. An index beyond the last patch makes the tokens of its example NaN.
 
         Raises:
-          ValueError: the patch size does not divide h and w, the width does not fit, unknown
-            positions, or a mean or std that is none.
-          flax.errors.ScopeParamShapeError: positions learned at another image size.
+          ValueError: if the patch size does not divide h and w, the width does not fit, the
+            positions are unknown, or mean or std is invalid.
+          flax.errors.ScopeParamShapeError: if positions were learned at another image size.
 
-        Source: of `keep`, MAE (arXiv 2111.06377), section 3: positions, then the choice.
+        Source: `keep` follows MAE (arXiv 2111.06377), section 3: first positions, then the choice.
         """
         del train
         n, h, w, _ = x.shape
-        # A product, not a convolution: on a CPU those are slow in loops over micro-batches.
+        # A product instead of a convolution: on a CPU, convolutions are slow in loops over
+        # micro-batches.
         x = nn.DenseGeneral(
             self.width,
             axis=(-3, -2, -1),
@@ -183,13 +191,19 @@ class ViT(nn.Module):
             dtype=self.dtype,
             name="patch_embed",
         )(patchify(standardise(x, self.mean, self.std), self.patch_size))
-        grid, own = self._positions(h // self.patch_size, w // self.patch_size)
-        x = x + jnp.asarray(grid, x.dtype)[None]
+        patch_positions, token_position = self._positions(
+            h // self.patch_size, w // self.patch_size
+        )
+        x = x + jnp.asarray(patch_positions, x.dtype)[None]
         if keep is not None:
             x = jnp.take_along_axis(x, keep[..., None], axis=1)
-        # One axis: like biases and scales, and as in timm, it is not decayed.
+        # One axis only, as in timm: like biases and scales, the class token has no weight decay.
         cls = self.param("cls_token", nn.initializers.normal(1e-6), (self.width,), jnp.float32)
-        cls = cls.astype(x.dtype) if own is None else cls.astype(x.dtype) + own.astype(x.dtype)
+        cls = (
+            cls.astype(x.dtype)
+            if token_position is None
+            else cls.astype(x.dtype) + token_position.astype(x.dtype)
+        )
         cls = jnp.broadcast_to(cls, (n, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
         for i in range(self.depth):
@@ -198,11 +212,11 @@ class ViT(nn.Module):
         return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, name="norm")(x)
 
     def _positions(self, rows: int, columns: int) -> tuple[jax.Array | np.ndarray, Any]:
-        """What is added to the patches, [rows * columns, width], and to the class token, if any."""
+        """Returns the positions of the patches [rows * columns, width] and of the class token."""
         if self.positions == "sincos":
             return positions(rows, columns, self.width), None
         if self.positions != "learned":
-            raise ValueError(f"positions {self.positions!r}: 'sincos' or 'learned'")
+            raise ValueError(f"positions must be 'sincos' or 'learned', got {self.positions!r}")
         shape = (1 + rows * columns, self.width)
         table = self.param("pos_embed", nn.initializers.normal(0.02), shape, jnp.float32)
         return table[1:], table[0]

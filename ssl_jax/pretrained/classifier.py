@@ -12,7 +12,7 @@ from ssl_jax.errors import BAD_CONFIG, MISSING_INPUT, Fault
 from ssl_jax.methods import Tree
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.chain import Chain
-from ssl_jax.models.heads import Classifier, cut
+from ssl_jax.models.heads import Classifier, infer_projection_head
 from ssl_jax.pretrained import backbone
 from ssl_jax.rundir import workdir
 
@@ -95,7 +95,7 @@ def network(
     """
     modules = {"encoder": encoder}
     if head_layer:
-        head = cut(params.get("head", {}), head_layer, encoder.dtype)
+        head = infer_projection_head(params.get("head", {}), head_layer, encoder.dtype)
         if head is None:
             raise Fault(
                 f"finetune.head_layer={head_layer}: {name} as it was trained has no projection "

@@ -1,4 +1,4 @@
-"""What every loss on the global batch must hold, checked against an oracle in NumPy."""
+"""Properties of every loss on the global batch, checked against an oracle in NumPy."""
 
 import re
 
@@ -9,27 +9,27 @@ import pytest
 
 from ssl_jax import parallel
 
-STEP = 1e-5  # of central differences: in float64 they are then good to 1e-9 or so
+STEP = 1e-5  # of central differences: accurate to about 1e-9 in float64
 
 
 def rows(*shape, seed=0):
-    """Rows that differ in length and lie off the origin."""
+    """Random rows of different lengths, away from the origin."""
     return np.random.default_rng(seed).normal(size=shape) * 1.5 + 0.4
 
 
-def equals(loss, oracle, *arrays, constant=0, metrics=None):
-    """Loss, metrics and gradient equal the oracle's in float64, at random coordinates.
+def assert_equals_oracle(loss, oracle, *arrays, constant=0, metrics=None):
+    """Asserts that loss, metrics and gradient equal the oracle's in float64, at random coordinates.
 
-    The last `constant` arrays must get no gradient at all.
+    The last `constant` arrays must receive no gradient at all.
     """
-    many = tuple(range(len(arrays)))
+    argnums = tuple(range(len(arrays)))
     with jax.enable_x64(True):
-        step = jax.jit(jax.value_and_grad(loss, argnums=many, has_aux=True))
-        (value, found), gradient = step(*map(jnp.asarray, arrays))
-        assert {v.dtype for v in (value, *found.values())} == {jnp.dtype(jnp.float64)}
+        step = jax.jit(jax.value_and_grad(loss, argnums=argnums, has_aux=True))
+        (value, got_metrics), gradient = step(*map(jnp.asarray, arrays))
+        assert {v.dtype for v in (value, *got_metrics.values())} == {jnp.dtype(jnp.float64)}
     assert float(value) == pytest.approx(oracle(*arrays), rel=1e-12)
     if metrics is not None:
-        assert {k: float(v) for k, v in found.items()} == pytest.approx(metrics, rel=1e-10)
+        assert {k: float(v) for k, v in got_metrics.items()} == pytest.approx(metrics, rel=1e-10)
     rng = np.random.default_rng(5)
     for i, (array, got) in enumerate(zip(arrays, gradient, strict=True)):
         if i >= len(arrays) - constant:
@@ -48,10 +48,10 @@ def equals(loss, oracle, *arrays, constant=0, metrics=None):
             )
 
 
-def devices_do_not_matter(loss, *arrays, rows_stay):
-    """8 devices give what one gives. All arrays are sharded on their first axis.
+def assert_same_on_8_devices(loss, *arrays, rows_stay):
+    """Asserts that 8 devices compute the same as one. All arrays are sharded on their first axis.
 
-    `rows_stay`: devices exchange sums only, never rows.
+    `rows_stay`: devices exchange only sums, never rows.
     """
     results = []
     for devices in (1, 8):
@@ -69,25 +69,25 @@ def devices_do_not_matter(loss, *arrays, rows_stay):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * max(np.abs(want).max(), 1e-3))
     text = compiled.as_text()
     assert "all-reduce" in text
-    moves = r"(all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\("
-    assert rows_stay != bool(re.search(moves, text))
+    row_transfers = r"(all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\("
+    assert rows_stay != bool(re.search(row_transfers, text))
 
 
-def finite_when_degenerate(loss, *arrays):
-    """All rows equal, all rows zero, one row zero: loss, metrics and gradient are finite."""
-    many = tuple(range(len(arrays)))
-    step = jax.jit(jax.value_and_grad(loss, argnums=many, has_aux=True))
+def assert_finite_when_degenerate(loss, *arrays):
+    """Asserts finite loss, metrics and gradient for equal rows, zero rows and one zero row."""
+    argnums = tuple(range(len(arrays)))
+    step = jax.jit(jax.value_and_grad(loss, argnums=argnums, has_aux=True))
     one_zero = [a.copy() for a in arrays]
     for array in one_zero:
         array[1, 0] = 0
     equal = [np.full_like(a, 0.7) for a in arrays]
     for degenerate in (equal, [np.zeros_like(a) for a in arrays], one_zero):
-        found = step(*(jnp.asarray(a, jnp.float32) for a in degenerate))
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+        results = step(*(jnp.asarray(a, jnp.float32) for a in degenerate))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(results))
 
 
-def keeps_at_least_float32(loss, *arrays):
-    """bfloat16 is rounded once, on the way in."""
+def assert_computes_in_float32(loss, *arrays):
+    """Asserts that bfloat16 inputs are rounded once, on input, and computed in float32."""
     narrow = [jnp.asarray(a, jnp.bfloat16) for a in arrays]
     loss = jax.jit(loss)
     value, metrics = loss(*narrow)

@@ -1,6 +1,7 @@
-"""The losses written out over full matrices, as their papers state them: the oracles.
+"""Oracles: the losses written out over full matrices, as their papers state them.
 
-In float64 under `jax.enable_x64`; gradients by autodiff. Nothing here is shared with the package.
+Run in float64 under `jax.enable_x64`; gradients come from autodiff. Nothing here is shared with the
+package.
 """
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ def _unit(z):
 
 
 def _views(z, temperature):
-    """Exponentials: (positive [2b], negatives [2b, 2b] with zeros elsewhere)."""
+    """Exponentials of the logits: (positive [2b], negatives [2b, 2b] with zeros elsewhere)."""
     rows = _unit(z).reshape(-1, z.shape[-1])
     i = np.arange(len(rows))
     e = jnp.exp(rows @ rows.T / temperature)
@@ -72,8 +73,8 @@ def supervised_contrastive(z, label, temperature):
     label = np.where(label < 0, -1 - np.arange(len(label)), label).repeat(v)
     others = ~np.eye(len(rows), dtype=bool)
     logits = rows @ rows.T / temperature
-    whole = jnp.log(jnp.where(others, jnp.exp(logits), 0).sum(1))
+    log_total = jnp.log(jnp.where(others, jnp.exp(logits), 0).sum(1))
     same = others & (label[:, None] == label[None, :])
     count = same.sum(1)
-    losses = jnp.where(same, whole[:, None] - logits, 0).sum(1) / np.maximum(count, 1)
+    losses = jnp.where(same, log_total[:, None] - logits, 0).sum(1) / np.maximum(count, 1)
     return losses.sum() / (count > 0).sum()

@@ -1,4 +1,4 @@
-"""The discriminator's loss and its opponent's against their definitions."""
+"""The losses of discriminator and generator against their definitions."""
 
 import checks
 import jax
@@ -8,36 +8,40 @@ import pytest
 
 from ssl_jax import losses
 
-TRUE, MADE = 3 * checks.rows(16, 2), 3 * checks.rows(16, 2, seed=1)
+REAL, GENERATED = 3 * checks.rows(16, 2), 3 * checks.rows(16, 2, seed=1)
 
 
-def _d(logits):
+def _sigmoid(logits):
     return 1 / (1 + np.exp(-logits))
 
 
-def _discriminate(true, made):
-    return -(np.log(_d(true)).mean() + np.log(1 - _d(made)).mean()) / 2
+def _discriminate(real, generated):
+    return -(np.log(_sigmoid(real)).mean() + np.log(1 - _sigmoid(generated)).mean()) / 2
 
 
-def _fool(made):
-    return losses.fool(made), {}
+def _fool(generated):
+    return losses.fool(generated), {}
 
 
-def test_both_equal_their_definitions():
-    accuracy = (np.mean(_d(TRUE) > 0.5) + np.mean(_d(MADE) < 0.5)) / 2
+def test_losses_equal_their_definitions():
+    accuracy = (np.mean(_sigmoid(REAL) > 0.5) + np.mean(_sigmoid(GENERATED) < 0.5)) / 2
     assert 0.3 < accuracy < 0.9
     metrics = {"discriminator_accuracy": accuracy}
-    checks.equals(losses.discriminate, _discriminate, TRUE, MADE, metrics=metrics)
-    checks.equals(_fool, lambda made: -np.log(_d(made)).mean(), MADE)
+    checks.assert_equals_oracle(
+        losses.discriminate, _discriminate, REAL, GENERATED, metrics=metrics
+    )
+    checks.assert_equals_oracle(
+        _fool, lambda generated: -np.log(_sigmoid(generated)).mean(), GENERATED
+    )
 
 
-def test_the_maker_s_gradient_does_not_vanish_where_the_discriminator_is_sure():
+def test_generator_gradient_does_not_vanish_when_the_discriminator_is_sure():
     assert jax.grad(losses.fool)(jnp.array(-200.0)) == pytest.approx(-1)
-    true, made = jnp.array(500.0), jnp.array(500.0)
-    assert losses.discriminate(true, made)[0] == pytest.approx(250)
+    real, generated = jnp.array(500.0), jnp.array(500.0)
+    assert losses.discriminate(real, generated)[0] == pytest.approx(250)
 
 
-def test_devices_and_narrow_types():
-    checks.devices_do_not_matter(losses.discriminate, TRUE, MADE, rows_stay=True)
-    checks.keeps_at_least_float32(losses.discriminate, TRUE, MADE)
-    checks.keeps_at_least_float32(_fool, MADE)
+def test_same_on_8_devices_and_in_bfloat16():
+    checks.assert_same_on_8_devices(losses.discriminate, REAL, GENERATED, rows_stay=True)
+    checks.assert_computes_in_float32(losses.discriminate, REAL, GENERATED)
+    checks.assert_computes_in_float32(_fool, GENERATED)

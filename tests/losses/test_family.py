@@ -1,4 +1,4 @@
-"""Every loss against its paper's formula in float64, over tiles, transports and devices."""
+"""Contrastive losses against their formulas in float64, over tiles, transports and devices."""
 
 import dense
 import jax
@@ -10,10 +10,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ssl_jax import losses
 from ssl_jax.losses import tiles
 
-B, D = 40, 16  # 80 rows: several tiles of at most 7 on every device, some filled up
+B, D = 40, 16  # 80 rows: several tiles of at most 7 rows on every device, some padded
 LABEL = np.random.default_rng(3).integers(0, 5, B)
 LABEL[:7] = -1
-LABEL[7] = 9  # the only one of its class
+LABEL[7] = 9  # the only example of this class
 
 
 def _rows(*shape, seed=0):
@@ -43,9 +43,9 @@ def small_tiles(monkeypatch):
 
 
 def _value_and_grad(fn, arrays, temperature):
-    """Loss and gradient in every array and in the temperature."""
-    many = tuple(range(len(arrays) + 1))
-    loss, gradient = jax.jit(jax.value_and_grad(lambda *a: fn(*a[:-1], a[-1]), argnums=many))(
+    """Loss, and gradient by every array and by the temperature."""
+    argnums = tuple(range(len(arrays) + 1))
+    loss, gradient = jax.jit(jax.value_and_grad(lambda *a: fn(*a[:-1], a[-1]), argnums=argnums))(
         *arrays, temperature
     )
     return [np.asarray(x, np.float64) for x in (loss, *gradient)]
@@ -86,19 +86,19 @@ def _computed(case, temperature, dtype, devices=1, transport=None):
 
 
 def _gap(got, want):
-    """The largest difference, relative to max(loss, 0.1) and to each gradient's largest value."""
+    """Largest difference, relative to max(loss, 0.1) and to each gradient's largest value."""
     scales = [max(abs(want[0]), 0.1)] + [max(np.abs(g).max(), 1e-3) for g in want[1:]]
     return max(np.abs(g - w).max() / s for g, w, s in zip(got, want, scales, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_equals_the_formula_on_any_devices(case):
+def test_equals_the_formula_on_any_number_of_devices(case):
     want = _oracle(case, 0.2)
-    places = [(1, None), (2, "ring"), (4, "gather"), (8, "ring")]
+    layouts = [(1, None), (2, "ring"), (4, "gather"), (8, "ring")]
     if "queue" not in case:
-        # No two devices meet half-way around an odd ring.
-        places += [(5, "ring"), (5, "gather")]
-    for devices, transport in places:
+        # An odd ring has no two devices that are half-way around from each other.
+        layouts += [(5, "ring"), (5, "gather")]
+    for devices, transport in layouts:
         with jax.enable_x64(True):
             got = _computed(case, 0.2, jnp.float64, devices, transport)
         assert _gap(got, want) < 1e-13, (devices, transport)
@@ -106,13 +106,13 @@ def test_equals_the_formula_on_any_devices(case):
 
 @pytest.mark.parametrize("temperature", [0.02, 0.1, 1.0])
 @pytest.mark.parametrize("case", CASES)
-def test_accuracy(case, temperature):
+def test_float32_accuracy(case, temperature):
     want = _oracle(case, temperature)
     assert _gap(_computed(case, temperature, jnp.float32), want) < 1e-5
 
 
 @pytest.mark.parametrize("case", ["nt_xent", "info_nce queue", "supervised_contrastive"])
-def test_bfloat16(case):
+def test_bfloat16_accuracy(case):
     arrays, options = CASES[case]
     rounded = [np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64) for a in arrays]
     CASES["rounded"] = rounded, options
@@ -129,13 +129,13 @@ def test_bfloat16(case):
 
 @pytest.mark.parametrize("transport", ["gather", "ring"])
 @pytest.mark.parametrize("case", ["nt_xent", "paired_info_nce"])
-def test_a_mesh_of_two_axes(case, transport):
+def test_mesh_with_two_axes(case, transport):
     with jax.enable_x64(True):
         got = _computed(case, 0.2, jnp.float64, (2, 2), transport)
     assert _gap(got, _oracle(case, 0.2)) < 1e-13
 
 
-def test_towers_of_two_types_take_the_wider():
+def test_towers_of_different_dtypes_use_the_wider_dtype():
     x, y = (jnp.asarray(t, jnp.float32) for t in TOWERS)
     narrow = x.astype(jnp.bfloat16)
     got = [losses.paired_info_nce(*p, temperature=0.1)[0] for p in ((narrow, y), (y, narrow))]
@@ -143,7 +143,7 @@ def test_towers_of_two_types_take_the_wider():
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
-def test_every_example_its_own_class_is_nt_xent():
+def test_supervised_loss_with_unique_classes_equals_nt_xent():
     z = jnp.asarray(PAIR[0], jnp.float32)
     for label in (np.arange(B), np.full(B, -1)):
         got, metrics = losses.supervised_contrastive(z, label, temperature=0.1)
@@ -151,7 +151,7 @@ def test_every_example_its_own_class_is_nt_xent():
         assert metrics["positives"] == 1
 
 
-def test_limits_of_the_family():
+def test_debiased_and_hard_negatives_reduce_to_simpler_losses():
     z = jnp.asarray(PAIR[0], jnp.float32)
     plain = float(losses.nt_xent(z, temperature=0.3)[0])
     assert losses.debiased(z, temperature=0.3, class_prior=0)[0] == pytest.approx(plain, rel=1e-6)
@@ -160,7 +160,7 @@ def test_limits_of_the_family():
     assert same == pytest.approx(debiased, rel=1e-6)
 
 
-def test_the_queue_gets_no_gradient():
+def test_queue_receives_no_gradient():
     (query, key), options = CASES["info_nce queue"]
     query, key = jnp.asarray(query, jnp.float32), jnp.asarray(key, jnp.float32)
     gradient = jax.grad(lambda queue: losses.info_nce(query, key, temperature=0.1, queue=queue)[0])(
@@ -169,10 +169,10 @@ def test_the_queue_gets_no_gradient():
     assert not np.any(gradient)
 
 
-def test_accuracy_of_guessing():
+def test_contrastive_chance_is_the_accuracy_of_guessing():
     (query, key), options = CASES["info_nce queue"]
     query, key, queue = (jnp.asarray(x, jnp.float32) for x in (query, key, options["queue"]))
-    for found, candidates in (
+    for (_, metrics), candidates in (
         (losses.info_nce(query, key, temperature=0.1, queue=queue), len(queue) + 1),
         (losses.info_nce(query, key, temperature=0.1), B),
         (losses.paired_info_nce(query, key, temperature=0.1), B),
@@ -181,8 +181,8 @@ def test_accuracy_of_guessing():
             2 * B - 1 + len(queue),
         ),
     ):
-        assert found[1]["contrastive_chance"] == pytest.approx(1 / candidates)
-        assert found[1]["contrastive_chance"].dtype == jnp.float32
+        assert metrics["contrastive_chance"] == pytest.approx(1 / candidates)
+        assert metrics["contrastive_chance"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_accuracy_of_guessing():
         (lambda z: losses.nt_xent(z, temperature=1, transport="pigeon"), "gather, ring"),
     ],
 )
-def test_refusals(call, message):
+def test_invalid_arguments_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.asarray(PAIR[0], jnp.float32))
 
 
-def test_rows_that_do_not_divide_are_refused():
+def test_rows_that_devices_do_not_divide_raise():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    with jax.set_mesh(mesh), pytest.raises(ValueError, match="26 rows do not divide over 8"):
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match=r"26 rows cannot be divided .* 8"):
         losses.nt_xent(jnp.asarray(_rows(13, 2, D)), temperature=0.1)

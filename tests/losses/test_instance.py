@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ssl_jax.losses import instance, tiles
 
-B, D, ROWS, FILLED, K = 16, 8, 61, 64, 5
+B, D, ROWS, PADDED_ROWS, K = 16, 8, 61, 64, 5
 TEMPERATURE = 0.2
 
 
@@ -21,14 +21,14 @@ def unit(x):
 
 RNG = np.random.default_rng(5)
 Z = RNG.normal(size=(B, D)) * 3
-BANK = unit(RNG.normal(size=(FILLED, D)))
+BANK = unit(RNG.normal(size=(PADDED_ROWS, D)))
 INDEX = np.r_[RNG.permutation(ROWS)[: B - 1], [0]].astype(np.int32)
-INDEX[3] = INDEX[5]  # an image may come twice
+INDEX[3] = INDEX[5]  # an image can occur twice in a batch
 NOISE = RNG.integers(0, ROWS, (B, K), np.int32)
 
 
-def over(devices, function, *arrays):
-    """Value and gradient in the first array, all arrays divided by rows."""
+def on_devices(devices, function, *arrays):
+    """Value and gradient by the first array, with all arrays sharded by rows."""
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
@@ -39,18 +39,18 @@ def over(devices, function, *arrays):
         return jax.device_get(jax.jit(jax.value_and_grad(function, has_aux=True))(*arrays))
 
 
-def numeric(function, z, step=1e-5):
+def numeric_gradient(function, z, step=1e-5):
     """Gradient of a float64 function by central differences."""
-    found = np.zeros_like(z)
+    gradient = np.zeros_like(z)
     for i in np.ndindex(z.shape):
         shift = np.zeros_like(z)
         shift[i] = step
-        found[i] = (function(z + shift) - function(z - shift)) / (2 * step)
-    return found
+        gradient[i] = (function(z + shift) - function(z - shift)) / (2 * step)
+    return gradient
 
 
 def dense_softmax(z):
-    """[b] -log P(i | v) by all logits at once."""
+    """[b], -log P(i | v) from all logits at once."""
     logits = unit(z) @ BANK[:ROWS].T / TEMPERATURE
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(B), INDEX]
 
@@ -65,16 +65,17 @@ def softmax(transport):
 
 
 @pytest.mark.parametrize(("devices", "transport"), [(1, None), (8, "gather"), (4, "ring")])
-def test_softmax_over_all_images(monkeypatch, devices, transport):
+def test_instance_softmax_equals_the_dense_softmax(monkeypatch, devices, transport):
     monkeypatch.setattr(tiles, "TILE", 7)
     bank = BANK.copy()
-    bank[ROWS:] = unit(Z)[: FILLED - ROWS]  # would be seen
-    (loss, metrics), gradient = over(devices, softmax(transport), Z, bank, INDEX)
+    # Padding that would change the result if it counted.
+    bank[ROWS:] = unit(Z)[: PADDED_ROWS - ROWS]
+    (loss, metrics), gradient = on_devices(devices, softmax(transport), Z, bank, INDEX)
     expected = dense_softmax(Z)
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["own_probability"], np.exp(-expected).mean(), rtol=1e-5)
-    slope = numeric(lambda z: dense_softmax(z).mean(), Z)
-    np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-7)
+    expected_gradient = numeric_gradient(lambda z: dense_softmax(z).mean(), Z)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-7)
     logits = unit(Z) @ BANK[:ROWS].T
     hits = logits.argmax(1) == INDEX
     np.testing.assert_allclose(metrics["contrastive_accuracy"], hits.mean())
@@ -84,32 +85,33 @@ def test_softmax_over_all_images(monkeypatch, devices, transport):
     )
 
 
-def weighted(z, bank, index):
-    """Some function of the products, and the products."""
-    found = instance.products(z, bank, index)
-    return jnp.sin(found).sum(), found
+def sum_of_sines(z, bank, index):
+    """An arbitrary function of the products, and the products."""
+    products = instance.products(z, bank, index)
+    return jnp.sin(products).sum(), products
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_products_with_rows_of_the_bank(monkeypatch, devices):
-    monkeypatch.setattr(instance, "GATHERED", 3 * K * D)  # 3 examples at once: 16 leave a rest
-    (_, found), gradient = over(devices, weighted, Z, BANK, NOISE)
-    picked = BANK[NOISE]
-    expected = np.einsum("bd,bkd->bk", Z, picked)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+def test_products_equal_einsum(monkeypatch, devices):
+    # Chunks of 3 examples do not divide the 16.
+    monkeypatch.setattr(instance, "CHUNK_ELEMENTS", 3 * K * D)
+    (_, products), gradient = on_devices(devices, sum_of_sines, Z, BANK, NOISE)
+    bank_rows = BANK[NOISE]
+    expected = np.einsum("bd,bkd->bk", Z, bank_rows)
+    np.testing.assert_allclose(products, expected, atol=2e-6)
     np.testing.assert_allclose(
-        gradient, np.einsum("bk,bkd->bd", np.cos(expected), picked), atol=2e-5
+        gradient, np.einsum("bk,bkd->bd", np.cos(expected), bank_rows), atol=2e-5
     )
 
 
-def test_products_hold_and_send_less_than_the_rows():
+def test_products_hold_and_send_less_than_the_gathered_rows():
     b, k, d, n = 16, 64, 128, 4096
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     shapes = (((b, d), jnp.float32), ((n, d), jnp.float32), ((b, k), jnp.int32))
     with pytest.MonkeyPatch.context() as patch, jax.set_mesh(mesh):
-        patch.setattr(instance, "GATHERED", 2 * k * d)
-        program = jax.jit(jax.value_and_grad(weighted, has_aux=True)).lower(
+        patch.setattr(instance, "CHUNK_ELEMENTS", 2 * k * d)
+        program = jax.jit(jax.value_and_grad(sum_of_sines, has_aux=True)).lower(
             *(jax.ShapeDtypeStruct(*shape, sharding=sharding) for shape in shapes)
         )
         compiled = program.compile()
@@ -120,9 +122,10 @@ def test_products_hold_and_send_less_than_the_rows():
     assert compiled.memory_analysis().temp_size_in_bytes < b * k * d * 4 / 3
 
 
-def test_nce_by_hand():
+def test_nce_equals_values_computed_by_hand():
     log_z, rows = np.float32(3), 8
-    even = log_z + np.log(2 / rows)  # as likely an image's own as one of its 2 noise rows
+    # With this logit, a row is as likely to be the image's own as one of its 2 noise rows.
+    even = log_z + np.log(2 / rows)
     own, noise = np.full((4,), even), np.full((4, 2), even)
     loss, metrics = jax.jit(lambda *x: instance.nce(*x, log_z=log_z, rows=rows))(own, noise)
     np.testing.assert_allclose(loss, 3 * np.log(2), rtol=1e-6)
@@ -131,7 +134,7 @@ def test_nce_by_hand():
     np.testing.assert_allclose(metrics["own_probability"], 2 / rows, rtol=1e-6)
 
 
-def test_partition_counts_the_own_rows():
+def test_log_partition_includes_the_images_own_rows():
     own, noise = np.log([4.0, 2.0]), np.log([[1.0, 1.0], [3.0, 1.0]])
-    found = jax.jit(lambda *x: instance.log_partition(*x, rows=100))(own, noise)
-    np.testing.assert_allclose(found, np.log(100 * 12 / 6), rtol=1e-6)
+    log_z = jax.jit(lambda *x: instance.log_partition(*x, rows=100))(own, noise)
+    np.testing.assert_allclose(log_z, np.log(100 * 12 / 6), rtol=1e-6)

@@ -1,7 +1,8 @@
-"""Losses and their gradients equal lightly's (1.6.0, on torch 2.13), in float64.
+"""Losses and their gradients equal those of lightly (1.6.0, on torch 2.13) in float64.
 
-Each peer gets its views as it wants them; where its definition is another, by a constant, the test
-says which and why. What lightly does not have (BYOL's scale, MoCo v3's) is built from what it has.
+Each lightly loss receives its views in the form that it expects. Where its definition differs by a
+constant, the test states the constant and the reason. Scales that lightly does not have (BYOL's and
+MoCo v3's) are built from its parts.
 """
 
 import jax
@@ -17,7 +18,7 @@ TOLERANCE = 1e-9
 
 @pytest.fixture(scope="module")
 def peers(torchvision):
-    """lightly.loss."""
+    """The module lightly.loss."""
     return pytest.importorskip("lightly.loss")
 
 
@@ -26,7 +27,7 @@ def _rows(*shape, seed=0):
 
 
 def _assert_equal(torch, ours, theirs, *arrays):
-    """Both are functions of arrays; theirs gets torch's."""
+    """Asserts equal values and gradients of two functions of arrays; `theirs` takes tensors."""
     with jax.enable_x64(True):
         step = jax.jit(jax.value_and_grad(ours, argnums=tuple(range(len(arrays)))))
         value, gradient = step(*map(jnp.asarray, arrays))
@@ -62,7 +63,7 @@ def test_decoupled(torch, peers):
 
 
 def test_info_nce_with_a_queue(torch, peers):
-    """lightly's memory bank holds unit rows and, like ours, lets the key have its gradient."""
+    """lightly's memory bank holds unit rows and, as here, the key keeps its gradient."""
     queue = _rows(Q, D, seed=1)
     queue /= np.linalg.norm(queue, axis=1, keepdims=True)
     peer = peers.NTXentLoss(temperature=0.2, memory_bank_size=(Q, D))
@@ -77,8 +78,10 @@ def test_info_nce_with_a_queue(torch, peers):
 
 
 def test_moco_v3_scale(torch):
-    """MoCo v3 (arXiv 2104.02057, algorithm 1) adds both directions and multiplies by 2 T: with
-    `info_nce`'s mean over b queries its loss is 2 T (first + second)."""
+    """MoCo v3 (arXiv 2104.02057, algorithm 1) adds both directions and multiplies by 2 T.
+
+    `info_nce` is the mean over b queries, so MoCo v3's loss is 2 T (first + second).
+    """
     temperature = 0.3
 
     def ours(q1, q2, k1, k2):
@@ -106,7 +109,7 @@ def _symmetric(criterion, prediction, target):
 
 
 def test_simsiam(torch, peers):
-    """lightly's criterion is one direction, and its users halve the sum, as equation 4."""
+    """lightly's criterion is one direction; its users halve the sum, as in equation 4."""
     _assert_equal(
         torch,
         lambda p, t: losses.simsiam(p, t)[0],
@@ -117,8 +120,11 @@ def test_simsiam(torch, peers):
 
 
 def test_byol(torch, peers):
-    """lightly trains BYOL with half the sum of negative cosines c; equation 2 is 2 + 2 c for each
-    direction and the paper adds directions, so the loss is 4 + 4 c and the gradient 4 times."""
+    """lightly trains BYOL with half the sum of the negative cosines c.
+
+    Equation 2 is 2 + 2 c for each direction, and the paper adds both directions. The loss is
+    therefore 4 + 4 c, and its gradient is 4 times as large.
+    """
     _assert_equal(
         torch,
         lambda p, t: losses.byol(p, t)[0],
@@ -129,18 +135,20 @@ def test_byol(torch, peers):
 
 
 def test_barlow_twins(torch, peers):
-    """Both normalise with BatchNorm's biased variance and 1e-5, as the authors."""
+    """Both normalise with BatchNorm's biased variance plus 1e-5, as in the authors' code."""
     _assert_equal(
         torch,
         lambda z: losses.barlow_twins(z, lambda_=0.02)[0],
         lambda z: peers.BarlowTwinsLoss(lambda_param=0.02)(*_views(z)),
-        0.05 * _rows(B, 2, D),  # small: 1e-5 is seen
+        0.05 * _rows(B, 2, D),  # small enough for the epsilon of 1e-5 to matter
     )
 
 
 def test_vicreg(torch, peers):
-    """lightly is the authors' code, and so are we: the invariance is a mean over dimensions too and
-    the variance a mean over views. Equation 6 as printed is this with sim d and 2 std."""
+    """Both follow the authors' code: invariance averages over dimensions, variance over views.
+
+    Equation 6 as printed is this loss with sim * d and 2 * std.
+    """
     z = _rows(B, 2, D) * np.linspace(0.5, 1.5, D)
     _assert_equal(
         torch,
@@ -160,12 +168,12 @@ def test_swav(torch, peers, local, queue):
         arrays["queue"] = np.tanh(_rows(Q, 2, K, seed=2))
 
     def ours(*values):
-        given = dict(zip(arrays, values, strict=True))
-        return losses.swav(given.pop("full"), **given)[0]
+        named = dict(zip(arrays, values, strict=True))
+        return losses.swav(named.pop("full"), **named)[0]
 
     def theirs(*values):
-        given = {name: _views(x) for name, x in zip(arrays, values, strict=True)}
-        return peers.SwaVLoss()(given["full"], given.get("local", []), given.get("queue"))
+        named = {name: _views(x) for name, x in zip(arrays, values, strict=True)}
+        return peers.SwaVLoss()(named["full"], named.get("local", []), named.get("queue"))
 
     _assert_equal(torch, ours, theirs, *arrays.values())
 
@@ -188,6 +196,6 @@ def test_dino(torch, peers, local):
         return peer(_views(teacher.detach()), students, teacher_temp=0.0625)
 
     _assert_equal(torch, ours, theirs, *arrays)
-    with jax.enable_x64(True):  # the peer's call has moved its center
+    with jax.enable_x64(True):  # the call above has updated the peer's center
         new = losses.dino_center(jnp.asarray(center), jnp.asarray(arrays[1]))
     np.testing.assert_allclose(new, peer.center[0, 0].numpy(), rtol=TOLERANCE)

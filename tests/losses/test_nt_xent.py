@@ -16,14 +16,14 @@ TEMPERATURES = [0.02, 0.05, 0.1, 0.5, 1.0]
 
 
 def _pairs(b, d=32, agreement=1.0, seed=0):
-    """[b, 2, d]: `agreement` is the share of the embedding that the two views have in common."""
+    """Returns [b, 2, d]; `agreement` weighs the part of the embedding that both views share."""
     rng = np.random.default_rng(seed)
     common, own = rng.normal(size=(b, 1, d)), rng.normal(size=(b, 2, d))
     return (3 * (agreement * common + own)).astype(np.float32)
 
 
 def _oracle(z, temperature):
-    """(loss, gradient, accuracy, entropy): one anchor at a time, in float64."""
+    """(loss, gradient, accuracy, entropy), one anchor at a time in float64."""
     z = z.astype(np.float64).reshape(-1, z.shape[-1])
     norms = np.linalg.norm(z, axis=1, keepdims=True)
     unit = z / norms
@@ -37,16 +37,16 @@ def _oracle(z, temperature):
         p = shifted / shifted.sum()
         hits += np.argmax(logits) == positive
         entropy -= (p[p > 0] * np.log(p[p > 0])).sum()
-        pull = p.copy()
-        pull[positive] -= 1
-        gradient[i] += pull @ unit[others] / temperature
-        gradient[others] += np.outer(pull, unit[i]) / temperature
+        softmax_minus_target = p.copy()
+        softmax_minus_target[positive] -= 1
+        gradient[i] += softmax_minus_target @ unit[others] / temperature
+        gradient[others] += np.outer(softmax_minus_target, unit[i]) / temperature
     tangent = (gradient - unit * (gradient * unit).sum(1, keepdims=True)) / norms
     n = len(z)
     return total / n, (tangent / n).reshape(n // 2, 2, -1), hits / n, entropy / n
 
 
-@jax.jit  # compiled once for each shape and type: the temperature is traced
+@jax.jit  # compiled once per shape and dtype, because the temperature is traced
 def _step(z, temperature):
     return jax.value_and_grad(losses.nt_xent, has_aux=True)(z, temperature=temperature)
 
@@ -58,7 +58,7 @@ def _value_and_gradient(z, temperature):
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("agreement", [0.0, 1.0, 5.0])
-def test_float64_oracle(temperature, agreement):
+def test_equals_the_float64_oracle(temperature, agreement):
     z = _pairs(24, agreement=agreement)
     want, want_gradient, accuracy, entropy = _oracle(z, temperature)
     loss, metrics, gradient = _value_and_gradient(z, temperature)
@@ -73,7 +73,7 @@ def test_float64_oracle(temperature, agreement):
     assert metrics["alignment"] == pytest.approx(alignment, abs=1e-6)
 
 
-def test_tiny_loss_keeps_its_digits():
+def test_small_loss_stays_accurate():
     z = _pairs(24, agreement=100.0)
     want, want_gradient, *_ = _oracle(z, 0.1)
     assert want < 0.02
@@ -82,7 +82,7 @@ def test_tiny_loss_keeps_its_digits():
     assert np.abs(gradient - want_gradient).max() < 1e-4 * np.abs(want_gradient).max()
 
 
-def test_optax_agrees():
+def test_equals_optax():
     z = _pairs(8)
     labels = np.arange(16) // 2
     with jax.numpy_rank_promotion("allow"):
@@ -105,7 +105,7 @@ def test_float16_is_computed_in_float32():
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_bfloat16(temperature):
+def test_bfloat16_accuracy(temperature):
     z = jnp.asarray(_pairs(24), jnp.bfloat16)
     loss, _, gradient = _value_and_gradient(z, temperature)
     want, want_gradient, *_ = _oracle(np.asarray(z, np.float32), temperature)
@@ -128,15 +128,16 @@ def test_float64_stays_float64():
 def test_equal_rows_are_a_uniform_guess(temperature):
     z = np.tile(np.linspace(-1, 2, 32, dtype=np.float32), (8, 2, 1))
     loss, metrics, gradient = _value_and_gradient(z, temperature)
-    rel = 1e-6 if temperature > 0.02 else 1e-5  # a logit of 50 has 4e-6 of rounding
+    rel = 1e-6 if temperature > 0.02 else 1e-5  # a logit of 50 is rounded by up to 4e-6
     assert loss == pytest.approx(np.log(15), rel=rel)
     assert metrics["entropy"] == pytest.approx(np.log(15), rel=rel)
-    assert metrics["contrastive_accuracy"] == 0  # a tie is not a hit: collapse must not look good
+    # A tie does not count as correct: a collapse must not look good.
+    assert metrics["contrastive_accuracy"] == 0
     assert np.abs(gradient).max() < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_collapse_never_looks_like_a_hit(dtype):
+def test_collapse_has_zero_contrastive_accuracy(dtype):
     for seed in range(8):
         row = np.random.default_rng(seed).normal(size=128)
         z = jnp.asarray(np.tile(row, (64, 2, 1)), dtype)
@@ -145,12 +146,13 @@ def test_a_collapse_never_looks_like_a_hit(dtype):
 
 @pytest.mark.parametrize("temperature", [0.015, 0.02])
 def test_gradient_near_collapse(temperature):
-    """Sums of many large exponentials: their cotangents must not fall out of float32."""
+    """Sums of many large exponentials: their cotangents must stay in the range of float32."""
     rng = np.random.default_rng(0)
     z = (rng.normal(size=16) + 1e-2 * rng.normal(size=(256, 2, 16))).astype(np.float32)
     _, want, *_ = _oracle(z, temperature)
     _, _, gradient = _value_and_gradient(z, temperature)
-    assert np.abs(gradient - want).max() < 1e-3 * np.abs(want).max()  # z itself is rounded
+    # The tolerance is wide because z itself is rounded to float32.
+    assert np.abs(gradient - want).max() < 1e-3 * np.abs(want).max()
 
 
 def test_duplicated_rows():
@@ -173,7 +175,7 @@ def test_length_of_a_row_does_not_matter(scale):
     np.testing.assert_allclose(rescaled, want_gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_one_hot_rows_keep_their_gradient():
+def test_one_hot_rows_have_the_right_gradient():
     z = np.zeros((4, 2, 8), np.float32)
     z[range(4), 0, range(4)] = 5
     z[range(4), 1, range(4)] = z[range(4), 1, range(4, 8)] = 2
@@ -181,7 +183,7 @@ def test_one_hot_rows_keep_their_gradient():
     np.testing.assert_allclose(_value_and_gradient(z, 0.5)[2], want, rtol=1e-5, atol=1e-7)
 
 
-def test_zero_row_is_finite():
+def test_zero_rows_give_finite_results():
     z = _pairs(8)
     z[4, 0] = 0
     loss, metrics, gradient = _value_and_gradient(z, 0.05)
@@ -203,7 +205,7 @@ def test_zero_row_is_finite():
         ((8, 2, 16), float("nan"), "temperature"),
     ],
 )
-def test_refusals(shape, temperature, message):
+def test_invalid_arguments_raise(shape, temperature, message):
     with pytest.raises(ValueError, match=message):
         losses.nt_xent(jnp.ones(shape), temperature=temperature)
 
@@ -226,7 +228,7 @@ def _on_mesh(devices, z, transport=None):
 
 
 @pytest.mark.parametrize("transport", ["gather", "ring"])
-def test_devices_never_change_the_result(transport):
+def test_result_does_not_depend_on_the_number_of_devices(transport):
     z = _pairs(16)
     results = []
     for devices in (1, 2, 4, 8):
@@ -242,38 +244,43 @@ def test_devices_never_change_the_result(transport):
             assert value == pytest.approx(want_metrics[name], rel=1e-5, abs=1e-6)
 
 
-def _collectives(text, name):
-    """The largest number of elements that any collective of this kind makes."""
+def _largest_collective(text, name):
+    """Largest number of elements that a collective of this kind produces."""
     shapes = re.findall(rf"= \(?\w+\[([\d,]+)\]\S* {name}(?:-start)?\(", text)
     return max((np.prod([int(n) for n in shape.split(",")]) for shape in shapes), default=0)
 
 
 @pytest.mark.parametrize("transport", ["gather", "ring"])
-def test_nothing_grows_faster_than_the_rows(transport, monkeypatch):
+def test_memory_and_traffic_grow_linearly_with_the_rows(transport, monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 128)
     b, d, devices = 4096, 64, 8
     step, _ = _on_mesh(devices, np.zeros((b, 2, d), np.float32), transport)
     text = step.as_text()
     rows = 2 * b * d
     assert not re.search(rf"\[{2 * b},{2 * b}\]", text)
-    assert _collectives(text, "all-to-all") == 0
+    assert _largest_collective(text, "all-to-all") == 0
     if transport == "ring":
-        assert _collectives(text, "collective-permute") == rows / devices
-        assert _collectives(text, "all-gather") == 0
-        held = rows / devices
+        assert _largest_collective(text, "collective-permute") == rows / devices
+        assert _largest_collective(text, "all-gather") == 0
+        gathered = rows / devices
     else:
-        assert _collectives(text, "all-gather") == rows
-        assert _collectives(text, "collective-permute") == 0
-        held = rows
-    # No gradient of an embedding crosses devices: what is reduced are sums, one for each row.
-    assert _collectives(text, "reduce-scatter") == (0 if transport == "ring" else 2 * b / devices)
-    assert _collectives(text, "all-reduce") <= 8
-    # Rows and cotangents in flight, gradients, a few tiles; the matrix has 268 MB.
-    few = 4 * 128 * 128 * 4
-    assert step.memory_analysis().temp_size_in_bytes < 4 * (6 * rows / devices + 2 * held) + few
+        assert _largest_collective(text, "all-gather") == rows
+        assert _largest_collective(text, "collective-permute") == 0
+        gathered = rows
+    # No gradient of an embedding crosses devices: only sums are reduced, one per row.
+    assert _largest_collective(text, "reduce-scatter") == (
+        0 if transport == "ring" else 2 * b / devices
+    )
+    assert _largest_collective(text, "all-reduce") <= 8
+    # Rows and cotangents in flight, gradients, a few tiles. The full matrix would have 268 MB.
+    few_tiles = 4 * 128 * 128 * 4
+    assert (
+        step.memory_analysis().temp_size_in_bytes
+        < 4 * (6 * rows / devices + 2 * gathered) + few_tiles
+    )
 
 
-def test_transport_is_chosen_by_size(monkeypatch):
+def test_large_rows_use_the_ring(monkeypatch):
     z = np.zeros((64, 2, 16), np.float32)
     assert "all-gather" in _on_mesh(8, z)[0].as_text()
     monkeypatch.setattr(pairs, "GATHER_BYTES", z.nbytes - 1)
@@ -284,7 +291,7 @@ def test_transport_is_chosen_by_size(monkeypatch):
 
 @pytest.mark.parametrize("temperature", [0.02, 0.1])
 def test_one_row_against_all_others(temperature):
-    """The smallest similarities there are: without a window, the sums would leave float32."""
+    """Smallest possible similarities: without the window, the sums would underflow in float32."""
     z = np.tile(np.eye(8, dtype=np.float32)[0], (8, 2, 1))
     z[2, 1] *= -1
     want, want_gradient, *_ = _oracle(z, temperature)
@@ -293,7 +300,7 @@ def test_one_row_against_all_others(temperature):
     assert np.abs(gradient - want_gradient).max() < 1e-5 * max(np.abs(want_gradient).max(), 1e-3)
 
 
-def test_learned_temperature():
+def test_gradient_of_a_learned_temperature():
     z = _pairs(24)
     gradient = jax.jit(jax.grad(lambda t: losses.nt_xent(z, temperature=t)[0]))(0.3)
     step = 1e-6
@@ -301,7 +308,7 @@ def test_learned_temperature():
     assert gradient == pytest.approx(want, rel=1e-5)
 
 
-def test_top5_and_uniformity():
+def test_top5_and_uniformity_equal_their_definitions():
     z = _pairs(24)
     _, metrics, _ = _value_and_gradient(z, 0.1)
     unit = z.astype(np.float64).reshape(48, -1)

@@ -9,12 +9,13 @@ import pytest
 from ssl_jax import losses
 
 B, D = 16, 6
-# Columns of different widths, views that agree in part; VICReg's hinge is open for some.
+# Columns of different widths, and views that agree in part. VICReg's hinge is active for some
+# columns.
 Z = checks.rows(B, 1, D) * np.linspace(0.1, 1.2, D) + 0.3 * checks.rows(B, 2, D, seed=1)
 
 
 def _barlow_sums(z, epsilon=1e-5):
-    """(Diagonal, off-diagonal) sums of equation 1, one correlation at a time."""
+    """(diagonal, off-diagonal) sums of equation 1, one correlation at a time."""
     a, b = z[:, 0] - z[:, 0].mean(0), z[:, 1] - z[:, 1].mean(0)
     on = off = 0.0
     for i in range(z.shape[-1]):
@@ -56,11 +57,13 @@ def _barlow_loss(z):
 
 def test_barlow_twins_equals_the_equation():
     on, off = _barlow_sums(Z)
-    checks.equals(_barlow_loss, _barlow, Z, metrics={"on_diagonal": on, "off_diagonal": off})
+    checks.assert_equals_oracle(
+        _barlow_loss, _barlow, Z, metrics={"on_diagonal": on, "off_diagonal": off}
+    )
 
 
-def test_barlow_twins_is_the_correlation_of_numpy():
-    z = 1e4 * Z  # epsilon is then nothing
+def test_barlow_twins_equals_numpy_s_correlation():
+    z = 1e4 * Z  # large enough for epsilon to be negligible
     c = np.corrcoef(z[:, 0], z[:, 1], rowvar=False)[:D, D:]
     on = np.square(1 - np.diag(c)).sum()
     off = np.square(c).sum() - np.square(np.diag(c)).sum()
@@ -73,17 +76,17 @@ def test_vicreg_equals_the_equations():
     deviations = Z.std(0, ddof=1)
     assert deviations.min() < 0.9 < 1.1 < deviations.max()
     metrics = {"invariance": invariance, "variance": variance, "covariance": covariance}
-    checks.equals(losses.vicreg, _vicreg, Z, metrics=metrics)
+    checks.assert_equals_oracle(losses.vicreg, _vicreg, Z, metrics=metrics)
 
 
-def test_vicreg_weights():
+def test_vicreg_weighs_its_terms():
     z = jnp.asarray(Z, jnp.float32)
     loss, terms = jax.jit(losses.vicreg)(z, sim=2.0, std=3.0, cov=4.0)
     want = 2 * terms["invariance"] + 3 * terms["variance"] + 4 * terms["covariance"]
     assert float(loss) == pytest.approx(float(want), rel=1e-6)
 
 
-def test_a_collapse():
+def test_values_in_a_collapse():
     z = jnp.full((B, 2, D), 0.7)
     assert jax.jit(losses.barlow_twins)(z)[0] == pytest.approx(D)
     loss, terms = jax.jit(losses.vicreg)(z)
@@ -94,18 +97,18 @@ def test_a_collapse():
 
 
 @pytest.mark.parametrize("loss", [_barlow_loss, losses.vicreg])
-def test_devices(loss):
-    checks.devices_do_not_matter(loss, Z, rows_stay=True)
+def test_same_on_8_devices(loss):
+    checks.assert_same_on_8_devices(loss, Z, rows_stay=True)
 
 
 @pytest.mark.parametrize("loss", [_barlow_loss, losses.vicreg])
-def test_degenerate_rows_and_narrow_types(loss):
-    checks.finite_when_degenerate(loss, Z)
-    checks.keeps_at_least_float32(loss, Z)
+def test_finite_when_degenerate_and_in_bfloat16(loss):
+    checks.assert_finite_when_degenerate(loss, Z)
+    checks.assert_computes_in_float32(loss, Z)
 
 
 @pytest.mark.parametrize("loss", [losses.barlow_twins, losses.vicreg])
 @pytest.mark.parametrize("shape", [(1, 2, 3), (4, 3, 3), (4, 3)])
-def test_refusals(loss, shape):
-    with pytest.raises(ValueError, match=r"want \[b, 2, d\]"):
+def test_invalid_shapes_raise(loss, shape):
+    with pytest.raises(ValueError, match=r"must be \[b, 2, d\]"):
         jax.eval_shape(loss, jnp.zeros(shape))

@@ -38,27 +38,27 @@ CASES = pytest.mark.parametrize(
 
 @CASES
 def test_equals_the_equations(loss, oracle):
-    # The target's own derivative is not zero: only the loss stops it.
-    checks.equals(
+    # The derivative by the target is not zero; only the loss's stop_gradient removes it.
+    checks.assert_equals_oracle(
         loss, oracle, PREDICTION, TARGET, constant=1,
         metrics={"cosine": -_simsiam(PREDICTION, TARGET)},
     )  # fmt: skip
 
 
 @CASES
-def test_devices(loss, oracle):
+def test_same_on_8_devices(loss, oracle):
     del oracle
-    checks.devices_do_not_matter(loss, PREDICTION, TARGET, rows_stay=True)
+    checks.assert_same_on_8_devices(loss, PREDICTION, TARGET, rows_stay=True)
 
 
 @CASES
-def test_degenerate_rows_and_narrow_types(loss, oracle):
+def test_finite_when_degenerate_and_in_bfloat16(loss, oracle):
     del oracle
-    checks.finite_when_degenerate(loss, PREDICTION, TARGET)
-    checks.keeps_at_least_float32(loss, PREDICTION, TARGET)
+    checks.assert_finite_when_degenerate(loss, PREDICTION, TARGET)
+    checks.assert_computes_in_float32(loss, PREDICTION, TARGET)
 
 
-def test_ends_of_the_range():
+def test_byol_reaches_both_ends_of_its_range():
     z = jnp.asarray(PREDICTION, jnp.float32)
     crossed = z[:, ::-1]
     byol = jax.jit(losses.byol)
@@ -68,6 +68,6 @@ def test_ends_of_the_range():
 
 
 @pytest.mark.parametrize("shapes", [((4, 3, 2),) * 2, ((4, 2),) * 2, ((4, 2, 5), (4, 2, 6))])
-def test_refusals(shapes):
-    with pytest.raises(ValueError, match=r"want \[b, 2, d\] twice"):
+def test_invalid_shapes_raise(shapes):
+    with pytest.raises(ValueError, match=r"both must be \[b, 2, d\]"):
         jax.eval_shape(losses.byol, *map(jnp.zeros, shapes))

@@ -1,7 +1,7 @@
-"""What every method must hold, whichever configs there are: each `:cifar10_cpu`, shrunk.
+"""Contract of every method, tested on the shrunk `:cifar10_cpu` variant of each config.
 
-In float64, where a real difference cannot hide behind rounding: few rows share statistics here,
-and float32 comes out of their normalisation with three digits.
+Tests run in float64, where rounding cannot hide a real difference: few rows share statistics here,
+and float32 would leave three digits after normalisation.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from ssl_jax.training.probe import Probe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
-DEVICES, CHUNKS, CHUNK = 8, 2, 8  # a chunk: images of one device in a micro-batch
+DEVICES, CHUNKS, CHUNK = 8, 2, 8  # a chunk holds the images of one device in a micro-batch
 B, TOTAL = DEVICES * CHUNKS * CHUNK, 8
-MOST = 2 * B  # of widths and lengths
-FEW = {"shuffle_groups": 2}  # as many as a chunk has
+LARGEST = 2 * B  # largest width or length
+LIMITS = {"shuffle_groups": 2}  # smaller limits of single fields: a chunk has 2 groups
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,28 +41,28 @@ def load(name):
 
 
 def shrunk(seen):
-    """The views with 8 pixels a side; local crops, which are smaller, with 4."""
+    """Shrinks full-size views to 8 pixels a side and local crops to 4."""
     local = seen["local_views"].shape[0] if "local_views" in seen else 0
     return tiny.seen(seen["views"].shape[0], 8, local=local, local_size=4)
 
 
 def make(name):
-    """The config's method, every width and length of which is at most MOST."""
+    """Makes the config's method with every width and length limited to LARGEST."""
     config = load(name)
     seen = shrunk(components.make_input(config).seen)
-    # Four examples in all their full-size views share statistics: two such groups in a chunk.
+    # The full-size views of four examples share statistics, so a chunk holds two such groups.
     group = 4 * seen["views"].shape[0]
     run = methods.Run(seen, TOTAL, B, num_examples=4 * B, bn_group=group, chunk=CHUNK)
     fields = config.method.to_dict()
     method = methods.get(fields.pop("name"))
     if "teacher" in fields:
         fields["teacher"] = tiny.teacher(fields["teacher"])
-    small = {n: min(v, FEW.get(n, MOST)) if type(v) is int else v for n, v in fields.items()}
+    small = {n: min(v, LIMITS.get(n, LARGEST)) if type(v) is int else v for n, v in fields.items()}
     encoder = tiny.encoder(config.model, jnp.float64)
     return Case(method(encoder, run, **small), seen, encoder)
 
 
-@dataclasses.dataclass(eq=False)  # a key by identity: a method may hold dicts
+@dataclasses.dataclass(eq=False)  # hashed by identity, because a method may hold dicts
 class Case:
     method: methods.Method
     seen: dict[str, jax.ShapeDtypeStruct]
@@ -88,7 +88,7 @@ def init_fn(case):
 
 @functools.cache
 def start(case):
-    """Step 0's state, float64 where it has fractions."""
+    """State before the first step, with floating-point leaves in float64."""
     mesh = parallel.make_mesh(jax.devices()[:1])
     state = jax.device_get(states.new_state(init_fn(case), case.method.layout, mesh))
     return jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, state)
@@ -96,8 +96,8 @@ def start(case):
 
 @functools.cache
 def program(case, devices, microbatch):
-    """(mesh, shardings of the state, the jitted step)."""
-    # Of several devices four hold a share each of the parameters.
+    """Returns (mesh, shardings of the state, the jitted step)."""
+    # With several devices, parameters are sharded over four of them.
     mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=min(devices, 4))
     function = step.make_train_step(
         case.method, TX, SCHEDULE, PROBE, seed=5, mesh=mesh, microbatch=microbatch
@@ -120,14 +120,14 @@ def steps(case, count, *, devices=1, microbatch=0, state=None, labels=None):
 
 
 def assert_close(a, b):
-    # Not the probe: its Adam divides first gradients by their own size, rounding included.
+    # The probe is left out: its Adam divides first gradients by their own size, rounding included.
     a, b = ((state.replace(probe=()), metrics) for state, metrics in (a, b))
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-9 * max(np.abs(y).max(), 1e-2))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def every_parameter_may_be_divided():
+def shard_parameters_of_any_size():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.parallel.mesh.SMALLEST", 1)
         yield
@@ -147,21 +147,23 @@ def test_every_method_has_a_config():
     assert {load(name).method.name for name in CONFIGS} == set(methods.names())
 
 
-def test_a_step_keeps_the_structure_of_the_state(case, whole):
+def test_training_keeps_the_structure_of_the_state(case, whole):
     expected = jax.eval_shape(lambda: start(case))
-    found = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), whole[0])
-    assert jax.tree.structure(expected) == jax.tree.structure(found)
-    for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+    actual = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), whole[0]
+    )
+    assert jax.tree.structure(expected) == jax.tree.structure(actual)
+    for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
         assert (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
 @pytest.fixture(scope="module")
 def first(case):
-    """One step alone, for comparisons to rounding: every further step enlarges it."""
+    """State and metrics after one step. Later steps would amplify rounding."""
     return steps(case, 1)
 
 
-def test_micro_batches_on_eight_devices_agree_with_the_whole_on_one(case, first):
+def test_micro_batches_on_8_devices_equal_the_whole_batch_on_one(case, first):
     assert_close(first, steps(case, 1, devices=DEVICES, microbatch=DEVICES * CHUNK))
 
 
@@ -173,7 +175,7 @@ def test_labels_change_nothing_but_the_probe(case, whole):
             np.testing.assert_array_equal(x, y)
 
 
-def test_same_seed_same_bits_and_resume_is_exact(case, first, whole):
+def test_resuming_reproduces_the_same_bits(case, first, whole):
     resumed = steps(case, TOTAL - 1, state=first[0])
     for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -194,19 +196,19 @@ def test_features_are_float32_rows_for_inference(case, whole):
     many = case.method.features(state.params, state.extra, images)
     assert one.dtype == jnp.float32
     assert one.ndim == 2
-    # Inference uses running statistics: a row does not depend on its neighbours.
+    # Inference uses running statistics, so a row does not depend on its neighbours.
     np.testing.assert_allclose(one[0], many[0], rtol=1e-6)
 
 
-def test_the_modules_that_fine_tuning_takes_make_the_features(case, whole):
+def test_encoder_module_computes_the_features(case, whole):
     state, _ = whole
     images = jnp.asarray(batch(case.seen)["views"][:, 0])
     params, stats = case.method.modules(state.params, state.extra)
     variables = {"params": params["encoder"], "batch_stats": stats.get("encoder", {})}
-    found = jnp.asarray(case.encoder.apply(variables, images, False), jnp.float32)
-    np.testing.assert_array_equal(found, case.method.features(state.params, state.extra, images))
+    features = jnp.asarray(case.encoder.apply(variables, images, False), jnp.float32)
+    np.testing.assert_array_equal(features, case.method.features(state.params, state.extra, images))
 
 
-def test_unknown_method_lists_what_exists():
+def test_unknown_method_lists_all_methods():
     with pytest.raises(ValueError, match="simclr"):
         methods.get("simcrl")

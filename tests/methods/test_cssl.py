@@ -1,4 +1,4 @@
-"""Which part of CSSL learns from what, what its pseudo-labels are worth, and what it generates."""
+"""CSSL: which part learns from which loss, quality of the pseudo-labels, and generated samples."""
 
 import jax
 import jax.numpy as jnp
@@ -42,60 +42,65 @@ def start():
 
 @jax.jit
 def gradient(params, extra, weights):
-    """Of the loss by the parameters and by the outputs, weights being traced: one program."""
+    """Gradient of the loss by the parameters and by the outputs.
+
+    The weights of the losses are traced, so that one program serves all of them.
+    """
     method = make(**weights)
     outputs, _ = method.encode(params, extra, batch(), KEY)
 
-    def of_params(params):
+    def loss_of_params(params):
         outputs, _ = method.encode(params, extra, batch(), KEY)
         return method.objective(params, extra, outputs, KEY, jnp.zeros((), jnp.int32))[0]
 
-    def of_outputs(outputs):
+    def loss_of_outputs(outputs):
         return method.objective(params, extra, outputs, KEY, jnp.zeros((), jnp.int32))[0]
 
-    return jax.grad(of_params)(params), jax.grad(of_outputs)(outputs)
+    return jax.grad(loss_of_params)(params), jax.grad(loss_of_outputs)(outputs)
 
 
 NAMES = ("fool_weight", "distance_weight", "reconstruction_weight")
 
 
-def by_weights(start, fool=0.0, distance=0.0, reconstruction=0.0, **changed):
+def gradients_with_weights(start, fool=0.0, distance=0.0, reconstruction=0.0, **changed):
     params, extra = start
     weights = dict(zip(NAMES, (fool, distance, reconstruction), strict=True))
     return gradient(params | changed, extra, weights)
 
 
-def same(a, b):
+def close(a, b):
     scale = optax.tree.norm(b)
     return float(optax.tree.norm(jax.tree.map(jnp.subtract, a, b))) <= 1e-5 * scale + 1e-9
 
 
-def test_each_part_learns_from_its_own_losses(start):
-    plain, _ = by_weights(start)
+def test_each_network_learns_only_from_its_losses(start):
+    plain, _ = gradients_with_weights(start)
     for weight in ("fool", "distance", "reconstruction"):
-        found, _ = by_weights(start, **{weight: 1.0})
-        moved = {name for name in found if not same(found[name], plain[name])}
-        also = {"decoder"} if weight == "reconstruction" else set()
-        assert moved == {"encoder", "code"} | also, weight
+        gradients, _ = gradients_with_weights(start, **{weight: 1.0})
+        moved = {name for name in gradients if not close(gradients[name], plain[name])}
+        decoder = {"decoder"} if weight == "reconstruction" else set()
+        assert moved == {"encoder", "code"} | decoder, weight
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(plain["decoder"]))
     for name in ("encoder", "code", "discriminator"):
         assert optax.tree.norm(plain[name]) > 1e-4, name
-    # The encoder hears of the discriminator by the fooling loss alone.
+    # The encoder depends on the discriminator through the fooling loss alone.
     other = jax.tree.map(lambda x: x + 0.3, start[0]["discriminator"])
     for fool in (0.0, 1.0):
-        a, b = (by_weights(start, fool=fool, **d)[0] for d in ({}, {"discriminator": other}))
-        assert same(a["encoder"], b["encoder"]) == (fool == 0)
+        a, b = (
+            gradients_with_weights(start, fool=fool, **d)[0] for d in ({}, {"discriminator": other})
+        )
+        assert close(a["encoder"], b["encoder"]) == (fool == 0)
 
 
-def test_the_first_embedding_gets_no_gradient(start):
-    _, outputs = by_weights(start, 1.0, 1.0, 1.0)
+def test_first_embedding_receives_no_gradient(start):
+    _, outputs = gradients_with_weights(start, 1.0, 1.0, 1.0)
     assert not np.any(outputs["first"])
     assert np.all(np.abs(outputs["code"]).sum((1, 2)) > 0)
     np.testing.assert_allclose(outputs["error"], 1 / B, rtol=1e-6)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 1.0])
-def test_the_first_embedding_follows_the_network(start, momentum):
+def test_first_embedding_network_is_a_moving_average(start, momentum):
     method, (params, extra) = make(momentum=momentum), start
     _, stats = method.encode(params, extra, batch(), KEY)
     new = method.after_update(params, extra, stats, jnp.zeros((), jnp.int32))
@@ -106,41 +111,43 @@ def test_the_first_embedding_follows_the_network(start, momentum):
             extra["first"][name],
             params[name],
         )
-        assert same(tree, want)
+        assert close(tree, want)
     assert new["mixture"] is extra["mixture"]
 
 
-def test_whitened_rows_have_no_covariance():
+def test_whitened_rows_have_unit_covariance():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2, 3)) @ rng.normal(size=(3, 3)) + 5
-    found = np.asarray(cssl._whiten(jnp.asarray(x, jnp.float32))).reshape(-1, 3)
-    np.testing.assert_allclose(found.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(np.cov(found.T), np.eye(3), atol=0.02)
+    whitened = np.asarray(cssl._whiten(jnp.asarray(x, jnp.float32))).reshape(-1, 3)
+    np.testing.assert_allclose(whitened.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(3), atol=0.02)
     # In a collapse all rows are equal.
     assert np.isfinite(cssl._whiten(jnp.ones((4, 2, 3)))).all()
 
 
-def test_samples_come_in_runs_from_the_heaviest_components(start):
+def test_samples_come_in_equal_runs_from_the_heaviest_components(start):
     params, extra = start
     mass = jnp.array([0.1, 0.3, 0.05, 0.35, 0.2])
     mean = jax.random.normal(KEY, (K, 4)) * 2
     second = mass[:, None] * jnp.square(mean)
     extra = extra | {"mixture": mixture.Mixture(mass, mass[:, None] * mean, second)}
     method = make(variance_floor=1e-12)
-    found = jax.jit(method.samples, static_argnums=3)(params, extra, KEY, 10)
-    assert (found.shape, found.dtype) == ((10, SIZE, SIZE, 3), jnp.float32)
-    assert found.min() >= 0
-    assert found.max() <= 1
-    # Without variance all of a component are one image: that of its mean.
-    np.testing.assert_allclose(found[::2], found[1::2], atol=1e-3)
-    assert np.abs(np.diff(found[::2], axis=0)).max((1, 2, 3)).min() > 0.02
-    lone = extra["mixture"]._replace(mass=mass.at[3].set(0.001))
-    last = jax.jit(method.samples, static_argnums=3)(params, extra | {"mixture": lone}, KEY, 10)
-    np.testing.assert_allclose(last[:2], found[2:4], atol=1e-3)
+    samples = jax.jit(method.samples, static_argnums=3)(params, extra, KEY, 10)
+    assert (samples.shape, samples.dtype) == ((10, SIZE, SIZE, 3), jnp.float32)
+    assert samples.min() >= 0
+    assert samples.max() <= 1
+    # Without variance, all samples of a component are the image of its mean.
+    np.testing.assert_allclose(samples[::2], samples[1::2], atol=1e-3)
+    assert np.abs(np.diff(samples[::2], axis=0)).max((1, 2, 3)).min() > 0.02
+    without_heaviest = extra["mixture"]._replace(mass=mass.at[3].set(0.001))
+    last = jax.jit(method.samples, static_argnums=3)(
+        params, extra | {"mixture": without_heaviest}, KEY, 10
+    )
+    np.testing.assert_allclose(last[:2], samples[2:4], atol=1e-3)
 
 
-def test_it_learns_on_digits():
-    """Pseudo-labels tell of classes that nobody has named, and the code learns to tell them."""
+def test_pseudo_labels_learn_digit_classes():
+    """Pseudo-labels agree with the unseen classes, and the code learns to predict them."""
     steps, b = 40, 64
     views = tuple(view._replace(size=8) for view in RECIPES["digits"])
     source = sources.open_source("digits", data_dir="", split="train")
@@ -159,7 +166,7 @@ def test_it_learns_on_digits():
     tx, schedule = components.make_optimizer(config, source.size, steps)
     state = jax.jit(states.init_fn(method, tx, Probe(0), rows[0], seed=5))()
     run = jax.jit(step.make_train_step(method, tx, schedule, Probe(0), seed=5, mesh=mesh))
-    history, found, true = [], [], []
+    history, predicted, labels = [], [], []
 
     @jax.jit
     def pseudo_labels(state, views):
@@ -169,12 +176,12 @@ def test_it_learns_on_digits():
 
     for k, row in enumerate(rows):
         if k >= steps - 20:
-            found.append(pseudo_labels(state, row["views"]))
-            true.append(row["label"])
+            predicted.append(pseudo_labels(state, row["views"]))
+            labels.append(row["label"])
         state, metrics = run(state, row)
         history.append(jax.device_get(metrics))
-    # 0 for labels that know nothing.
-    score = adjusted_mutual_info_score(np.concatenate(true), np.concatenate(found))
+    # The score is 0 for labels that carry no information.
+    score = adjusted_mutual_info_score(np.concatenate(labels), np.concatenate(predicted))
     first, last = ({n: np.mean([m[n] for m in part]) for n in part[0]}
                    for part in (history[:10], history[-10:]))  # fmt: skip
     assert score > 0.05
@@ -182,16 +189,16 @@ def test_it_learns_on_digits():
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"views": 1}, "takes 2 views"),
-        ({"components": 17}, "17 components begin at as many images of a batch of 16"),
-        ({"em_power": 0.5}, "em_power 0.5"),
-        ({"em_offset": -1}, "em_offset -1"),
-        ({"dropout": 1.0}, "dropout 1.0"),
-        ({"min_share": 1.0}, "min_share 1.0"),
+        ({"components": 17}, "17 components need as many images .* a batch has 16"),
+        ({"em_power": 0.5}, r"em_power must be in \(0.5, 1\], got 0.5"),
+        ({"em_offset": -1}, "em_offset must be at least 0, got -1"),
+        ({"dropout": 1.0}, r"must be in \[0, 1\), got 1.0 and 0.1"),
+        ({"min_share": 1.0}, r"must be in \[0, 1\), got 0.1 and 1.0"),
     ],
 )
-def test_what_does_not_fit_is_refused(options, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_settings_raise(options, message):
+    with pytest.raises(ValueError, match=message):
         make(**options)

@@ -1,4 +1,4 @@
-"""The loss against SciPy, a student against NumPy, and a teacher that stays what it is."""
+"""Distillation: the loss against SciPy, a student against NumPy, and a constant teacher."""
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,15 @@ def make(temperature=0.5, views=1):
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0])
-def test_the_loss_is_the_teacher_s_entropy_and_the_divergence(temperature):
+def test_loss_is_the_teacher_s_entropy_plus_the_divergence(temperature):
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, B, CLASSES)) * 3
     p, q = (scipy.special.softmax(x / temperature, axis=-1) for x in (teacher, student))
     entropy = scipy.stats.entropy(p, axis=-1).mean()
     with jax.enable_x64(True):
-        found, metrics = loss(jnp.asarray(student), jnp.asarray(teacher), temperature=temperature)
+        value, metrics = loss(jnp.asarray(student), jnp.asarray(teacher), temperature=temperature)
     np.testing.assert_allclose(
-        found, entropy + scipy.stats.entropy(p, q, axis=-1).mean(), rtol=1e-9
+        value, entropy + scipy.stats.entropy(p, q, axis=-1).mean(), rtol=1e-9
     )
     np.testing.assert_allclose(metrics["target_entropy"], entropy, rtol=1e-9)
     np.testing.assert_allclose(
@@ -41,27 +41,27 @@ def test_the_loss_is_the_teacher_s_entropy_and_the_divergence(temperature):
 
 def test_large_logits_of_half_precision_stay_finite():
     student = jnp.asarray([[80.0, -80.0, 0.0]], jnp.bfloat16)
-    found, gradient = jax.value_and_grad(lambda x: loss(x, x[:, ::-1], temperature=0.1)[0])(student)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, 800, rtol=1e-3)  # (80 - 0) / T, the teacher is sure
+    value, gradient = jax.value_and_grad(lambda x: loss(x, x[:, ::-1], temperature=0.1)[0])(student)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, 800, rtol=1e-3)  # (80 - 0) / T: the teacher is certain
     assert np.isfinite(gradient.astype(jnp.float32)).all()
 
 
-def test_the_teacher_has_no_gradient():
+def test_teacher_receives_no_gradient():
     x = jnp.asarray(np.random.default_rng(1).normal(size=(B, CLASSES)), jnp.float32)
     gradient = jax.grad(lambda teacher: loss(x, teacher, temperature=0.3)[0])(x + 1)
     np.testing.assert_array_equal(gradient, np.zeros((B, CLASSES)))
 
 
-def test_a_student_learns_as_in_numpy():
+def test_student_learns_as_in_numpy():
     temperature = 0.5
     with jax.enable_x64(True):
         rows = linear.batches(STEPS, B, views=1)
-        found, last = linear.trajectory(make(temperature), rows, RATE)
-    start = found[0][0].params
+        history, last = linear.trajectory(make(temperature), rows, RATE)
+    start = history[0][0].params
     w = np.asarray(start["encoder"]["dense"]["kernel"], np.float64)
     v, c = np.zeros((4, CLASSES)), np.zeros(CLASSES)
-    for batch, (_, metrics) in zip(rows, found, strict=True):
+    for batch, (_, metrics) in zip(rows, history, strict=True):
         images = batch["views"][:, 0].astype(np.float64)
         x = images.reshape(B, -1)
         target = scipy.special.softmax(images.mean((1, 2)) * [4, 8, 16] / temperature, axis=-1)
@@ -74,7 +74,7 @@ def test_a_student_learns_as_in_numpy():
             v - RATE * (x @ w).T @ delta,
             c - RATE * delta.sum(0),
         )
-    assert np.isclose(found[0][1]["loss"], np.log(CLASSES))  # undecided at first
+    assert np.isclose(history[0][1]["loss"], np.log(CLASSES))  # all classes equally likely at first
     np.testing.assert_allclose(last.params["encoder"]["dense"]["kernel"], w, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
         last.params["classifier"]["dense"]["kernel"], v, rtol=1e-4, atol=1e-6
@@ -88,20 +88,20 @@ def test_a_student_learns_as_in_numpy():
     )
 
 
-def test_the_teacher_is_that_of_the_state():
-    """A checkpoint's, whatever lies in the teacher's folder by now."""
+def test_teacher_weights_come_from_the_state():
+    """A resumed run uses the checkpoint's teacher, whatever its folder holds by then."""
     method, batch = make(), linear.batches(1, B, views=1)[0]
     params, extra = method.init(jax.random.key(0), batch)
     other = extra | {"teacher": {"scale": np.float32([1, 0, 0])}}
-    found, _ = method.encode(params, other, batch, jax.random.key(1))
+    outputs, _ = method.encode(params, other, batch, jax.random.key(1))
     means = batch["views"][:, 0].mean((1, 2))
-    np.testing.assert_allclose(found["teacher"], means * [1, 0, 0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(outputs["teacher"], means * [1, 0, 0], rtol=1e-5, atol=1e-7)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match=r"takes 1 view, got 2"):
         make(views=2)
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         make(temperature=0)
     with pytest.raises(ValueError, match="b, k"):
         loss(jnp.zeros((2, 3)), jnp.zeros((2, 4)))

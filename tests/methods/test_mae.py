@@ -1,4 +1,4 @@
-"""MAE sees the visible patches only, and is judged by the others."""
+"""MAE encodes the visible patches only, and its loss covers the masked patches only."""
 
 import jax
 import jax.numpy as jnp
@@ -26,22 +26,22 @@ def make(**options):
 
 
 def patches(images):
-    """[b, 16, 48] of images [b, 16, 16, 3], by loops."""
-    found = np.zeros((len(images), 16, 48))
+    """Cuts images [b, 16, 16, 3] into patches [b, 16, 48], by loops."""
+    result = np.zeros((len(images), 16, 48))
     for i in range(4):
         for j in range(4):
             cut = images[:, PATCH * i : PATCH * (i + 1), PATCH * j : PATCH * (j + 1)]
-            found[:, 4 * i + j] = cut.reshape(len(images), -1)
-    return found
+            result[:, 4 * i + j] = cut.reshape(len(images), -1)
+    return result
 
 
 def orders(batch):
-    """The patches of every image in the order drawn for it: the first 4 of 16 are visible."""
+    """Order of the patches drawn for every image; the first 4 of 16 are visible."""
     return [jax.random.permutation(jax.random.fold_in(KEY, i), 16) for i in batch["index"]]
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_loss_is_over_masked_patches(normalize):
+def test_loss_covers_masked_patches_only(normalize):
     method, params, extra, batch = make(normalize_pixels=normalize)
     params["decoder"]["pixels"] = jax.tree.map(jnp.zeros_like, params["decoder"]["pixels"])
     outputs, _ = method.encode(params, extra, batch, KEY)
@@ -57,7 +57,7 @@ def test_the_loss_is_over_masked_patches(normalize):
     np.testing.assert_allclose(loss, np.mean(want), rtol=1e-5)
 
 
-def test_masked_pixels_are_seen_by_the_loss_only():
+def test_masked_pixels_change_the_loss_but_not_the_features():
     method, params, extra, batch = make()
     before, _ = method.encode(params, extra, batch, KEY)
     views = np.array(batch["views"])
@@ -72,18 +72,18 @@ def test_masked_pixels_are_seen_by_the_loss_only():
     assert np.all(np.abs(before["error"] - after["error"]) > 1e-4)
 
 
-def test_the_mask_is_drawn_for_the_example_not_for_its_row():
+def test_mask_depends_on_the_example_not_on_its_row():
     method, params, extra, batch = make()
     whole, _ = method.encode(params, extra, batch, KEY)
-    turned = {name: x[::-1] for name, x in batch.items()}
-    other, _ = method.encode(params, extra, turned, KEY)
+    reversed_batch = {name: x[::-1] for name, x in batch.items()}
+    other, _ = method.encode(params, extra, reversed_batch, KEY)
     np.testing.assert_allclose(other["error"][::-1], whole["error"], rtol=1e-5)
     again, _ = method.encode(params, extra, batch, jax.random.key(6))
     assert np.abs(again["error"] - whole["error"]).max() > 1e-4
 
 
-def test_the_pixels_are_predicted_in_their_places():
-    """Learned by heart, an image of 16 plain patches is right under masks never seen before."""
+def test_pixels_are_predicted_at_their_positions():
+    """After overfitting one image of 16 plain patches, the model predicts it under unseen masks."""
     method, params, extra, batch = make(decoder_dim=16, normalize_pixels=False)
     shades = np.random.default_rng(4).random((1, 1, 4, 4, 3))
     image = jnp.asarray(shades.repeat(PATCH, 2).repeat(PATCH, 3), jnp.float32)
@@ -108,17 +108,17 @@ def test_the_pixels_are_predicted_in_their_places():
 
 
 @pytest.mark.parametrize(
-    ("encoder", "options", "says"),
+    ("encoder", "options", "message"),
     [
         (tiny.Encoder(), {}, "needs a ViT"),
         (ViT(patch_size=8), {"mask_ratio": 0.95}, "leaves 0 of 4 patches"),
     ],
 )
-def test_what_cannot_be_masked(encoder, options, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_encoder_or_mask_raises(encoder, options, message):
+    with pytest.raises(ValueError, match=message):
         mae.make(encoder, RUN, **options)
 
 
-def test_two_views_are_one_too_many():
+def test_two_views_raise():
     with pytest.raises(ValueError, match=r"set augment\.views to 1"):
         mae.make(ViT(patch_size=4), RUN._replace(views=RUN.views * 2))

@@ -1,4 +1,4 @@
-"""MoCo's queue and momentum encoder against a written-out NumPy simulation."""
+"""MoCo's queue and momentum encoder against a NumPy simulation."""
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +19,21 @@ def make(encoder=None, *, batch_size=B, bn_group=0, chunk=0, **options):
 
 
 def project(params, x):
-    """The linear encoder and the linear head."""
+    """Applies the linear encoder and the linear head."""
     head = params["head"]["dense0"]
     return x @ params["encoder"]["dense"]["kernel"] @ head["kernel"] + head["bias"]
 
 
-def test_queue_and_momentum_encoder_as_written_out():
+def test_queue_and_momentum_encoder_equal_the_simulation():
     method = make(momentum=MOMENTUM, temperature=TEMPERATURE)
     rows = linear.batches(STEPS, B)
-    found, last = linear.trajectory(method, rows)
-    start = found[0][0]
+    history, last = linear.trajectory(method, rows)
+    start = history[0][0]
     queue = start.extra["queue"].transpose(1, 0, 2).reshape(K, -1).astype(np.float64)
     np.testing.assert_allclose(np.linalg.norm(queue, axis=-1), 1, rtol=1e-6)
     key_params = jax.tree.map(np.float64, start.params)
-    for step, (state, metrics) in enumerate(found):
-        if step:  # before the keys: the momentum encoder meets the parameters of this step
+    for step, (state, metrics) in enumerate(history):
+        if step:  # the momentum encoder is updated before it encodes the keys of this step
             key_params = jax.tree.map(
                 lambda k, q: MOMENTUM * k + (1 - MOMENTUM) * q, key_params, state.params
             )
@@ -46,14 +46,14 @@ def test_queue_and_momentum_encoder_as_written_out():
         accuracy = np.mean(logits.argmax(-1) == 0)
         np.testing.assert_allclose(metrics["contrastive_accuracy"], accuracy)
         queue = np.r_[queue[B:], k]  # first in, first out
-    kept = last.extra["queue"]  # its slots turn: the oldest is where the next step writes
-    kept = np.roll(kept, -(STEPS % (K // B)), axis=1).transpose(1, 0, 2).reshape(K, -1)
-    np.testing.assert_allclose(kept, queue, atol=1e-5)
-    assert found[0][1]["target_distance"] == 0
-    assert found[1][1]["target_distance"] > 0.01
+    # Slots are reused in turn: the next step overwrites the oldest one.
+    slots = np.roll(last.extra["queue"], -(STEPS % (K // B)), axis=1)
+    np.testing.assert_allclose(slots.transpose(1, 0, 2).reshape(K, -1), queue, atol=1e-5)
+    assert history[0][1]["target_distance"] == 0
+    assert history[1][1]["target_distance"] > 0.01
 
 
-def test_keys_and_queue_get_no_gradient():
+def test_keys_and_queue_receive_no_gradient():
     method = make()
     batch = jax.tree.map(jnp.asarray, linear.batches(1, B)[0])
     key = jax.random.key(0)
@@ -67,8 +67,8 @@ def test_keys_and_queue_get_no_gradient():
     assert all(not np.any(g) for g in jax.tree.leaves(jax.grad(loss)(extra["target"])))
 
 
-def encoded(encoder, groups, images=None):
-    """A method of `groups` groups of 4 images, its outputs on 16."""
+def encode_groups(encoder, groups, images=None):
+    """Outputs for 16 images of a method with `groups` groups of 4 images."""
     batch = jax.tree.map(jnp.asarray, linear.batches(1, 16, size=4)[0])
     batch = batch if images is None else batch | {"views": images(batch["views"])}
     key = jax.random.key(3)
@@ -77,28 +77,29 @@ def encoded(encoder, groups, images=None):
     return method.encode(params, extra, batch, key)[0]
 
 
-def test_every_key_comes_back_to_its_query():
-    alone, permuted = (encoded(linear.Linear(), groups) for groups in (1, 2))
-    np.testing.assert_allclose(permuted["key"], alone["key"], rtol=1e-6)
+def test_keys_return_to_their_queries_after_the_permutation():
+    unpermuted, permuted = (encode_groups(linear.Linear(), groups) for groups in (1, 2))
+    np.testing.assert_allclose(permuted["key"], unpermuted["key"], rtol=1e-6)
 
 
-def test_keys_are_permuted_among_groups_of_their_block_only():
-    alone, permuted = (encoded(tiny.Encoder(), groups) for groups in (1, 2))
-    np.testing.assert_array_equal(alone["query"], permuted["query"])
-    assert np.abs(alone["key"] - permuted["key"]).max() > 1e-3  # other company, other statistics
-    other = encoded(tiny.Encoder(), 2, lambda views: views.at[8:].add(1))
+def test_keys_are_permuted_only_within_their_block():
+    unpermuted, permuted = (encode_groups(tiny.Encoder(), groups) for groups in (1, 2))
+    np.testing.assert_array_equal(unpermuted["query"], permuted["query"])
+    # Other images in the group give other statistics.
+    assert np.abs(unpermuted["key"] - permuted["key"]).max() > 1e-3
+    other = encode_groups(tiny.Encoder(), 2, lambda views: views.at[8:].add(1))
     np.testing.assert_allclose(other["key"][:8], permuted["key"][:8], atol=1e-6)
     assert np.abs(other["key"][8:] - permuted["key"][8:]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        ({"queue_size": 10}, "queue_size 10 is no multiple of the batch 4"),
+        ({"queue_size": 10}, "queue_size 10 is not a multiple of the batch size 4"),
         ({"bn_group": 4, "shuffle_groups": 3}, "do not divide the batch: 4 images"),
         ({"bn_group": 4, "chunk": 2, "shuffle_groups": 2}, "part of a micro-batch: 2 images"),
     ],
 )
-def test_what_does_not_fit_is_refused(options, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_settings_raise(options, message):
+    with pytest.raises(ValueError, match=message):
         make(**options)

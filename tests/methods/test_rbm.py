@@ -1,4 +1,4 @@
-"""Contrastive divergence: its textbook gradient, exact likelihoods, chains written out."""
+"""Contrastive divergence: textbook gradient, exact likelihoods, chains against a simulation."""
 
 import itertools
 
@@ -13,7 +13,6 @@ import tiny
 from ssl_jax import parallel
 from ssl_jax.methods import Run, rbm
 from ssl_jax.models import dbn
-from ssl_jax.training import state as states
 from ssl_jax.training import step
 from ssl_jax.training.probe import Probe
 
@@ -35,15 +34,15 @@ def make(
     return rbm.make(dbn.DBN(widths, visible, 0.5, dtype), run, **options)
 
 
-def wide(tree):
+def to_float64(tree):
     return jax.tree.map(
         lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
 
 
 def rows(count=STEPS, b=B):
-    found = [wide(batch) for batch in linear.batches(count, b, views=1)]
-    return [batch | {"views": 1 / (1 + np.exp(-batch["views"]))} for batch in found]
+    batches = [to_float64(batch) for batch in linear.batches(count, b, views=1)]
+    return [batch | {"views": 1 / (1 + np.exp(-batch["views"]))} for batch in batches]
 
 
 def sigmoid(x):
@@ -58,7 +57,7 @@ def chain(machine, keys, v, kind, steps):
 
 
 def statistics(machine, v):
-    """Mean over rows of v, p(h | v) and their outer product."""
+    """Means over rows of v, of p(h | v) and of their outer product."""
     p = sigmoid(v @ machine["kernel"] + machine["hidden_bias"])
     return {"kernel": v.T @ p / len(v), "hidden_bias": p.mean(0), "visible_bias": v.mean(0)}
 
@@ -66,12 +65,12 @@ def statistics(machine, v):
 @pytest.mark.parametrize("machine", [0, 1])
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("visible", dbn.KINDS)
-def test_gradient_is_that_of_contrastive_divergence(visible, persistent, machine):
+def test_gradient_is_contrastive_divergence(visible, persistent, machine):
     kind = "bernoulli" if machine else visible
     with jax.enable_x64(True):
         method = make(visible=visible, persistent=persistent, gibbs_steps=3)
         batch, keys = rows()[0], jax.random.split(jax.random.key(9))
-        params, extra = wide(method.init(jax.random.key(1), batch))
+        params, extra = to_float64(method.init(jax.random.key(1), batch))
         extra["machine"] = jnp.int32(machine)
         rng = np.random.default_rng(0)
         params, extra["stack"] = (
@@ -108,9 +107,9 @@ def test_gradient_is_that_of_contrastive_divergence(visible, persistent, machine
     assert metrics["machine"] == machine
 
 
-@pytest.mark.parametrize(("persistent", "most"), [(False, 0.06), (True, 0.03)])
-def test_learns_a_distribution_whose_likelihood_is_known(persistent, most):
-    """All 16 states of 4 binary pixels: the divergence from the data's distribution, summed."""
+@pytest.mark.parametrize(("persistent", "largest_divergence"), [(False, 0.06), (True, 0.03)])
+def test_learns_a_distribution_with_known_likelihood(persistent, largest_divergence):
+    """Sums the divergence from the data's distribution over all 16 states of 4 binary pixels."""
     states = np.array(list(itertools.product((0.0, 1.0), repeat=4)), np.float32)
     p = np.exp(2 * (states[:, 0] == states[:, 3]) + 2 * (states[:, 1] != states[:, 2]))
     p /= p.sum()
@@ -140,12 +139,12 @@ def test_learns_a_distribution_whose_likelihood_is_known(persistent, most):
     divergence = (p * (np.log(p) - np.asarray(jax.nn.log_softmax(logits)))).sum()
     uniform = (p * (np.log(p) + np.log(16))).sum()
     assert uniform > 0.5
-    assert 0 <= divergence < most, divergence
+    assert 0 <= divergence < largest_divergence, divergence
 
 
 def trajectory(method, devices=1, microbatch=0, tx=None):
     tx, mesh = tx or optax.sgd(0.1), parallel.make_mesh(jax.devices()[:devices])
-    found = []
+    states = []
     init = states.init_fn(method, tx, Probe(0), rows()[0], seed=2)
     train = jax.jit(
         step.make_train_step(
@@ -159,16 +158,16 @@ def trajectory(method, devices=1, microbatch=0, tx=None):
         )
     )
     with jax.set_mesh(mesh):
-        state = states.new_state(lambda: wide(init()), method.layout, mesh)
+        state = states.new_state(lambda: to_float64(init()), method.layout, mesh)
         for name, chains in state.extra.get("chains", {}).items():
             assert len(chains.addressable_shards[0].data) == B // devices, name
         for batch in rows():
-            found.append(jax.device_get(state))
+            states.append(jax.device_get(state))
             state, _ = train(state, parallel.to_global(batch, mesh))
-    return [*found, jax.device_get(state)]
+    return [*states, jax.device_get(state)]
 
 
-def test_persistent_chains_are_the_same_on_eight_devices():
+def test_persistent_chains_are_the_same_on_8_devices():
     with jax.enable_x64(True):
         method = make(persistent=True, visible="bernoulli")
         one, eight = trajectory(method)[-1], trajectory(method, devices=8, microbatch=8)[-1]
@@ -176,19 +175,19 @@ def test_persistent_chains_are_the_same_on_eight_devices():
         np.testing.assert_allclose(x, y, atol=1e-9)
 
 
-def test_machines_learn_in_turn_and_stay():
+def test_machines_learn_in_turn_and_then_stay_fixed():
     with jax.enable_x64(True):
         method = make()
         images = rows()[0]["views"][:, 0]
-        # Weight decay and Adam's momentum move parameters without a gradient, too.
+        # Weight decay and Adam's momentum also move parameters that have no gradient.
         states = trajectory(method, tx=optax.adamw(0.1, weight_decay=0.1))
         features = [np.asarray(method.features(s.params, s.extra, images)) for s in states]
     assert [int(s.extra["machine"]) for s in states] == [0, 0, 0, 1, 1, 1, 1]
     for k, state in enumerate(states):
-        learns = NAMES[0 if k <= 3 else 1]  # and has been copied after the step
+        learning = NAMES[0 if k <= 3 else 1]  # the machine that was copied after the last step
         for x, y in zip(
-            jax.tree.leaves(state.extra["stack"][learns]),
-            jax.tree.leaves(state.params["encoder"][learns]),
+            jax.tree.leaves(state.extra["stack"][learning]),
+            jax.tree.leaves(state.params["encoder"][learning]),
             strict=True,
         ):
             np.testing.assert_array_equal(x, y)
@@ -213,16 +212,16 @@ def test_machines_learn_in_turn_and_stay():
     ("options", "message"),
     [
         ({"views": 2}, "1 view"),
-        ({"gibbs_steps": 0}, "gibbs_steps 0"),
-        ({"steps": 1}, "1 steps for 2 machines"),
+        ({"gibbs_steps": 0}, "gibbs_steps must be at least 1, got 0"),
+        ({"steps": 1}, "2 machines need at least one step each, but the run has 1"),
     ],
 )
-def test_impossible_settings(options, message):
+def test_invalid_settings_raise(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
 
 
-def test_another_encoder():
+def test_another_encoder_raises():
     run = Run(tiny.seen(1, SIZE), STEPS, B, num_examples=B)
     with pytest.raises(ValueError, match="this method trains a stack"):
         rbm.make(tiny.Encoder(), run)

@@ -15,11 +15,11 @@ RUN = Run(tiny.seen(2, 2), STEPS, B, num_examples=16)
 
 
 def momentum(step):
-    """BYOL, section 3.3."""
+    """Momentum of BYOL, section 3.3."""
     return 1 - (1 - BASE) * (np.cos(np.pi * step / STEPS) + 1) / 2
 
 
-def mixed(target, online, m):
+def moving_average(target, online, m):
     return jax.tree.map(lambda t, o: m * t + (1 - m) * o, target, online)
 
 
@@ -41,13 +41,13 @@ def run(request):
     return request.param, rows, *linear.trajectory(METHODS[request.param], rows)
 
 
-def test_the_target_follows_by_a_cosine(run):
-    name, _, found, last = run
-    states = [state for state, _ in found] + [last]
+def test_target_follows_with_cosine_momentum(run):
+    name, _, history, last = run
+    states = [state for state, _ in history] + [last]
     target = jax.tree.map(np.float64, states[0].extra["target"])
     for step, state in enumerate(states[1:]):
         online = {module: state.params[module] for module in target}
-        target = mixed(target, online, momentum(step))
+        target = moving_average(target, online, momentum(step))
     for want, got in zip(
         jax.tree.leaves(target), jax.tree.leaves(last.extra["target"]), strict=True
     ):
@@ -62,12 +62,12 @@ def test_the_target_follows_by_a_cosine(run):
             strict=True,
         )
     )
-    assert copied == (name != "byol")  # whose target starts from weights of its own
+    assert copied == (name != "byol")  # BYOL's target starts from its own weights
 
 
 def test_target_distance_is_logged(run):
-    _, _, found, _ = run
-    state, metrics = found[-1]
+    _, _, history, _ = run
+    state, metrics = history[-1]
     target = state.extra["target"]
     pairs = [
         (np.asarray(a, np.float64), np.asarray(b, np.float64))
@@ -85,30 +85,33 @@ def dense(x, layer):
     return x @ np.float64(layer["kernel"]) + np.float64(layer.get("bias", 0))
 
 
-def normed(x, layer=None):
-    """BatchNorm over the rows."""
+def batch_norm(x, layer=None):
+    """Applies BatchNorm over the rows."""
     x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
     return x if layer is None else x * np.float64(layer["scale"]) + np.float64(layer["bias"])
 
 
 def mlp(x, params, last):
-    """Two layers, BatchNorm and ReLU after the first."""
-    x = np.maximum(normed(dense(x, params["dense0"]), params["bn0"]), 0)
+    """Applies two layers, with BatchNorm and ReLU after the first."""
+    x = np.maximum(batch_norm(dense(x, params["dense0"]), params["bn0"]), 0)
     x = dense(x, params["dense1"])
-    return normed(x) if last == "plain" else x
+    return batch_norm(x) if last == "plain" else x
 
 
-def written_out(name, state, views):
-    """(predictions, projections of the target), each [2] of [b, d]: views are normalised apart."""
+def simulate(name, state, views):
+    """Returns (predictions, projections of the target), each two arrays [b, d].
+
+    Each view has its own normalisation statistics.
+    """
     last = "plain" if name.startswith("moco_v3") else ""
-    of_predictor = "plain" if name == "moco_v3 of ViT" else ""
+    predictor_last = "plain" if name == "moco_v3 of ViT" else ""
     predictions, projections = [], []
     for v in range(2):
         x = views[:, v]
         online = mlp(
             x @ state.params["encoder"]["dense"]["kernel"], state.params["projector"], last
         )
-        predicted = mlp(online, state.params["predictor"], of_predictor)
+        predicted = mlp(online, state.params["predictor"], predictor_last)
         predictions.append(linear.unit(predicted))
         target = state.extra["target"]
         z = mlp(x @ target["encoder"]["dense"]["kernel"], target["projector"], last)
@@ -116,12 +119,12 @@ def written_out(name, state, views):
     return predictions, projections
 
 
-def test_the_loss_as_written_out(run):
-    name, rows, found, _ = run
+def test_loss_equals_the_simulation(run):
+    name, rows, history, _ = run
     if name == "dino":
-        pytest.skip("tests/losses has DINO's loss; its head is below")
-    for batch, (state, metrics) in zip(rows, found, strict=True):
-        p, z = written_out(name, state, linear.flat(batch["views"]))
+        pytest.skip("tests/losses tests DINO's loss; the test below covers its head")
+    for batch, (state, metrics) in zip(rows, history, strict=True):
+        p, z = simulate(name, state, linear.flat(batch["views"]))
         if name == "byol":
             loss = sum(np.square(p[i] - z[1 - i]).sum(-1).mean() for i in range(2))
         else:
@@ -130,42 +133,44 @@ def test_the_loss_as_written_out(run):
         np.testing.assert_allclose(metrics["loss"], loss, rtol=2e-4)
 
 
-def test_dino_centres_and_warms_up():
+def test_dino_freezes_prototypes_and_moves_its_center():
     method = dino.make(
         linear.Linear(), RUN, prototypes=5, hidden_dim=6, bottleneck_dim=3, momentum=0.9,
         warmup_temperature=0.02, teacher_temperature=0.08, warmup_epochs=2.0, freeze_epochs=1.0,
     )  # fmt: skip
-    found, last = linear.trajectory(method, linear.batches(STEPS, B))
-    epoch = 16 // B
-    kernels = [s.params["prototypes"]["kernel"] for s, _ in found] + [
+    history, last = linear.trajectory(method, linear.batches(STEPS, B))
+    steps_per_epoch = 16 // B
+    kernels = [s.params["prototypes"]["kernel"] for s, _ in history] + [
         last.params["prototypes"]["kernel"]
     ]
     moved = [not np.array_equal(a, b) for a, b in itertools.pairwise(kernels)]
-    assert moved == [step >= epoch for step in range(STEPS)]  # frozen in the first epoch
-    assert not np.any(found[0][0].extra["center"])
+    assert moved == [
+        step >= steps_per_epoch for step in range(STEPS)
+    ]  # frozen in the first steps_per_epoch
+    assert not np.any(history[0][0].extra["center"])
     assert np.any(last.extra["center"])
 
 
-def test_simclr_v2s_memory_as_written_out():
+def test_simclr_v2_memory_equals_the_simulation():
     slots, m, temperature = 2, 0.7, 0.3
     method = simclr_v2.make(
         linear.Linear(), RUN, temperature=temperature, head_depth=1, output_dim=3,
         memory_size=slots * B, memory_momentum=m,
     )  # fmt: skip
     rows = linear.batches(STEPS, B)
-    found, last = linear.trajectory(method, rows, learning_rate=5.0)
+    history, last = linear.trajectory(method, rows, learning_rate=5.0)
 
     def project(params, x):
         z = dense(x @ np.float64(params["encoder"]["dense"]["kernel"]), params["head"]["dense0"])
         scale = np.float64(params["head"]["bn0"]["scale"])
         flat = z.reshape(-1, z.shape[-1])
-        return linear.unit((normed(flat) * scale).reshape(z.shape))
+        return linear.unit((batch_norm(flat) * scale).reshape(z.shape))
 
-    target = jax.tree.map(np.float64, found[0][0].extra["target"])
-    queue = [np.float64(found[0][0].extra["queue"][:, slot]) for slot in range(slots)]
-    for step, (batch, (state, metrics)) in enumerate(zip(rows, found, strict=True)):
+    target = jax.tree.map(np.float64, history[0][0].extra["target"])
+    queue = [np.float64(history[0][0].extra["queue"][:, slot]) for slot in range(slots)]
+    for step, (batch, (state, metrics)) in enumerate(zip(rows, history, strict=True)):
         if step:
-            target = mixed(target, state.params, m)
+            target = moving_average(target, state.params, m)
         x = linear.flat(batch["views"])
         z = project(state.params, x).reshape(2 * B, -1)
         memory = np.concatenate(queue).reshape(-1, 3)
@@ -179,6 +184,6 @@ def test_simclr_v2s_memory_as_written_out():
     np.testing.assert_allclose(last.extra["queue"].swapaxes(0, 1), queue, atol=1e-3)
 
 
-def test_a_memory_that_the_batch_does_not_divide():
-    with pytest.raises(ValueError, match="memory_size 12 is no multiple of the batch 8"):
+def test_memory_size_must_be_a_multiple_of_the_batch_size():
+    with pytest.raises(ValueError, match="memory_size 12 is not a multiple of the batch size 8"):
         simclr_v2.make(linear.Linear(), RUN, memory_size=12)

@@ -1,4 +1,4 @@
-"""The convolution's restated gradients against autodiff's."""
+"""Gradients of the convolution in the fast layout against autodiff."""
 
 import re
 
@@ -23,27 +23,27 @@ def _gradients(function, x, kernel, g):
     ("kernel", "padding"),
     [(1, "VALID"), (3, ((1, 1), (1, 1))), (3, "SAME"), (4, ((0, 1), (2, 0))), (2, "VALID")],
 )
-def test_gradients_are_autodiffs(size, stride, kernel, padding):
+def test_gradients_equal_autodiff(size, stride, kernel, padding):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, k = jnp.asarray(rng.normal(size=(3, *size, 2))), rng.normal(size=(kernel, kernel, 2, 4))
 
-        def usual(x, k):
+        def autodiff(x, k):
             return lax.conv_general_dilated(x, k, stride, padding, dimension_numbers=conv.LAYOUT)
 
         def ours(x, k):
             return conv.conv_general_dilated(x, k, stride, padding)
 
-        y = usual(x, k)
+        y = autodiff(x, k)
         np.testing.assert_array_equal(ours(x, k), y)
         g = jnp.asarray(rng.normal(size=y.shape))
-        for found, want in zip(_gradients(ours, x, k, g), _gradients(usual, x, k, g), strict=True):
-            assert found.shape == want.shape
-            np.testing.assert_allclose(found, want, rtol=0, atol=1e-12)
+        for got, want in zip(_gradients(ours, x, k, g), _gradients(autodiff, x, k, g), strict=True):
+            assert got.shape == want.shape
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("option", [{"feature_group_count": 2}, {"rhs_dilation": (2, 2)}])
-def test_what_it_cannot_do_is_refused(option):
+def test_dilation_and_groups_raise(option):
     with pytest.raises(ValueError, match="neither dilation nor groups"):
         conv.conv_general_dilated(
             jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2)), (1, 1), "SAME", **option
@@ -51,14 +51,14 @@ def test_what_it_cannot_do_is_refused(option):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the layout of XLA's CPU kernels")
-def test_an_encoders_gradients_in_a_loop_keep_the_layout_of_the_fast_kernels():
+def test_encoder_gradients_in_a_loop_use_the_layout_of_the_fast_kernels():
     encoder = models.get("resnet8", width=0.125, stem="cifar")
     images = jnp.zeros((2, 4, 16, 16, 3))
 
     def gradients(variables, images):
         def loss(params, x):
-            every = {**variables, "params": params}
-            return encoder.apply(every, x, True, mutable=["batch_stats"])[0].sum()
+            updated = {**variables, "params": params}
+            return encoder.apply(updated, x, True, mutable=["batch_stats"])[0].sum()
 
         def add(total, x):
             return jax.tree.map(jnp.add, total, jax.grad(loss)(variables["params"], x)), None
@@ -71,12 +71,12 @@ def test_an_encoders_gradients_in_a_loop_keep_the_layout_of_the_fast_kernels():
 
 
 @pytest.mark.parametrize("axes", ["shard_map", "explicit"])
-def test_gradients_where_axes_are_not_auto_are_autodiffs(axes):
+def test_gradients_equal_autodiff_where_axes_are_not_auto(axes):
     rng = np.random.default_rng(0)
     x, k = (rng.normal(size=s).astype(np.float32) for s in ((8, 6, 6, 2), (3, 3, 2, 4)))
     kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
-    rows, every = PartitionSpec("data"), PartitionSpec()
+    rows, replicated = PartitionSpec("data"), PartitionSpec()
 
     def kernel_gradient(k, x):
         def loss(k):
@@ -84,9 +84,11 @@ def test_gradients_where_axes_are_not_auto_are_autodiffs(axes):
 
         return jax.grad(loss)(k)
 
-    divided = kernel_gradient
+    sharded_gradient = kernel_gradient
     if axes == "shard_map":
-        divided = jax.shard_map(kernel_gradient, in_specs=(every, rows), out_specs=every)
+        sharded_gradient = jax.shard_map(
+            kernel_gradient, in_specs=(replicated, rows), out_specs=replicated
+        )
     with jax.set_mesh(mesh):
-        found = jax.jit(divided)(jax.device_put(k, every), jax.device_put(x, rows))
-    np.testing.assert_allclose(found, kernel_gradient(k, x), rtol=1e-4)
+        got = jax.jit(sharded_gradient)(jax.device_put(k, replicated), jax.device_put(x, rows))
+    np.testing.assert_allclose(got, kernel_gradient(k, x), rtol=1e-4)

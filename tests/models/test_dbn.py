@@ -1,4 +1,4 @@
-"""Restricted Boltzmann machines against the sum over all their states."""
+"""Restricted Boltzmann machines against sums over all their states."""
 
 import itertools
 
@@ -32,13 +32,15 @@ def machine():
 
 
 def energy(machine, v, h, kind):
-    """By the definition, for one state."""
-    own = -sum(a * x for a, x in zip(machine["visible_bias"], v, strict=True))
+    """Energy of one state shift its definition."""
+    visible_energy = -sum(a * x for a, x in zip(machine["visible_bias"], v, strict=True))
     if kind == "gaussian":
-        own = sum((x - a) ** 2 / 2 for a, x in zip(machine["visible_bias"], v, strict=True))
+        visible_energy = sum(
+            (x - a) ** 2 / 2 for a, x in zip(machine["visible_bias"], v, strict=True)
+        )
     hidden = sum(c * y for c, y in zip(machine["hidden_bias"], h, strict=True))
     pairs = sum(v[i] * machine["kernel"][i, j] * h[j] for i in range(D) for j in range(F))
-    return own - hidden - pairs
+    return visible_energy - hidden - pairs
 
 
 def weights(machine, v, kind):
@@ -46,16 +48,16 @@ def weights(machine, v, kind):
     return np.array([np.exp(-energy(machine, v, h, kind)) for h in HIDDEN])
 
 
-def visibles(kind):
+def visible_states(kind):
     return VISIBLE if kind == "bernoulli" else np.random.default_rng(1).standard_normal((5, D))
 
 
 @pytest.mark.parametrize("kind", dbn.KINDS)
 def test_free_energy_and_hidden_units_sum_over_all_hidden_states(machine, kind):
-    v = visibles(kind)
+    v = visible_states(kind)
     table = np.stack([weights(machine, row, kind) for row in v])
-    found = dbn.free_energy(machine, v, kind, jnp.float64)
-    np.testing.assert_allclose(found, -np.log(table.sum(1)), rtol=1e-12)
+    free_energy = dbn.free_energy(machine, v, kind, jnp.float64)
+    np.testing.assert_allclose(free_energy, -np.log(table.sum(1)), rtol=1e-12)
     p = table @ HIDDEN / table.sum(1, keepdims=True)
     np.testing.assert_allclose(dbn.hidden(machine, v, jnp.float64), p, rtol=1e-12)
 
@@ -63,23 +65,23 @@ def test_free_energy_and_hidden_units_sum_over_all_hidden_states(machine, kind):
 def test_expected_visible_units_given_hidden(machine):
     table = np.exp([[-energy(machine, v, h, "bernoulli") for v in VISIBLE] for h in HIDDEN])
     p = table @ VISIBLE / table.sum(1, keepdims=True)
-    found = dbn.expected(machine, HIDDEN, "bernoulli", jnp.float64)
-    np.testing.assert_allclose(found, p, rtol=1e-12)
-    # A Gaussian's mean is where its energy is least: there is no slope, and the curvature is 1.
+    expected = dbn.expected(machine, HIDDEN, "bernoulli", jnp.float64)
+    np.testing.assert_allclose(expected, p, rtol=1e-12)
+    # The mean of a Gaussian is the minimum of its energy: slope 0 and curvature 1.
     for h, mean in zip(HIDDEN, dbn.expected(machine, HIDDEN, "gaussian", jnp.float64), strict=True):
         for step in np.eye(D):
             up, there, down = (
-                energy(machine, mean + by * step, h, "gaussian") for by in (1e-3, 0, -1e-3)
+                energy(machine, mean + shift * step, h, "gaussian") for shift in (1e-3, 0, -1e-3)
             )
             np.testing.assert_allclose(up, down, atol=1e-12)
             np.testing.assert_allclose(up + down - 2 * there, 1e-6, rtol=1e-6)
 
 
-def test_a_gibbs_step_has_the_exact_transition_probabilities(machine):
+def test_gibbs_step_has_the_exact_transition_probabilities(machine):
     n, start = 100_000, VISIBLE[5]
     keys = jax.random.split(jax.random.key(7), n)
-    found = dbn.gibbs(machine, keys, jnp.tile(start, (n, 1)), "bernoulli", jnp.float64)
-    counts = np.bincount((np.asarray(found) @ (4, 2, 1)).astype(int), minlength=len(VISIBLE))
+    samples = dbn.gibbs(machine, keys, jnp.tile(start, (n, 1)), "bernoulli", jnp.float64)
+    counts = np.bincount((np.asarray(samples) @ (4, 2, 1)).astype(int), minlength=len(VISIBLE))
     given_v = weights(machine, start, "bernoulli")
     given_h = np.array([[weights(machine, v, "bernoulli")[j] for v in VISIBLE] for j in range(4)])
     given_h /= given_h.sum(1, keepdims=True)
@@ -87,7 +89,7 @@ def test_a_gibbs_step_has_the_exact_transition_probabilities(machine):
     assert stats.chisquare(counts, n * p).pvalue > 1e-3
 
 
-def test_a_gibbs_step_of_gaussian_units_has_the_moments_of_the_mixture(machine):
+def test_gibbs_step_of_gaussian_units_has_the_moments_of_the_mixture(machine):
     n, start = 200_000, np.array([0.5, -1.0, 0.2])
     keys = jax.random.split(jax.random.key(3), n)
     v = dbn.gibbs(machine, keys, jnp.tile(start, (n, 1)), "gaussian", jnp.float64)
@@ -101,33 +103,33 @@ def test_a_gibbs_step_of_gaussian_units_has_the_moments_of_the_mixture(machine):
 
 
 @pytest.mark.parametrize("kind", dbn.KINDS)
-def test_a_chain_does_not_depend_on_its_neighbours(machine, kind):
-    keys, v = jax.random.split(jax.random.key(0), 5), visibles(kind)[:5]
+def test_chain_does_not_depend_on_its_neighbours(machine, kind):
+    keys, v = jax.random.split(jax.random.key(0), 5), visible_states(kind)[:5]
     many = dbn.gibbs(machine, keys, v, kind, jnp.float64)
     one = dbn.gibbs(machine, keys[3:4], v[3:4], kind, jnp.float64)
     np.testing.assert_allclose(many[3:4], one, rtol=1e-12)
     assert len(np.unique(many, axis=0)) > 1
 
 
-def test_a_network_gives_all_probabilities():
+def test_dbn_returns_the_probabilities_of_all_machines():
     model = dbn.DBN(widths=(5, 4), visible="gaussian", sigma=0.5, dtype=jnp.float64)
     images = np.random.default_rng(2).random((3, 2, 2, 3))
-    found, variables = model.init_with_output(jax.random.key(0), images, False)
+    probabilities, variables = model.init_with_output(jax.random.key(0), images, False)
     v = images.reshape(3, -1)
     v = (v - v.mean(1, keepdims=True)) / (0.5 * (v.std(1, keepdims=True) + 1e-3))
-    for i, at in enumerate((slice(0, 5), slice(5, 9))):
+    for i, columns in enumerate((slice(0, 5), slice(5, 9))):
         weights = jax.device_get(variables["params"][f"rbm{i}"])
         v = 1 / (1 + np.exp(-(v @ weights["kernel"] + weights["hidden_bias"])))
-        np.testing.assert_allclose(found[:, at], v, rtol=1e-12)
+        np.testing.assert_allclose(probabilities[:, columns], v, rtol=1e-12)
 
 
-def test_pixels():
+def test_pixels_are_standardised_for_gaussian_units():
     images = np.random.default_rng(2).random((3, 2, 2, 3))
     np.testing.assert_array_equal(dbn.pixels(images, "bernoulli", 3.0), images.reshape(3, -1))
     assert (dbn.pixels(jnp.full((1, 2, 2, 3), 0.25), "gaussian", 1.0) == 0).all()
 
 
 @pytest.mark.parametrize("options", [{"visible": "poisson"}, {"widths": ()}])
-def test_impossible_networks(options):
-    with pytest.raises(ValueError, match="DBN of"):
+def test_invalid_networks_raise(options):
+    with pytest.raises(ValueError, match="DBN with widths"):
         dbn.DBN(**options).init(jax.random.key(0), jnp.zeros((2, 2, 2, 3)), True)

@@ -1,4 +1,4 @@
-"""The decoder makes images of any size, learns them, and stays small at small sizes."""
+"""The decoder makes images of any size, overfits images, and stays small at small sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,19 @@ CODES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 24, 33])
-def test_sizes_and_range(size):
-    found, _ = Decoder(size, width=4).init_with_output(jax.random.key(0), 30 * CODES, True)
-    assert (found.shape, found.dtype) == ((8, size, size, 3), jnp.float32)
-    assert 0 <= found.min() < 0.5 < found.max() <= 1
+def test_images_have_the_requested_size_and_range(size):
+    images, _ = Decoder(size, width=4).init_with_output(jax.random.key(0), 30 * CODES, True)
+    assert (images.shape, images.dtype) == ((8, size, size, 3), jnp.float32)
+    assert 0 <= images.min() < 0.5 < images.max() <= 1
 
 
-def test_widths():
+def test_layer_widths():
     def kernels(size, width):
         decoder = Decoder(size, width, dtype=jnp.bfloat16)
-        found, variables = jax.eval_shape(
+        images, variables = jax.eval_shape(
             lambda: decoder.init_with_output(jax.random.key(0), CODES, True)
         )
-        assert found.dtype == jnp.float32
+        assert images.dtype == jnp.float32
         layers = variables["params"].items()
         return {name: layer["kernel"].shape for name, layer in layers if "kernel" in layer}
 
@@ -38,7 +38,7 @@ def test_widths():
     assert kernels(224, 64)["conv5"] == (3, 3, 128, 64)
 
 
-def test_it_learns_images_by_heart():
+def test_decoder_overfits_images():
     shades = np.random.default_rng(1).random((8, 3, 3, 3))
     images = jnp.asarray(shades.repeat(4, 1).repeat(4, 2), jnp.float32)
     decoder, tx = Decoder(12, width=8), optax.adam(0.01)
@@ -47,9 +47,9 @@ def test_it_learns_images_by_heart():
     @jax.jit
     def descend(params, state):
         def loss(params):
-            whole = {**variables, "params": params}
-            found, _ = decoder.apply(whole, CODES, True, mutable=["batch_stats"])
-            return jnp.square(found - images).mean()
+            updated = {**variables, "params": params}
+            decoded, _ = decoder.apply(updated, CODES, True, mutable=["batch_stats"])
+            return jnp.square(decoded - images).mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = tx.update(gradient, state)

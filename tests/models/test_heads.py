@@ -21,7 +21,7 @@ def _oracle(x, params, depth, upto=None):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_layers_and_output(depth):
+def test_projection_head_layers_and_output(depth):
     head = ProjectionHead(depth=depth, hidden_dim=20, output_dim=6)
     shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), FEATURES, True))["params"]
     widths = [12] + [20] * (depth - 1) + [6]
@@ -50,7 +50,7 @@ def test_depth_0_is_the_identity():
     assert not variables
 
 
-def test_defaults_are_simclr_s():
+def test_projection_head_defaults_match_simclr():
     head = ProjectionHead(dtype=jnp.bfloat16)
     features = jax.ShapeDtypeStruct((4, 2048), jnp.float32)
     out, variables = jax.eval_shape(
@@ -62,48 +62,52 @@ def test_defaults_are_simclr_s():
     np.testing.assert_allclose(np.std(kernel["kernel"]), 0.01, rtol=0.08)  # 1536 draws
 
 
-def test_negative_depth():
+def test_negative_depth_raises():
     with pytest.raises(ValueError, match="depth -1"):
         ProjectionHead(depth=-1).init(jax.random.key(0), FEATURES, True)
 
 
-def test_dropout_mlp():
+def test_dropout_mlp_drops_and_rescales_hidden_activations():
     key = jax.random.key(3)
-    whole, dropping = DropoutMLP((400, 2), 0.0), DropoutMLP((400, 2), 0.25)
-    params = whole.init(jax.random.key(0), FEATURES, key)["params"]
+    full, dropping = DropoutMLP((400, 2), 0.0), DropoutMLP((400, 2), 0.25)
+    params = full.init(jax.random.key(0), FEATURES, key)["params"]
     first, last = (jax.tree.map(np.float64, params[f"dense{i}"]) for i in range(2))
     hidden = FEATURES @ first["kernel"] + first["bias"]
     hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
     want = hidden @ last["kernel"] + last["bias"]
-    np.testing.assert_allclose(whole.apply({"params": params}, FEATURES, key), want, atol=1e-4)
-    # One output for each hidden activation shows which were dropped, and that the rest grew.
+    np.testing.assert_allclose(full.apply({"params": params}, FEATURES, key), want, atol=1e-4)
+    # With one output per hidden activation, dropped activations are 0 and the others are scaled up.
     eye = params | {"dense1": {"kernel": jnp.eye(400), "bias": jnp.zeros(400)}}
     square = DropoutMLP((400, 400), 0.25)
-    found = np.asarray(square.apply({"params": eye}, FEATURES, key))
-    dropped = found == 0
+    outputs = np.asarray(square.apply({"params": eye}, FEATURES, key))
+    dropped = outputs == 0
     assert 0.23 < dropped.mean() < 0.27
-    np.testing.assert_allclose(found[~dropped], hidden[~dropped] / 0.75, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(outputs[~dropped], hidden[~dropped] / 0.75, rtol=1e-3, atol=1e-4)
     assert not (dropped == dropped[0]).all()
-    again, other = (dropping.apply({"params": params}, FEATURES, jax.random.key(i)) for i in (3, 4))
-    np.testing.assert_array_equal(again, dropping.apply({"params": params}, FEATURES, key))
-    assert np.abs(again - other).max() > 0.01
+    same_key, other_key = (
+        dropping.apply({"params": params}, FEATURES, jax.random.key(i)) for i in (3, 4)
+    )
+    np.testing.assert_array_equal(same_key, dropping.apply({"params": params}, FEATURES, key))
+    assert np.abs(same_key - other_key).max() > 0.01
 
 
 @pytest.mark.parametrize("upto", [0, 1, 2, 3])
-def test_the_first_layers_alone_are_those_of_the_whole_head(upto):
+def test_first_layers_equal_those_of_the_whole_head(upto):
     head = ProjectionHead(depth=3, hidden_dim=20, output_dim=6)
     params = head.init(jax.random.key(0), FEATURES, True)["params"]
-    cut = head.clone(upto=upto)
-    assert set(cut.init(jax.random.key(0), FEATURES, True).get("params", {})) == {
+    first_layers = head.clone(upto=upto)
+    assert set(first_layers.init(jax.random.key(0), FEATURES, True).get("params", {})) == {
         f"{kind}{i}" for kind in ("dense", "bn") for i in range(upto)
     }
-    # As it is fine-tuned: the parameters of the layers behind are not there.
-    kept = {name: tree for name, tree in params.items() if int(name[-1]) < upto}
-    found, _ = cut.apply({"params": kept}, FEATURES, True, mutable=["batch_stats"])
-    np.testing.assert_allclose(found, _oracle(FEATURES, params, 3, upto), rtol=2e-4, atol=2e-4)
+    # In fine-tuning, the parameters of later layers do not exist.
+    first_params = {name: tree for name, tree in params.items() if int(name[-1]) < upto}
+    outputs, _ = first_layers.apply(
+        {"params": first_params}, FEATURES, True, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(outputs, _oracle(FEATURES, params, 3, upto), rtol=2e-4, atol=2e-4)
 
 
-def test_the_classifier_starts_undecided():
+def test_classifier_starts_with_zero_logits():
     classifier = Classifier(5)
     logits, variables = classifier.init_with_output(
         jax.random.key(0), FEATURES.astype(jnp.bfloat16), True

@@ -11,7 +11,7 @@ IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32
 
 
 def variables(encoder):
-    """Statistics and scales that are not those of initialisation."""
+    """Variables of the encoder in which no leaf has its initial value."""
     tree = encoder.init(jax.random.key(0), jnp.asarray(IMAGES), False)
     leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(1)
@@ -19,36 +19,36 @@ def variables(encoder):
     return jax.tree.unflatten(structure, moved)
 
 
-def cut(tree, kept):
+def select(tree, names):
     return {
-        kind: {name: x for name, x in of_kind.items() if kept(name)}
-        for kind, of_kind in tree.items()
+        kind: {name: x for name, x in modules.items() if name in names}
+        for kind, modules in tree.items()
     }
 
 
 @pytest.mark.parametrize("block", [resnet.BasicBlock, resnet.Bottleneck])
-def test_residual_blocks(block):
+def test_residual_block_outputs_equal_shorter_networks(block):
     options = {"width": 0.125, "stem": "cifar"}
     encoder = resnet.ResNet(block, (2, 1), **options)
     weights = variables(encoder)
-    found = layers.outputs(encoder, weights, IMAGES)
-    assert layers.order(list(found)) == ["layer1_0", "layer1_1", "layer2_0", "features"]
+    outputs = layers.outputs(encoder, weights, IMAGES)
+    assert layers.order(list(outputs)) == ["layer1_0", "layer1_1", "layer2_0", "features"]
     for name, sizes in (("layer1_0", (1,)), ("layer1_1", (2,)), ("layer2_0", (2, 1))):
         shorter = resnet.ResNet(block, sizes, **options)
         names = shorter.init(jax.random.key(0), jnp.asarray(IMAGES), False)["params"]
-        wanted = shorter.apply(cut(weights, names.__contains__), IMAGES, False)
-        np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(found["features"], encoder.apply(weights, IMAGES, False))
+        wanted = shorter.apply(select(weights, names), IMAGES, False)
+        np.testing.assert_allclose(outputs[name], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(outputs["features"], encoder.apply(weights, IMAGES, False))
 
 
 @pytest.mark.parametrize("pool", ["token", "mean"])
-def test_transformer_blocks(pool):
+def test_transformer_block_outputs_equal_the_blocks_applied_in_turn(pool):
     options = {"patch_size": 8, "width": 8, "heads": 2, "pool": pool}
     encoder = vit.ViT(depth=11, **options)
     weights = variables(encoder)
-    found = layers.outputs(encoder, weights, IMAGES)
-    assert layers.order(list(found)) == [*(f"blocks_{i}" for i in range(11)), "features"]
-    assert {x.shape for x in found.values()} == {(3, 8)}
+    outputs = layers.outputs(encoder, weights, IMAGES)
+    assert layers.order(list(outputs)) == [*(f"blocks_{i}" for i in range(11)), "features"]
+    assert {x.shape for x in outputs.values()} == {(3, 8)}
     params = weights["params"]
     kernel, bias = (params["patch_embed"][name] for name in ("kernel", "bias"))
     patches = vit.patchify(jnp.asarray(IMAGES), 8).reshape(3, 4, -1)
@@ -57,24 +57,24 @@ def test_transformer_blocks(pool):
     for i in range(11):
         x = vit.Block(2, 4, jnp.float32).apply({"params": params[f"blocks_{i}"]}, x)
         wanted = x[:, 0] if pool == "token" else x[:, 1:].mean(1)
-        np.testing.assert_allclose(found[f"blocks_{i}"], wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(outputs[f"blocks_{i}"], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_machines():
+def test_dbn_machine_outputs_make_the_features():
     encoder = dbn.DBN(widths=(6, 4))
     weights = variables(encoder)
-    found = layers.outputs(encoder, weights, IMAGES)
-    assert layers.order(list(found)) == ["rbm0", "rbm1", "features"]
-    both = np.concatenate([found["rbm0"], found["rbm1"]], axis=1)
-    np.testing.assert_array_equal(both, found["features"])
+    outputs = layers.outputs(encoder, weights, IMAGES)
+    assert layers.order(list(outputs)) == ["rbm0", "rbm1", "features"]
+    both = np.concatenate([outputs["rbm0"], outputs["rbm1"]], axis=1)
+    np.testing.assert_array_equal(both, outputs["features"])
 
 
-def test_one_forward_gives_all_of_them():
+def test_all_outputs_cost_one_forward():
     encoder = resnet.ResNet(resnet.BasicBlock, (1, 1), width=0.25, stem="cifar")
     weights = variables(encoder)
 
     def flops(function):
         return jax.jit(function).lower(weights, IMAGES).compile().cost_analysis()["flops"]
 
-    alone = flops(lambda w, x: encoder.apply(w, x, False))
-    assert flops(lambda w, x: layers.outputs(encoder, w, x)) < 1.02 * alone
+    forward_flops = flops(lambda w, x: encoder.apply(w, x, False))
+    assert flops(lambda w, x: layers.outputs(encoder, w, x)) < 1.02 * forward_flops

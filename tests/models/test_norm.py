@@ -1,4 +1,4 @@
-"""Batch normalisation against the definition in float64, written as loops over groups and views."""
+"""Batch normalisation against its definition in float64, as loops over groups and views."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def _data(shape, seed=0):
 
 
 def _oracle(x, group, views, scale, bias, cotangent):
-    """(y, gradient, mean of means, mean of variances) in float64."""
+    """Returns (y, gradient, mean of means, mean of variances) in float64."""
     x, y, gradient, means, variances = x.astype(np.float64), {}, {}, [], []
     for start in range(0, len(x), group):
         for view in range(views):
@@ -71,9 +71,9 @@ def test_output_gradient_and_running_statistics(shape, group, views):
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * var, rtol=2e-6)
 
 
-def test_evaluation_uses_running_statistics_alone():
+def test_evaluation_uses_only_running_statistics():
     x = _data((7, 2, 2, FEATURES))
-    module = BatchNorm(group=4)  # does not divide 7: groups matter in training only
+    module = BatchNorm(group=4)  # does not divide 7, but groups matter only in training
     variables = _variables(module, x[:4])
     stats, params = (jax.tree.map(np.float64, variables[k]) for k in ("batch_stats", "params"))
     want = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * params["scale"] + params["bias"]
@@ -94,7 +94,7 @@ def test_initial_state_and_names():
     )
 
 
-def test_bfloat16_input_with_a_mean_far_above_its_deviation():
+def test_bfloat16_input_with_a_large_mean_stays_accurate():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(1000, 8, (256, 4, 4, 3)), jnp.bfloat16)
     exact = np.asarray(x, np.float64)
@@ -106,7 +106,7 @@ def test_bfloat16_input_with_a_mean_far_above_its_deviation():
         variables = {**variables, **updates}
     want = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
     np.testing.assert_allclose(np.asarray(y, np.float64), want, rtol=2**-8, atol=1e-5)
-    # In bfloat16 the mean alone would be off by up to 2; at step 0 cancellation costs 1e-3.
+    # In bfloat16 the mean alone would be off by up to 2. At step 0, cancellation costs 1e-3.
     first = step(module.init(jax.random.key(0), x, True))[1]["batch_stats"]
     np.testing.assert_allclose((first["var"] - 0.9) / 0.1, exact.var((0, 1, 2)), rtol=1e-2)
     stats = variables["batch_stats"]
@@ -114,7 +114,7 @@ def test_bfloat16_input_with_a_mean_far_above_its_deviation():
     np.testing.assert_allclose(stats["var"], settled, rtol=1e-3)
 
 
-def test_constant_channel_is_finite():
+def test_constant_channel_gives_finite_output():
     x = jnp.full((16, 3), 1e4)
     y, _ = BatchNorm().init_with_output(jax.random.key(0), x, True)
     assert np.isfinite(y).all()
@@ -122,7 +122,7 @@ def test_constant_channel_is_finite():
 
 
 @pytest.mark.parametrize(("group", "views"), [(0, 1), (0, 2), (4, 2), (2, 1), (16, 1)])
-def test_devices_never_change_the_result(group, views):
+def test_result_does_not_depend_on_the_number_of_devices(group, views):
     x = _data((ROWS, 3, 3, FEATURES))
     module = BatchNorm(group=group, views=views)
     variables = _variables(module, x)
@@ -141,7 +141,7 @@ def test_devices_never_change_the_result(group, views):
     assert got[1][0].sharding.spec == PartitionSpec("data")
 
 
-def test_groups_inside_a_device_move_no_activation():
+def test_groups_within_a_device_need_no_communication():
     x = jax.device_put(
         _data((ROWS, 3, 3, FEATURES)),
         NamedSharding(
@@ -157,14 +157,14 @@ def test_groups_inside_a_device_move_no_activation():
 
 
 @pytest.mark.parametrize(("group", "views"), [(5, 1), (8, 3), (-4, 1), (64, 1)])
-def test_group_that_does_not_divide_the_batch(group, views):
+def test_group_that_does_not_divide_the_batch_raises(group, views):
     norm = BatchNorm(group=group, views=views)
     variables = norm.init(jax.random.key(0), jnp.ones((2, 3)), True)
     with pytest.raises(ValueError, match="must divide the 32 rows"):
         norm.apply(variables, jnp.ones((32, 3)), True, mutable=["batch_stats"])
 
 
-def test_groups_larger_than_the_images_of_initialisation():
+def test_initialisation_accepts_fewer_rows_than_a_group():
     norm = BatchNorm(group=16)
     variables = norm.init(jax.random.key(0), jnp.ones((2, 3)), True)
     out, _ = norm.apply(variables, jnp.ones((32, 3)), True, mutable=["batch_stats"])

@@ -1,4 +1,4 @@
-"""Shapes, names, published sizes, initial values; variants against torch's convolutions."""
+"""ResNets: shapes, names, published sizes, initial values; variants against torch."""
 
 import subprocess
 import sys
@@ -39,7 +39,8 @@ def _randomised(module, images):
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
 
 
-# torchvision's totals less the classifier (resnet200: timm's); 10 by hand from ResNet-18's blocks.
+# torchvision's totals minus the classifier (resnet200: timm's). resnet10 is computed from
+# ResNet-18.
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -59,7 +60,7 @@ def test_parameter_count(name, size):
     assert _size(_abstract(models.get(name))["params"]) == size
 
 
-# SimCLR v2 (arXiv 2006.10029), table 1, millions, running statistics counted.
+# SimCLR v2 (arXiv 2006.10029), table 1, in millions, including running statistics.
 @pytest.mark.parametrize(
     ("depth", "width", "sk", "millions"),
     [
@@ -71,7 +72,7 @@ def test_parameter_count(name, size):
         (152, 3, True, 795),
     ],
 )
-def test_published_size_of_simclr_v2(depth, width, sk, millions):
+def test_sizes_match_simclr_v2_s_table(depth, width, sk, millions):
     module = models.get(f"resnet{depth}", width=width, sk_ratio=0.0625 * sk)
     assert round(_size(_abstract(module)) / 1e6) == millions
 
@@ -94,14 +95,14 @@ def test_features_are_float32_for_every_variant(name, options, features, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
-def test_names_are_torchvision_s():
+def test_parameter_names_match_torchvision():
     params = _abstract(models.get("resnet50"))["params"]
     assert {"conv1", "bn1", "layer1_0", "layer3_5", "layer4_2"} < set(params)
     assert len(params) == 2 + 16
     inner = {f"{kind}{i}" for kind in ("conv", "bn") for i in (1, 2, 3)}
     assert set(params["layer2_1"]) == inner
     assert set(params["layer2_0"]) == inner | {"downsample_conv", "downsample_bn"}
-    # Equal channels and stride 1: the identity, where SimCLR's code would project.
+    # With equal channels and stride 1 the shortcut is the identity; SimCLR's code would project.
     assert "downsample_conv" not in _abstract(models.get("resnet18"))["params"]["layer1_0"]
 
 
@@ -111,11 +112,11 @@ def test_initial_values(zero_gamma):
     params = module.init(jax.random.key(0), jnp.ones((2, 8, 8, 3)), True)["params"]
     assert np.all(np.asarray(params["layer1_0"]["bn2"]["scale"]) == (0 if zero_gamma else 1))
     assert np.all(np.asarray(params["layer1_0"]["bn1"]["scale"]) == 1)
-    # 432 draws with variance 2 / (9 * 16 outputs); over the inputs it would be 2 / (9 * 3).
+    # 432 draws with variance 2 / (9 * 16 outputs). By fan-in it would be 2 / (9 * 3).
     np.testing.assert_allclose(np.std(params["conv1"]["kernel"]), np.sqrt(2 / 144), rtol=0.15)
 
 
-def test_bfloat16_stays_near_float32():
+def test_bfloat16_stays_close_to_float32():
     x = np.random.default_rng(3).uniform(size=(8, 8, 8, 3)).astype(np.float32)
     modules = [
         ResNet(BasicBlock, (1, 1), width=0.25, stem="cifar", dtype=dtype)
@@ -127,10 +128,10 @@ def test_bfloat16_stays_near_float32():
         for m in modules
     )
     error = np.linalg.norm(got - want) / np.linalg.norm(want)
-    assert 1e-4 < error < 3e-2  # and it is not float32 throughout
+    assert 1e-4 < error < 3e-2  # the lower bound shows that not everything is float32
 
 
-def test_unknown_names_and_options():
+def test_unknown_names_and_options_raise():
     with pytest.raises(ValueError, match=r"resnet51.*resnet10, resnet18, resnet34, resnet50"):
         models.get("resnet51")
     with pytest.raises(TypeError, match="widht"):
@@ -140,12 +141,12 @@ def test_unknown_names_and_options():
             _abstract(models.get("resnet18", **options))
 
 
-def test_names_import_no_jax():
+def test_importing_names_does_not_import_jax():
     code = "import sys, ssl_jax.models as m; m.names(); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# The variants that timm lacks, as torch functions of our parameters.
+# Variants that timm does not have, written as torch functions of our parameters.
 
 
 def _conv(torch, x, p, stride=1):
@@ -164,12 +165,12 @@ def _sk(torch, x, p, s, stride):
     gate = _conv(torch, (first + second).mean((2, 3), keepdim=True), p["reduce"])
     gate = torch.relu(_norm(torch, gate, p["reduce_bn"], s["reduce_bn"]))
     a, b = _conv(torch, gate, p["expand"]).chunk(2, dim=1)
-    weight = torch.sigmoid(a - b)  # a softmax over two
+    weight = torch.sigmoid(a - b)  # the softmax over two values
     return weight * first + (1 - weight) * second
 
 
 def _average(torch, x, stride):
-    """ResNet-D's 2x2 average as SimCLR pads it."""
+    """ResNet-D's 2x2 average with SimCLR's padding."""
     functional = torch.nn.functional
     total = functional.avg_pool2d(functional.pad(x, (0, 1, 0, 1)), 2, stride)
     if stride == 2:
@@ -215,7 +216,7 @@ def _forward(torch, variables, images, stem):
     return x.mean((2, 3)).numpy()
 
 
-# SK takes its odd sides (72: from stage 3 on) and reductions above and at the least width.
+# SK gets odd sides (72 gives odd sides from stage 3 on) and gate widths above and at the minimum.
 @pytest.mark.parametrize(
     ("block", "options", "size"),
     [
@@ -224,7 +225,7 @@ def _forward(torch, variables, images, stem):
         (Bottleneck, {"width": 0.5, "sk_ratio": 0.5}, 72),
     ],
 )
-def test_variants_equal_torch_convolutions(block, options, size):
+def test_variants_equal_torch(block, options, size):
     torch = pytest.importorskip("torch")
     images = np.random.default_rng(1).uniform(size=(2, size, size, 3)).astype(np.float32)
     module = ResNet(block, (2, 1, 1, 1), **options)

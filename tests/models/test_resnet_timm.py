@@ -1,4 +1,4 @@
-"""ResNets equal timm's (whose names and weights are torchvision's) in evaluation and training."""
+"""ResNets equal timm's, whose names and weights are torchvision's, in evaluation and training."""
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,11 @@ LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-TOLERANCE = 1e-5  # of the largest output
+TOLERANCE = 1e-5  # relative to the largest output
 
 
 def _torch_name(path):
-    """("layer1_0", "downsample_bn", "mean") -> "layer1.0.downsample.1.running_mean"."""
+    """Example: ("layer1_0", "downsample_bn", "mean") -> "layer1.0.downsample.1.running_mean"."""
     *modules, leaf = path
     name = ".".join(modules).replace("downsample_conv", "downsample.0")
     name = name.replace("downsample_bn", "downsample.1").replace("_", ".")
@@ -33,7 +33,7 @@ def _random_torch_model(timm, name):
     model = timm.create_model(name, num_classes=0)
     with torch.no_grad():
         for key, value in model.state_dict().items():
-            if value.ndim == 1:  # norms: no default value survives
+            if value.ndim == 1:  # replaces every default value of the norms
                 low = -0.5 if key.endswith(("bias", "mean")) else 0.5
                 value.uniform_(low, low + 1)
     return model
@@ -66,9 +66,9 @@ def _relative(got, want):
     return np.abs(np.asarray(got) - want).max() / np.abs(want).max()
 
 
-# 75 gives odd sides in every stage, where padding mistakes show.
+# A size of 75 gives odd sides in every stage, where padding mistakes show.
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 75), ("resnet34", 64), ("resnet50", 75)])
-def test_evaluation(timm, name, size):
+def test_equals_timm_in_evaluation(timm, name, size):
     theirs, ours, variables, images = _pair(timm, name, size)
     want = _run_torch(theirs.eval(), images)
     got = jax.jit(ours.apply, static_argnums=2)(variables, images, False)
@@ -77,7 +77,7 @@ def test_evaluation(timm, name, size):
     assert error < TOLERANCE
 
 
-def test_training(timm):
+def test_equals_timm_in_training(timm):
     theirs, ours, variables, images = _pair(timm, "resnet18", 64)
     want = _run_torch(theirs.train(), images)
     step = jax.jit(lambda v, x: ours.apply(v, x, True, mutable=["batch_stats"]))

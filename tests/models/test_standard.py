@@ -1,4 +1,4 @@
-"""What encoders take for the sake of foreign weights; defaults change nothing."""
+"""Encoder options for weights from other code; their defaults change nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +20,18 @@ def variables(module, images):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_standardised_images(name):
+def test_mean_and_std_standardise_the_images(name):
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 32, 32, 3)), jnp.float32)
     plain = models.get(name, **SMALL[name])
     weights = variables(plain, images)
     assert plain == models.get(name, **SMALL[name], **DEFAULTS[name])
-    own = models.get(name, **SMALL[name], mean=MEAN, std=STD)
-    assert jax.tree.structure(variables(own, images)) == jax.tree.structure(weights)
-    by_hand = (np.asarray(images, np.float64) - np.array(MEAN)) / np.array(STD)
-    want = plain.apply(weights, jnp.asarray(by_hand, jnp.float32), False)
-    np.testing.assert_allclose(own.apply(weights, images, False), want, rtol=1e-4, atol=1e-6)
+    with_statistics = models.get(name, **SMALL[name], mean=MEAN, std=STD)
+    assert jax.tree.structure(variables(with_statistics, images)) == jax.tree.structure(weights)
+    standardised = (np.asarray(images, np.float64) - np.array(MEAN)) / np.array(STD)
+    want = plain.apply(weights, jnp.asarray(standardised, jnp.float32), False)
+    np.testing.assert_allclose(
+        with_statistics.apply(weights, images, False), want, rtol=1e-4, atol=1e-6
+    )
     assert not np.allclose(plain.apply(weights, images, False), want, rtol=0.1)
 
 
@@ -44,7 +46,7 @@ def test_standardised_images(name):
         ("vit_micro", {"positions": "fixed"}),
     ],
 )
-def test_what_cannot_be(name, options):
+def test_invalid_options_raise(name, options):
     module = models.get(name, **options)
     with pytest.raises(ValueError, match=r"std|padding|positions"):
         variables(module, jnp.ones((1, 32, 32, 3)))
@@ -58,8 +60,7 @@ def test_learned_positions_reach_every_token():
     assert 0.015 < np.std(weights["params"]["pos_embed"]) < 0.025
     tokens = lambda w: module.apply(w, images, False, method="tokens")  # noqa: E731
     for row in range(5):
-        table = (
-            weights["params"]["pos_embed"].at[row, ::2].add(1.0)
-        )  # LayerNorm takes off a shift of all
+        # Only every second feature moves, because LayerNorm removes a shift of all.
+        table = weights["params"]["pos_embed"].at[row, ::2].add(1.0)
         moved = {"params": {**weights["params"], "pos_embed": table}}
         assert not np.allclose(tokens(moved), tokens(weights), atol=1e-3)

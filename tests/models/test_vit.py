@@ -13,7 +13,7 @@ from ssl_jax import models, parallel
 from ssl_jax.models.vit import ViT, patchify, positions
 from ssl_jax.optim import optimizers
 
-SMALL = models.get("vit_micro", patch_size=4).clone(depth=2)  # compiles in half the time
+SMALL = models.get("vit_micro", patch_size=4).clone(depth=2)  # halves the compile time
 IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 12, 3)).astype(np.float32)  # 2 x 3 patches
 KEEP = np.array([[0, 5, 2, 1], [3, 1, 4, 0], [2, 3, 5, 4]], np.int32)
 
@@ -24,7 +24,7 @@ def _abstract(module, size=(16, 16)):
 
 
 def _randomised(module):
-    """Variables at no default value, the class token so small that epsilon counts."""
+    """Draws all variables; the class token is so small that the epsilon of the norm matters."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -45,7 +45,7 @@ def _tokens(module, variables, keep=None, images=IMAGES):
 
 
 def _positions(rows, columns, width):
-    """MAE's table by its definition, one number at a time."""
+    """MAE's table of positions by its definition, one number at a time."""
     table = np.zeros((rows * columns, width))
     quarter = width // 4
     for row in range(rows):
@@ -82,7 +82,7 @@ def _mlp(x, p):
 
 
 def _oracle(module, params, image, keep=None):
-    """One image [h, w, 3] to its tokens, in float64."""
+    """Tokens of one image [h, w, 3], in float64."""
     size = module.patch_size
     rows, columns = image.shape[0] // size, image.shape[1] // size
     patches = [
@@ -102,7 +102,7 @@ def _oracle(module, params, image, keep=None):
     return _norm(x, params["norm"])
 
 
-# Without blocks the class token meets the last normalisation while it is small.
+# Without blocks, the class token reaches the last normalisation while it is small.
 @pytest.mark.parametrize("depth", [0, 2])
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "keep"])
 def test_tokens_equal_numpy(depth, keep):
@@ -116,18 +116,18 @@ def test_tokens_equal_numpy(depth, keep):
     np.testing.assert_allclose(got, np.stack(want), atol=1e-5 * np.abs(want).max(), rtol=0)
 
 
-def test_pooling():
+def test_pooling_selects_the_class_token_or_the_mean():
     module = SMALL.clone(depth=0)
     variables = _randomised(module)
     tokens = np.asarray(_tokens(module, variables), np.float64)
     for pool, want in {"token": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}.items():
         got = jax.jit(module.clone(pool=pool).apply, static_argnums=2)(variables, IMAGES, False)
         np.testing.assert_allclose(got, want, atol=2e-6)
-    with pytest.raises(ValueError, match="pool 'avg'"):
+    with pytest.raises(ValueError, match="pool must be 'token' or 'mean', got 'avg'"):
         _abstract(SMALL.clone(pool="avg"))
 
 
-def test_keep_of_all_patches_in_any_order():
+def test_keep_accepts_all_patches_in_any_order():
     module = SMALL.clone(depth=1)
     variables = _randomised(module)
     want = _tokens(module, variables)
@@ -139,7 +139,7 @@ def test_keep_of_all_patches_in_any_order():
         np.testing.assert_allclose(got[row, 1:], want[row, 1 + orders[row]], atol=1e-5)
 
 
-def test_index_beyond_the_patches_spoils_its_example_alone():
+def test_index_beyond_the_patches_gives_nan_for_its_example_only():
     module = SMALL.clone(depth=1)
     keep = np.array([[0, 1, 2, 3], [0, 1, 6, 2], [0, 5, 1, 2]], np.int32)
     got = _tokens(module, _randomised(module), keep)
@@ -148,7 +148,7 @@ def test_index_beyond_the_patches_spoils_its_example_alone():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 4), (14, 14, 192), (3, 5, 64)])
-def test_positions(shape):
+def test_positions_equal_their_definition(shape):
     np.testing.assert_allclose(positions(*shape), _positions(*shape), atol=1e-14)
 
 
@@ -159,7 +159,7 @@ def test_patches_are_cut_row_by_row():
     np.testing.assert_array_equal(patches[1, 4], images[1, 2:4, 2:4])
 
 
-# torchvision's totals (tiny and small: DeiT's), less the classifier and the positions at 224.
+# torchvision's totals (tiny and small: DeiT's), minus the classifier and the positions at 224.
 @pytest.mark.parametrize(
     ("name", "width", "heads", "total"),
     [
@@ -170,7 +170,7 @@ def test_patches_are_cut_row_by_row():
         ("vit_large", 1024, 16, 304_326_632),
     ],
 )
-def test_published_size(name, width, heads, total):
+def test_sizes_match_published_totals(name, width, heads, total):
     module = models.get(name)
     assert (module.width, module.heads) == (width, heads)
     size = sum(leaf.size for leaf in jax.tree.leaves(_abstract(module)["params"]))
@@ -189,14 +189,14 @@ def test_features_are_float32_for_any_size(pool, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
-def test_bfloat16_stays_near_float32():
+def test_bfloat16_stays_close_to_float32():
     variables = _randomised(SMALL)
     want, got = (_tokens(SMALL.clone(dtype=d), variables) for d in (jnp.float32, jnp.bfloat16))
     error = np.linalg.norm(got - want) / np.linalg.norm(want)
-    assert 1e-4 < error < 3e-2  # and it is not float32 throughout
+    assert 1e-4 < error < 3e-2  # the lower bound shows that not everything is float32
 
 
-def test_names_and_decay():
+def test_parameter_names_and_weight_decay():
     params = _abstract(SMALL)["params"]
     assert set(params) == {"patch_embed", "cls_token", "norm"} | {"blocks_0", "blocks_1"}
     dense, norm = {"kernel": True, "bias": False}, {"scale": False, "bias": False}
@@ -217,11 +217,11 @@ def test_initial_values():
     kernels = {
         (64, 64): [block["attn"][name]["kernel"] for name in ("q", "k", "v", "proj")],
         (64, 256): [block["mlp"]["fc1"]["kernel"], block["mlp"]["fc2"]["kernel"]],
-        (48, 64): [params["patch_embed"]["kernel"]],  # not 48 and 16 * 64, a convolution's
+        (48, 64): [params["patch_embed"]["kernel"]],  # as a linear map, not as a convolution
     }
     for sides, arrays in kernels.items():
         bound = math.sqrt(6 / sum(sides))
-        for array in arrays:  # thousands of uniform draws come within 1 % of their bound
+        for array in arrays:  # the largest of thousands of uniform draws is within 1 % of the bound
             assert 0.99 * bound < np.abs(array).max() <= bound
             np.testing.assert_allclose(np.std(array), bound / math.sqrt(3), rtol=0.05)
     assert len({np.asarray(array).tobytes() for array in kernels[64, 64]}) == 4
@@ -249,35 +249,37 @@ def test_examples_never_leave_their_device():
         .compile()
         .as_text()
     )
-    found = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", compiled)
-    assert set(found) == {"all-reduce"}  # of the gradient
+    collectives = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", compiled)
+    assert set(collectives) == {"all-reduce"}  # sums the gradient
 
 
 @pytest.mark.parametrize(
-    ("options", "size", "says"),
+    ("options", "size", "message"),
     [
         ({}, (24, 32), "24 x 32 pixels .* patches of 16 x 16"),
         ({"patch_size": 4}, (8, 10), "8 x 10 pixels .* patches of 4 x 4"),
     ],
 )
-def test_sizes_that_do_not_divide(options, size, says):
-    with pytest.raises(ValueError, match=says):
+def test_patch_size_must_divide_the_image_size(options, size, message):
+    with pytest.raises(ValueError, match=message):
         _abstract(models.get("vit_micro", **options), size)
 
 
-def test_widths_that_do_not_fit():
-    with pytest.raises(ValueError, match="5 heads do not divide a width of 64"):
+def test_invalid_widths_raise():
+    with pytest.raises(ValueError, match="5 heads do not divide the width 64"):
         _abstract(ViT(width=64, heads=5))
-    with pytest.raises(ValueError, match="width 6: positions take a multiple of 4"):
+    with pytest.raises(ValueError, match=r"width must be a multiple of 4 .* got 6"):
         _abstract(ViT(width=6, heads=2))
 
 
-def test_options_of_another_family():
-    takes = "patch_size, mlp_ratio, pool, positions, mean, std, dtype"
+def test_options_of_another_encoder_family_raise():
+    options = "patch_size, mlp_ratio, pool, positions, mean, std, dtype"
     for option in ("stem", "bn_group", "width", "heads"):
-        with pytest.raises(TypeError, match=f"vit_small takes no {option}; it takes {takes}$"):
+        message = f"vit_small has no option {option}; its options are {options}$"
+        with pytest.raises(TypeError, match=message):
             models.get("vit_small", **{option: 1})
-    with pytest.raises(TypeError, match=r"resnet18 takes no pool, block; it takes width, stem"):
+    message = "resnet18 has no option pool, block; its options are width, stem"
+    with pytest.raises(TypeError, match=message):
         models.get("resnet18", pool="mean", width=2, block=None)
     with pytest.raises(ValueError, match=r"vit_tyny.*resnet200, vit_micro, vit_tiny, vit_small"):
         models.get("vit_tyny")

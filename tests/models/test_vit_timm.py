@@ -1,4 +1,4 @@
-"""Vision Transformers equal timm's, our sine-cosine positions copied into its `pos_embed`."""
+"""Vision Transformers equal timm's, with our sine-cosine positions copied into its `pos_embed`."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ssl_jax import models
 from ssl_jax.models.vit import ViT, positions
 
-TOLERANCE = 1e-5  # of the largest output
+TOLERANCE = 1e-5  # relative to the largest output
 POOLS = {"token": "token", "mean": "avg"}  # ours: timm's
 SMALL = {"patch_size": 4, "width": 64, "depth": 3, "heads": 4}
-# The small one is not square: rows and columns of patches cannot be exchanged unseen.
+# The small image is not square, so that exchanged rows and columns of patches would show.
 CASES = {"tiny": (models.get("vit_tiny"), (224, 224)), "small": (ViT(**SMALL), (32, 20))}
 
 
@@ -37,9 +37,9 @@ def _random_torch_model(timm, ours, size):
         for key, value in theirs.state_dict().items():
             if key == "pos_embed":
                 value.copy_(torch.from_numpy(table)[None])
-            elif key == "cls_token":  # small: the first normalisation's epsilon counts
+            elif key == "cls_token":  # so small that the epsilon of the first norm matters
                 value.normal_(0, 1e-3)
-            elif value.ndim == 1:  # norms and biases: no default value survives
+            elif value.ndim == 1:  # replaces every default value of norms and biases
                 low = 0.5 if "norm" in key and key.endswith("weight") else -0.5
                 value.uniform_(low, low + 1)
             else:
@@ -48,7 +48,7 @@ def _random_torch_model(timm, ours, size):
 
 
 def _to_ours(state):
-    """timm's state as our parameters."""
+    """Converts timm's state to our parameters."""
     flat = {}
     for key, value in state.items():
         if key == "pos_embed":
@@ -87,25 +87,25 @@ def _nchw(images):
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
-def _assert_near(got, want, what):
+def _assert_close(got, want, label):
     error = np.abs(np.asarray(got) - want).max() / np.abs(want).max()
-    print(f"{what}: {error:.1e}")
+    print(f"{label}: {error:.1e}")
     assert error < TOLERANCE
 
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("case", CASES)
-def test_features(timm, case, pool):
+def test_features_equal_timm(timm, case, pool):
     import torch
 
     theirs, ours, variables, images = _pair(timm, case, pool)
     with torch.no_grad():
         want = theirs(_nchw(images)).numpy()
     got = jax.jit(ours.apply, static_argnums=2)(variables, images, False)
-    _assert_near(got, want, f"{case}, {pool}")
+    _assert_close(got, want, f"{case}, {pool}")
 
 
-def test_tokens_of_some_patches(timm):
+def test_tokens_of_selected_patches_equal_timm(timm):
     import torch
 
     theirs, ours, variables, images = _pair(timm, "small", "token")
@@ -113,9 +113,9 @@ def test_tokens_of_some_patches(timm):
     keep = np.stack([rng.permutation(40)[:10] for _ in images]).astype(np.int32)
     with torch.no_grad():
         tokens = theirs._pos_embed(theirs.patch_embed(_nchw(images)))
-        chosen = [t[np.concatenate([[0], 1 + k])] for t, k in zip(tokens, keep, strict=True)]
-        want = theirs.norm(theirs.blocks(torch.stack(chosen))).numpy()
+        selected = [t[np.concatenate([[0], 1 + k])] for t, k in zip(tokens, keep, strict=True)]
+        want = theirs.norm(theirs.blocks(torch.stack(selected))).numpy()
     got = jax.jit(lambda v, x, k: ours.apply(v, x, False, k, method="tokens"))(
         variables, images, keep
     )
-    _assert_near(got, want, "tokens")
+    _assert_close(got, want, "tokens")

@@ -25,6 +25,7 @@ from ssl_jax.models.heads import MLP, Classifier, ProjectionHead
 from ssl_jax.pretrained import backbone, classifier
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.training import finetuning
+from ssl_jax.training import state as states
 from ssl_jax.training.probe import Probe
 from ssl_jax.training.step import make_train_step
 
@@ -89,10 +90,10 @@ def test_encoder_and_classifier_learn_as_in_numpy():
     with jax.enable_x64(True):
         modules = {"encoder": linear.Linear(dtype=jnp.float64)}
         trained = weights(modules, 2)
-        states, found = steps(modules, trained, rows)
+        history, found = steps(modules, trained, rows)
     w = trained[0]["encoder"]["dense"]["kernel"]
     v, c = np.zeros((4, CLASSES)), np.zeros(CLASSES)
-    np.testing.assert_array_equal(states[0].params["encoder"]["dense"]["kernel"], w)
+    np.testing.assert_array_equal(history[0].params["encoder"]["dense"]["kernel"], w)
     for batch, metrics in zip(rows, found, strict=True):
         x, y = batch["views"].reshape(B, -1), batch["label"]
         logits = x @ w @ v + c
@@ -105,7 +106,7 @@ def test_encoder_and_classifier_learn_as_in_numpy():
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
         w, v, c = (p - RATE * g for p, g in zip((w, v, c), grads, strict=True))
     assert np.isclose(found[0]["loss"], np.log(CLASSES))
-    last = states[-1].params
+    last = history[-1].params
     np.testing.assert_allclose(last["encoder"]["dense"]["kernel"], w, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(last["classifier"]["dense"]["kernel"], v, rtol=1e-4, atol=1e-6)
 
@@ -152,7 +153,7 @@ def test_a_head_is_known_by_its_parameters(name):
                 classifier.network(encoder, params, upto, CLASSES, name="simclr")
             assert refused.value.code == BAD_CONFIG
         elif upto:
-            found = heads.cut(params["head"], upto, jnp.float32)
+            found = heads.infer_projection_head(params["head"], upto, jnp.float32)
             expected = head.clone(upto=upto)
             a, b = (h.init_with_output(jax.random.key(1), x, True) for h in (found, expected))
             jax.tree.map(np.testing.assert_array_equal, a, b)

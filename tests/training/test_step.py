@@ -11,8 +11,9 @@ import tiny
 
 from ssl_jax import methods, models, parallel
 from ssl_jax.optim import optimizers
-from ssl_jax.training import collapse, gradient, step
+from ssl_jax.training import collapse, step
 from ssl_jax.training import state as states
+from ssl_jax.training.gradient import micro_batched
 from ssl_jax.training.probe import Probe
 
 B, SIZE, CLASSES = 32, 16, 4
@@ -92,7 +93,7 @@ def test_gradient_noise_of_a_known_distribution():
     rng = np.random.default_rng(0)
     mean, spread = np.full(5, 0.5), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
     mesh = parallel.make_mesh(jax.devices()[:2])
-    value_and_grad = gradient.micro_batched(mesh, 4, True)
+    value_and_grad = micro_batched(mesh, 4, True)
 
     @jax.jit
     def measure(x):
