@@ -19,6 +19,7 @@ from absl import logging
 from etils import epath
 
 from ssl_jax.errors import BAD_CHECKPOINT, Fault
+from ssl_jax.jobs.files import sync
 from ssl_jax.rundir import workdir
 
 FORMAT = 1
@@ -44,14 +45,14 @@ def write(folder: epath.Path, content: dict[str, Any]) -> None:
     for name, path in found.items():
         described[name] = {"size": path.stat().length, "sha256": _digest(path)}
         if not workdir.is_remote(path):
-            workdir.sync(path)
+            sync(path)
     if not workdir.is_remote(folder):
         for parent in {path.parent for path in found.values()}:
-            workdir.sync(parent)
+            sync(parent)
     manifest = {"format": FORMAT, **content, "files": described}
     workdir.write_json(folder / NAME, {**manifest, "seal": _seal(manifest)})
     if not workdir.is_remote(folder):
-        workdir.sync(folder.parent)
+        sync(folder.parent)
 
 
 def verify(folder: epath.Path, *, hashes: bool = True) -> dict[str, Any]:

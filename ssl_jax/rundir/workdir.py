@@ -17,6 +17,7 @@ from absl import logging
 from etils import epath
 
 from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, Fault
+from ssl_jax.jobs.files import atomic_write
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -135,19 +136,5 @@ def write_text(path: epath.PathLike, text: str) -> None:
     if is_remote(path):
         path.write_text(text)  # an object appears whole or not at all
         return
-    temporary = path.parent / f".{path.name}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-def sync(path: epath.PathLike) -> None:
-    """Waits until a local file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with atomic_write(path) as file:
+        file.write(text.encode())

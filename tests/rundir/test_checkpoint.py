@@ -503,7 +503,7 @@ def test_killed_while_saving(tmp_path, point, caplog):
     script = """
         import os, sys, time
         import numpy as np
-        from ssl_jax import checkpoint
+        from ssl_jax.rundir import checkpoint
         crash = checkpoint._crash_at
         def crash_with_data_on_disk(point):
             # Orbax writes on a thread of its own: die only once it has begun.

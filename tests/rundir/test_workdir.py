@@ -47,7 +47,7 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
 
 HOLD = """
 import sys, time
-from ssl_jax import workdir
+from ssl_jax.rundir import workdir
 with workdir.open_workdir(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
