@@ -88,8 +88,8 @@ def table(
     Args:
       params: tree of arrays or ShapeDtypeStructs.
       main: settings of the main optimizer: "name", "weight_decay" and, optionally,
-        "weight_decay_end" of `optim.make`.
-      groups, frozen: arguments of `optim.make`.
+        "weight_decay_end" of `optimizers.make`.
+      groups, frozen: arguments of `optimizers.make`.
     """
     groups = groups or {}
     header = ("parameter", "shape", "size", "decayed", "adapted", "optimizer")
