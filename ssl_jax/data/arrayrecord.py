@@ -1,4 +1,4 @@
-"""Random access to ArrayRecord files, through the reader that comes with TensorFlow Datasets."""
+"""Random access to ArrayRecord files, with the reader that TensorFlow Datasets installs."""
 
 import concurrent.futures
 import os
@@ -11,15 +11,16 @@ from ssl_jax.errors import BAD_DATA, Fault
 
 
 class Records:
-    """The records of some shards, numbered through; safe to read from many threads.
+    """All records of a list of shards, under consecutive indices. Safe to read from many threads.
 
     Args:
       paths: the shards, in order.
-      counts: how many records each shard must hold. The reader itself opens a cut file, says
-        nothing, and returns empty records.
+      counts: expected number of records in each shard. The library's reader opens a truncated
+        file without an error and returns empty records, so the number is checked here.
 
     Raises:
-      Fault: a shard is missing, cut or damaged, or holds another number of records (65).
+      Fault: BAD_DATA if a shard is missing, truncated or damaged, or holds another number of
+        records.
     """
 
     def __init__(self, paths: Sequence[os.PathLike | str], counts: Sequence[int]):
@@ -27,12 +28,12 @@ class Records:
 
         self._paths = [os.fspath(path) for path in paths]
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            list(pool.map(_check, self._paths, counts))
+            list(pool.map(_require_count, self._paths, counts))
         self._first = np.cumsum([0, *counts])
         self._records = ArrayRecordDataSource(self._paths)
 
     def describe(self, index: int) -> str:
-        """Returns the shard and the record's number in it."""
+        """Returns the shard's file name and the record's number within the shard."""
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
         return f"{pathlib.Path(self._paths[shard]).name} record {index - self._first[shard]}"
 
@@ -44,21 +45,21 @@ class Records:
             raise ValueError(f"damaged: {error}") from error
 
 
-def _check(path: str, count: int) -> None:
-    """Raises Fault unless a shard holds `count` records."""
+def _require_count(path: str, count: int) -> None:
+    """Raises Fault unless a shard holds exactly `count` records."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
         reader = ArrayRecordReader(path)
-        found = reader.num_records()
+        records = reader.num_records()
         reader.close()
     except (RuntimeError, ValueError) as error:
-        found, reason = 0, str(error)
+        records, problem = 0, str(error)
     else:
-        reason = f"it holds {found} records"
-    if found != count:
+        problem = f"it holds {records} records"
+    if records != count:
         raise Fault(
-            f"{path}: {reason}; expected {count} records. Copy the file again or prepare the "
+            f"{path}: {problem}; expected {count} records. Copy the file again or prepare the "
             "dataset again.",
             BAD_DATA,
         )

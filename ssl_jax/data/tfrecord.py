@@ -1,8 +1,9 @@
-"""Random access to TFRecord files: an index of offsets, built once by walking the headers.
+"""Random access to TFRecord files: walks the headers once and indexes where each record starts.
 
 A record is: length (8 bytes), masked CRC-32C of the length (4), data, masked CRC-32C of the data
-(4). TensorFlow's own reader ends quietly at a cut file or raises without naming the record, and
-cannot seek. Here every length is verified at the start, and every record when it is first read.
+(4), all little-endian. TensorFlow's own reader stops silently at a truncated file, or raises
+without naming the record, and it cannot seek. `Records` verifies every length when it opens a
+shard, and the data of each record on its first read.
 """
 
 import concurrent.futures
@@ -12,17 +13,17 @@ import pathlib
 import struct
 from collections.abc import Sequence
 
+import google_crc32c
 import numpy as np
 
-from ssl_jax.data import crc32c
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 
 _HEADER = struct.Struct("<QI")
-_OPEN_FILES = 256  # a thousand shards would exhaust the usual limit of 1024 descriptors
+_OPEN_FILES = 256  # a thousand shards would exceed the usual limit of 1024 descriptors
 
 
 class _File:
-    """A descriptor that closes itself when the last thread lets go of it."""
+    """A file descriptor that closes itself when the last thread drops it."""
 
     def __init__(self, path: str):
         self.fd = os.open(path, os.O_RDONLY)
@@ -33,15 +34,15 @@ class _File:
 
 
 class Records:
-    """The records of some shards, numbered through; safe to read from many threads.
+    """All records of a list of shards, under consecutive indices. Safe to read from many threads.
 
     Args:
       paths: the shards, in order.
-      counts: how many records each shard must hold.
+      counts: expected number of records in each shard.
 
     Raises:
-      Fault: a shard is missing (66), or cut, damaged, empty or of another length than it must
-        have (65); the message names the shard and the record.
+      Fault: MISSING_INPUT if a shard is missing; BAD_DATA if a shard is empty, truncated or
+        damaged, or holds another number of records. The message names the shard and the record.
     """
 
     def __init__(self, paths: Sequence[os.PathLike | str], counts: Sequence[int]):
@@ -58,7 +59,7 @@ class Records:
         return int(self._first[-1])
 
     def describe(self, index: int) -> str:
-        """Returns the shard and the record's number in it."""
+        """Returns the shard's file name and the record's number within the shard."""
         shard, record = self._locate(index)
         return f"{pathlib.Path(self._paths[shard]).name} record {record}"
 
@@ -70,7 +71,7 @@ class Records:
         raw = os.pread(file.fd, length + 4, int(self._start[index]))
         data, stored = raw[:length], raw[length:]
         if not self._verified[index]:
-            if len(raw) != length + 4 or crc32c.mask(crc32c.crc32c(data)).tobytes() != stored:
+            if len(raw) != length + 4 or _masked_crc32c(data).to_bytes(4, "little") != stored:
                 raise ValueError("damaged: the record's checksum does not match its data")
             self._verified[index] = True
         return data
@@ -80,8 +81,14 @@ class Records:
         return shard, index - int(self._first[shard])
 
 
+def _masked_crc32c(data: bytes) -> int:
+    """Returns the CRC-32C of `data` as TFRecord stores it: rotated by 15 bits, plus a constant."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _index(path: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the data of each record of a shard starts and its length, int64 [count]."""
+    """Returns the offset and the length in bytes of each record's data, both int64 [count]."""
     try:
         file = _File(path)
     except FileNotFoundError:
@@ -90,35 +97,52 @@ def _index(path: str, count: int) -> tuple[np.ndarray, np.ndarray]:
             "dataset again.",
             MISSING_INPUT,
         ) from None
-    size = os.fstat(file.fd).st_size
-    starts: list[int] = []
-    headers, end = bytearray(), 0
-    while end < size and len(starts) <= count:
-        header = os.pread(file.fd, 12, end)
-        if len(header) < 12:
-            end += 16
-            break
-        starts.append(end + 12)
-        headers += header
-        end += 16 + _HEADER.unpack(header)[0]
-    fields = np.frombuffer(headers, np.dtype([("length", "<u8"), ("crc", "<u4")]))
-    wrong = np.flatnonzero(crc32c.mask(crc32c.crc32c_of_words(fields["length"])) != fields["crc"])
-    length = fields["length"].astype(np.int64)
-    if problem := _problem(count, size, end, np.array(starts, np.int64) + length + 4, wrong):
-        advice = "Copy the file again or prepare the dataset again."
-        raise Fault(f"{path}: {problem}; expected {count} records. {advice}", BAD_DATA)
-    return np.array(starts, np.int64), length
+    try:
+        starts, lengths = _walk(file.fd, count)
+    except ValueError as problem:
+        raise Fault(
+            f"{path}: {problem}; expected {count} records. Copy the file again or prepare the "
+            "dataset again.",
+            BAD_DATA,
+        ) from None
+    return np.array(starts, np.int64), np.array(lengths, np.int64)
 
 
-def _problem(count: int, size: int, end: int, ends: np.ndarray, wrong: np.ndarray) -> str:
-    """Says what the walk of a shard found amiss: `wrong` are the records with a bad header."""
+def _walk(fd: int, count: int) -> tuple[list[int], list[int]]:
+    """Walks the headers of a shard.
+
+    Returns:
+      (offsets of the records' data, their lengths in bytes).
+
+    Raises:
+      ValueError: with the first problem, unless the shard holds exactly `count` whole records.
+    """
+    size = os.fstat(fd).st_size
     if size == 0 and count:
-        return "the file is empty (0 bytes)"
-    if len(wrong):
-        return f"record {wrong[0]} is damaged: the checksum of its length does not match"
-    if end > size:
-        complete = int((ends <= size).sum())
-        return f"cut in record {complete}, which ends after byte {size}, the end of the file"
-    if len(ends) != count:
-        return f"it holds {'more' if len(ends) > count else f'only {len(ends)}'} records"
-    return ""
+        raise ValueError("the file is empty (0 bytes)")
+    starts: list[int] = []
+    lengths: list[int] = []
+    end = 0
+    while end < size and len(starts) <= count:
+        record = len(starts)
+        header = os.pread(fd, _HEADER.size, end)
+        start = end + _HEADER.size
+        if len(header) == _HEADER.size:
+            length, crc = _HEADER.unpack(header)
+            if crc != _masked_crc32c(header[:8]):
+                raise ValueError(
+                    f"record {record} is damaged: the checksum of its length does not match"
+                )
+            end = start + length + 4
+        else:
+            end = start
+        if end > size:
+            raise ValueError(
+                f"cut in record {record}, which ends after byte {size}, the end of the file"
+            )
+        starts.append(start)
+        lengths.append(length)
+    if len(starts) != count:
+        holds = "more" if len(starts) > count else f"only {len(starts)}"
+        raise ValueError(f"it holds {holds} records")
+    return starts, lengths

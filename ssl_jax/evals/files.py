@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_jax.jobs.files import atomic_write
+
 MAX_SAMPLE = 2000
 PREDICTIONS = "predictions.npz"
 LABEL = "label"
@@ -17,9 +19,9 @@ def write(workdir: str | os.PathLike[str], results: Mapping[str, dict[str, Any]]
     """Writes workdir/eval/<name>.json for every evaluation."""
     folder = _folder(workdir)
     for name, result in results.items():
-        partial = folder / f".{name}.json.partial"
-        partial.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-        os.replace(partial, folder / f"{name}.json")
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+        with atomic_write(folder / f"{name}.json") as file:
+            file.write(text.encode())
 
 
 def forget_other_steps(workdir: str | os.PathLike[str], step: int) -> None:
@@ -91,9 +93,8 @@ def write_sample(
 
 
 def _savez(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    partial = file.with_name(f".{file.stem}.partial.npz")  # savez appends .npz to other endings
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, file)
+    with atomic_write(file) as archive:
+        np.savez_compressed(archive, **arrays)  # type: ignore[arg-type]
 
 
 def _folder(workdir: str | os.PathLike[str]) -> pathlib.Path:

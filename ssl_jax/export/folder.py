@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 from ssl_jax.errors import IO_ERROR, Fault
-from ssl_jax.rundir import workdir
+from ssl_jax.jobs.files import sync
 
 FULL = 2**20  # bytes: a disk with no more is full
 
@@ -31,7 +31,7 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
-        workdir.sync(folder.parent)
+        sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except Fault:
         raise
@@ -77,4 +77,4 @@ def _recover(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None
 
 def _sync(folder: pathlib.Path) -> None:
     for path in (*folder.rglob("*"), folder):
-        workdir.sync(path)
+        sync(path)

@@ -8,9 +8,10 @@ Standard library only.
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
+
+from ssl_jax.jobs import files
 
 FILE = "goodput.json"
 HEARTBEATS = "heartbeat"  # folder in the workdir; one file a process, see `ssl_jax.jobs.watchdog`
@@ -101,9 +102,9 @@ def read(folder: pathlib.Path) -> list[Life]:
 
 def write(folder: pathlib.Path, lives: list[Life]) -> None:
     """Writes goodput.json; whenever the process dies, the old or the new file is there."""
-    temporary = folder / f".{FILE}.tmp"
-    temporary.write_text(json.dumps(summary(lives), indent=2) + "\n")
-    os.replace(temporary, folder / FILE)
+    # Not durable: the supervisor must not wait for a slow disk while it watches the command.
+    with files.atomic_write(folder / FILE, durable=False) as file:
+        file.write(f"{json.dumps(summary(lives), indent=2)}\n".encode())
 
 
 def is_run(folder: pathlib.Path) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from ssl_jax.errors import WATCHDOG
+from ssl_jax.jobs import files
 from ssl_jax.jobs.goodput import HEARTBEATS
 from ssl_jax.jobs.streams import tell
 
@@ -127,9 +128,9 @@ class Watchdog:
             "step": self._step or 0,
             "phases": {name: round(seconds, 3) for name, seconds in sums.items()},
         }
-        temporary = self._folder / f".{self._process}.json"
-        temporary.write_text(json.dumps(beat) + "\n")
-        os.replace(temporary, self._folder / f"{self._process}.json")
+        # Not durable: this thread must not wait for a slow disk, lest it miss a stuck process.
+        with files.atomic_write(self._folder / f"{self._process}.json", durable=False) as file:
+            file.write(f"{json.dumps(beat)}\n".encode())
 
     def _run(self) -> None:
         written = float("-inf")

@@ -1,7 +1,7 @@
 """Optimizers, learning-rate rules and schedules.
 
-Everything is `optax`; what is ours is which parameters are decayed and adapted, the rules that
-scale the learning rate with the batch, and how parts of a model get optimizers of their own.
+The update rules are optax's. This module chooses which parameters are decayed and adapted, scales
+the learning rate with the batch size, and gives parts of a model their own optimizers.
 """
 
 import functools
@@ -23,17 +23,26 @@ Schedule = Callable[[Any], jax.Array]
 
 
 def learning_rate(base: float, rule: str, batch_size: int) -> float:
-    """Peak learning rate for a global batch of `batch_size` images.
+    """Returns the peak learning rate for a global batch size.
+
+    The learning rate is the factor by which an update multiplies the mean gradient of the batch
+    (for LARS and AdamW, the adapted gradient).
 
     Args:
-      rule: "constant": base; "linear": base * batch_size / 256; "sqrt": base * sqrt(batch_size).
-        SimCLR's 0.3 linear and 0.075 sqrt are both 4.8 at 4096 (arXiv 2002.05709, appendix B.1).
+      base: the peak itself ("constant"), the peak per 256 images of the batch ("linear"), or the
+        peak per square root of the number of images ("sqrt").
+      rule: "constant" returns base; "linear" returns base * batch_size / 256; "sqrt" returns
+        base * sqrt(batch_size).
+      batch_size: images in the global batch.
 
     Raises:
-      ValueError: for another rule.
+      ValueError: for an unknown rule.
+
+    Source: Chen et al. (arXiv 2002.05709), appendix B.1. SimCLR's 0.3 with "linear" and 0.075
+    with "sqrt" both give 4.8 at a batch of 4096.
     """
     if rule not in LR_RULES:
-        raise ValueError(f"unknown learning-rate rule {rule!r}; there are: {', '.join(LR_RULES)}")
+        raise ValueError(f"unknown learning-rate rule {rule!r}; choose from {', '.join(LR_RULES)}")
     factor = {"constant": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}
     return base * factor[rule]
 
@@ -47,34 +56,39 @@ def rate_schedule(
     drops: Sequence[float] = (0.6, 0.8),
     drop: float = 0.1,
 ) -> Schedule:
-    """Linear warm-up from 0 to `peak`, then what `name` says.
+    """Returns a schedule: linear warm-up from 0 to `peak`, then the schedule `name`.
 
-    The first update is step 0 and has, with warm-up, learning rate 0: step s < warmup_steps has
-    peak * s / warmup_steps. The peak is reached at step warmup_steps.
+    Steps count from 0. Step s < warmup_steps has the rate peak * s / warmup_steps, so with warm-up
+    the first update has rate 0. Step warmup_steps has the rate `peak`.
 
     Args:
-      name: "cosine": half a cosine, as in SimCLR's `model_util.py`, to 0 at total_steps, one step
-        after the last update. "step": times `drop` at each of `drops`. "constant": the peak.
-      drops: fractions of total_steps, warm-up counted: 0.6 and 0.8 of 200 epochs are the epochs
-        120 and 160 of MoCo (arXiv 1911.05722, section 4), and scale with a shorter run.
+      peak: learning rate per update, as `learning_rate` returns it.
+      warmup_steps: number of updates before the peak.
+      total_steps: number of updates of the run, warm-up included.
+      name: "cosine": half a cosine from `peak` down to 0 at step total_steps, which is one step
+        after the last update, as in SimCLR's `model_util.py`. "step": multiplied by `drop` at each
+        of `drops`. "constant": `peak`.
+      drops: positions of the drops, as fractions of total_steps. MoCo's drops at epochs 120 and
+        160 of 200 are 0.6 and 0.8 (arXiv 1911.05722, section 4).
+      drop: factor of each drop.
 
     Returns:
-      step (int or integer array []) -> float32 [].
+      Function step (int or integer array []) -> learning rate (float32 []).
 
     Raises:
-      ValueError: unless 0 <= warmup_steps <= total_steps, for another name, and for drops that
-        are no fractions.
+      ValueError: unless 0 <= warmup_steps <= total_steps; for an unknown name; for drops outside
+        (0, 1).
     """
     if not 0 <= warmup_steps <= total_steps:
         raise ValueError(
-            f"{warmup_steps} steps of warm-up do not fit into {total_steps} steps in all"
+            f"{warmup_steps} steps of warm-up do not fit into a run of {total_steps} steps"
         )
     if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; there are: {', '.join(SCHEDULES)}")
+        raise ValueError(f"unknown schedule {name!r}; choose from {', '.join(SCHEDULES)}")
     if not all(0 < part < 1 for part in drops):
-        raise ValueError(f"drops={drops!r}: fractions of the run, each in (0, 1)")
+        raise ValueError(f"drops={drops!r} must be fractions of the run, each in (0, 1)")
 
-    def after(step: jax.Array) -> Any:
+    def factor_after_warmup(step: jax.Array) -> Any:
         if name == "cosine":
             return _half_cosine((step - warmup_steps) / max(total_steps - warmup_steps, 1))
         if name == "step":
@@ -83,15 +97,16 @@ def rate_schedule(
 
     def rate(step: Any) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        rising = step / max(warmup_steps, 1)
-        return peak * jnp.where(step < warmup_steps, rising, after(step))
+        warmup_factor = step / max(warmup_steps, 1)
+        in_warmup = step < warmup_steps
+        return peak * jnp.where(in_warmup, warmup_factor, factor_after_warmup(step))
 
     return rate
 
 
-def _half_cosine(done: jax.Array) -> jax.Array:
-    """From 1 to 0 as `done` goes from 0 to 1."""
-    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+def _half_cosine(fraction: jax.Array) -> jax.Array:
+    """Falls from 1 to 0 while `fraction` of the run rises from 0 to 1."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(fraction, 0, 1)))
 
 
 def _decay_schedule(start: float, end: float | None, total_steps: int) -> float | Schedule:
@@ -100,7 +115,7 @@ def _decay_schedule(start: float, end: float | None, total_steps: int) -> float 
     return lambda step: end + (start - end) * _half_cosine(step / total_steps)
 
 
-def single(
+def single_optimizer(
     name: str,
     *,
     lr: float,
@@ -119,33 +134,40 @@ def single(
     trust_coefficient: float = 0.001,
     lr_in_momentum: bool = True,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """One optimizer for all parameters, and its schedule.
+    """Returns one optimizer for all parameters, and its learning-rate schedule.
 
-    Biases and normalisation parameters are never decayed, and not adapted by LARS.
+    Weight decay and the LARS trust ratio apply only to parameters with more than one axis
+    (`parameters.is_weight`). Biases and normalisation parameters are neither decayed nor adapted.
 
     Args:
-      name: "lars": SimCLR's `lars_optimizer.py` (You et al. 2017, arXiv 1708.03888). "sgd": L2
-        decay added to the gradient before momentum. "adamw": decoupled decay, lr * decay * weight.
-      lr, lr_rule, batch_size: see `learning_rate`.
-      warmup_steps, total_steps, schedule, drops, drop: see `rate_schedule`.
-      weight_decay_end: the decay goes there from weight_decay by half a cosine over total_steps,
-        without warm-up, as in DINO (arXiv 2104.14294, section 3.2); None: it is constant.
-      momentum: of lars and sgd; for adamw the decay b1 of the first moment.
-      nesterov: of lars and sgd.
-      b2: adamw's decay of the second moment.
-      trust_coefficient: of lars (eta).
-      lr_in_momentum: of lars. The momentum buffer sums updates that the learning rate has scaled,
-        as in SimCLR; False: it sums unscaled ones, and the rate scales the buffer, as in BYOL and
-        MoCo v3. The two differ while the rate changes.
+      name: "lars": LARS (You et al., arXiv 1708.03888) as in SimCLR's `lars_optimizer.py`: L2
+        decay is added to the gradient, then the trust ratio scales the gradient. "sgd": L2 decay
+        is added to the gradient before momentum. "adamw": decoupled decay, the update also
+        subtracts rate * decay * weight.
+      lr, lr_rule, batch_size: base, rule and batch size of `learning_rate`.
+      warmup_steps, total_steps, schedule, drops, drop: schedule of `rate_schedule`.
+      weight_decay: coefficient of the decay at step 0.
+      weight_decay_end: coefficient at step total_steps. The decay moves from weight_decay to it
+        by half a cosine, without warm-up, as in DINO (arXiv 2104.14294, section 3.2). None keeps
+        the decay constant.
+      momentum: momentum of lars and sgd; decay rate b1 of AdamW's first moment.
+      nesterov: use Nesterov momentum (lars and sgd only).
+      b2: decay rate of AdamW's second moment.
+      trust_coefficient: eta of LARS. The gradient g of a weight w, decay included, is scaled
+        by eta * ‖w‖ / ‖g‖, or by 1 if either norm is 0.
+      lr_in_momentum: order of learning rate and momentum in LARS. True: the momentum buffer sums
+        updates already scaled by the learning rate, as in SimCLR. False: the buffer sums unscaled
+        updates and the rate scales the buffer, as in BYOL and MoCo v3. The two differ only while
+        the rate changes.
 
     Returns:
-      (transformation, schedule); the schedule is for logging, the transformation holds its own.
+      (transformation, schedule). The schedule is for logging; the transformation applies it.
 
     Raises:
       ValueError: for an unknown optimizer, rule or schedule, or a warm-up longer than the run.
     """
     if name not in NAMES:
-        raise ValueError(f"unknown optimizer {name!r}; there are: {', '.join(NAMES)}")
+        raise ValueError(f"unknown optimizer {name!r}; choose from {', '.join(NAMES)}")
     peak = learning_rate(lr, lr_rule, batch_size)
     rate = rate_schedule(peak, warmup_steps, total_steps, name=schedule, drops=drops, drop=drop)
     decay = _decay_schedule(weight_decay, weight_decay_end, total_steps)
@@ -177,45 +199,48 @@ def make(
     clip_norm: float = 0.0,
     **settings: Any,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """The optimizer of a model, whose parts may have optimizers of their own; and its schedule.
+    """Returns a model's optimizer, with separate optimizers for groups, and the main schedule.
 
     Args:
-      name, settings: of `single`, for all parameters that no group names.
-      groups: {key of the parameters' dictionary: the settings, "name" among them, that differ
-        for everything under it}.
-      frozen: paths of parameters or modules, "encoder/patch_embed", that never change; they have
-        no optimizer state.
-      clip_norm: the gradient of all parameters that are not frozen is scaled down to this norm,
-        before any optimizer sees it; 0: never.
+      name, settings: arguments of `single_optimizer` for all parameters outside groups.
+      groups: top-level key of the parameters -> arguments of `single_optimizer` that differ for
+        all parameters under that key; they may include "name".
+      frozen: paths of parameters or modules that never change, such as "encoder/patch_embed".
+        Frozen parameters have no optimizer state.
+      clip_norm: maximum L2 norm of the gradient of all trained (not frozen) parameters together.
+        A longer gradient is scaled down before any optimizer uses it. 0 turns clipping off.
 
     Returns:
-      (transformation, schedule of `settings`); the schedule is for logging. The transformation's
-      `init` raises ValueError for a group or a frozen path that names no parameter.
+      (transformation, schedule of the main optimizer). The schedule is for logging. The
+      transformation's `init` raises ValueError if a group or a frozen path matches no parameter.
 
     Raises:
-      ValueError: see `single`.
+      ValueError: for arguments that `single_optimizer` refuses.
     """
-    tx, rate = single(name, **settings)
+    tx, rate = single_optimizer(name, **settings)
     label = functools.partial(parameters.labels, groups=groups or (), frozen=frozen)
     if groups or frozen:
         transforms = {parameters.MAIN: tx, parameters.FROZEN: optax.set_to_zero()}
         for key, changes in (groups or {}).items():
-            transforms[key], _ = single(**{"name": name, **settings, **changes})
+            transforms[key], _ = single_optimizer(**{"name": name, **settings, **changes})
         tx = optax.partition(transforms, label)
     if clip_norm:
-        tx = _clipped(tx, clip_norm, label)
+        tx = _with_clipping(tx, clip_norm, label)
     return tx, rate
 
 
-def _clipped(
+def _with_clipping(
     tx: optax.GradientTransformation, norm: float, label: Callable[[Any], Any]
 ) -> optax.GradientTransformation:
-    """`tx` on clipped gradients. The state is that of `tx`: a run may go on with another norm."""
+    """Clips gradients before `tx`.
 
-    def trained(tree: Any) -> Any:
+    The optimizer state is that of `tx`, so that a run can resume with another norm or without one.
+    """
+
+    def is_trained(tree: Any) -> Any:
         return jax.tree.map(lambda x: x != parameters.FROZEN, label(tree))
 
-    clip = optax.masked(optax.clip_by_global_norm(norm), trained)
+    clip = optax.masked(optax.clip_by_global_norm(norm), is_trained)
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         grads, _ = clip.update(grads, clip.init(grads), params)

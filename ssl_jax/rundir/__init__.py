@@ -1,1 +1,1 @@
-"""The files of a run on disk: workdir, checkpoints with manifests, metadata, metrics."""
+"""The files of a run: workdir, checkpoints with manifests, metadata, metrics."""

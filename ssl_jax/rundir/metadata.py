@@ -1,4 +1,4 @@
-"""What a run ran on: versions, revision, devices, command."""
+"""Metadata of a run: command, config hash, git revision, library versions, devices, data."""
 
 import hashlib
 import importlib.metadata
@@ -19,28 +19,38 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cp
 
 
 def config_hash(config: ConfigDict) -> str:
-    """sha256 of the fields that make a run what it is; the same for every place it runs on."""
+    """Returns the sha256, in hex, of the identity fields of a config.
+
+    Schedule fields and free fields (paths, logging, devices) do not change the hash.
+    """
     flat = configuration.without_added(configuration.flatten(config))
     identity = {k: _plain(v) for k, v in flat.items() if configuration.is_identity(k)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """One spelling for equal values: (0.2, 1) and (0.2, 1.0) configure the same run."""
+    """Gives equal values the same JSON: (0.2, 1) and (0.2, 1.0) configure the same run."""
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def collect(config: ConfigDict, mesh: Any, source: Any, verb: str) -> dict[str, Any]:
-    """The contents of metadata.json; `verb` is that of the command."""
+    """Returns the content of metadata.json.
+
+    Args:
+      config: config of the run.
+      mesh: jax.sharding.Mesh of the run.
+      source: data source of the training images.
+      verb: command that was started, such as "train".
+    """
     devices = mesh.devices.flatten()
     return {
         "command": shlex.join(["python", "-m", f"ssl_jax.{verb}", *sys.argv[1:]]),
         "config_hash": config_hash(config),
         "revision": _revision(),
         "python": platform.python_version(),
-        "versions": {name: v for name in PACKAGES if (v := _version(name))},
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": len(devices),
@@ -60,7 +70,7 @@ def _version(name: str) -> str | None:
 
 
 def _revision() -> str | None:
-    """The git revision of the checkout, "-dirty" when files differ; None outside a checkout."""
+    """Returns the git revision, with "-dirty" if files differ from it; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     here = Path(__file__).parent
     try:

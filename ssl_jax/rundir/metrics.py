@@ -1,4 +1,4 @@
-"""What a run tells about itself: metrics.jsonl, TensorBoard events, one progress line."""
+"""Metrics of a run: metrics.jsonl, TensorBoard events, and the progress line."""
 
 import datetime
 import json
@@ -15,7 +15,8 @@ from ssl_jax.errors import IO_ERROR, Fault
 from ssl_jax.rundir import workdir
 
 FILE = "metrics.jsonl"
-SHOWN = {
+# Metrics in the progress line, in this order, and their formats.
+PROGRESS_FORMATS = {
     "loss": "loss {:.4f}",
     "accuracy": "accuracy {:.1%}",
     "contrastive_accuracy": "contrastive accuracy {:.1%}",
@@ -28,21 +29,22 @@ SHOWN = {
 
 
 class MetricWriter:
-    """Writes metrics.jsonl, which is complete, and TensorBoard events, which are a convenience.
+    """Writes all metrics to metrics.jsonl and, for convenience, to TensorBoard events.
 
-    A line is one JSON object, {"step": 400, "loss": 4.2, ...}; what is not finite is null. A
-    TensorBoard that is missing or breaks costs one warning, never the run.
+    Each line of metrics.jsonl is one JSON object, {"step": 400, "loss": 4.2, ...}. Values that
+    are not finite become null. If TensorBoard is missing or fails, the writer logs one warning
+    and continues without it.
 
     Args:
       folder: the workdir.
-      resume_step: lines of later steps, written by a run that died after its last checkpoint, and
-        a last line cut short are dropped; the log then reads as that of an unbroken run (but for
-        `NoiseScale`, which begins anew).
-      is_main: False on all processes but 0, which then write nothing.
-      tensorboard: write events too; the import of TensorFlow takes seconds.
+      resume_step: step at which the run resumes, 0 for a new run. Lines of later steps and a
+        truncated last line, left by a killed run, are removed. The file then equals that of an
+        uninterrupted run, except for "noise_scale", whose means start again on resume.
+      is_main: False on every process except process 0; such a writer writes nothing.
+      tensorboard: also write TensorBoard events. Importing TensorFlow takes seconds.
 
     Raises:
-      Fault: IO_ERROR, here and from the methods, when metrics.jsonl cannot be written.
+      Fault: IO_ERROR, from the constructor and every method, if metrics.jsonl cannot be written.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class MetricWriter:
             except OSError as error:
                 raise self._fault(error) from error
         if is_main and tensorboard:
-            self._tensorboard = self._attempt(lambda: _summary_writer(folder))
+            self._tensorboard = self._try_tensorboard(lambda: _summary_writer(folder))
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -72,7 +74,12 @@ class MetricWriter:
         self.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Logs scalars (numbers or arrays []) of a step; the line is in the file on return."""
+        """Writes the metrics of one step; the line is in the file when this method returns.
+
+        Args:
+          step: number of updates done.
+          metrics: name -> scalar, a number or an array [].
+        """
         if self._file is None:
             return
         values = {name: float(value) for name, value in metrics.items()}
@@ -83,25 +90,25 @@ class MetricWriter:
         except OSError as error:
             raise self._fault(error) from error
         if self._tensorboard is not None:
-            self._attempt(lambda: self._tensorboard.write_scalars(step, values))
+            self._try_tensorboard(lambda: self._tensorboard.write_scalars(step, values))
 
     def close(self) -> None:
         """Closes both files."""
         if self._tensorboard is not None:
-            self._attempt(self._tensorboard.close)
+            self._try_tensorboard(self._tensorboard.close)
         file, self._file, self._tensorboard = self._file, None, None
         if file is not None:
             try:
                 file.close()
-            except OSError as error:  # of a line that could not be written before
+            except OSError as error:  # a line still in the buffer could not be written
                 raise self._fault(error) from error
 
-    def _attempt(self, action: Callable[[], Any]) -> Any:
+    def _try_tensorboard(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
-        except Exception as error:  # TensorFlow's errors have no common base but this
+        except Exception as error:  # TensorFlow's errors have no narrower base class
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            logging.warning("no more TensorBoard events: %s; %s goes on", reason, FILE)
+            logging.warning("TensorBoard events stop: %s; %s continues", reason, FILE)
             self._tensorboard = None
             return None
 
@@ -119,13 +126,13 @@ def _drop_after(path: epath.Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if _step_of(line) <= step]
-    if kept != lines:
-        workdir.write_text(path, "".join(kept))
+    remaining = [line for line in lines if _parse_step(line) <= step]
+    if remaining != lines:
+        workdir.write_text(path, "".join(remaining))
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; infinity for a line cut short, or anything else than a record."""
+def _parse_step(line: str) -> float:
+    """Returns the step of a line; infinity for a truncated line or one that is not a record."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
@@ -133,15 +140,16 @@ def _step_of(line: str) -> float:
 
 
 class Progress:
-    """Makes the progress line, and the rates in it.
+    """Formats the progress line and computes the rates in it.
 
-    The first line has no rates, since what came before it is mostly compilation.
+    The first line has no rates, because most of the time before it is compilation.
 
     Args:
-      total_steps, start_step: of the run; the step it was resumed at.
-      batch_size: global, in images.
-      epoch_size: images of one epoch.
-      clock: seconds, monotonic.
+      total_steps: number of updates of the run.
+      start_step: step at which the run starts or resumes.
+      batch_size: images in the global batch.
+      epoch_size: images in one epoch.
+      clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -159,14 +167,15 @@ class Progress:
         self._last = (start_step, clock())
 
     def __call__(self, step: int, metrics: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-        """Returns the line, and {"epoch": ..., "images_per_second": ...} once that is known.
+        """Returns (progress line, rates) of a step.
 
-        The speed is that since the line before; the time left goes by all lines so far.
+        The rates are "epoch" and, from the second line on, "images_per_second" since the previous
+        line. The time left is estimated from all lines since the first.
         """
         now = self._clock()
         rates = {"epoch": step * self._batch / self._epoch}
         parts = [f"step {step}/{self._total}", f"epoch {rates['epoch']:.2f}"]
-        parts += [_shown(name, metrics) for name in SHOWN if name in metrics]
+        parts += [_format(name, metrics) for name in PROGRESS_FORMATS if name in metrics]
         if self._first is None:
             self._first = (step, now)
         elif step > self._last[0] and now > self._last[1]:
@@ -179,18 +188,19 @@ class Progress:
         return "  ".join(parts), rates
 
 
-def _shown(name: str, metrics: Mapping[str, Any]) -> str:
-    text = SHOWN[name].format(float(metrics[name]))
+def _format(name: str, metrics: Mapping[str, Any]) -> str:
+    text = PROGRESS_FORMATS[name].format(float(metrics[name]))
     if name == "contrastive_accuracy" and "contrastive_chance" in metrics:
         text += f" (chance {100 * float(metrics['contrastive_chance']):.2g}%)"
     return text
 
 
 class NoiseScale:
-    """The gradient noise scale, in images: from about this batch on, a larger one saves few steps.
+    """Tracks the gradient noise scale, in images.
 
-    The ratio of exponentially weighted means over the steps since the run was started or resumed;
-    one step's ratio would be biased and wild.
+    Batches larger than the noise scale save few steps. The noise scale is the ratio of two
+    exponentially weighted means over the steps since the run started or resumed. The ratio at a
+    single step would be biased and noisy.
 
     Source: McCandlish et al. (arXiv 1812.06162), equation 2.9 and appendix A.1.
     """
@@ -201,8 +211,11 @@ class NoiseScale:
         self._noise = self._signal = 0.0
 
     def __call__(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """{"noise_scale": ...} from a step's "gradient_noise" and "gradient_signal"; {} without
-        these, which only micro-batches give, and while no signal is found."""
+        """Returns {"noise_scale": images} from "gradient_noise" and "gradient_signal" of a step.
+
+        Returns {} without these two metrics, which only micro-batched steps compute, and while the
+        mean signal is not positive.
+        """
         if "gradient_noise" not in metrics:
             return {}
         self._noise += (1 - self.DECAY) * (metrics["gradient_noise"] - self._noise)

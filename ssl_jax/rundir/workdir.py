@@ -1,6 +1,6 @@
-"""The folder of a run: made, claimed by one writer, written atomically.
+"""The workdir of a run: creates it, locks it for one writer, and writes its files atomically.
 
-Readers (`evaluate`, `report`, `export`) take no lock: every file appears whole, by rename.
+Readers (`evaluate`, `report`, `export`) need no lock, because every file appears whole.
 """
 
 import contextlib
@@ -17,65 +17,86 @@ from absl import logging
 from etils import epath
 
 from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, Fault
+from ssl_jax.jobs.files import atomic_write
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """True for `gs://bucket/run` and the like, where files have no locks, links or fsync."""
+    """Returns True for paths in cloud storage, such as `gs://bucket/run`.
+
+    Cloud storage has no locks, links or fsync.
+    """
     return "://" in os.fspath(path)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """The absolute form of a local path; a path with a scheme stays as it is."""
-    # Orbax refuses a relative path, but only inside its saving thread.
+    """Returns the absolute form of a local path; remote paths stay unchanged."""
+    # Orbax refuses a relative path, but only later, in its saving thread.
     return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))
 
 
 def is_run(path: epath.PathLike) -> bool:
-    """Whether a run lies at `path`, rather than weights that left one or never were in one."""
+    """Returns True if `path` is the workdir of a run, False for exported or foreign weights."""
     folder = epath.Path(path)
-    # Some exports have a config.json too, their consumer's, but beside a model or a check.
+    # Some exports have a config.json too, in their consumer's format, next to one of these files.
     exported = ("check.json", "model.safetensors")
     return (folder / "config.json").exists() and not any((folder / n).exists() for n in exported)
 
 
 def exists(path: epath.PathLike) -> bool:
-    """Whether there is a file or folder, or TensorFlow's checkpoint, which is a prefix of files."""
+    """Returns True if `path` is a file, a folder, or the file prefix of a TensorFlow checkpoint."""
     return os.path.exists(path) or os.path.exists(f"{os.fspath(path)}.index")
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """An absolute path, and the JSON files below it."""
+    """Reads and writes the JSON files of a workdir.
+
+    Args:
+      path: absolute path of the folder.
+    """
 
     path: epath.Path
 
     def read_json(self, name: str) -> Any:
-        """The contents of a file, None where there is none; raises Fault if it is not JSON."""
+        """Returns the content of a JSON file, or None if the file does not exist.
+
+        Args:
+          name: path of the file relative to the workdir.
+
+        Raises:
+          Fault: IO_ERROR if the file is not JSON.
+        """
         path = self.path / name
         try:
             return json.loads(path.read_text())
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise Fault(f"{path} is not JSON: {error}; restore or remove it", IO_ERROR) from error
+            raise Fault(f"{path} is not JSON: {error}. Restore or remove it", IO_ERROR) from error
 
     def write_json(self, name: str, value: Any) -> None:
-        """See the function of this name."""
+        """Writes a JSON file of the workdir with the function `write_json`."""
         write_json(self.path / name, value)
 
 
 @contextlib.contextmanager
 def open_workdir(path: epath.PathLike, flag: str = "workdir") -> Iterator[Workdir]:
-    """Makes the workdir and holds it as its only writer; of several processes, only 0 opens it.
+    """Creates the workdir and holds its lock while the block runs.
 
-    The lock is the kernel's, on `.lock`: it ends with the process however that dies. Remote paths
-    have none, so two runs in one bucket folder go undetected there.
+    In a job of several processes, only process 0 calls this function. The kernel's lock on `.lock`
+    is released when the process dies in any way. Cloud storage has no locks, so two runs that
+    write to the same remote folder are not detected.
 
     Args:
-      flag: which named the folder, for people.
+      path: the workdir; missing parent folders are created.
+      flag: name of the flag that gave `path`, for error messages.
+
+    Yields:
+      The workdir.
 
     Raises:
-      Fault: CANNOT_CREATE when it is a file, cannot be made or written, or is in use.
+      Fault: CANNOT_CREATE if `path` is a file, if the folder cannot be created or written, or if
+        another process holds the lock.
     """
     folder = absolute(path)
     with contextlib.ExitStack() as stack:
@@ -85,8 +106,8 @@ def open_workdir(path: epath.PathLike, flag: str = "workdir") -> Iterator[Workdi
                 stack.enter_context(_locked(folder, flag))
         except OSError as error:
             raise Fault(
-                f"cannot write the {flag} {folder}: {error.strerror or error}; "
-                f"give --{flag} a folder that can be created and written",
+                f"cannot write the {flag} {folder}: {error.strerror or error}. "
+                f"Pass a writable folder as --{flag}",
                 CANNOT_CREATE,
             ) from error
         yield Workdir(folder)
@@ -94,7 +115,7 @@ def open_workdir(path: epath.PathLike, flag: str = "workdir") -> Iterator[Workdi
 
 @contextlib.contextmanager
 def _locked(folder: epath.Path, flag: str) -> Iterator[None]:
-    # Opened for appending, which does not empty it: until it is locked it is another run's.
+    # Append mode does not empty the file, which names the run that may still hold the lock.
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,13 +123,14 @@ def _locked(folder: epath.Path, flag: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "by another process"
             raise Fault(
-                f"the {flag} {folder} is in use {holder}; wait for that run or choose another "
+                f"the {flag} {folder} is in use {holder}. Wait for that run or choose another "
                 f"--{flag}",
                 CANNOT_CREATE,
             ) from error
         except OSError as error:
             logging.warning(
-                "%s has no file locks (%s): a second run in this workdir would go undetected",
+                "the file system of %s has no file locks (%s): a second run in this workdir would "
+                "not be detected",
                 folder,
                 error.strerror,
             )
@@ -119,35 +141,25 @@ def _locked(folder: epath.Path, flag: str) -> Iterator[None]:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes a JSON file so that, whenever the process dies, the old or the new file is there.
+    """Writes a JSON file atomically, with sorted keys.
 
     Raises:
       ValueError: for NaN or infinity, which JSON does not have.
-      OSError: when the disk is full or the folder is gone.
+      OSError: if the disk is full or the folder is missing.
     """
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_text(path, text)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """As `write_json`, for any text."""
+    """Writes a text file atomically, in UTF-8.
+
+    Raises:
+      OSError: if the disk is full or the folder is missing.
+    """
     path = epath.Path(path)
     if is_remote(path):
-        path.write_text(text)  # an object appears whole or not at all
+        path.write_text(text)  # cloud storage publishes an object only when it is complete
         return
-    temporary = path.parent / f".{path.name}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-def sync(path: epath.PathLike) -> None:
-    """Waits until a local file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with atomic_write(path) as file:
+        file.write(text.encode())

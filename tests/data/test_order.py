@@ -1,3 +1,5 @@
+"""The order of examples: a bijection with frozen bits that passes statistical tests."""
+
 import hashlib
 
 import numpy as np
@@ -13,21 +15,21 @@ def permutation(size, seed=3, epoch=0, first=None):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 1281167])
-def test_is_a_bijection(size):
+def test_shuffle_is_a_bijection(size):
     index = permutation(size)
     assert index.dtype == np.int64
     np.testing.assert_array_equal(np.sort(index), np.arange(size))
 
 
-def test_frozen_bits():
+def test_shuffle_has_frozen_bits():
     index = np.concatenate([permutation(50000, seed=42, epoch=e, first=512) for e in range(3)])
     digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
-    # If this fails, every run and checkpoint made so far would see other data: mend the code.
+    # With other bits, every existing run would resume on other data: fix the code, not the test.
     assert digest[:32] == "936886f3be2f7cc8c7d9ed844a655984"
     assert permutation(10, seed=0).tolist() == [5, 9, 6, 7, 3, 2, 1, 4, 0, 8]
 
 
-def test_epochs_may_be_mixed_in_one_call():
+def test_shuffle_accepts_several_epochs_in_one_call():
     epoch = np.array([0, 1, 0, 1])
     mixed = shuffle(np.array([5, 5, 6, 6]), seed=9, epoch=epoch, size=100)
     assert mixed.tolist() == [
@@ -35,7 +37,7 @@ def test_epochs_may_be_mixed_in_one_call():
     ]
 
 
-def test_large_numbers_do_not_wrap():
+def test_shuffle_of_large_sizes_does_not_overflow():
     size = 2**33 + 7
     position = np.array([0, 2**32, size - 1])
     index = shuffle(position, seed=2**63 + 5, epoch=np.full(3, 10**6), size=size)
@@ -45,8 +47,8 @@ def test_large_numbers_do_not_wrap():
     assert (index > 2**32).any()
 
 
-def test_looks_random():
-    """Epochs, seeds and lags do not correlate, and a batch of data sorted by class is balanced."""
+def test_shuffle_looks_random():
+    """Epochs, seeds and lags do not correlate. Batches of data sorted by class are balanced."""
     size = 20000
     orders = [permutation(size, seed=s, epoch=e) for s, e in [(0, 0), (0, 1), (1, 0), (1, 1)]]
     noise = 4 / np.sqrt(size)

@@ -1,3 +1,7 @@
+"""TFRecord files of TensorFlow's writer, files written by hand, and damaged files."""
+
+import struct
+
 import numpy as np
 import pytest
 
@@ -10,7 +14,7 @@ COUNTS = (7, 5)
 
 @pytest.fixture
 def shards(tmp_path):
-    """Two shards by TensorFlow's own writer."""
+    """Two shards written by TensorFlow."""
     import tensorflow as tf
 
     paths, start = [], 0
@@ -24,7 +28,7 @@ def shards(tmp_path):
 
 
 def start(record):
-    """Where the header of a record of the first shard starts."""
+    """Returns the offset of the header of a record of the first shard."""
     return sum(16 + len(data) for data in DATA[:record])
 
 
@@ -34,7 +38,7 @@ def flip(path, byte):
     path.write_bytes(data)
 
 
-def fault(code, pattern, shards, counts=COUNTS):
+def assert_refused(code, pattern, shards, counts=COUNTS):
     with pytest.raises(Fault, match=pattern) as caught:
         Records(shards, counts)
     assert caught.value.code == code
@@ -52,9 +56,10 @@ def test_reads_every_record(shards):
 
 
 @pytest.mark.parametrize("byte", [0, 5, 7, 8, 11])
-def test_flipped_bit_in_a_header(shards, byte):
+def test_flipped_bit_in_header_is_refused(shards, byte):
     flip(shards[0], start(4) + byte)
-    fault(BAD_DATA, "x.tfrecord-00000-of-00002: record 4 is damaged.* expected 7", shards)
+    pattern = "x.tfrecord-00000-of-00002: record 4 is damaged.* expected 7"
+    assert_refused(BAD_DATA, pattern, shards)
 
 
 @pytest.mark.parametrize("byte", [12, 30, -1])
@@ -77,21 +82,76 @@ def test_flipped_bit_in_data_spoils_one_record(shards, byte):
         (0, "empty .0 bytes.; expected 7"),
     ],
 )
-def test_truncated(shards, size, pattern):
+def test_truncated_shard_is_refused(shards, size, pattern):
     shards[0].write_bytes(shards[0].read_bytes()[:size])
-    fault(BAD_DATA, pattern, shards)
+    assert_refused(BAD_DATA, pattern, shards)
 
 
-def test_more_records_than_expected(shards):
-    fault(BAD_DATA, "00001-of-00002: it holds more records; expected 4", shards, (7, 4))
+def test_shard_with_more_records_than_expected_is_refused(shards):
+    assert_refused(BAD_DATA, "00001-of-00002: it holds more records; expected 4", shards, (7, 4))
 
 
-def test_missing_shard(shards):
+def test_missing_shard_is_refused(shards):
     shards[1].unlink()
-    fault(MISSING_INPUT, "00001-of-00002 is missing; it must hold 5", shards)
+    assert_refused(MISSING_INPUT, "00001-of-00002 is missing; it must hold 5", shards)
 
 
-def test_more_shards_than_open_files(shards, monkeypatch):
+def test_reads_more_shards_than_descriptors_stay_open(shards, monkeypatch):
     monkeypatch.setattr("ssl_jax.data.tfrecord._OPEN_FILES", 1)
     records = Records(shards, COUNTS)
     assert [records.read(i) for i in (0, 11, 1, 10)] == [DATA[i] for i in (0, 11, 1, 10)]
+
+
+# Checksums. The oracle divides bit by bit, and TFRecord's mask is written out.
+
+
+def crc32c(data):
+    """CRC-32C (Castagnoli, reflected, RFC 3720) by division, one bit at a time."""
+    state = 0xFFFFFFFF
+    for byte in data:
+        state ^= byte
+        for _ in range(8):
+            state = (state >> 1) ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
+def mask(crc):
+    rotated = ((crc >> 15) | (crc << 17)) & 0xFFFFFFFF
+    return (rotated + 0xA282EAD8) % 2**32
+
+
+def record(length, data, crc):
+    """The bytes of a record that claims `length` bytes of data with the checksum `crc`."""
+    header = struct.pack("<Q", length)
+    return header + struct.pack("<I", mask(crc32c(header))) + data + struct.pack("<I", mask(crc))
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [  # RFC 3720, B.4, and the check value of the catalogue of CRCs
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (b"123456789", 0xE3069283),
+    ],
+)
+def test_checksum_has_the_published_values(tmp_path, data, crc):
+    (tmp_path / "x").write_bytes(record(len(data), data, crc) + record(len(data), data, crc ^ 1))
+    records = Records([tmp_path / "x"], [2])
+    assert records.read(0) == data
+    with pytest.raises(ValueError, match="checksum"):
+        records.read(1)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 511, 512, 513, 987, 1024, 16384, 16385, 40000])
+def test_checksum_equals_bit_by_bit_division(tmp_path, length):
+    data = np.random.default_rng(length).bytes(length)
+    (tmp_path / "x").write_bytes(record(length, data, crc32c(data)))
+    assert Records([tmp_path / "x"], [1]).read(0) == data
+
+
+@pytest.mark.parametrize("length", [1, 987, 2**40, 2**63 + 12345, 2**64 - 1])
+def test_length_beyond_the_end_of_the_file_is_refused(tmp_path, length):
+    """The length is the record's own claim: its checksum is right."""
+    (tmp_path / "x").write_bytes(record(0, b"", 0) + record(length, b"", 0))
+    assert_refused(BAD_DATA, "cut in record 1, which ends after byte 32", [tmp_path / "x"], [2])

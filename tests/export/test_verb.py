@@ -178,7 +178,7 @@ def test_full_disks_and_folders_that_cannot_be_written(
     assert contents(folder) == before
     assert [p.name for p in tmp_path.iterdir()] == ["npz"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(Fault, match=r"cannot write the out .*give --out a folder") as refused:
+    with pytest.raises(Fault, match=r"cannot write the out .*writable folder as --out") as refused:
         export(trained, "npz", out=tmp_path / "file" / "inside")
     assert refused.value.code == CANNOT_CREATE
 

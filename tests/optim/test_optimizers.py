@@ -1,4 +1,4 @@
-"""Oracles: LARS, SGD and AdamW written out in float64 NumPy, torch's, optax's, values by hand."""
+"""Optimizers and schedules against float64 NumPy, torch, optax and hand-worked values."""
 
 import flax.linen as nn
 import jax
@@ -25,20 +25,20 @@ def make(name, **changes):
 
 
 def rate(step):
-    """The schedule in float64."""
+    """Cosine schedule with warm-up, in float64."""
     if step < WARMUP:
         return PEAK * step / WARMUP
     return PEAK * 0.5 * (1 + np.cos(np.pi * (step - WARMUP) / (TOTAL - WARMUP)))
 
 
 def decay(step, end):
-    """The weight decay in float64: 0.05, or from there to `end`."""
+    """Weight decay in float64: constant 0.05, or half a cosine from 0.05 to `end`."""
     return 0.05 if end is None else end + (0.05 - end) * (1 + np.cos(np.pi * step / TOTAL)) / 2
 
 
 @pytest.fixture
 def problem():
-    """Parameters and the gradients of ten steps; `zero` is a kernel of norm 0."""
+    """Parameters and the gradients of ten steps. The kernel `zero` has norm 0."""
     rng = np.random.default_rng(0)
     shapes = {"kernel": (3, 4), "bias": (4,), "scale": (4,), "zero": (2, 2), "conv": (3, 3, 2, 2)}
     params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
@@ -48,7 +48,7 @@ def problem():
 
 
 def run(tx, params, grads):
-    """All iterates that `tx` visits."""
+    """Returns the parameters after each update of `tx`."""
     to_float32 = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
     params, visited = to_float32(params), []
     state = tx.init(params)
@@ -72,7 +72,7 @@ def assert_close(got, want, atol=1e-6):
 @pytest.mark.parametrize("lr_in_momentum", [True, False])
 @pytest.mark.parametrize(("nesterov", "end"), [(False, None), (True, 0.4)])
 def test_lars_matches_numpy(problem, lr_in_momentum, nesterov, end):
-    """With the rate in the buffer, SimCLR's `lars_optimizer.py`; after it, BYOL's and MoCo v3's."""
+    """lr_in_momentum is SimCLR's `lars_optimizer.py`; otherwise the order of BYOL and MoCo v3."""
     params, grads = problem
     tx, _ = make(
         "lars", nesterov=nesterov, trust_coefficient=0.02, lr_in_momentum=lr_in_momentum,
@@ -94,21 +94,21 @@ def test_lars_matches_numpy(problem, lr_in_momentum, nesterov, end):
         assert_close(visited[step], params)
 
 
-def test_the_two_orders_of_lars_differ_only_while_the_rate_changes(problem):
+def test_lars_order_of_rate_and_momentum_matters_only_while_the_rate_changes(problem):
     kernel = lambda tree: {"kernel": tree["kernel"]}  # noqa: E731
     params, grads = kernel(problem[0]), [kernel(grad) for grad in problem[1]]
 
-    def apart(**changes):
-        one = run(make("lars", lr_in_momentum=True, **changes)[0], params, grads)[-1]["kernel"]
-        two = run(make("lars", lr_in_momentum=False, **changes)[0], params, grads)[-1]["kernel"]
-        return float(np.abs(one - two).max() / np.abs(one).max())
+    def difference(**changes):
+        inside = run(make("lars", lr_in_momentum=True, **changes)[0], params, grads)[-1]["kernel"]
+        after = run(make("lars", lr_in_momentum=False, **changes)[0], params, grads)[-1]["kernel"]
+        return float(np.abs(inside - after).max() / np.abs(inside).max())
 
-    assert apart(trust_coefficient=1.0) > 0.05
-    assert apart(trust_coefficient=1.0, schedule="constant") > 0.05  # during the warm-up
-    assert apart(trust_coefficient=1.0, schedule="constant", warmup_steps=0) < 1e-6
+    assert difference(trust_coefficient=1.0) > 0.05
+    assert difference(trust_coefficient=1.0, schedule="constant") > 0.05  # during the warm-up
+    assert difference(trust_coefficient=1.0, schedule="constant", warmup_steps=0) < 1e-6
 
 
-def test_lars_is_optaxs(problem):
+def test_lars_equals_optax(problem):
     params, grads = problem
     ours, schedule = make("lars")
     theirs = optax.lars(
@@ -123,11 +123,11 @@ def test_lars_is_optaxs(problem):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_is_torchs(problem, nesterov):
+def test_sgd_matches_torch(problem, nesterov):
     torch = pytest.importorskip("torch")
     options = {"momentum": 0.9, "nesterov": nesterov}
     visited = run(make("sgd", nesterov=nesterov)[0], *problem)
-    _compare_with_torch(torch, torch.optim.SGD, options, problem, visited)
+    assert_matches_torch(torch, torch.optim.SGD, options, problem, visited)
 
 
 @pytest.mark.parametrize("end", [None, 0.4])
@@ -157,19 +157,19 @@ def test_adamw_matches_numpy(problem, end):
             second[name] = 0.95 * second[name] + 0.05 * grad[name] ** 2
             scale = np.sqrt(second[name] / (1 - 0.95 ** (step + 1))) + 1e-8
             adam = first[name] / (1 - 0.5 ** (step + 1)) / scale
-            # Decoupled: the decay is scaled by the learning rate and by nothing else.
+            # Decoupled decay: only the learning rate scales it.
             decayed = decay(step, end) * p * (p.ndim > 1)
             params = params | {name: p - rate(step) * (adam + decayed)}
         assert_close(visited[step], params, atol=5e-6)
 
 
-def test_adamw_is_torchs(problem):
+def test_adamw_matches_torch(problem):
     torch = pytest.importorskip("torch")
     visited = run(make("adamw", b2=0.95)[0], *problem)
-    _compare_with_torch(torch, torch.optim.AdamW, {"betas": (0.9, 0.95)}, problem, visited)
+    assert_matches_torch(torch, torch.optim.AdamW, {"betas": (0.9, 0.95)}, problem, visited)
 
 
-def _compare_with_torch(torch, optimizer, options, problem, visited):
+def assert_matches_torch(torch, optimizer, options, problem, visited):
     params, grads = problem
     tensors = {n: torch.nn.Parameter(torch.tensor(p)) for n, p in params.items()}
     groups = [
@@ -178,8 +178,8 @@ def _compare_with_torch(torch, optimizer, options, problem, visited):
     ]
     reference = optimizer(groups, lr=1.0, **options)
     for step, grad in enumerate(grads):
-        # torch's SGD starts its buffer at the first gradient and AdamW counts every step, so the
-        # zero rate of step 0 passes through both as it does through optax.
+        # torch's SGD starts its buffer at the first gradient, and AdamW counts every step. So the
+        # zero rate of step 0 has the same effect on both as on optax.
         for group in reference.param_groups:
             group["lr"] = rate(step)
         for name, tensor in tensors.items():
@@ -188,9 +188,9 @@ def _compare_with_torch(torch, optimizer, options, problem, visited):
         assert_close(visited[step], {n: t.detach().numpy() for n, t in tensors.items()}, 5e-6)
 
 
-def test_schedule_by_hand():
+def test_cosine_schedule_matches_hand_worked_values():
     lr = optimizers.rate_schedule(4.8, 4, 12)
-    # Warm-up 0, 1/4, 1/2, 3/4; then half a cosine over 8 steps: cos(pi/4) and so on.
+    # Warm-up factors 0, 1/4, 1/2, 3/4, then half a cosine over 8 steps: step 6 is at cos(pi/4).
     want = {0: 0, 1: 1.2, 2: 2.4, 3: 3.6, 4: 4.8, 6: 2.4 * (1 + 2**-0.5), 8: 2.4, 12: 0, 99: 0}
     for step, value in want.items():
         assert float(lr(step)) == pytest.approx(value, abs=1e-6)
@@ -198,14 +198,14 @@ def test_schedule_by_hand():
     assert lr(jnp.int32(3)).dtype == jnp.float32
 
 
-def test_schedule_without_warmup_starts_at_the_peak():
+def test_cosine_schedule_without_warmup_starts_at_the_peak():
     assert float(optimizers.rate_schedule(2.0, 0, 10)(0)) == 2.0
     assert float(optimizers.rate_schedule(2.0, 10, 10)(9)) == pytest.approx(1.8)
-    with pytest.raises(ValueError, match="11 steps of warm-up do not fit into 10"):
+    with pytest.raises(ValueError, match="11 steps of warm-up do not fit into a run of 10"):
         optimizers.rate_schedule(2.0, 11, 10)
 
 
-def test_schedule_is_optaxs():
+def test_cosine_schedule_matches_optax():
     steps = jnp.arange(101)
     theirs = jax.vmap(optax.warmup_cosine_decay_schedule(0.0, 1.3, 7, 100))(steps)
     np.testing.assert_allclose(
@@ -213,31 +213,31 @@ def test_schedule_is_optaxs():
     )
 
 
-def test_drops_by_hand():
-    # MoCo's 200 epochs, here of 5 steps: 0.03, times 0.1 from the epochs 120 and 160 on.
+def test_step_schedule_matches_hand_worked_values():
+    # MoCo's 200 epochs, here of 5 steps each: 0.03, times 0.1 from epoch 120 and from epoch 160.
     lr = optimizers.rate_schedule(0.03, 0, 1000, name="step")
     want = {0: 0.03, 599: 0.03, 600: 0.003, 799: 0.003, 800: 0.0003, 999: 0.0003}
     for step, value in want.items():
         assert float(jax.jit(lr)(step)) == pytest.approx(value, rel=1e-6), step
-    # A run of ten steps, with warm-up, that halves its rate three times.
+    # Ten steps with warm-up; the rate is halved three times.
     lr = optimizers.rate_schedule(8.0, 2, 10, name="step", drops=(0.3, 0.5, 0.7), drop=0.5)
     assert [float(lr(step)) for step in range(10)] == [0, 4, 8, 4, 4, 2, 2, 1, 1, 1]
 
 
-def test_a_drop_comes_at_its_epoch_whatever_the_length_of_an_epoch():
+def test_step_schedule_drops_at_the_same_epoch_for_any_epoch_length():
     for steps_per_epoch in range(1, 40):
         lr = optimizers.rate_schedule(1.0, 0, 200 * steps_per_epoch, name="step")
         last, first = lr(120 * steps_per_epoch - 1), lr(120 * steps_per_epoch)
         assert (float(last), float(first)) == pytest.approx((1, 0.1)), steps_per_epoch
 
 
-def test_constant_schedule():
+def test_constant_schedule_stays_at_the_peak_after_warmup():
     lr = optimizers.rate_schedule(2.0, 4, 10, name="constant")
     assert [float(lr(step)) for step in (0, 1, 3, 4, 9, 99)] == [0, 0.5, 1.5, 2, 2, 2]
     assert lr(jnp.int32(3)).dtype == jnp.float32
 
 
-def test_learning_rate_rules():
+def test_learning_rate_rules_match_published_values():
     assert optimizers.learning_rate(0.3, "linear", 4096) == pytest.approx(4.8, rel=1e-12)
     assert optimizers.learning_rate(0.075, "sqrt", 4096) == pytest.approx(4.8, rel=1e-12)
     assert optimizers.learning_rate(0.03, "constant", 4096) == 0.03
@@ -245,14 +245,14 @@ def test_learning_rate_rules():
     assert optimizers.learning_rate(0.075, "sqrt", 256) == pytest.approx(1.2)
 
 
-def test_unknown_names_list_what_exists():
-    with pytest.raises(ValueError, match=r"'adam'; there are: adamw, lars, sgd"):
+def test_unknown_name_is_refused_with_the_known_names():
+    with pytest.raises(ValueError, match=r"'adam'; choose from adamw, lars, sgd"):
         make("adam")
-    with pytest.raises(ValueError, match=r"'cubic'; there are: constant, linear, sqrt"):
+    with pytest.raises(ValueError, match=r"'cubic'; choose from constant, linear, sqrt"):
         make("sgd", lr_rule="cubic")
-    with pytest.raises(ValueError, match=r"'linear'; there are: constant, cosine, step"):
+    with pytest.raises(ValueError, match=r"'linear'; choose from constant, cosine, step"):
         make("sgd", schedule="linear")
-    with pytest.raises(ValueError, match=r"\(120, 160\): fractions of the run"):
+    with pytest.raises(ValueError, match=r"\(120, 160\) must be fractions of the run"):
         make("sgd", schedule="step", drops=(120, 160))
 
 
@@ -270,7 +270,7 @@ def net_params():
 
 
 @pytest.mark.parametrize("name", optimizers.NAMES)
-def test_a_zero_gradient_moves_only_what_is_decayed(name, net_params):
+def test_zero_gradient_moves_only_decayed_parameters(name, net_params):
     tx, _ = make(name, warmup_steps=0, weight_decay=0.1)
     zeros = jax.tree.map(np.zeros_like, net_params)
     updates, _ = jax.jit(tx.update)(zeros, tx.init(net_params), net_params)
@@ -287,8 +287,8 @@ PATHS = {
 
 @pytest.mark.parametrize("name", optimizers.NAMES)
 @pytest.mark.parametrize("clip_norm", [0.0, 3.0])
-def test_names_of_the_state_are_those_in_checkpoints(name, clip_norm):
-    """Another name refuses every checkpoint written before; clipping may come and go in a run."""
+def test_state_paths_match_those_in_old_checkpoints(name, clip_norm):
+    """Other paths would make old checkpoints unreadable. Clipping can be changed on resume."""
     state = make(name, clip_norm=clip_norm)[0].init({"w": jnp.zeros(2)})
     paths, _ = jax.tree_util.tree_flatten_with_path(state)
     names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths}
@@ -297,7 +297,7 @@ def test_names_of_the_state_are_those_in_checkpoints(name, clip_norm):
 
 @pytest.fixture
 def model(problem):
-    """Three modules, each with parameters of `problem`; gradients that differ."""
+    """Three modules, each with the parameters of `problem`, and gradients that differ in scale."""
     params, grads = problem
     names = ("kernel", "bias", "conv")
     params, *grads = [{name: tree[name] for name in names} for tree in (params, *grads)]
@@ -317,19 +317,19 @@ GROUPS = {
 }
 
 
-def test_a_group_is_trained_as_if_alone_with_its_own_settings(model):
+def test_group_is_trained_as_if_alone_with_its_own_settings(model):
     params, grads = model
     tx, schedule = make("lars", groups=GROUPS)
     visited = run(tx, params, grads)
-    for module, own in {"encoder": {}, **GROUPS}.items():
-        alone, _ = make(**{"name": "lars", **own})
+    for module, settings in {"encoder": {}, **GROUPS}.items():
+        alone, _ = make(**{"name": "lars", **settings})
         want = run(alone, params[module], [grad[module] for grad in grads])
         for got, value in zip(visited, want, strict=True):
             jax.tree.map(np.testing.assert_array_equal, got[module], value)
-    assert float(schedule(TOTAL)) == 0  # the main optimizer's, for logging
+    assert float(schedule(TOTAL)) == 0  # the main optimizer's schedule
 
 
-def test_a_group_that_names_nothing(model):
+def test_group_without_parameters_is_refused(model):
     params, _ = model
     tx, _ = make("sgd", groups={"predicter": {"lr": 0.1}})
     with pytest.raises(
@@ -339,7 +339,7 @@ def test_a_group_that_names_nothing(model):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lars"])
-def test_frozen_parameters_stay_and_have_no_state(name, model):
+def test_frozen_parameters_do_not_change_and_have_no_state(name, model):
     params, grads = model
     frozen = ("encoder/deep/conv", "predictor")
     tx, _ = make(name, groups=GROUPS, frozen=frozen, weight_decay=0.1)
@@ -347,31 +347,34 @@ def test_frozen_parameters_stay_and_have_no_state(name, model):
     free = run(make(name, groups=GROUPS, weight_decay=0.1)[0], params, grads)[-1]
     for module, leaves in visited.items():
         for leaf, value in leaves["deep"].items():
-            still = f"{module}/deep/{leaf}".startswith(frozen)
-            want = np.float32(params[module]["deep"][leaf]) if still else free[module]["deep"][leaf]
+            if f"{module}/deep/{leaf}".startswith(frozen):
+                want = np.float32(params[module]["deep"][leaf])
+            else:
+                want = free[module]["deep"][leaf]
             np.testing.assert_array_equal(value, want, err_msg=f"{module} {leaf}")
     shapes = [leaf.shape for leaf in jax.tree.leaves(tx.init(params))]
-    assert shapes.count((3, 3, 2, 2)) == 2  # of the discriminator's Adam; none of encoder/deep/conv
+    # The discriminator's Adam has two moments of its conv; encoder/deep/conv has no state.
+    assert shapes.count((3, 3, 2, 2)) == 2
 
 
-def test_a_frozen_path_that_names_nothing(model):
+def test_frozen_path_without_parameters_is_refused(model):
     tx, _ = make("sgd", frozen=("encoder/deep/convv",))
-    with pytest.raises(ValueError, match=r"near it are: encoder/deep/conv, "):
+    with pytest.raises(ValueError, match=r"similar paths: encoder/deep/conv, "):
         jax.eval_shape(tx.init, model[0])
 
 
 @pytest.mark.parametrize("clip", [1e-3, 3.0, 1e3])
-def test_clipping_is_by_the_norm_of_all_that_is_trained(clip, model):
+def test_clipping_uses_the_norm_over_all_trained_parameters(clip, model):
     params, grads = model
-    grads[0]["encoder"]["deep"]["conv"] = np.full((3, 3, 2, 2), 1e9)  # frozen: it does not count
+    grads[0]["encoder"]["deep"]["conv"] = np.full((3, 3, 2, 2), 1e9)  # frozen, not counted
     groups = {"discriminator": {"lr": 0.01}}
     tx, _ = make(
         "sgd", groups=groups, frozen=("encoder/deep/conv",), clip_norm=clip, momentum=0.0,
         weight_decay=0.0, schedule="constant", warmup_steps=0,
     )  # fmt: skip
     visited = run(tx, params, grads[:1])[0]
-    moving = [g for m in grads[0].values() for g in m["deep"].values() if g.max() < 1e9]
-    norm = np.sqrt(sum(np.sum(g**2) for g in moving))
+    trained = [g for m in grads[0].values() for g in m["deep"].values() if g.max() < 1e9]
+    norm = np.sqrt(sum(np.sum(g**2) for g in trained))
     assert 3 < norm < 1e3
     for module, lr in {"encoder": PEAK, "predictor": PEAK, "discriminator": 0.01}.items():
         want = {

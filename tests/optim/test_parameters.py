@@ -1,4 +1,4 @@
-"""The masks, labels and the printed table, on a real module's names."""
+"""Masks, labels and the printed table, on the parameter names of a Flax module."""
 
 import flax.linen as nn
 import jax
@@ -29,10 +29,11 @@ def shapes():
 
 
 def cells(text):
+    """Returns {first cell: the other cells} of each line of a table."""
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
 
 
-def test_weights_are_what_has_more_than_one_axis(shapes):
+def test_is_weight_selects_parameters_with_more_than_one_axis(shapes):
     assert parameters.is_weight(shapes) == {
         "Conv_0": {"kernel": True},
         "BatchNorm_0": {"scale": False, "bias": False},
@@ -40,39 +41,39 @@ def test_weights_are_what_has_more_than_one_axis(shapes):
     }
 
 
-def test_labels():
-    found = parameters.labels(TREE, {"predictor"}, ("encoder/patch_embed",))
-    assert found == {
+def test_labels_mark_frozen_grouped_and_main_parameters():
+    labels = parameters.labels(TREE, {"predictor"}, ("encoder/patch_embed",))
+    assert labels == {
         "encoder": {
             "patch_embed": {"kernel": parameters.FROZEN, "bias": parameters.FROZEN},
             "patch_embed_norm": {"scale": parameters.MAIN},  # a longer name is another module
         },
         "predictor": {"dense0": {"kernel": "predictor"}},
     }
-    one = parameters.labels(TREE, {"predictor"}, ("predictor/dense0/kernel",))
-    assert one["predictor"]["dense0"]["kernel"] == parameters.FROZEN
+    labels = parameters.labels(TREE, {"predictor"}, ("predictor/dense0/kernel",))
+    assert labels["predictor"]["dense0"]["kernel"] == parameters.FROZEN
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "hint"),
     [
-        ("encoder/patchembed", "near it are: encoder/patch_embed, "),
-        ("patch_embed", "near it are: encoder/patch_embed"),
-        ("encoder/patch_embed/", "near it are: encoder/patch_embed, "),
+        ("encoder/patchembed", "similar paths: encoder/patch_embed, "),
+        ("patch_embed", "similar paths: encoder/patch_embed"),
+        ("encoder/patch_embed/", "similar paths: encoder/patch_embed, "),
         ("xyz", "the top level has: encoder, predictor$"),
     ],
 )
-def test_a_frozen_path_that_names_nothing(path, says):
-    with pytest.raises(ValueError, match=f"frozen: no parameter under {path!r}; .*{says}"):
+def test_frozen_path_without_parameters_is_refused_with_a_hint(path, hint):
+    with pytest.raises(ValueError, match=f"frozen: no parameter under {path!r}; .*{hint}"):
         parameters.labels(TREE, frozen=(path,))
 
 
-def test_a_group_is_named_at_the_top():
+def test_group_below_the_top_level_is_refused():
     with pytest.raises(ValueError, match="under 'dense0'; the top level has: encoder, predictor"):
         parameters.labels(TREE, ("predictor", "dense0"))
 
 
-def test_table(shapes):
+def test_table_marks_decayed_and_adapted_parameters(shapes):
     text = parameters.table(shapes, {"name": "lars", "weight_decay": 1e-6})
     rows = cells(text)
     assert rows["parameter"] == ["shape", "size", "decayed", "adapted"]
@@ -92,11 +93,11 @@ def test_table(shapes):
         ({"name": "adamw", "weight_decay": 0.0, "weight_decay_end": 0.4}, "256", "0"),
     ],
 )
-def test_table_says_what_an_optimizer_does_not_do(shapes, main, decayed, adapted):
+def test_table_totals_follow_the_optimizer_and_its_decay(shapes, main, decayed, adapted):
     assert cells(parameters.table(shapes, main))["total"][-2:] == [decayed, adapted]
 
 
-def test_table_of_groups_and_frozen_parameters(shapes):
+def test_table_names_optimizers_of_groups_and_frozen_parameters(shapes):
     groups = {"Dense_0": {"name": "adamw", "weight_decay": 0.0}}
     main = {"name": "lars", "weight_decay": 0.1}
     text = parameters.table(shapes, main, groups, ("BatchNorm_0", "Dense_0/bias"))

@@ -1,4 +1,4 @@
-"""The workdir: one writer, atomic files, one clear message for what a user gets wrong."""
+"""The workdir: one writer, atomic files, and one clear message for each user error."""
 
 import fcntl
 import json
@@ -21,14 +21,14 @@ def refusal(path):
     return str(caught.value)
 
 
-def test_makes_the_folder_and_its_parents(tmp_path, monkeypatch):
+def test_open_workdir_creates_the_folder_and_its_parents(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with workdir.open_workdir("runs/first") as run:
         assert os.fspath(run.path) == str(tmp_path / "runs" / "first")
         assert run.path.is_dir()
 
 
-def test_absolute(monkeypatch, tmp_path):
+def test_absolute_resolves_local_paths_and_keeps_remote_ones(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     assert os.fspath(workdir.absolute("a/../b")) == str(tmp_path / "b")
@@ -36,25 +36,25 @@ def test_absolute(monkeypatch, tmp_path):
     assert os.fspath(workdir.absolute("gs://bucket/run")) == "gs://bucket/run"
 
 
-def test_a_second_writer_is_refused_by_name(tmp_path):
+def test_second_writer_is_refused_and_told_the_holder(tmp_path):
     with workdir.open_workdir(tmp_path):
         message = refusal(tmp_path)
         assert f"in use by pid {os.getpid()} on host {socket.gethostname()} since" in message
         assert str(tmp_path) in message
-    with workdir.open_workdir(tmp_path):  # released
+    with workdir.open_workdir(tmp_path):  # the first writer released the lock
         assert f"in use by pid {os.getpid()}" in refusal(tmp_path)
 
 
 HOLD = """
 import sys, time
-from ssl_jax import workdir
+from ssl_jax.rundir import workdir
 with workdir.open_workdir(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_a_killed_run_leaves_no_lock(tmp_path):
+def test_killed_run_leaves_no_lock(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         try:
@@ -67,7 +67,7 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"by pid {os.getpid()} ")
 
 
-def test_a_file_is_no_workdir(tmp_path):
+def test_file_is_refused_as_workdir(tmp_path):
     (tmp_path / "file").write_text("mine")
     message = refusal(tmp_path / "file")
     assert "file" in message
@@ -76,8 +76,8 @@ def test_a_file_is_no_workdir(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_unwritable_folder(tmp_path, monkeypatch):
-    # By a stand-in for the kernel, since root may write anywhere.
+def test_permission_error_is_a_fault(tmp_path, monkeypatch):
+    # `open` is replaced, because root may write anywhere.
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
@@ -88,13 +88,13 @@ def test_an_unwritable_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder(tmp_path):
+def test_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     assert "Permission denied" in refusal(tmp_path)
     assert "Permission denied" in refusal(tmp_path / "run")
 
 
-def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+def test_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
     def unsupported(*args):
         raise OSError(95, "Operation not supported")
 
@@ -104,14 +104,14 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
     assert "no file locks (Operation not supported)" in caplog.text
 
 
-def test_json_round_trip(tmp_path):
+def test_write_json_round_trip(tmp_path):
     value = {"b": [1, 0.1, None], "a": {"é": "ü"}}
     workdir.write_json(tmp_path / "x.json", value)
     assert json.loads((tmp_path / "x.json").read_text()) == value
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_json_of_a_workdir(tmp_path):
+def test_workdir_reads_and_writes_json(tmp_path):
     with workdir.open_workdir(tmp_path) as run:
         assert run.read_json("config.json") is None
         run.write_json("config.json", {"a": 1})
@@ -122,7 +122,7 @@ def test_json_of_a_workdir(tmp_path):
     assert caught.value.code == 74
 
 
-def test_json_is_whole_or_absent(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_json(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     workdir.write_json(path, {"good": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
