@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ssl_jax"
 # Shipped with exports and loaded by path: it needs torch, which nothing else of ours does.
 FOREIGN = pathlib.Path("export", "pytorch.py")
-IN_TORCH = pathlib.Path("export", "in_torch.py")
+TORCH_RUNTIME = pathlib.Path("export", "torch_runtime.py")
 SAVEDMODEL = pathlib.Path("export", "formats", "savedmodel.py")
 VERBS = {"train", "evaluate", "finetune", "preview", "supervise"}
 # What a package or module may import of its siblings; modules that are not named may import all.
@@ -120,7 +120,7 @@ def test_torch_is_needed_by_what_exports_ship_alone():
         return [p for p in modules() if "torch" in _tops(imports(p, lazy=lazy))]
 
     assert users(lazy=False) == [FOREIGN]
-    assert users(lazy=True) == [IN_TORCH, FOREIGN]  # the former runs the latter, if it can
+    assert users(lazy=True) == [TORCH_RUNTIME, FOREIGN]  # the former runs the latter, if it can
 
 
 def _tops(names):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ssl_jax import workdir
 from ssl_jax.export import check, formats
-from ssl_jax.export.folder import replaced, require_space
+from ssl_jax.export.atomic_folder import replaced, require_space
 from ssl_jax.export.subject import Subject
 from ssl_jax.report import card
 from ssl_jax.weights import trees
@@ -103,7 +103,7 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
 def architecture(model: Mapping[str, Any]) -> str:
     """The encoder in a line: its name, and what is not as usual."""
     fields = {field.name: field.default for field in dataclasses.fields(trees.encoder(model))}
-    usual = {k for k, v in trees.tuples(model).items() if k in fields and fields[k] == v}
+    usual = {k for k, v in trees.lists_to_tuples(model).items() if k in fields and fields[k] == v}
     # How it started training is no matter of what it is.
     shown = {k: v for k, v in model.items() if k == "name" or k not in {*usual, "zero_gamma"}}
     return trees.describe(shown)

@@ -143,7 +143,7 @@ with folder.replaced(pathlib.Path({str(folder)!r})) as new:
 os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
-    from ssl_jax.export.folder import replaced
+    from ssl_jax.export.atomic_folder import replaced
 
     def fail():
         with replaced(folder) as new:

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from ssl_jax.errors import MISSING_INPUT, Fault
-from ssl_jax.export import check, in_torch, tensors
+from ssl_jax.export import check, torch_runtime, torch_weights
 from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import Subject, named, require_size, require_weights_alone
 
@@ -22,16 +22,16 @@ def refuse(subject: Subject) -> None:
             f"--format=onnx needs {', '.join(missing)}: pip install {' '.join(NEEDS)}",
             MISSING_INPUT,
         )
-    tensors.layout(subject)
+    torch_weights.layout(subject)
     require_weights_alone(subject, "onnx")
     require_size(subject, "onnx")
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
     """Writes model.onnx."""
-    network = in_torch.network(tensors.config(subject), tensors.encode(subject))
+    network = torch_runtime.network(torch_weights.config(subject), torch_weights.encode(subject))
     images = check.images(subject.size)
-    in_torch.to_onnx(network, images, subject.has_logits, folder / FILE)
+    torch_runtime.to_onnx(network, images, subject.has_logits, folder / FILE)
     _strip(folder / FILE)
 
 
@@ -67,6 +67,6 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
     return (
         "import onnxruntime\n"
         f"session = onnxruntime.InferenceSession({str(folder / FILE)!r})\n"
-        f"{tensors.images_comment(subject, standardised=False)}\n"
+        f"{torch_weights.images_comment(subject, standardised=False)}\n"
         f"{outputs} = session.run(None, {{'images': images}})"
     )

@@ -4,32 +4,32 @@ import pathlib
 from typing import Any
 
 from ssl_jax import workdir
-from ssl_jax.export import tensors
+from ssl_jax.export import torch_weights
 from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import Subject, require_weights_alone
 
-FILE = tensors.FILE
+FILE = torch_weights.FILE
 INPUT = Input("NCHW", standardised=True)
-read = tensors.read
+read = torch_weights.read
 
 
 def refuse(subject: Subject) -> None:
     """Raises Fault for networks that timm does not have."""
-    tensors.layout(subject).timm_name(subject.model)
+    torch_weights.layout(subject).timm_name(subject.model)
     require_weights_alone(subject, "timm")
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
     """Writes model.safetensors and config.json."""
-    tensors.write(subject, folder)
+    torch_weights.write(subject, folder)
     workdir.write_json(folder / "config.json", config(subject))
 
 
 def config(subject: Subject) -> dict[str, Any]:
     """Contents of config.json."""
-    layout, size = tensors.layout(subject), subject.size
+    layout, size = torch_weights.layout(subject), subject.size
     mean, std = subject.standardisation
-    vit = tensors.is_vit(subject)
+    vit = torch_weights.is_vit(subject)
     labels = {"label_names": list(subject.classes)} if subject.classes else {}
     return {
         "architecture": layout.timm_name(subject.model),
@@ -59,7 +59,7 @@ def config(subject: Subject) -> dict[str, Any]:
 
 def arguments(subject: Subject) -> dict[str, Any]:
     """What `timm.create_model` must be told where no config.json tells it."""
-    return tensors.layout(subject).timm_args(subject.model, subject.size)
+    return torch_weights.layout(subject).timm_args(subject.model, subject.size)
 
 
 def by_file(subject: Subject, file: pathlib.PurePath, **overlay: Any) -> str:
@@ -70,7 +70,7 @@ def by_file(subject: Subject, file: pathlib.PurePath, **overlay: Any) -> str:
     named = ", ".join(f"{key}={value!r}" for key, value in overlay.items())
     extra = "".join(f", {key}={value!r}" for key, value in arguments(subject).items())
     return (
-        f"timm.create_model({tensors.layout(subject).timm_name(subject.model)!r}, pretrained=True, "
+        f"timm.create_model({torch_weights.layout(subject).timm_name(subject.model)!r}, pretrained=True, "
         f"num_classes={count}{extra},\n    pretrained_cfg_overlay=dict({named}))"
     )
 
@@ -79,7 +79,7 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
     """Lines of Python."""
     lines = [
         "import timm",
-        tensors.images_comment(subject, standardised=True),
+        torch_weights.images_comment(subject, standardised=True),
         f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()",
         # Not `model(images)`, which are logits where there is a classifier.
         "features = model.forward_head(model.forward_features(images), pre_logits=True)",

@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_jax import models
 from ssl_jax.errors import USAGE, Fault
-from ssl_jax.export import check, in_torch
+from ssl_jax.export import check, torch_runtime
 from ssl_jax.export.subject import Subject
 from ssl_jax.weights import Arrays, Weights, torch_resnet, torch_vit
 
@@ -50,7 +50,7 @@ def config(subject: Subject) -> dict[str, Any]:
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
-    """Writes the tensors."""
+    """Writes the torch_weights."""
     import safetensors.numpy
 
     # By bytes, since the library hides from which file and why the system refused to write.
@@ -65,9 +65,9 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     images = check.images(subject.size)
     weights: Weights = layout(subject).decode(arrays, model=subject.model)
     found = {"jax": subject.run_weights(weights, images)}
-    if in_torch.installed():
-        network = in_torch.network(config(subject), arrays)
-        found["torch"] = in_torch.outputs(network, images, subject.has_logits)
+    if torch_runtime.installed():
+        network = torch_runtime.network(config(subject), arrays)
+        found["torch"] = torch_runtime.outputs(network, images, subject.has_logits)
     return found
 
 
