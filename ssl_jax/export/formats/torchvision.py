@@ -1,10 +1,10 @@
-"""The state of torchvision's ResNets."""
+"""Exports to the state dict of torchvision's ResNets."""
 
 import pathlib
 
 from ssl_jax.export import torch_weights
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, require_weights_alone
+from ssl_jax.export.subject import Subject, require_linear_head
 
 FILE = torch_weights.FILE
 INPUT = Input("NCHW", standardised=True)
@@ -12,20 +12,20 @@ read = torch_weights.read
 write = torch_weights.write
 
 
-def refuse(subject: Subject) -> None:
-    """Raises Fault for networks that torchvision does not have."""
+def check_supported(subject: Subject) -> None:
+    """Raises Fault if torchvision does not have the network."""
     torch_weights.layout(subject).torchvision_name(subject.model)
-    require_weights_alone(subject, "torchvision")
+    require_linear_head(subject, "torchvision")
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     count = subject.class_count
-    made = torch_weights.layout(subject).torchvision_name(subject.model)
+    name = torch_weights.layout(subject).torchvision_name(subject.model)
     lines = [
         "import safetensors.torch, torch, torchvision",
         torch_weights.images_comment(subject, standardised=True),
-        f"model = torchvision.models.{made}({f'num_classes={count}' if count else ''})",
+        f"model = torchvision.models.{name}({f'num_classes={count}' if count else ''})",
         "model.fc = torch.nn.Identity()",
         f"state = safetensors.torch.load_file({str(folder / FILE)!r})",
         "model.load_state_dict(state, strict=True)",
