@@ -120,7 +120,10 @@ def test_torch_is_needed_by_what_exports_ship_alone():
         return [p for p in modules() if "torch" in _tops(imports(p, lazy=lazy))]
 
     assert users(lazy=False) == [FOREIGN]
-    assert users(lazy=True) == [TORCH_RUNTIME, FOREIGN]  # the former runs the latter, if it can
+    assert users(lazy=True) == [
+        FOREIGN,
+        TORCH_RUNTIME,
+    ]  # the second runs the first if torch is installed
 
 
 def _tops(names):

@@ -72,7 +72,7 @@ def record(
     Args:
       subject: the exported backbone.
       name: name of the format.
-      image_input: how the consumer of the export passes images.
+      image_input: the images that the export expects.
       expected: outputs of the backbone for `images` by name.
       errors: relative error by reader.
     """

@@ -1,11 +1,11 @@
 """Export formats, one module each. Every module has
 
-FILE        name of the file or folder that holds the weights, in the format's folder
-INPUT       Input: how the consumer of the export passes images
+FILE                      name of the file or folder that holds the weights
+INPUT                     Input: the images that the export expects
 check_supported(subject)  raises Fault if the format does not support this subject
 write(subject, folder)    writes the export into an empty folder
 read(subject, folder)     returns {reader: outputs for check.images}; a reader is "jax" or a library
-usage(subject, folder)    returns Python code, for people, that loads the export
+usage(subject, folder)    returns Python code that loads the export
 """
 
 import importlib

@@ -14,8 +14,8 @@ from ssl_jax.weights.files import checks
 from ssl_jax.weights.files.checks import Refused, quote
 
 _MAX_DIRECTORY = 1 << 20  # bytes, enough for ten thousand entries
-# Deflate shrinks zeros a thousandfold, but float weights only by about 10 %, and the weights of a
-# network that is pruned to 5 % less than twentyfold. Small files may grow by any ratio.
+# Deflate shrinks zeros a thousandfold, but float weights only by about 10 %. Weights of a network
+# that is pruned to 5 % shrink less than twentyfold. Small files may grow by any ratio.
 _MAX_RATIO = 20
 _SMALL = 16 << 20  # bytes
 _ENCRYPTED = 0x2041  # flag bits of an entry: encrypted, strong encryption, masked headers
@@ -40,8 +40,8 @@ class Archive:
       size: size of the file in bytes.
 
     Raises:
-      Refused: if the archive is damaged, would expand beyond the limit, or has an entry that is
-        encrypted, duplicated, overlaps another one, or whose name leaves the archive.
+      Refused: if the archive is damaged or would expand beyond the limit, or if entries are
+        encrypted, duplicated, overlap, or have names that leave the archive.
     """
 
     def __init__(self, file: BinaryIO, size: int):
