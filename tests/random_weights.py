@@ -1,4 +1,4 @@
-"""Random weights of encoders, for tests. No array has the default value of its initializer."""
+"""Encoders' weights drawn at random, no default value among them."""
 
 import zlib
 
@@ -10,10 +10,7 @@ from ssl_jax.weights import Weights
 
 
 def draw(path, shape):
-    """Returns a random leaf that depends on its path only.
-
-    The scale keeps activations from growing or vanishing, so that rounding errors stay small.
-    """
+    """A leaf by its path; activations neither grow nor vanish, so that rounding stays rounding."""
     rng = np.random.default_rng(zlib.crc32("/".join(path).encode()))
     if path[-1] == "kernel":
         array = rng.normal(0, np.sqrt(1 / np.prod(shape[:-1])), shape)
@@ -25,15 +22,7 @@ def draw(path, shape):
 
 
 def make(name, size=32, classes=0, head=None, **options):
-    """Returns random weights of an encoder.
-
-    Args:
-      name: name of the model.
-      size: side of the images in pixels.
-      classes: outputs of the classifier; 0 for none.
-      head: a module behind the encoder, or None.
-      options: further arguments of `models.get`.
-    """
+    """Weights of an encoder for images of `size` pixels; `head` is a module behind it."""
     module = models.get(name, **options)
     images = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
     variables = random_variables(module, images)
@@ -52,16 +41,16 @@ def make(name, size=32, classes=0, head=None, **options):
 
 
 def random_variables(module, x):
-    """Returns {"params", "batch_stats"} of a module with random leaves."""
+    """{"params", "batch_stats"} of a module."""
     tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
-    shapes = {"params": {}, "batch_stats": {}} | dict(tree)
+    found = {"params": {}, "batch_stats": {}} | dict(tree)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: draw([key.key for key in path], leaf.shape), shapes
+        lambda path, leaf: draw([key.key for key in path], leaf.shape), found
     )
 
 
 def features(weights, images):
-    """Returns the features that this project's encoder computes at full precision."""
+    """The encoder's features by our own forward, at full precision."""
     module = models.get(**weights.model)
     variables = {"params": weights.params, "batch_stats": weights.batch_stats}
     with jax.default_matmul_precision("highest"):
@@ -73,12 +62,12 @@ def images(size, n=2):
 
 
 def relative(got, want):
-    """Returns the largest error, relative to the largest expected value."""
+    """Largest error over the largest value that is wanted."""
     return float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
 
 
 def assert_same(got, want):
-    """Asserts that arrays are bitwise equal and that the models are equal."""
+    """The same arrays, bit by bit, and the same network."""
     for tree, other in zip(got[1:], want[1:], strict=True):
         assert jax.tree.structure(tree) == jax.tree.structure(other)
         for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
