@@ -1,4 +1,4 @@
-"""Backbones in the formats of other tools; nothing is written that was not read back and compared.
+"""Exports backbones to the formats of other tools, and checks each export by reading it back.
 
 Importing this package imports neither JAX nor the other tools.
 """

@@ -1,12 +1,13 @@
-"""Write the backbone of a run in the formats of other tools, each checked by reading it back.
+"""Export the backbone of a run to the formats of other tools, and check each export.
 
     python -m ssl_jax.export --workdir=runs/digits --format=torch,stablehlo
 
 Formats: timm, torchvision, torch (with the network's definition in one file), npz, stablehlo (the
-program for any JAX), savedmodel (TensorFlow), onnx, orbax. Each is written into OUT/FORMAT from the
-newest checkpoint, read back, run on a seeded input and compared; only what agrees to 1e-5 takes the
-place of an older export. Beside the weights lie README.md (a model card), preprocess.json and
-check.json. Prints the lines that load it. Needs no accelerator. See docs/export.md.
+program for any JAX), savedmodel (TensorFlow), onnx, orbax. The command writes the newest checkpoint
+to OUT/FORMAT, reads it back, runs it on a seeded input and compares the outputs. It replaces an
+older export only if the relative error is at most 1e-5. Each folder also holds README.md (a model
+card), preprocess.json and check.json. The command prints Python code that loads the export. It
+needs no accelerator. See docs/export.md.
 """
 
 import os
@@ -23,51 +24,68 @@ from ssl_jax.rundir import workdir
 
 
 def main() -> None:
-    """The verb: see the module's docstring."""
+    """Runs the command; see the module's docstring."""
     values = flags.FLAGS
-    names = chosen(values.format)
+    names = parse_formats(values.format)
     if not re.fullmatch(r"[A-Za-z0-9.-]{0,60}", values.license):
         raise Fault(
-            f"--license={values.license}: an identifier such as apache-2.0, mit or cc-by-4.0", USAGE
+            f"--license={values.license} is not an identifier such as apache-2.0, mit or cc-by-4.0",
+            USAGE,
         )
     path = pathlib.Path(values.workdir).expanduser().absolute()
-    export(path, names, destination(path, values.out), head=values.head, license=values.license)
+    export(path, names, output_folder(path, values.out), head=values.head, license=values.license)
 
 
-def chosen(names: list[str]) -> list[str]:
-    """The formats that were asked for, once each.
+def parse_formats(names: list[str]) -> list[str]:
+    """Returns the requested formats without repetitions.
 
     Raises:
-      Fault: none, or an unknown one.
+      Fault: if there is no format, or an unknown one.
     """
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     for name in names:
         if name not in FORMATS:
-            near = configuration.nearest(name, list(FORMATS))
-            raise Fault(f"--format={name}: unknown format; {near}", USAGE)
+            suggestion = configuration.nearest(name, list(FORMATS))
+            raise Fault(f"--format={name}: unknown format; {suggestion}", USAGE)
     if not names:
-        raise Fault(f"--format: one or more of {', '.join(FORMATS)}", USAGE)
+        raise Fault(f"--format is empty. Pass one or more of {', '.join(FORMATS)}", USAGE)
     return names
 
 
-def destination(path: pathlib.Path, out: str) -> pathlib.Path:
-    """Where the formats' folders go.
+def output_folder(path: pathlib.Path, out: str) -> pathlib.Path:
+    """Returns the folder that will hold one folder per format.
+
+    Args:
+      path: value of --workdir.
+      out: value of --out; empty for the default, `path`/export.
 
     Raises:
-      Fault: nothing is at `path`, or it is a file, which has no inside to write to.
+      Fault: if `path` does not exist, or if it is a file and `out` is empty.
     """
     if not workdir.exists(path):
-        raise Fault(f"--workdir: there is nothing at {path}", MISSING_INPUT)
+        raise Fault(f"--workdir={path} does not exist", MISSING_INPUT)
     if not out and not path.is_dir():
-        raise Fault(f"--workdir={path} is a file: say by --out where to write", USAGE)
+        raise Fault(f"--workdir={path} is a file. Pass the folder for the export as --out", USAGE)
     return pathlib.Path(out).expanduser().absolute() if out else path / "export"
 
 
 def export(
     path: pathlib.Path, names: list[str], out: pathlib.Path, *, head: bool, license: str
 ) -> None:
-    """Writes what lies at `path` in every format, or, if one of them cannot hold it, in none."""
-    os.environ["JAX_PLATFORMS"] = "cpu"  # float32 that is float32, and no accelerator is claimed
+    """Exports the backbone at `path` to every format of `names`.
+
+    Args:
+      path: whatever `ssl_jax.load_backbone` accepts.
+      names: formats, each one of `FORMATS`.
+      out: folder that will hold one folder per format.
+      head: True to export the modules behind the encoder too.
+      license: identifier for the model card, or "".
+
+    Raises:
+      Fault: if a format does not support the backbone (nothing is written then), or if an export
+        fails.
+    """
+    os.environ["JAX_PLATFORMS"] = "cpu"  # for exact float32, and to leave accelerators free
     from ssl_jax.export import formats
     from ssl_jax.export.subject import Subject, slug
     from ssl_jax.export.write import write
@@ -82,22 +100,32 @@ def export(
         run=files.read(path) if workdir.is_run(path) else None,
     )
     for name in names:
-        formats.get(name).refuse(subject)
+        formats.get(name).check_supported(subject)
     with workdir.open_workdir(out, flag="out"):
         for name in names:
             written = write(subject, name, out)
-            errors = ", ".join(f"{value:.1e} by {by}" for by, value in written.errors.items())
-            print(f"{written.folder}\n  off by {errors} (of the largest output)", flush=True)
+            errors = ", ".join(
+                f"{error:.1e} ({reader})" for reader, error in written.errors.items()
+            )
+            print(f"{written.folder}\n  relative error: {errors}", flush=True)
             print("".join(f"    {line}\n" for line in written.usage.splitlines()), flush=True)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Run, or whatever else ssl_jax.load_backbone takes.")
-    flags.mark_flag_as_required("workdir")
-    flags.DEFINE_list("format", [], f"Formats, with commas between: {', '.join(FORMATS)}.")
-    flags.DEFINE_string("out", "", "Folder of the formats' folders; default: WORKDIR/export.")
-    flags.DEFINE_boolean(
-        "head", False, "With the classifier of a fine-tuned run or student; npz, orbax: any head."
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run, or any path that ssl_jax.load_backbone accepts."
     )
-    flags.DEFINE_string("license", "", "Of the weights, for the model card: apache-2.0, mit ...")
+    flags.mark_flag_as_required("workdir")
+    flags.DEFINE_list("format", [], f"Comma-separated formats: {', '.join(FORMATS)}.")
+    flags.DEFINE_string(
+        "out", "", "Folder that will hold one folder per format; default: WORKDIR/export."
+    )
+    flags.DEFINE_boolean(
+        "head",
+        False,
+        "Also export the classifier of a fine-tuned run or student; npz and orbax export any head.",
+    )
+    flags.DEFINE_string(
+        "license", "", "License of the weights for the model card, for example apache-2.0 or mit."
+    )
     cli.run(main)

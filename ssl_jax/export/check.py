@@ -1,4 +1,4 @@
-"""The comparison that an export must pass, and the record by which anyone repeats it."""
+"""Compares the outputs of an export with those of the backbone, and records how to repeat it."""
 
 from typing import Any
 
@@ -9,58 +9,79 @@ from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import Subject
 
 SEED = 0
-TOLERANCE = 1e-5  # largest difference over the largest output
+TOLERANCE = 1e-5  # limit of the largest difference divided by the largest output
 
 
 def images(size: int) -> np.ndarray:
-    """Float32 [2, size, size, 3] in [0, 1], the same everywhere."""
+    """Returns two seeded images, float32 [2, size, size, 3] in [0, 1]."""
     return np.random.default_rng(SEED).uniform(size=(2, size, size, 3)).astype(np.float32)
 
 
 def nchw(x: np.ndarray) -> np.ndarray:
-    """[n, h, w, c] to [n, c, h, w], in memory as well."""
+    """Transposes [n, h, w, c] to a contiguous [n, c, h, w]."""
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
-def error(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> float:
-    """Of every output the largest difference over the largest value; the worst of them.
+def relative_error(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """Returns the largest difference divided by the largest expected value, for the worst output.
 
-    Infinite where shapes or names differ or a number is none.
+    The result is infinite if names or shapes differ, or if a value is not finite.
     """
-    if got.keys() != want.keys() or any(got[k].shape != want[k].shape for k in want):
+    if actual.keys() != expected.keys() or any(
+        actual[k].shape != expected[k].shape for k in expected
+    ):
         return float("inf")
-    worst = [np.abs(got[k] - want[k]).max() / np.abs(want[k]).max() for k in want]
-    return float(np.max(worst)) if np.isfinite(worst).all() else float("inf")
+    errors = [np.abs(actual[k] - expected[k]).max() / np.abs(expected[k]).max() for k in expected]
+    return float(np.max(errors)) if np.isfinite(errors).all() else float("inf")
 
 
-def require(found: dict[str, dict[str, np.ndarray]], want: dict[str, np.ndarray], what: str) -> Any:
-    """{reader: error} of what each reader got.
+def require_agreement(
+    outputs: dict[str, dict[str, np.ndarray]], expected: dict[str, np.ndarray], what: str
+) -> dict[str, float]:
+    """Returns the relative error of each reader.
+
+    Args:
+      outputs: outputs by reader and name.
+      expected: outputs of the backbone by name.
+      what: name of the export, for the error message.
 
     Raises:
-      Fault: NUMERIC, one of them above the tolerance.
+      Fault: with code NUMERIC if an error is above `TOLERANCE`.
     """
-    errors = {reader: error(got, want) for reader, got in found.items()}
-    for reader, value in errors.items():
-        if not value <= TOLERANCE:
+    errors = {reader: relative_error(actual, expected) for reader, actual in outputs.items()}
+    for reader, error in errors.items():
+        if not error <= TOLERANCE:
             raise Fault(
-                f"{what}: read back by {reader} it gives other features, off by {value:.1e} of the "
-                f"largest (at most {TOLERANCE:g}); it was not kept, an earlier export stays. "
-                "Please report this with the model's config",
+                f"{what}: read back by {reader}, it gives different features (relative error "
+                f"{error:.1e}, limit {TOLERANCE:g}). The new export was deleted; an earlier export "
+                "was kept. Please report this with the model's config",
                 NUMERIC,
             )
     return errors
 
 
 def record(
-    subject: Subject, name: str, given: Input, want: dict[str, np.ndarray], errors: dict[str, float]
+    subject: Subject,
+    name: str,
+    image_input: Input,
+    expected: dict[str, np.ndarray],
+    errors: dict[str, float],
 ) -> dict[str, Any]:
-    """Contents of check.json."""
+    """Returns the contents of check.json.
+
+    Args:
+      subject: the exported backbone.
+      name: name of the format.
+      image_input: the images that the export expects.
+      expected: outputs of the backbone for `images` by name.
+      errors: relative error by reader.
+    """
     mean, std = subject.standardisation
     shape = [2, subject.size, subject.size, 3]
     steps = [f"numpy.random.default_rng({SEED}).uniform(size={shape}).astype('float32')"]
-    if given.standardised and (any(mean) or set(std) != {1.0}):
+    if image_input.standardised and (any(mean) or set(std) != {1.0}):
         steps.append(f"(images - {list(mean)}) / {list(std)}")
-    if given.layout == "NCHW":
+    if image_input.layout == "NCHW":
         steps.append("images.transpose(0, 3, 1, 2)")
     backbone = subject.backbone
     return {
@@ -70,16 +91,16 @@ def record(
         "crop": backbone.crop,
         "classes": list(subject.classes),
         "origin": backbone.origin,
-        "outputs": list(want),
-        "input": {"seed": SEED, "shape": shape, "layout": given.layout, "steps": steps},
-        **{key: _numbers(value) for key, value in want.items()},
+        "outputs": list(expected),
+        "input": {"seed": SEED, "shape": shape, "layout": image_input.layout, "steps": steps},
+        **{key: _round(value) for key, value in expected.items()},
         "tolerance": TOLERANCE,
-        "measure": "largest difference over the largest expected value, of each output",
-        "precision": "float32, matrix products not reduced (on TPUs and GPUs: ask for it)",
+        "measure": "largest difference divided by the largest expected value, for each output",
+        "precision": "float32; on TPUs and GPUs, request full precision of matrix products",
         "error": errors,
     }
 
 
-def _numbers(array: np.ndarray) -> list[list[float]]:
-    """With as many digits as float32 has."""
+def _round(array: np.ndarray) -> list[list[float]]:
+    """Rounds to 9 digits, which identify a float32."""
     return [[float(f"{value:.9g}") for value in row] for row in array.tolist()]

@@ -1,11 +1,11 @@
-"""The network of this export, in PyTorch alone:
+"""Definition of the exported network; it needs only PyTorch.
 
     from model import load
     model = load("path/to/this/folder")
     features = model(images)  # [n, 3, h, w] in [0, 1] to [n, f]
 
-Images go in as they are in [0, 1]: standardisation, if any, is part of the network. Where the
-export has a classifier, `model.logits(images)` are its outputs.
+The network standardises images itself if necessary, so pass values in [0, 1]. If the export has a
+classifier, `model.logits(images)` returns its outputs.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 def load(folder: str = ".") -> nn.Module:
-    """The network of an export folder with its weights, in evaluation mode, on the CPU."""
+    """Returns the network of an export folder with its weights, in evaluation mode, on the CPU."""
     path = pathlib.Path(folder)
     config = json.loads((path / "config.json").read_text())["ssl_jax"]
     state = read(path / "model.safetensors")
@@ -27,14 +27,19 @@ def load(folder: str = ".") -> nn.Module:
 
 
 def build(config: dict, state: dict[str, torch.Tensor]) -> nn.Module:
-    """The network that `config` describes; `state` says how many classes and positions."""
+    """Returns the network that `config` describes, with random weights.
+
+    Args:
+      config: value of "ssl_jax" in config.json.
+      state: tensors by name; their shapes give the numbers of classes and positions.
+    """
     if config["family"] == "resnet":
         return ResNet(config, classes=len(state.get("fc.bias", ())))
     return ViT(config, len(state["pos_embed"][0]), classes=len(state.get("head.bias", ())))
 
 
 def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file: a length, names in JSON, bytes."""
+    """Returns the tensors of a safetensors file: a length, a JSON header, bytes."""
     data = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(data[:8], "little")
     dtypes = {"F32": torch.float32, "I64": torch.int64}
@@ -43,13 +48,13 @@ def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
             dtype = dtypes[entry["dtype"]]
-            piece = torch.frombuffer(data[start + begin : start + end], dtype=dtype)
-            tensors[name] = piece.reshape(entry["shape"])
+            flat = torch.frombuffer(data[start + begin : start + end], dtype=dtype)
+            tensors[name] = flat.reshape(entry["shape"])
     return tensors
 
 
 class Standardise(nn.Module):
-    """Images less `mean`, over `std`, per channel."""
+    """Subtracts `mean` from images and divides by `std`, per channel."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -65,7 +70,7 @@ class Standardise(nn.Module):
 
 
 def pad_same(x: torch.Tensor, kernel: int, stride: int, value: float = 0.0) -> torch.Tensor:
-    """Pads so that sides become ceil(side / stride), more below and right, as TensorFlow does."""
+    """Pads as TensorFlow's SAME: sides become ceil(side / stride); the odd pixel is at the end."""
     pads = []
     for side in (x.shape[-1], x.shape[-2]):
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
@@ -74,7 +79,7 @@ def pad_same(x: torch.Tensor, kernel: int, stride: int, value: float = 0.0) -> t
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution under TensorFlow's SAME padding."""
+    """A convolution with TensorFlow's SAME padding."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = pad_same(x, self.kernel_size[0], self.stride[0])
@@ -82,7 +87,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def convolution(padding: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Without bias."""
+    """Returns a convolution without bias."""
     if padding == "same":
         return SameConv2d(inputs, outputs, kernel, stride, bias=False)
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -108,14 +113,14 @@ class SelectiveKernel(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """2x2 averages, padded below and right; at stride 1 the average leaves padding out."""
+    """2x2 average pooling, padded at the bottom and right; at stride 1, padding is not averaged."""
 
     def __init__(self, stride: int):
         super().__init__()
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Edges repeated change no average of what is there.
+        # At stride 1, repeated edges give the same averages as leaving the padding out.
         x = functional.pad(x, (0, 1, 0, 1), "replicate" if self.stride == 1 else "constant")
         return functional.avg_pool2d(x, 2, self.stride)
 
@@ -135,7 +140,7 @@ class Block(nn.Module):
             after = outputs if i == self.depth else channels
             if ratio and kernel == 3:
                 self.add_module(f"conv{i}", SelectiveKernel(channels, stride, ratio))
-                self.add_module(f"bn{i}", nn.Identity())  # it has its own
+                self.add_module(f"bn{i}", nn.Identity())  # SelectiveKernel normalises itself
             else:
                 self.add_module(f"conv{i}", convolution(padding, width, after, kernel, step))
                 self.add_module(f"bn{i}", nn.BatchNorm2d(after))
@@ -156,7 +161,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual network, [n, 3, h, w] to pooled features [n, f]; a classifier beside, if any."""
+    """Residual network from [n, 3, h, w] to pooled features [n, f]; `fc` is the classifier."""
 
     def __init__(self, config: dict, classes: int = 0):
         super().__init__()
@@ -177,7 +182,7 @@ class ResNet(nn.Module):
 
     @staticmethod
     def first(config: dict, channels: int) -> nn.Module:
-        """7x7 with stride 2, ResNet-D's three 3x3, or one 3x3 for small images."""
+        """Returns the stem: 7x7 with stride 2, ResNet-D's three 3x3, or one 3x3 for CIFAR."""
         padding, half = config["padding"], channels // 2
         if config["stem"] == "cifar":
             return convolution(padding, 3, channels, 3)
@@ -204,12 +209,12 @@ class ResNet(nn.Module):
         return x.mean((2, 3))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Images to the classifier's outputs [n, classes]."""
+        """Returns the classifier's outputs [n, classes]."""
         return self.fc(self(x))
 
 
 class PatchEmbed(nn.Module):
-    """Square patches to tokens, [n, 3, h, w] to [n, t, width]."""
+    """Maps square patches to tokens, [n, 3, h, w] to [n, t, width]."""
 
     def __init__(self, width: int, patch: int):
         super().__init__()
@@ -235,7 +240,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers around a GELU."""
+    """Two dense layers with a GELU between them."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -247,7 +252,7 @@ class Mlp(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP, each on the normalised sum so far and added to it."""
+    """Pre-norm block: attention and MLP, each with a LayerNorm before it and a residual around."""
 
     def __init__(self, config: dict):
         super().__init__()
@@ -263,7 +268,7 @@ class TransformerBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Vision Transformer, [n, 3, h, w] to features [n, width]; a classifier beside, if any."""
+    """Vision Transformer from [n, 3, h, w] to features [n, width]; `head` is the classifier."""
 
     def __init__(self, config: dict, tokens: int, classes: int = 0):
         super().__init__()
@@ -284,5 +289,5 @@ class ViT(nn.Module):
         return x[:, 0] if self.pool == "token" else x[:, 1:].mean(1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Images to the classifier's outputs [n, classes]."""
+        """Returns the classifier's outputs [n, classes]."""
         return self.head(self(x))

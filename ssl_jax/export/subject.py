@@ -1,4 +1,4 @@
-"""What is exported: a backbone, alone or with the classifier behind it, and what people call it."""
+"""The backbone to export, alone or with the classifier behind it, and its name and licence."""
 
 import contextlib
 import dataclasses
@@ -16,78 +16,83 @@ from ssl_jax.pretrained.backbone import Backbone
 from ssl_jax.report import files
 from ssl_jax.weights import Tree, Weights
 
-LONGEST = 200  # letters of a name
+MAX_NAME_LENGTH = 200  # characters
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A backbone and how it is exported.
+    """A backbone and the options of its export.
 
-    Formats take its weights from `weights`, which are without the modules behind the encoder
-    unless `head` asks for them.
+    Formats write `weights`, which have the modules behind the encoder only if `head` is True.
     """
 
     backbone: Backbone
-    head: bool = False  # with the modules behind the encoder
+    head: bool = False  # export the modules behind the encoder too
     name: str = "backbone"
-    license: str = ""  # "" where it is not stated
-    run: files.Run | None = None  # None: weights that no run of ours made
+    license: str = ""  # "" if unknown
+    run: files.Run | None = None  # None for weights that do not come from a run of ssl_jax
 
     @property
     def model(self) -> dict[str, Any]:
-        """Arguments of `ssl_jax.models.get` but dtype."""
+        """Arguments of `ssl_jax.models.get` except dtype."""
         return self.backbone.weights.model
 
     @property
     def size(self) -> int:
-        """Pixels a side."""
+        """Side of the images in pixels."""
         return self.backbone.size
 
     @functools.cached_property
     def weights(self) -> Weights:
-        """What is written."""
+        """Weights to export."""
         weights = self.backbone.weights
         return weights if self.head else weights._replace(others={})
 
     @property
     def standardisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """(mean, std) that images in [0, 1] are standardised by, per channel."""
+        """Per-channel (mean, std) with which the encoder standardises images in [0, 1]."""
         mean, std = (self.model.get(k, (d,) * 3) for k, d in (("mean", 0.0), ("std", 1.0)))
         return tuple(map(float, mean)), tuple(map(float, std))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the exported classifier's outputs; () without one, or where nobody knows."""
-        return tuple(map(plain, self.backbone.classes)) if self.has_logits else ()
+        """Names of the exported classifier's outputs; () if there is none or names are unknown."""
+        return tuple(map(printable_line, self.backbone.classes)) if self.has_logits else ()
 
     @property
     def bytes(self) -> int:
-        """What the weights take."""
-        return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(variables_of(self.weights)))
+        """Size of the weights in bytes."""
+        return sum(
+            np.asarray(leaf).nbytes for leaf in jax.tree.leaves(variables_tree(self.weights))
+        )
 
     @property
     def has_logits(self) -> bool:
-        """Whether what is exported ends in a classifier."""
+        """True if the export has a classifier."""
         return "classifier" in self.weights.others
 
     @property
     def class_count(self) -> int:
-        """Outputs of the exported classifier, 0 without one."""
+        """Number of the classifier's outputs; 0 without a classifier."""
         if not self.has_logits:
             return 0
         return len(self.weights.others["classifier"]["params"]["dense"]["bias"])
 
     @functools.cached_property
     def features(self) -> int:
-        """Features of an image."""
+        """Number of features per image."""
         images = jax.ShapeDtypeStruct((1, self.size, self.size, 3), np.float32)
-        return jax.eval_shape(self.forward, variables_of(self.weights), images)[0].shape[1]
+        return jax.eval_shape(self.forward, variables_tree(self.weights), images)[0].shape[1]
 
     def forward(self, variables: Tree, images: jax.Array) -> tuple[jax.Array, ...]:
-        """Images [n, size, size, 3] in [0, 1] to (features,) or (features, logits), float32.
+        """Returns (features,) or (features, logits) of images, float32.
 
         Args:
-          variables: of `variables_of`.
+          variables: tree of arrays as `variables_tree` returns it.
+          images: [n, size, size, 3] in [0, 1].
+
+        Raises:
+          Fault: if the classifier is behind a head of unknown structure.
         """
         encoder = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
         features = self.backbone.apply(encoder, images)
@@ -100,8 +105,8 @@ class Subject:
             depth = sum(name.startswith("dense") for name in params)
             head = heads.infer_projection_head(params, depth)
             if head is None:
-                message = f"{self.name}: its classifier is behind a head that is not ours"
-                raise Fault(f"{message}; leave out --head", BAD_CONFIG)
+                message = f"{self.name}: its classifier is behind an unsupported head"
+                raise Fault(f"{message}. Leave out --head", BAD_CONFIG)
             x = head.apply(others["head"], x, False)
         classifier = heads.Classifier(self.class_count)
         logits: Any = classifier.apply({"params": others["classifier"]["params"]}, x, False)
@@ -112,26 +117,26 @@ class Subject:
         return jax.jit(self.forward)
 
     def run_weights(self, weights: Weights, images: np.ndarray) -> dict[str, np.ndarray]:
-        """ "features" and, with a classifier, "logits" of images, as `weights` have them."""
+        """Returns "features" and, with a classifier, "logits" of images, given `weights`."""
         with jax.default_matmul_precision("highest"):
-            return named(self._program(variables_of(weights), images))
+            return name_outputs(self._program(variables_tree(weights), images))
 
 
 @contextlib.contextmanager
 def at_full_precision_without_paths() -> Iterator[None]:
-    """How programs are made that leave this machine: exact, and silent about its folders."""
-    pattern = "jax_hlo_source_file_canonicalization_regex"
-    before = getattr(jax.config, pattern)
-    jax.config.update(pattern, ".*/")
+    """Makes JAX export programs with full precision and without the paths of this machine."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, ".*/")
     try:
         with jax.default_matmul_precision("highest"):
             yield
     finally:
-        jax.config.update(pattern, before)
+        jax.config.update(option, before)
 
 
-def variables_of(weights: Weights) -> Tree:
-    """The weights as one tree."""
+def variables_tree(weights: Weights) -> Tree:
+    """Returns the weights as one tree."""
     return {
         "params": weights.params,
         "batch_stats": weights.batch_stats,
@@ -139,57 +144,64 @@ def variables_of(weights: Weights) -> Tree:
     }
 
 
-def named(outputs: Sequence[Any]) -> dict[str, np.ndarray]:
-    """(features,) or (features, logits) by name, as NumPy arrays."""
+def name_outputs(outputs: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Returns (features,) or (features, logits) as NumPy arrays by name."""
     return dict(zip(("features", "logits"), map(np.asarray, outputs), strict=False))
 
 
-def require_weights_alone(subject: Subject, name: str) -> None:
-    """For formats that hold an encoder and a linear layer.
+def require_linear_head(subject: Subject, name: str) -> None:
+    """Checks a subject for formats that hold an encoder and at most one linear layer behind it.
 
     Raises:
-      Fault: --head asks for more than that.
+      Fault: if `subject.head` is True and there is no classifier, or layers before it.
     """
     require_classifier(subject, name)
     if "head" in subject.weights.others:
         raise Fault(
-            f"--format={name} --head: the classifier stands behind layers of the projection head "
-            "(finetune.head_layer > 0), for which this format has no place. Take "
+            f"--format={name} --head: the classifier is behind layers of the projection head "
+            "(finetune.head_layer > 0), which this format does not support. Use "
             "--format=stablehlo, savedmodel, npz or orbax, or leave out --head",
             BAD_CONFIG,
         )
 
 
 def require_classifier(subject: Subject, name: str) -> None:
-    """For formats that hold a network and no loose modules.
+    """Checks a subject for formats that do not hold modules other than a classifier.
 
     Raises:
-      Fault: --head asks for a classifier that is not there.
+      Fault: if `subject.head` is True and there is no classifier.
     """
     if subject.head and not subject.has_logits:
         raise Fault(
             f"--format={name} --head: {subject.backbone.origin or subject.name} has no classifier; "
-            "a fine-tuned run or a student has one. Projection heads travel in --format=npz and "
-            "orbax alone",
+            "a fine-tuned run or a student has one. Only --format=npz and orbax export projection "
+            "heads",
             BAD_CONFIG,
         )
 
 
 def require_size(subject: Subject, name: str) -> None:
-    """For formats whose one file must be smaller than 2 GiB; raises Fault."""
+    """Checks a subject for formats whose single file must be smaller than 2 GiB.
+
+    Raises:
+      Fault: if the weights are too large.
+    """
     if subject.bytes > 2**31 - 2**24:
         raise Fault(
-            f"--format={name}: one file holds 2 GiB at most, these weights are "
-            f"{subject.bytes / 2**30:.1f} GiB. Take --format=torch, savedmodel or orbax",
+            f"--format={name}: a file is limited to 2 GiB, but these weights have "
+            f"{subject.bytes / 2**30:.1f} GiB. Use --format=torch, savedmodel or orbax",
             BAD_CONFIG,
         )
 
 
 def slug(text: str) -> str:
-    """Letters, digits, ".", "_" and "-" of a name: safe in paths, model ids and tags."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:LONGEST] or "backbone"
+    """Replaces characters other than letters, digits, ".", "_" and "-".
+
+    The result is safe in paths, model ids and tags.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:MAX_NAME_LENGTH] or "backbone"
 
 
-def plain(text: str) -> str:
-    """A name of one printable line."""
-    return "".join(c if c.isprintable() else " " for c in text)[:LONGEST]
+def printable_line(text: str) -> str:
+    """Returns the text as one line of printable characters."""
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_NAME_LENGTH]

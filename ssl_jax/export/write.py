@@ -1,4 +1,4 @@
-"""One export from beginning to end: write, read back, compare, put in place."""
+"""Writes one export: write, read back, compare, replace the older export."""
 
 import dataclasses
 import pathlib
@@ -6,45 +6,48 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ssl_jax.export import check, formats
-from ssl_jax.export.folder import replaced, require_space
+from ssl_jax.export.atomic_folder import replace_folder, require_space
 from ssl_jax.export.subject import Subject
 from ssl_jax.report import card
 from ssl_jax.rundir import workdir
 from ssl_jax.weights import trees
 
 
-class Written(NamedTuple):
-    """An export that lies in its place."""
+class WrittenExport(NamedTuple):
+    """A finished export."""
 
     folder: pathlib.Path
-    errors: dict[str, float]  # by what read it back, relative
-    usage: str  # lines of Python
+    errors: dict[str, float]  # relative error by reader
+    usage: str  # Python code that loads the export
 
 
-def write(subject: Subject, name: str, out: pathlib.Path) -> Written:
-    """Writes `out`/`name` anew; whatever goes wrong, an older export stays there as it was.
+def write(subject: Subject, name: str, out: pathlib.Path) -> WrittenExport:
+    """Writes the export `out`/`name`. If anything fails, an older export there stays unchanged.
 
     Args:
-      name: one of FORMATS.
+      subject: the backbone to export.
+      name: name of the format, one of `FORMATS`.
+      out: folder that holds one folder per format.
 
     Raises:
-      Fault: what was read back differs, or the disk is full or not writable.
+      Fault: if the outputs of the export differ, or if the disk is full or not writable.
     """
     module, folder = formats.get(name), out / name
     require_space(out, subject.bytes)
-    with replaced(folder) as new:
+    with replace_folder(folder) as new:
         module.write(subject, new)
-        want = subject.run_weights(subject.weights, check.images(subject.size))
-        errors = check.require(module.read(subject, new), want, f"{subject.name} as {name}")
-        record = check.record(subject, name, module.INPUT, want, errors)
+        expected = subject.run_weights(subject.weights, check.images(subject.size))
+        outputs = module.read(subject, new)
+        errors = check.require_agreement(outputs, expected, f"{subject.name} as {name}")
+        record = check.record(subject, name, module.INPUT, expected, errors)
         workdir.write_json(new / "check.json", record)
         workdir.write_json(new / "preprocess.json", preprocessing(subject, module.INPUT))
         workdir.write_text(new / "README.md", readme(subject, name, module, errors))
-    return Written(folder, errors, module.usage(subject, folder))
+    return WrittenExport(folder, errors, module.usage(subject, folder))
 
 
-def preprocessing(subject: Subject, given: formats.Input) -> dict[str, Any]:
-    """Contents of preprocess.json."""
+def preprocessing(subject: Subject, image_input: formats.Input) -> dict[str, Any]:
+    """Returns the contents of preprocess.json."""
     size, crop = subject.size, subject.backbone.crop
     mean, std = subject.standardisation
     share = "" if crop == 1 else f"{crop:g} of "
@@ -55,11 +58,11 @@ def preprocessing(subject: Subject, given: formats.Input) -> dict[str, Any]:
     ]
     if not (any(mean) or set(std) != {1.0}):
         words.append("Subtract no mean and divide by no standard deviation.")
-    elif given.standardised:
+    elif image_input.standardised:
         words.append(f"Subtract the mean {list(mean)} and divide by {list(std)}, per channel.")
     else:
-        words.append("Mean and standard deviation are part of the network: leave [0, 1] as it is.")
-    words.append(f"Lay out as {given.layout}, float32.")
+        words.append("Do not standardise: the network subtracts the mean and divides by the std.")
+    words.append(f"Transpose to {image_input.layout}, float32.")
     return {
         "size": size,
         "crop": crop,
@@ -68,15 +71,15 @@ def preprocessing(subject: Subject, given: formats.Input) -> dict[str, Any]:
         "range": [0, 1],
         "mean": list(mean),
         "std": list(std),
-        "standardised_by": "you" if given.standardised else "the network",
-        "layout": given.layout,
+        "standardised_by": "you" if image_input.standardised else "the network",
+        "layout": image_input.layout,
         "channels": "RGB",
         "words": words,
     }
 
 
 def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -> str:
-    """The model card; paths in it are below DIR, since the folder will lie elsewhere."""
+    """Returns the model card. Its paths start with DIR, because users will move the folder."""
     usage: Callable[..., str] = module.usage
     facts = {
         "architecture": architecture(subject.model),
@@ -84,8 +87,8 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
         "input": " ".join(preprocessing(subject, module.INPUT)["words"]),
         "format": name,
         "weights": subject.backbone.origin or subject.name,
-        "check": f"{_worst(errors):.1e} of the largest output, read back by {', '.join(errors)}; "
-        "check.json says how to repeat it",
+        "check": f"relative error {max(errors.values()):.1e}, read back by {', '.join(errors)}; "
+        "check.json describes how to repeat the check",
     }
     if subject.has_logits:
         facts["classes"] = f"{subject.class_count:,}"
@@ -101,13 +104,9 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
 
 
 def architecture(model: Mapping[str, Any]) -> str:
-    """The encoder in a line: its name, and what is not as usual."""
+    """Returns the encoder in one line: its name, and the arguments that differ from defaults."""
     fields = {field.name: field.default for field in dataclasses.fields(trees.encoder(model))}
-    usual = {k for k, v in trees.tuples(model).items() if k in fields and fields[k] == v}
-    # How it started training is no matter of what it is.
-    shown = {k: v for k, v in model.items() if k == "name" or k not in {*usual, "zero_gamma"}}
+    default = {k for k, v in trees.lists_to_tuples(model).items() if k in fields and fields[k] == v}
+    # zero_gamma affects only the initial values, not the architecture.
+    shown = {k: v for k, v in model.items() if k == "name" or k not in {*default, "zero_gamma"}}
     return trees.describe(shown)
-
-
-def _worst(errors: dict[str, float]) -> float:
-    return max(errors.values())

@@ -1,6 +1,7 @@
-"""Encoders' weights under the names that others give them: readers of files, maps of names.
+"""Encoder weights in the file formats and naming schemes of other projects.
 
-Nothing here runs code that a file brings along; what a file says is checked before it is believed.
+`files` reads files, the modules beside it map names. No module executes code from a file, and
+every reader validates a file before it uses the contents.
 """
 
 from typing import Any, NamedTuple
@@ -13,19 +14,19 @@ Arrays = dict[str, np.ndarray]
 
 
 class Weights(NamedTuple):
-    """An encoder's weights, and what they are weights of."""
+    """An encoder's weights and the arguments that build the encoder."""
 
     model: dict[str, Any]
-    """Arguments of `ssl_jax.models.get` but dtype: {"name": "resnet50", "width": 1.0, ...}."""
+    """Arguments of `ssl_jax.models.get` except dtype: {"name": "resnet50", "width": 1.0, ...}."""
 
     params: Tree  # float32 NumPy arrays
     batch_stats: Tree
-    others: dict[str, Tree] = {}  # noqa: RUF012  (a NamedTuple's default is never changed)
-    """Modules behind the encoder by name, {"params": tree, "batch_stats": tree} each. A linear
-    classifier is "classifier", params {"dense": {"kernel" [f, k], "bias" [k]}}."""
+    others: dict[str, Tree] = {}  # noqa: RUF012  (the default of a NamedTuple is never changed)
+    """Modules behind the encoder by name, each {"params": tree, "batch_stats": tree}. The name of
+    a linear classifier is "classifier"; its params are {"dense": {"kernel" [f, k], "bias" [k]}}."""
 
 
 def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    """{"layer1_0/conv1/kernel": shape} of every leaf, what two trees are compared by."""
+    """Returns the shape of every leaf by its path: {"layer1_0/conv1/kernel": shape, ...}."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(k, simple=True, separator="/"): x.shape for k, x in leaves}

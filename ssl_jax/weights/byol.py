@@ -1,8 +1,10 @@
-"""ResNets of BYOL as its Haiku trees name them, nested or flattened.
+"""Decodes BYOL's ResNets from Haiku trees, nested or flattened.
+
+The classifier that BYOL trains beside its encoder is decoded. Projector and predictor are left
+out, because their layers have biases and those of this project do not.
 
 Source: google-deepmind/deepmind-research, byol/utils/networks.py and byol_experiment.py;
-dm-haiku's nets/resnet.py (BlockV1). The classifier that BYOL trains beside is read; projector and
-predictor are left out, whose layers have biases where ours have none.
+dm-haiku's nets/resnet.py (BlockV1).
 """
 
 import re
@@ -36,43 +38,44 @@ def decode(
     std: tuple[float, ...] = IMAGENET["std"],
     model: Mapping[str, Any] | None = None,
 ) -> Weights:
-    """Weights of the online network; depth and width are told from shapes.
+    """Returns the weights of the online network; infers depth and width from shapes.
 
     Args:
-      arrays: of parameters and of state, {module: {name: array}} inside of any mapping, or names
-        joined by "/" or "//". Where there are several networks, the first is taken that is not an
-        optimizer's, and one that is called "online" before others.
-      mean, std: of the images' channels; BYOL standardises by ImageNet's.
-      model: arguments of `models.get` where they are known; `mean` and `std` are not asked then.
+      arrays: parameters and state, as {module: {name: array}} inside any mapping, or by names
+        joined with "/" or "//". Of several networks, one with "online" in its name is decoded,
+        otherwise the first one. Arrays of optimizers do not count.
+      mean, std: per-channel statistics of the images; BYOL uses those of ImageNet.
+      model: arguments of `models.get`, if known; `mean` and `std` are then ignored.
 
     Raises:
-      Fault: no ResNet of ours (of version 1), or arrays missing, unexpected or misshapen.
+      Fault: if the network is not a supported ResNet of version 1, or if arrays are missing,
+        unexpected or misshapen.
     """
-    flat = trees.flat(arrays)
+    flat = trees.flatten_names(arrays)
     if any("/~/final_batchnorm/" in name for name in flat):
-        message = (
-            f"{LAYOUT}: version 2 of ResNet, normalised before convolutions; ours are version 1"
-        )
-        raise Fault(message, BAD_DATA)
+        message = f"{LAYOUT}: ResNet version 2 (normalisation before convolutions)"
+        raise Fault(f"{message} is not supported; only version 1 is", BAD_DATA)
     params, state = _root(flat, FIRST), _root(flat, FIRST_MEAN)
-    above = params.rpartition("/")[0]
-    body = trees.strip(flat, f"{params}/~/")
-    statistics = trees.strip(flat, f"{state}/~/")
+    parent = params.rpartition("/")[0]
+    body = trees.strip_prefix(flat, f"{params}/~/")
+    statistics = trees.strip_prefix(flat, f"{state}/~/")
     body |= {name: a for name, a in statistics.items() if name.endswith("ema/average")}
     if model is None:
         model = _infer(body, mean=mean, std=std)
-    layer = trees.strip(flat, f"{above}/classifier/" if above else "classifier/")
-    others = {"classifier": trees.dense(layer["w"], layer["b"])} if {"w", "b"} <= set(layer) else {}
-    want = trees.shapes(model, resnets.IMAGE)
-    return trees.place(LAYOUT, model, want, body, _name, _to_ours, others)
+    layer = trees.strip_prefix(flat, f"{parent}/classifier/" if parent else "classifier/")
+    others = {}
+    if {"w", "b"} <= set(layer):
+        others = {"classifier": trees.dense_tree(layer["w"], layer["b"])}
+    expected = trees.shapes(model, resnets.IMAGE)
+    return trees.assemble(LAYOUT, model, expected, body, _name, _to_ours, others)
 
 
-def _root(arrays: Arrays, tail: str) -> str:
-    """What stands before the end of a name that every such network has."""
-    roots = [n.removesuffix(tail) for n in arrays if n.endswith(tail) and "opt_state" not in n]
+def _root(arrays: Arrays, suffix: str) -> str:
+    """Returns the prefix of the network whose array names end in `suffix`."""
+    roots = [n.removesuffix(suffix) for n in arrays if n.endswith(suffix) and "opt_state" not in n]
     if not roots:
-        message = f"{LAYOUT}: no array ends in {tail!r}; there are {trees.listed(arrays)}"
-        raise Fault(message, BAD_DATA)
+        message = f"{LAYOUT}: no array name ends in {suffix!r}. The file holds"
+        raise Fault(f"{message} {trees.list_names(arrays)}", BAD_DATA)
     return next((root for root in roots if "online" in root), roots[0])
 
 
@@ -83,7 +86,7 @@ def _infer(arrays: Arrays, **hints: Any) -> dict[str, Any]:
     for match in blocks:
         stages[int(match[1])] = max(stages[int(match[1])], int(match[2]) + 1)
     bottleneck = "block_group_0/~/block_0/~/conv_2/w" in arrays
-    return resnets.model(
+    return resnets.infer_model(
         LAYOUT,
         block="Bottleneck" if bottleneck else "BasicBlock",
         stages=stages,
@@ -95,17 +98,20 @@ def _infer(arrays: Arrays, **hints: Any) -> dict[str, Any]:
 
 
 def _name(path: Path) -> str:
-    """("params", "layer1_0", "bn1", "scale") -> "block_group_0/~/block_0/~/batchnorm_0/scale"."""
+    """Returns BYOL's name of an array.
+
+    ("params", "layer1_0", "bn1", "scale") becomes "block_group_0/~/block_0/~/batchnorm_0/scale".
+    """
     _, *modules, leaf = path
     if match := re.fullmatch(r"layer(\d+)_(\d+)", modules[0]):
         inner = re.sub(r"\d", lambda number: f"_{int(number[0]) - 1}", modules[1])
         inner = SHORTCUT.get(modules[1]) or inner.replace("bn", "batchnorm")
-        at = f"block_group_{int(match[1]) - 1}/~/block_{match[2]}/~/{inner}"
+        module = f"block_group_{int(match[1]) - 1}/~/block_{match[2]}/~/{inner}"
     else:
-        at = STEM[modules[0]]
-    return f"{at}/{LEAVES[leaf]}"
+        module = STEM[modules[0]]
+    return f"{module}/{LEAVES[leaf]}"
 
 
 def _to_ours(path: Path, array: np.ndarray) -> np.ndarray:
-    """Haiku keeps [1, 1, 1, c] of normalisation."""
+    """Flattens Haiku's normalisation arrays, which are [1, 1, 1, c]."""
     return array if path[-1] == "kernel" else array.reshape(-1)

@@ -1,4 +1,4 @@
-"""Which layout a file of weights has: told by the names of its arrays."""
+"""Recognises the layout of a file of weights by the names of its arrays, and decodes it."""
 
 import inspect
 import re
@@ -13,18 +13,19 @@ from ssl_jax.weights.trees import IMAGENET
 
 
 class Layout(NamedTuple):
-    """A layout that is read."""
+    """A naming scheme of arrays that this project can decode."""
 
     name: str
-    """For people."""
+    """Name for error messages."""
 
-    mark: str
-    """A regular expression: the end of a name that every such file has and no other."""
+    pattern: str
+    """Regular expression for the end of an array name that every file of this layout has, and
+    that files of other layouts do not have."""
 
     decode: Callable[..., Weights]
 
 
-KNOWN = (
+LAYOUTS = (
     Layout("ssl_jax", r"^params/(conv1|conv1_0|patch_embed|rbm0)/kernel", native.decode),
     Layout("BYOL (Haiku)", r"/~/initial_conv/w", byol.decode),
     Layout("SimCLR (TensorFlow 1)", r"base_model/conv2d/kernel", simclr.decode),
@@ -32,63 +33,64 @@ KNOWN = (
     Layout("ViT in PyTorch", r"(?:^|(?<=\.))patch_embed\.proj\.weight", torch_vit.decode),
     Layout("ResNet in PyTorch", r"(?:^|(?<=\.))layer1\.0\.conv1\.weight", torch_resnet.decode),
 )
-"""In the order in which they are tried."""
+"""All layouts, in the order in which `recognise` tries them."""
 TORCH = (torch_vit.decode, torch_resnet.decode)
-# Of a method's networks that one file holds: the trained one, not the moving average of it, but
-# for DINO, whose teacher is the better one.
+# If a file holds several networks of a method, decode the trained one and not its moving average.
+# DINO is the exception: its teacher gives the better features.
 PREFERRED = ("encoder_q.", "base_encoder.", "teacher.", "backbone.")
 
 
 def decode(arrays: Mapping[str, Any], **hints: Any) -> Weights:
-    """Weights of a file, whatever layout it has.
+    """Returns the weights in `arrays`; recognises the layout by the names.
 
-    An encoder inside of a method's module in PyTorch (module.encoder_q. and the like) ends in the
-    method's projection, and is taken to be trained on images standardised by ImageNet's statistics.
+    Some PyTorch files hold the encoder inside a method's module, with a prefix such as
+    "module.encoder_q.". The last layer of such an encoder is the method's projection. The default
+    for its images is ImageNet's mean and standard deviation.
 
     Args:
-      arrays: by the names of the file, flat or nested.
-      hints: what shapes cannot tell, as the layout's own `decode` takes it.
+      arrays: arrays by the names of the file, flat or nested.
+      hints: keyword arguments of the layout's own `decode`, which shapes cannot determine.
 
     Raises:
-      Fault: an unknown layout, a hint that it does not take, or arrays that do not fit.
+      Fault: if the layout is unknown, does not accept a hint, or if arrays do not fit.
     """
-    arrays = trees.flat(arrays)
+    arrays = trees.flatten_names(arrays)
     layout = recognise(arrays)
-    takes = inspect.signature(layout.decode).parameters
-    if unknown := [hint for hint in hints if hint not in takes]:
-        options = ", ".join(name for name in takes if name not in ("arrays", "projection"))
-        message = f"{layout.name}: no hint {', '.join(unknown)}; there are: {options}"
+    accepted = inspect.signature(layout.decode).parameters
+    if unknown := [hint for hint in hints if hint not in accepted]:
+        options = ", ".join(name for name in accepted if name not in ("arrays", "projection"))
+        message = f"{layout.name}: unknown hint {', '.join(unknown)}. Accepted are: {options}"
         raise Fault(message, USAGE)
     if layout.decode not in TORCH:
         return layout.decode(arrays, **hints)
     prefix = _prefix(layout, arrays)
-    inside = "encoder" in prefix
-    hints = (IMAGENET if inside else {}) | {"projection": inside} | hints
-    return layout.decode(trees.strip(arrays, prefix), **hints)
+    in_method = "encoder" in prefix
+    hints = (IMAGENET if in_method else {}) | {"projection": in_method} | hints
+    return layout.decode(trees.strip_prefix(arrays, prefix), **hints)
 
 
 def recognise(arrays: Mapping[str, np.ndarray]) -> Layout:
-    """The layout whose names these are.
+    """Returns the layout that the names of the arrays belong to.
 
     Raises:
-      Fault: none of those known.
+      Fault: if the names belong to no known layout.
     """
-    for layout in KNOWN:
-        if any(re.search(f"{layout.mark}$", name) for name in arrays):
+    for layout in LAYOUTS:
+        if any(re.search(f"{layout.pattern}$", name) for name in arrays):
             return layout
-    known = "; ".join(layout.name for layout in KNOWN)
-    message = f"arrays of no known layout: {trees.listed(arrays)}. Known are: {known}"
+    known = "; ".join(layout.name for layout in LAYOUTS)
+    message = f"unknown layout with the arrays {trees.list_names(arrays)}. Known layouts: {known}"
     raise Fault(message, BAD_DATA)
 
 
 def _prefix(layout: Layout, arrays: Mapping[str, np.ndarray]) -> str:
-    """What stands before the names of the network that is wanted."""
-    ends = [(name, re.search(f"{layout.mark}$", name)) for name in arrays]
-    prefixes = [name[: match.start()] for name, match in ends if match]
+    """Returns the prefix of the names of the network to decode."""
+    matches = [(name, re.search(f"{layout.pattern}$", name)) for name in arrays]
+    prefixes = [name[: match.start()] for name, match in matches if match]
     if len(prefixes) == 1:
         return prefixes[0]
-    for wanted in PREFERRED:
-        if found := [prefix for prefix in prefixes if wanted in prefix]:
-            return found[0]
-    message = f"{layout.name}: several networks, {trees.listed(prefixes)}; save the one you want"
-    raise Fault(f"{message} alone", BAD_DATA)
+    for preferred in PREFERRED:
+        if candidates := [prefix for prefix in prefixes if preferred in prefix]:
+            return candidates[0]
+    message = f"{layout.name}: the file holds several networks: {trees.list_names(prefixes)}"
+    raise Fault(f"{message}. Save only the one that you want", BAD_DATA)

@@ -1,4 +1,7 @@
-"""Our own names in one flat file, with the model beside: every encoder and all behind it, exact."""
+"""ssl_jax's own layout: every array by its own name in one flat file, with the model's arguments.
+
+It holds every encoder and all modules behind it without loss.
+"""
 
 import json
 from collections.abc import Mapping
@@ -17,8 +20,10 @@ COLLECTIONS = ("params", "batch_stats")
 
 
 def encode(weights: Weights) -> Arrays:
-    """Arrays named "params/conv1/kernel", "batch_stats/...", "others/<module>/params/...", and
-    "model", a text of JSON. Modules behind the encoder that have no arrays leave no trace."""
+    """Returns the arrays by names such as "params/conv1/kernel" or "others/<module>/params/...".
+
+    The entry "model" is JSON text. Modules behind the encoder that have no arrays are left out.
+    """
     tree = {"params": weights.params, "batch_stats": weights.batch_stats, "others": weights.others}
     arrays = {
         name: np.ascontiguousarray(array).reshape(np.shape(array))
@@ -30,13 +35,14 @@ def encode(weights: Weights) -> Arrays:
 def decode(
     arrays: Mapping[str, np.ndarray], *, model: Mapping[str, Any] | str | None = None
 ) -> Weights:
-    """What `encode` was given.
+    """Returns the weights that `encode` received.
 
     Args:
-      model: where the file's text is read apart from its arrays: JSON, or what it says.
+      arrays: arrays by name.
+      model: arguments of `models.get` or their JSON text; required if `arrays` has no "model".
 
     Raises:
-      Fault: no such model, or arrays that are missing, unexpected or misshapen.
+      Fault: if no such model exists, or if arrays are missing, unexpected or misshapen.
     """
     model = _model(arrays, model)
     others: dict[str, Any] = {}
@@ -53,10 +59,10 @@ def decode(
             name: {collection: unflatten_dict(flat, sep="/") for collection, flat in module.items()}
             for name, module in others.items()
         }
-    except ValueError as error:  # one name is the beginning of another
-        raise Fault(f"{LAYOUT}: names that exclude each other: {error}", BAD_DATA) from error
-    want = _shapes(model, body)
-    return trees.place(LAYOUT, model, want, body, "/".join, lambda _, a: a, others)
+    except ValueError as error:  # a name is a prefix of another, as in "a" and "a/b"
+        raise Fault(f"{LAYOUT}: conflicting array names: {error}", BAD_DATA) from error
+    expected = _shapes(model, body)
+    return trees.assemble(LAYOUT, model, expected, body, "/".join, lambda _, a: a, others)
 
 
 def _model(
@@ -66,20 +72,20 @@ def _model(
     try:
         model = json.loads(text) if isinstance(text, str) else text
     except json.JSONDecodeError as error:
-        raise Fault(f"{LAYOUT}: {MODEL} is no JSON: {error}", BAD_DATA) from error
+        raise Fault(f"{LAYOUT}: {MODEL} is not JSON: {error}", BAD_DATA) from error
     if not isinstance(model, Mapping) or not isinstance(model.get("name"), str):
-        message = f"{LAYOUT}: {MODEL} says no encoder's name, as ssl_jax.export writes it"
+        message = f"{LAYOUT}: {MODEL} has no encoder name; ssl_jax.export writes one"
         raise Fault(message, BAD_DATA)
-    return trees.tuples(model)
+    return trees.lists_to_tuples(model)
 
 
 def _shapes(model: Mapping[str, Any], arrays: Arrays) -> dict[Path, Shape]:
-    """What the model has, for images of the size that the arrays were made for."""
-    if (table := arrays.get("/".join(vits.TABLE))) is not None and hasattr(
+    """Returns the shapes of the model's arrays for the image size that the arrays imply."""
+    if (table := arrays.get("/".join(vits.POSITION_PATH))) is not None and hasattr(
         trees.encoder(model), "patch_size"
     ):
         return vits.shapes(model, len(table))
     if (kernel := arrays.get("params/rbm0/kernel")) is not None:
-        return trees.shapes(model, (1, len(kernel) // 3))  # a DBN sees pixels in a row
+        return trees.shapes(model, (1, len(kernel) // 3))  # a DBN flattens images anyway
     side = getattr(trees.encoder(model), "patch_size", 32)
     return trees.shapes(model, (side, side))

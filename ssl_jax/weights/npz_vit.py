@@ -1,8 +1,9 @@
-"""Vision Transformers as Google releases them in npz files; timm reads such files as well.
+"""Encodes and decodes Vision Transformers with the names of Google's npz files, as timm reads them.
 
-Names of google-research/vision_transformer are written; those of big_vision ("params/..." and other
-counters) are read too. Sources: the names that timm's `models.vision_transformer._load_weights`
-and both repositories' checkpoints have.
+`encode` writes the names of google-research/vision_transformer. `decode` reads those and the names
+of big_vision ("params/..." and other numbers of layers).
+
+Source: timm's `models.vision_transformer._load_weights`, and the checkpoints of both repositories.
 """
 
 import re
@@ -25,8 +26,8 @@ MODULES = {
     "fc1": "MlpBlock_3/Dense_0",
     "fc2": "MlpBlock_3/Dense_1",
 }
-# big_vision's names, and ours.
-SAME = {
+# big_vision's names, and those of google-research/vision_transformer.
+BIG_VISION = {
     "MultiHeadDotProductAttention_0": ATTENTION,
     "MlpBlock_0": "MlpBlock_3",
     "LayerNorm_1": "LayerNorm_2",
@@ -36,10 +37,16 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def encode(weights: Weights, size: int = 224) -> Arrays:
-    """The file's arrays, float32, for images of `size` pixels a side; positions as `torch_vit`."""
+    """Returns the file's arrays, float32, for images of `size` pixels a side.
+
+    Positions are written as `torch_vit.encode` writes them.
+
+    Raises:
+      Fault: if the positions do not fit images of this size.
+    """
     heads = trees.encoder(weights.model).heads
-    flat = trees.flatten(weights.params, weights.batch_stats)
-    flat[vits.TABLE] = vits.table(weights, size)
+    flat = trees.flatten_paths(weights.params, weights.batch_stats)
+    flat[vits.POSITION_PATH] = vits.position_table(weights, size)
     arrays = {_name(path): _to_theirs(path, np.asarray(a), heads) for path, a in flat.items()}
     if (layer := trees.classifier(weights.others)) is not None:
         arrays["head/kernel"], arrays["head/bias"] = layer
@@ -55,29 +62,32 @@ def decode(
     std: tuple[float, ...] = HALF,
     model: Mapping[str, Any] | None = None,
 ) -> Weights:
-    """Weights of a file; width, depth, heads and patch size are told from shapes.
+    """Returns the weights of a file; infers width, depth, heads and patch size from shapes.
 
     Args:
-      pool: what features are, "token" or "mean".
-      size: pixels a side, to be compared with the table of positions.
-      mean, std: of the images' channels; Google's ViTs are trained on images in [-1, 1].
-      model: arguments of `models.get` where they are known; nothing else is asked then.
+      arrays: arrays by the names of the file.
+      pool: source of the features, "token" or "mean".
+      size: side of the images in pixels; compared with the position table.
+      mean, std: per-channel statistics of the images. The default standardises to [-1, 1], the
+        range that Google's ViTs are trained on.
+      model: arguments of `models.get`, if known; the other arguments are then ignored.
 
     Raises:
-      Fault: no ViT of ours, or arrays that are missing, unexpected or misshapen.
+      Fault: if the network is not a supported ViT, or if arrays are missing, unexpected or
+        misshapen.
     """
-    body = _plain(arrays)
+    body = _rename_big_vision(arrays)
     if "cls" not in body:
-        message = f"{LAYOUT}: no class token (cls), which every ViT of ours has"
+        message = f"{LAYOUT}: no class token (cls); ViTs without one are not supported"
         raise Fault(message, BAD_DATA)
-    table = vits.take_table(LAYOUT, body, POSITIONS)
+    table = vits.pop_position_table(LAYOUT, body, POSITIONS)
     if table.shape[0] ** 0.5 % 1 == 0:
-        # big_vision adds positions before the class token joins.
+        # big_vision adds positions before it prepends the class token, so that token has none.
         table = np.concatenate([np.zeros_like(table[:1]), table])
     query = body.get(f"Transformer/encoderblock_0/{ATTENTION}/query/kernel", np.zeros(1))
     hidden = body.get("Transformer/encoderblock_0/MlpBlock_3/Dense_0/bias", np.zeros(1))
     if model is None:
-        model = vits.model(
+        model = vits.infer_model(
             LAYOUT,
             kernel=body.get("embedding/kernel", np.zeros(1)).shape,
             depth=len({m[1] for name in body if (m := re.search(r"block_(\d+)/", name))}),
@@ -89,32 +99,32 @@ def decode(
             mean=mean,
             std=std,
         )
-    body |= vits.parameter(LAYOUT, model, POSITIONS, table)
-    head = trees.strip(body, "head/")
+    body |= vits.position_parameter(LAYOUT, model, POSITIONS, table)
+    head = trees.strip_prefix(body, "head/")
     body = {name: a for name, a in body.items() if not name.startswith(("head/", "pre_logits/"))}
     others = {}
     if set(head) == {"kernel", "bias"} and not any("pre_logits" in name for name in arrays):
-        others = {"classifier": trees.dense(head["kernel"], head["bias"])}
-    want = vits.shapes(model, len(table))
-    return trees.place(LAYOUT, model, want, body, _name, _to_ours, others)
+        others = {"classifier": trees.dense_tree(head["kernel"], head["bias"])}
+    expected = vits.shapes(model, len(table))
+    return trees.assemble(LAYOUT, model, expected, body, _name, _to_ours, others)
 
 
-def _plain(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Arrays by google-research/vision_transformer's names."""
+def _rename_big_vision(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Returns the arrays by the names of google-research/vision_transformer."""
     for prefix in PREFIXES:
         if f"{prefix}embedding/kernel" in arrays:
-            arrays = trees.strip(arrays, prefix)
+            arrays = trees.strip_prefix(arrays, prefix)
             break
-    plain = {}
+    renamed = {}
     for name, array in arrays.items():
-        for theirs, ours in SAME.items():
-            name = name.replace(f"/{theirs}/", f"/{ours}/")
-        plain[POSITIONS if name == "pos_embedding" else name] = array
-    return plain
+        for old, new in BIG_VISION.items():
+            name = name.replace(f"/{old}/", f"/{new}/")
+        renamed[POSITIONS if name == "pos_embedding" else name] = array
+    return renamed
 
 
 def _name(path: Path) -> str:
-    """("params", "blocks_0", "mlp", "fc1", "bias") -> ".../encoderblock_0/MlpBlock_3/...bias"."""
+    """Maps ("params", "blocks_0", "mlp", "fc1", "bias") to "...block_0/MlpBlock_3/Dense_0/bias"."""
     _, *modules, leaf = path
     if modules and (match := re.fullmatch(r"blocks_(\d+)", modules[0])):
         last = modules[-1]
@@ -128,7 +138,7 @@ def _name(path: Path) -> str:
 def _to_theirs(path: Path, array: np.ndarray, heads: int) -> np.ndarray:
     if path[-1] == "cls_token":
         return array.reshape(1, 1, -1)
-    if path == vits.TABLE:
+    if path == vits.POSITION_PATH:
         return array[None]
     if path[-2] in ("q", "k", "v"):
         return array.reshape(*array.shape[:-1], heads, -1)

@@ -1,9 +1,10 @@
-"""ResNets of SimCLR and SimCLR v2 as google-research/simclr checkpoints name them.
+"""Encodes and decodes ResNets with the names of google-research/simclr checkpoints (v1 and v2).
 
-There layers have numbers in the order in which they were built: conv2d, conv2d_1, ... and
-batch_normalization, batch_normalization_1, ...; a block builds its shortcut first. Source:
-google-research/simclr, resnet.py and model_util.py (TensorFlow 1; the SavedModels of its code for
-TensorFlow 2 have other names).
+These checkpoints number layers in the order of construction: conv2d, conv2d_1, ... and
+batch_normalization, batch_normalization_1, ... A block constructs its shortcut first.
+
+Source: google-research/simclr, resnet.py and model_util.py (TensorFlow 1). The SavedModels of the
+code for TensorFlow 2 have other names and are not supported.
 """
 
 import itertools
@@ -35,14 +36,15 @@ STATISTICS = ("mean", "var")
 
 
 def encode(weights: Weights) -> Arrays:
-    """The variables of the network and of the modules behind it that SimCLR has, float32."""
-    names = _names(weights.model)
-    flat = trees.flatten(weights.params, weights.batch_stats)
+    """Returns the variables of the encoder, the classifier and the projection head, float32."""
+    names = _layer_names(weights.model)
+    flat = trees.flatten_paths(weights.params, weights.batch_stats)
     arrays = {_name(names, path): np.asarray(array) for path, array in flat.items()}
     if (layer := trees.classifier(weights.others)) is not None:
         arrays[f"{CLASSIFIER}kernel"], arrays[f"{CLASSIFIER}bias"] = layer
     head = weights.others.get("head", {"params": {}, "batch_stats": {}})
-    for (_, module, leaf), array in trees.flatten(head["params"], head["batch_stats"]).items():
+    head_arrays = trees.flatten_paths(head["params"], head["batch_stats"])
+    for (_, module, leaf), array in head_arrays.items():
         kind = module.rstrip("0123456789")
         number = module.removeprefix(kind)
         arrays[f"head_contrastive/nl_{number}/{KINDS[kind]}/{LEAVES[leaf]}"] = np.asarray(array)
@@ -56,47 +58,50 @@ def decode(
     std: tuple[float, ...] = (1.0, 1.0, 1.0),
     model: Mapping[str, Any] | None = None,
 ) -> Weights:
-    """Weights of a checkpoint; depth, width and selective kernels are told from shapes.
+    """Returns the weights of a checkpoint; infers depth, width and selective kernels from shapes.
 
-    Slots of optimizers are left out. So is a classifier behind a projection head of three layers:
-    SimCLR v2's stands inside of that head (ft_proj_selector), and the file does not say where.
+    Optimizer slots are left out. A classifier behind a projection head of three layers is left
+    out too: SimCLR v2 attaches it inside the head (ft_proj_selector), and the file does not state
+    at which layer.
 
     Args:
-      mean, std: of the images' channels; SimCLR's are not standardised.
-      model: arguments of `models.get` where they are known.
+      arrays: variables by name.
+      mean, std: per-channel statistics of the images; SimCLR does not standardise images.
+      model: arguments of `models.get`, if known; `mean` and `std` are then ignored.
 
     Raises:
-      Fault: no ResNet of ours, or arrays that are missing, unexpected or misshapen.
+      Fault: if the network is not a supported ResNet, or if arrays are missing, unexpected or
+        misshapen.
     """
     leaves = (*LEAVES.values(), "bias")
-    kept = {name: a for name, a in arrays.items() if name.split("/")[-1] in leaves}
-    body = {name: a for name, a in kept.items() if name.startswith(BODY)}
+    variables = {name: a for name, a in arrays.items() if name.split("/")[-1] in leaves}
+    body = {name: a for name, a in variables.items() if name.startswith(BODY)}
     if model is None:
         model = _infer(body, mean=mean, std=std)
-    names = _names(model)
-    others = _head(kept)
+    names = _layer_names(model)
+    others = _head(variables)
     depth = len(others["head"]["params"]) // 2 if others else 0
-    if f"{CLASSIFIER}kernel" in kept and depth < 3:
-        kernel, bias = (kept.get(f"{CLASSIFIER}{n}", np.zeros(0)) for n in ("kernel", "bias"))
-        others["classifier"] = trees.dense(kernel, bias)
-    want = trees.shapes(model, resnets.IMAGE)
-    return trees.place(
-        LAYOUT, model, want, body, lambda path: _name(names, path), lambda _, a: a, others
+    if f"{CLASSIFIER}kernel" in variables and depth < 3:
+        kernel, bias = (variables.get(f"{CLASSIFIER}{n}", np.zeros(0)) for n in ("kernel", "bias"))
+        others["classifier"] = trees.dense_tree(kernel, bias)
+    expected = trees.shapes(model, resnets.IMAGE)
+    return trees.assemble(
+        LAYOUT, model, expected, body, lambda path: _name(names, path), lambda _, a: a, others
     )
 
 
-def _names(model: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """SimCLR's names of a network's layers, by ours."""
+def _layer_names(model: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
+    """Returns SimCLR's name of every layer, by the layer's path in this project."""
     convolutions, norms = _layers(model)
-    found = {}
+    names = {}
     for kind, layers in (("conv2d", convolutions), ("batch_normalization", norms)):
         for i, layer in enumerate(layers):
-            found[layer] = f"{BODY}{kind}{f'_{i}' if i else ''}"
-    return found
+            names[layer] = f"{BODY}{kind}{f'_{i}' if i else ''}"
+    return names
 
 
 def _layers(model: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """(convolutions, normalisations), each in the order in which SimCLR builds them."""
+    """Returns (convolutions, normalisations), each in SimCLR's order of construction."""
     module = trees.encoder(model)
     block, stages = RESNETS[model["name"]]
     pairs: list[tuple[tuple[str, ...], tuple[str, ...] | None]] = []
@@ -112,18 +117,19 @@ def _layers(model: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple
 
 
 def _block(
-    at: tuple[str, ...], block: str, shortcut: bool, sk: bool
+    path: tuple[str, ...], block: str, shortcut: bool, sk: bool
 ) -> Iterator[tuple[tuple[str, ...], tuple[str, ...] | None]]:
+    """Yields (convolution, its normalisation or None) of the block at `path`."""
     if shortcut:
-        yield (*at, "downsample_conv"), (*at, "downsample_bn")
+        yield (*path, "downsample_conv"), (*path, "downsample_bn")
     for i in range(1, 4 if block == "Bottleneck" else 3):
         if sk and i == 2:
-            inner = (*at, "conv2")
+            inner = (*path, "conv2")
             yield (*inner, "conv"), (*inner, "bn")
             yield (*inner, "reduce"), (*inner, "reduce_bn")
             yield (*inner, "expand"), None
         else:
-            yield (*at, f"conv{i}"), (*at, f"bn{i}")
+            yield (*path, f"conv{i}"), (*path, f"bn{i}")
 
 
 def _name(names: Mapping[tuple[str, ...], str], path: Path) -> str:
@@ -131,11 +137,11 @@ def _name(names: Mapping[tuple[str, ...], str], path: Path) -> str:
 
 
 def _infer(arrays: Mapping[str, np.ndarray], **hints: Any) -> dict[str, Any]:
-    """The model whose convolutions are as many: no two of ours have the same number."""
+    """Infers the model from the number of convolutions, which differs between all models."""
     kernels = [name for name in arrays if re.fullmatch(rf"{BODY}conv2d(_\d+)?/kernel", name)]
     first = arrays.get(f"{BODY}conv2d/kernel", np.zeros(1))
     if first.ndim != 4:
-        raise Fault(f"{LAYOUT}: no first convolution among {trees.listed(arrays)}", BAD_DATA)
+        raise Fault(f"{LAYOUT}: no first convolution among {trees.list_names(arrays)}", BAD_DATA)
     for name, sk, stem in itertools.product(RESNETS, (False, True), ("imagenet", "cifar")):
         block, stages = RESNETS[name]
         model = {"name": name, "stem": stem, "sk_ratio": float(sk)}
@@ -144,11 +150,11 @@ def _infer(arrays: Mapping[str, np.ndarray], **hints: Any) -> dict[str, Any]:
         )
         if not fits or (sk and block == "BasicBlock"):
             continue
-        names = _names(model)
+        names = _layer_names(model)
         gates = (
             [(f"layer{i + 1}_0", "conv2", "reduce_bn") for i in range(len(stages))] if sk else ()
         )
-        return resnets.model(
+        return resnets.infer_model(
             LAYOUT,
             block=block,
             stages=stages,
@@ -160,12 +166,14 @@ def _infer(arrays: Mapping[str, np.ndarray], **hints: Any) -> dict[str, Any]:
         )
     message = f"{LAYOUT}: {len(kernels)} convolutions fit none of {', '.join(RESNETS)}"
     raise Fault(
-        f"{message} (SimCLR's 18 and 34 project in their first block, ours do not)", BAD_DATA
+        f"{message}. SimCLR's ResNet-18 and -34 are not supported: their first block projects its "
+        "shortcut",
+        BAD_DATA,
     )
 
 
 def _head(arrays: Mapping[str, np.ndarray]) -> dict[str, Tree]:
-    """The contrastive head as our ProjectionHead: what it has must be what that has."""
+    """Returns {"head": tree} with the names of `models.heads.ProjectionHead`, or {}."""
     tree: Tree = {"params": {}, "batch_stats": {}}
     for name, array in arrays.items():
         if match := re.fullmatch(HEAD, name):

@@ -1,4 +1,4 @@
-"""Backbones to export, and what they are to give."""
+"""Backbones to export, and the outputs that tests expect of them."""
 
 import json
 import pathlib
@@ -26,45 +26,47 @@ HERE = "|".join(
 ).encode()
 
 
-def subject(name, size, *, head=False, kept=None, **options):
-    """An encoder with a classifier of three classes, behind `kept` layers of a head if any."""
-    projection = None if kept is None else ProjectionHead(depth=3, hidden_dim=5, upto=kept)
+def make_subject(name, size, *, head=False, head_layers=None, **options):
+    """Returns an encoder with a classifier of three classes, behind `head_layers` of a head."""
+    projection = None
+    if head_layers is not None:
+        projection = ProjectionHead(depth=3, hidden_dim=5, upto=head_layers)
     weights = random_weights.make(name, size, classes=3, head=projection, **options)
-    if kept is not None:
+    if head_layers is not None:
         dense = weights.others["classifier"]["params"]["dense"]
         dense["kernel"] = random_weights.draw(("classifier", "kernel"), (5, 3))
     backbone = Backbone(weights, size=size, crop=0.875, classes=CLASSES, origin="run, step 7")
     return Subject(backbone, head=head, name="run", license="mit")
 
 
-def exported(subject, name, out):
-    """(the folder of the format, its check.json, the lines that load it)."""
-    formats.get(name).refuse(subject)
+def export(subject, name, out):
+    """Exports and returns (folder of the format, its check.json, Python code that loads it)."""
+    formats.get(name).check_supported(subject)
     written = write(subject, name, out)
     check = json.loads((written.folder / "check.json").read_text())
     errors = ", ".join(f"{value:.1e} by {by}" for by, value in check["error"].items())
     for file in filter(pathlib.Path.is_file, written.folder.rglob("*")):
-        # It will be given to others, whom the folders of this machine do not concern.
+        # Exports are published: they must not contain paths of this machine.
         assert not re.search(HERE, file.read_bytes()), file
     print(f"{subject.model['name']} as {name}: {errors}")
     return written.folder, check, written.usage
 
 
-def follow(usage, **given):
-    """What the names of Python code mean once it has run."""
-    scope = dict(given)
+def run_code(usage, **variables):
+    """Runs Python code and returns its variables."""
+    scope = dict(variables)
     exec(usage, scope)
     return scope
 
 
-def wanted(subject, x):
-    """(features, logits) of images, the latter in float64 by hand: a dense layer behind them."""
+def expected_outputs(subject, x):
+    """Returns (features, logits) of images; NumPy computes the logits in float64."""
     features = random_weights.features(subject.backbone.weights, x)
     layer = subject.backbone.weights.others["classifier"]["params"]["dense"]
     return features, features.astype(np.float64) @ layer["kernel"] + layer["bias"]
 
 
-def near(got, want):
-    """Within the tolerance, and shaped the same."""
-    assert np.shape(got) == np.shape(want)
-    assert random_weights.relative(got, want) < TOLERANCE
+def assert_near(actual, expected):
+    """Asserts equal shapes and values within the tolerance."""
+    assert np.shape(actual) == np.shape(expected)
+    assert random_weights.relative(actual, expected) < TOLERANCE

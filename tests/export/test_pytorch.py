@@ -1,4 +1,4 @@
-"""The PyTorch definition that exports bring along: another forward of every network of ours."""
+"""Tests that the PyTorch definition in exports gives the same outputs as our networks."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from ssl_jax.weights import torch_resnet, torch_vit
 FILE = pathlib.Path(ssl_jax.__file__).parent / "export" / "pytorch.py"
 TOLERANCE = 1e-5  # of the largest output
 STANDARD = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-# Odd sides show mistakes of padding, even ones the difference of SAME.
+# Odd sizes reveal errors of padding, even sizes the difference to SAME padding.
 CASES = [
     ("resnet8", {"width": 0.25, "stem": "cifar"}, 33),
     ("resnet10", {"width": 0.25, "padding": "simclr"}, 66),
@@ -38,7 +38,7 @@ def definition(torch):
 
 
 @pytest.mark.parametrize(("name", "options", "size"), CASES, ids=IDS)
-def test_features_and_logits(torch, definition, tmp_path, name, options, size):
+def test_features_and_logits_equal_ours(torch, definition, tmp_path, name, options, size):
     safetensors = pytest.importorskip("safetensors.numpy")
     weights = make(name, size, classes=3, **options)
     if name.startswith("vit"):
@@ -53,17 +53,17 @@ def test_features_and_logits(torch, definition, tmp_path, name, options, size):
     x = images(size)
     with torch.no_grad():
         batch = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-        got, logits = model(batch).numpy(), model.logits(batch).numpy()
-    want = features(weights, x)
-    error = relative(got, want)
+        actual, logits = model(batch).numpy(), model.logits(batch).numpy()
+    expected = features(weights, x)
+    error = relative(actual, expected)
     print(f"{name} {options} at {size}: {error:.1e}")
     assert error < TOLERANCE
     layer = weights.others["classifier"]["params"]["dense"]
-    wanted = want.astype(np.float64) @ layer["kernel"] + layer["bias"]
-    assert relative(logits, wanted) < TOLERANCE
+    expected_logits = expected.astype(np.float64) @ layer["kernel"] + layer["bias"]
+    assert relative(logits, expected_logits) < TOLERANCE
 
 
-def test_the_file_needs_torch_alone():
+def test_definition_imports_only_torch():
     lines = FILE.read_text().splitlines()
     imports = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
     assert {name.split(".")[0] for name in imports} == {"json", "pathlib", "torch"}

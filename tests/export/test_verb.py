@@ -1,4 +1,4 @@
-"""`python -m ssl_jax.export` from a run's checkpoint to its folders, and what may go wrong."""
+"""Tests of `python -m ssl_jax.export`: from a checkpoint to exports, and failures on the way."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from subjects import follow, near, subject
+from subjects import assert_near, make_subject, run_code
 from test_cli import ssl_jax
 from test_finetune import run as run_verb
 from test_finetune import tuned_config
@@ -30,7 +30,7 @@ IMAGES = np.random.default_rng(3).uniform(size=(3, 12, 12, 3)).astype(np.float32
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of the config's own encoder, evaluated by kNN."""
+    """Returns the workdir of a short run with the encoder of its config."""
     path = tmp_path_factory.mktemp("trained") / "my run"
     run(small(train__steps=1, augment__size=12, model__name="resnet8"), path, real=True)
     return path
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def export(monkeypatch):
-    """The verb, given its flags."""
+    """Returns a function that runs the command with the given flags."""
 
     def call(workdir, formats, out="", head=False, license=""):
         values = {"workdir": str(workdir), "format": formats.split(","), "out": str(out)}
@@ -49,12 +49,12 @@ def export(monkeypatch):
     return call
 
 
-def test_from_a_checkpoint_to_features(trained, export, capsys):
+def test_export_a_checkpoint(trained, export, capsys):
     export(trained, "stablehlo,orbax,npz,torch", license="apache-2.0")
     printed = capsys.readouterr().out
     backbone = package.load_backbone(trained)
     with jax.default_matmul_precision("highest"):
-        want = np.asarray(backbone(IMAGES))
+        expected = np.asarray(backbone(IMAGES))
     for name in ("stablehlo", "orbax", "npz", "torch"):
         folder = trained / "export" / name
         check = json.loads((folder / "check.json").read_text())
@@ -62,18 +62,18 @@ def test_from_a_checkpoint_to_features(trained, export, capsys):
         assert check["origin"] == backbone.origin
         assert check["model"]["width"] == 0.125
         assert max(check["error"].values()) < 1e-5
-        assert f"{folder}\n  off by " in printed
+        assert f"{folder}\n  relative error: " in printed
         card = (folder / "README.md").read_text()
         assert "apache-2.0" in card
         assert "| architecture | resnet8 (stem=cifar, width=0.125) |" in card
-        assert str(trained) not in card  # nobody's folders
+        assert str(trained) not in card  # no paths of this machine
     lines = printed.split("stablehlo\n")[1].split("\n\n")[0].splitlines()[1:]
     usage = "\n".join(line.strip() for line in lines)
-    near(follow(usage, images=IMAGES)["features"], want)
+    assert_near(run_code(usage, images=IMAGES)["features"], expected)
     assert not [p for p in (trained / "export").iterdir() if p.name.endswith((".new", ".old"))]
 
 
-def test_a_fine_tuned_run_leaves_with_its_classifier(tmp_path, export, monkeypatch, capsys):
+def test_export_a_fine_tuned_run_with_its_classifier(tmp_path, export, monkeypatch, capsys):
     run(small(train__steps=1), tmp_path / "pretrained")
     config = tuned_config(tmp_path / "pretrained", finetune__head_layer=1, train__steps=1)
     run_verb(finetune.finetune, config, tmp_path / "tuned")
@@ -84,21 +84,23 @@ def test_a_fine_tuned_run_leaves_with_its_classifier(tmp_path, export, monkeypat
     assert check["outputs"] == ["features", "logits"]
     assert np.shape(check["logits"]) == (2, 10)
     assert "features, logits = program.call(images)" in capsys.readouterr().out
-    with pytest.raises(Fault, match="stands behind layers of the projection head"):
+    with pytest.raises(Fault, match="is behind layers of the projection head"):
         export(tmp_path / "tuned", "stablehlo,torch", out=tmp_path / "none", head=True)
     assert not (tmp_path / "none").exists()
 
 
 @pytest.fixture
 def small_subject():
-    return subject("dbn", 8, widths=(6, 4))
+    return make_subject("dbn", 8, widths=(6, 4))
 
 
 def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_what_reads_back_otherwise_never_takes_the_place(tmp_path, small_subject, monkeypatch):
+def test_export_with_different_outputs_never_replaces_an_older_one(
+    tmp_path, small_subject, monkeypatch
+):
     folder = writing.write(small_subject, "npz", tmp_path).folder
     before = contents(folder)
 
@@ -112,7 +114,7 @@ def test_what_reads_back_otherwise_never_takes_the_place(tmp_path, small_subject
 
     original = npz.write
     monkeypatch.setattr(npz, "write", write)
-    with pytest.raises(Fault, match="read back by jax it gives other features") as refused:
+    with pytest.raises(Fault, match="read back by jax, it gives different features") as refused:
         writing.write(small_subject, "npz", tmp_path)
     assert refused.value.code == NUMERIC
     assert contents(folder) == before
@@ -123,30 +125,30 @@ def test_what_reads_back_otherwise_never_takes_the_place(tmp_path, small_subject
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_process_may_die_at_any_moment(tmp_path, renames):
-    """Before, between and after the two renames; the second call finds what the first left."""
+def test_folder_survives_death_of_the_process(tmp_path, renames):
+    """A process dies before, between and after the two renames; the next call recovers."""
     folder = tmp_path / "timm"
     folder.mkdir()
     (folder / "text").write_text("old")
     code = f"""
 import os, pathlib
-from ssl_jax.export import folder
-replace, left = os.replace, [{renames}]
-def dying(*paths):
-    if not left[0]:
+from ssl_jax.export import atomic_folder
+replace, remaining = os.replace, [{renames}]
+def replace_or_die(*paths):
+    if not remaining[0]:
         os._exit(9)
-    left[0] -= 1
+    remaining[0] -= 1
     replace(*paths)
-folder.os.replace = dying
-with folder.replaced(pathlib.Path({str(folder)!r})) as new:
+atomic_folder.os.replace = replace_or_die
+with atomic_folder.replace_folder(pathlib.Path({str(folder)!r})) as new:
     (new / "text").write_text("new")
 os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
-    from ssl_jax.export.folder import replaced
+    from ssl_jax.export.atomic_folder import replace_folder
 
     def fail():
-        with replaced(folder) as new:
+        with replace_folder(folder) as new:
             (new / "text").write_text("never")
             raise ZeroDivisionError
 
@@ -156,23 +158,23 @@ os._exit(9)
     assert [p.name for p in tmp_path.iterdir()] == ["timm"]
 
 
-def test_full_disks_and_folders_that_cannot_be_written(
+def test_full_disk_and_unwritable_folder_keep_the_older_export(
     trained, tmp_path, small_subject, export, monkeypatch
 ):
     folder = writing.write(small_subject, "npz", tmp_path).folder
     before = contents(folder)
 
     def full(subject, new):
-        (new / npz.FILE).write_bytes(b"begun")
+        (new / npz.FILE).write_bytes(b"incomplete")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(npz, "write", full)
-    with pytest.raises(Fault, match=r"npz not written: No space left.*--out") as refused:
+    with pytest.raises(Fault, match=r"cannot write .*npz: No space left.*--out") as refused:
         writing.write(small_subject, "npz", tmp_path)
     assert refused.value.code == IO_ERROR
     usage = types.SimpleNamespace(total=2**30, used=2**30, free=2**19)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(Fault, match="an export needs 1 MiB, 0 MiB are free") as refused:
+    with pytest.raises(Fault, match="an export needs 1 MiB, but 0 MiB are free") as refused:
         writing.write(small_subject, "npz", tmp_path)
     assert refused.value.code == IO_ERROR
     assert contents(folder) == before
@@ -183,31 +185,31 @@ def test_full_disks_and_folders_that_cannot_be_written(
     assert refused.value.code == CANNOT_CREATE
 
 
-def test_mistakes(trained, tmp_path, export):
+def test_invalid_flags_are_refused(trained, tmp_path, export):
     file = tmp_path / "weights.npz"
     file.write_bytes(b"")
-    for given, says, code in (
+    for arguments, message, code in (
         ((trained, "tim"), "--format=tim: unknown format; did you mean 'timm'", USAGE),
         ((trained, ""), "one or more of timm, torchvision", USAGE),
-        ((tmp_path / "no", "npz"), "nothing at", MISSING_INPUT),
-        ((file, "npz"), "is a file: say by --out", USAGE),
+        ((tmp_path / "no", "npz"), "does not exist", MISSING_INPUT),
+        ((file, "npz"), "is a file. Pass the folder for the export as --out", USAGE),
         ((trained, "npz", "", False, "my own\nlicence"), "an identifier such as", USAGE),
         ((trained, "npz,timm"), "timm has no", USAGE),
         ((trained, "onnx,stablehlo", "", True), "has no classifier", 78),
     ):
-        if "onnx" in given[1]:
+        if "onnx" in arguments[1]:
             pytest.importorskip("onnxscript")
-        with pytest.raises(Fault, match=says) as refused:
-            export(*given)
+        with pytest.raises(Fault, match=message) as refused:
+            export(*arguments)
         assert refused.value.code == code
 
 
-def test_a_mistake_costs_no_import_of_jax(tmp_path):
+def test_invalid_flags_are_reported_before_jax_is_imported(tmp_path):
     code, message, seconds = ssl_jax("export", f"--workdir={tmp_path}", "--format=timm,onx")
     assert (code, "did you mean 'onnx'" in message) == (USAGE, True), message
     assert seconds < 4
 
 
-def test_names_are_safe_in_paths_and_tags():
+def test_slug_is_safe_in_paths_and_tags():
     assert slug("my run/../../x\n`rm`") == "my-run-..-..-x-rm"
     assert slug("…") == "backbone"

@@ -53,7 +53,9 @@ def open_series(data_dir, split):
         rng = np.random.default_rng([index, SIZES[split]])
         phase = rng.uniform(0, 2 * np.pi) + np.array([0.0, 0.5])
         angle = np.arange(LENGTH)[:, None] * (0.3, 1.2)[index % 2] + phase
-        series = (1 - 2 * labels(index)["sign"]) * np.sin(angle) + 0.3 * rng.normal(size=angle.shape)
+        series = (1 - 2 * labels(index)["sign"]) * np.sin(angle) + 0.3 * rng.normal(
+            size=angle.shape
+        )
         return {"series": series.astype(np.float32)}, labels(index)
 
     return Source(
@@ -152,9 +154,7 @@ def make(encoder, run, *, temperature):
     def features(params, extra, x):
         return networks.features(params, {"encoder": {}}, x)
 
-    return Method(
-        init, encode, objective, features, after_update=lambda params, extra, *_: extra
-    )
+    return Method(init, encode, objective, features, after_update=lambda params, extra, *_: extra)
 
 
 # The config.

@@ -1,4 +1,4 @@
-"""Folders and files of weights: what lies beside them is heeded, and believed only if it fits."""
+"""Tests of loading folders and files of weights, and of validating the JSON files beside them."""
 
 import json
 import shutil
@@ -20,11 +20,11 @@ MODELS = {
     "resnet": {"name": "resnet8", "width": 0.25, "stem": "cifar"},
     "vit": {"name": "vit_micro", "patch_size": 8, "positions": "learned", "pool": "mean"},
 }
-OWN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+STATISTICS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
 
 
-def drawn(model, size=32):
-    """A backbone with every number drawn."""
+def random_backbone(model, size=32):
+    """Returns a backbone with random weights."""
     encoder = models.get(**model)
     shape = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     tree = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, False), shape)
@@ -36,34 +36,34 @@ def drawn(model, size=32):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """{family: (what was exported, its folder in the format npz)}."""
+    """Returns {family: (exported backbone, folder of its npz export)}."""
     path = tmp_path_factory.mktemp("exports")
-    found = {}
+    folders = {}
     for family, model in MODELS.items():
-        subject = Subject(drawn(model | OWN))
+        subject = Subject(random_backbone(model | STATISTICS))
         (path / family).mkdir()
-        found[family] = subject.backbone, write(subject, "npz", path / family).folder
-    return found
+        folders[family] = subject.backbone, write(subject, "npz", path / family).folder
+    return folders
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_the_file_in_an_export_is_read_as_the_export(exports, family):
+def test_file_in_an_export_loads_like_the_export(exports, family):
     exported, folder = exports[family]
     for path in (folder, folder / "model.npz"):
-        again = backbone.load(path)
-        np.testing.assert_array_equal(again(IMAGES), exported(IMAGES))
-        assert (again.size, again.crop) == (32, 0.9)
-        assert again.weights.model["mean"] == OWN["mean"]
+        loaded = backbone.load(path)
+        np.testing.assert_array_equal(loaded(IMAGES), exported(IMAGES))
+        assert (loaded.size, loaded.crop) == (32, 0.9)
+        assert loaded.weights.model["mean"] == STATISTICS["mean"]
 
 
-def test_our_own_npz_alone_brings_its_model(exports, tmp_path):
+def test_native_npz_contains_its_model(exports, tmp_path):
     exported, folder = exports["resnet"]
     shutil.copy(folder / "model.npz", tmp_path / "alone.npz")
-    again = backbone.load(tmp_path / "alone.npz")
-    np.testing.assert_array_equal(again(IMAGES), exported(IMAGES))
+    loaded = backbone.load(tmp_path / "alone.npz")
+    np.testing.assert_array_equal(loaded(IMAGES), exported(IMAGES))
 
 
-WRONG = [
+INVALID_FIELDS = [
     *[("model", {"name": "resnet8", "width": w}) for w in ("x", None, float("inf"), -1, True)],
     *[("model", {"name": "vit_micro", "patch_size": p}) for p in (0, "a", 8.0, -8, [])],
     *[("model", {"name": "resnet8", "mean": m}) for m in (5, [[1], [2], [3]], [0, 0])],
@@ -81,36 +81,38 @@ WRONG = [
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_a_check_that_says_nonsense_is_refused(exports, family, tmp_path):
+def test_invalid_check_json_is_refused(exports, family, tmp_path):
     folder = tmp_path / "export"
     shutil.copytree(exports[family][1], folder)
-    good = json.loads((folder / "check.json").read_text())
-    for field, value in WRONG:
-        (folder / "check.json").write_text(json.dumps(good | {field: value}))
+    valid = json.loads((folder / "check.json").read_text())
+    for field, value in INVALID_FIELDS:
+        (folder / "check.json").write_text(json.dumps(valid | {field: value}))
         with pytest.raises(Fault) as refused:
             backbone.load(folder)
         assert refused.value.code == BAD_DATA, (field, value)
 
 
-def hub(folder, **changes):
-    """A folder of timm's Hub that holds a ResNet-18, or a ViT where `architecture` says so."""
+def write_timm_folder(folder, **changes):
+    """Writes a folder in timm's Hub layout with a ResNet-18, or a ViT if `architecture` is one."""
     vit = changes.get("architecture", "").startswith("vit")
-    weights = drawn({"name": "vit_tiny"} if vit else {"name": "resnet18"}).weights
+    weights = random_backbone({"name": "vit_tiny"} if vit else {"name": "resnet18"}).weights
     arrays = torch_vit.encode(weights, 32) if vit else torch_resnet.encode(weights)
     folder.mkdir(exist_ok=True)
     safetensors.numpy.save_file(arrays, folder / "model.safetensors")
-    cut = {"mean": [0.1] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32], "crop_pct": 0.7}
-    config = {"architecture": "resnet18", "pretrained_cfg": cut | changes.pop("cut", {})}
+    image = {"mean": [0.1] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32], "crop_pct": 0.7}
+    config = {"architecture": "resnet18", "pretrained_cfg": image | changes.pop("image", {})}
     (folder / "config.json").write_text(json.dumps(config | changes))
     return folder
 
 
-def test_a_folder_of_timms_hub_says_how_images_are_cut(tmp_path):
-    for path in (hub(tmp_path / "a"), tmp_path / "a" / "model.safetensors"):
-        found = backbone.load(path)
-        assert (found.size, found.crop) == (32, 0.7)
-        assert found.weights.model["mean"] == (0.1, 0.1, 0.1)
-    vit = hub(tmp_path / "b", architecture="vit_tiny_patch16_224", model_args={"img_size": 32})
+def test_timm_config_determines_image_size_and_crop(tmp_path):
+    for path in (write_timm_folder(tmp_path / "a"), tmp_path / "a" / "model.safetensors"):
+        loaded = backbone.load(path)
+        assert (loaded.size, loaded.crop) == (32, 0.7)
+        assert loaded.weights.model["mean"] == (0.1, 0.1, 0.1)
+    vit = write_timm_folder(
+        tmp_path / "b", architecture="vit_tiny_patch16_224", model_args={"img_size": 32}
+    )
     assert backbone.load(vit).weights.model["name"] == "vit_tiny"
 
 
@@ -123,22 +125,22 @@ def test_a_folder_of_timms_hub_says_how_images_are_cut(tmp_path):
         {"model_args": {"output_stride": 8}},
         {"model_args": {"act_layer": "silu"}},
         {"model_args": "num_heads"},
-        *[{"cut": {"mean": value}} for value in (5, None, ["x"] * 3)],
-        *[{"cut": {"crop_pct": value}} for value in (None, "a", -1, [])],
-        *[{"cut": {"input_size": value}} for value in (None, 5, [], "32", [3, None])],
+        *[{"image": {"mean": value}} for value in (5, None, ["x"] * 3)],
+        *[{"image": {"crop_pct": value}} for value in (None, "a", -1, [])],
+        *[{"image": {"input_size": value}} for value in (None, 5, [], "32", [3, None])],
         {"label_names": 5},
         {"pretrained_cfg": 3},
     ],
 )
-def test_networks_that_ours_only_look_like_and_nonsense(tmp_path, changes):
+def test_unsupported_network_or_invalid_timm_config_is_refused(tmp_path, changes):
     with pytest.raises(Fault) as refused:
-        backbone.load(hub(tmp_path / "hub", **changes))
+        backbone.load(write_timm_folder(tmp_path / "hub", **changes))
     assert refused.value.code == BAD_DATA
 
 
-def test_positions_that_are_no_square(tmp_path):
-    arrays = torch_vit.encode(drawn({"name": "vit_micro", "patch_size": 8}).weights, 32)
+def test_positions_that_do_not_form_a_square_are_refused(tmp_path):
+    arrays = torch_vit.encode(random_backbone({"name": "vit_micro", "patch_size": 8}).weights, 32)
     arrays["pos_embed"] = np.ones((1, 22, 64), np.float32)
     safetensors.numpy.save_file(arrays, tmp_path / "vit.safetensors")
-    with pytest.raises(Fault, match=r"21 positions .* are no square"):
+    with pytest.raises(Fault, match=r"21 positions .* do not form a square"):
         backbone.load(tmp_path / "vit.safetensors")

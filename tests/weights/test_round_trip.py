@@ -1,4 +1,4 @@
-"""Ours -> a layout -> ours is exact, for every encoder and what stands behind it."""
+"""Tests that encoding weights into a layout and decoding them again is exact for every model."""
 
 import jax
 import numpy as np
@@ -33,20 +33,20 @@ IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in RES
 
 
 def hints(model, names):
-    """What shapes do not tell."""
+    """Returns the arguments of the model that shapes do not determine."""
     return {name: model[name] for name in names if name in model}
 
 
-def assert_layouts_agree(arrays, given, want):
-    assert_same(layouts.decode(arrays, **given), want)
+def assert_decodes_to(arrays, given, expected):
+    assert_same(layouts.decode(arrays, **given), expected)
     assert all(a.flags.c_contiguous for a in arrays.values())
 
 
 @pytest.mark.parametrize(("name", "options"), RESNETS, ids=IDS)
-def test_resnets(name, options):
+def test_resnets_in_torch_and_native_layouts(name, options):
     weights = make(name, classes=3, **options)
     arrays = torch_resnet.encode(weights)
-    assert_layouts_agree(arrays, hints(options, ("padding", "mean", "std")), weights)
+    assert_decodes_to(arrays, hints(options, ("padding", "mean", "std")), weights)
     given = {"model": weights.model}
     assert_same(torch_resnet.decode(arrays, **given), weights)
     counters = {n: a for n, a in arrays.items() if n.endswith("num_batches_tracked")}
@@ -56,75 +56,81 @@ def test_resnets(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), RESNETS, ids=IDS)
-def test_resnets_of_simclr(name, options):
+def test_resnets_in_simclr_layout(name, options):
     options = {**options, "padding": "simclr"}
     weights = make(name, classes=3, head=ProjectionHead(2, output_dim=8), **options)
-    got = layouts.decode(simclr.encode(weights), **hints(options, ("mean", "std")))
-    assert_same(got, weights)
+    decoded = layouts.decode(simclr.encode(weights), **hints(options, ("mean", "std")))
+    assert_same(decoded, weights)
 
 
 @pytest.mark.parametrize(("name", "options", "size"), VITS)
-def test_vits(name, options, size):
+def test_vits_in_torch_google_and_native_layouts(name, options, size):
     weights = make(name, size, classes=3, **options)
     given = hints(options, ("pool", "mean", "std")) | {"size": size}
     heads = models.VITS[name]["heads"]
     arrays = torch_vit.encode(weights, size)
-    assert_layouts_agree(arrays, given | {"heads": heads}, weights)
+    assert_decodes_to(arrays, given | {"heads": heads}, weights)
     assert_same(torch_vit.decode(arrays, model=weights.model), weights)
     given = {"mean": (0.0,) * 3, "std": (1.0,) * 3} | given
-    assert_layouts_agree(npz_vit.encode(weights, size), given, weights)
+    assert_decodes_to(npz_vit.encode(weights, size), given, weights)
     assert_same(layouts.decode(native.encode(weights)), weights)
 
 
 @pytest.mark.parametrize("visible", ["gaussian", "bernoulli"])
-def test_belief_networks(visible):
+def test_belief_networks_in_native_layout(visible):
     weights = make("dbn", size=8, widths=(12, 5), visible=visible, head=MLP((4, 3)))
     arrays = native.encode(weights)
     assert_same(native.decode(arrays), weights)
-    # As a reader gives them that keeps texts apart.
+    # The npz reader returns texts separately from arrays.
     text = str(arrays.pop("model"))
     assert_same(layouts.decode(arrays, model=text), weights)
 
 
-def test_every_encoder_is_among_the_trips():
-    tried = {name for name, *_ in (*RESNETS, *VITS)} | {"dbn"}
-    rest = {"vit_small", "vit_base", "vit_large"}  # as tiny but for their size
-    assert tried | rest == set(models.names())
+def test_every_model_is_tested():
+    tested = {name for name, *_ in (*RESNETS, *VITS)} | {"dbn"}
+    skipped = {"vit_small", "vit_base", "vit_large"}  # differ from vit_tiny in size only
+    assert tested | skipped == set(models.names())
 
 
-def test_what_does_not_fit_is_named():
+def test_error_names_arrays_that_do_not_fit():
     arrays = torch_resnet.encode(make("resnet10", width=0.25))
     del arrays["layer2.0.bn1.bias"]
     arrays["layer3.0.extra"] = np.zeros(1)
     arrays["bn1.running_mean"] = np.zeros(7)
     with pytest.raises(Fault) as caught:
         layouts.decode(arrays)
-    says = str(caught.value)
-    assert "missing: layer2.0.bn1.bias" in says
-    assert "unexpected: layer3.0.extra" in says
-    assert "misshapen: bn1.running_mean [7]" in says
-    assert "resnet10 (width=0.25" in says
+    message = str(caught.value)
+    assert "missing: layer2.0.bn1.bias" in message
+    assert "unexpected: layer3.0.extra" in message
+    assert "misshapen: bn1.running_mean [7]" in message
+    assert "resnet10 (width=0.25" in message
 
 
-def test_networks_that_we_lack_are_told():
+def test_unsupported_networks_are_refused_with_reason():
     arrays = torch_resnet.encode(make("resnet10", width=0.25))
     deeper = arrays | {n.replace("layer1.0", "layer1.1"): a for n, a in arrays.items()}
-    with pytest.raises(Fault, match=r"BasicBlocks in stages of \(2, 1, 1, 1\); there are: resnet8"):
+    with pytest.raises(
+        Fault, match=r"BasicBlocks in stages of \(2, 1, 1, 1\). Supported are: resnet8"
+    ):
         layouts.decode(deeper)
-    with pytest.raises(Fault, match=r"no known layout: a, b\. Known are: ssl_jax; BYOL"):
+    with pytest.raises(
+        Fault, match=r"unknown layout with the arrays a, b\. Known layouts: ssl_jax; BYOL"
+    ):
         layouts.decode({"a": np.zeros(1), "b": np.zeros(1)})
-    with pytest.raises(Fault, match="no hint heads; there are: padding, mean, std, model"):
+    with pytest.raises(
+        Fault, match=r"unknown hint heads\. Accepted are: padding, mean, std, model"
+    ):
         layouts.decode(arrays, heads=3)
     vit = torch_vit.encode(make("vit_micro", 32), 32)
-    with pytest.raises(Fault, match="width 64, depth 4 and 3 heads; there are: vit_micro"):
+    with pytest.raises(Fault, match=r"width 64, depth 4 and 3 heads\. Supported are: vit_micro"):
         layouts.decode(vit, heads=3)
-    with pytest.raises(Fault, match="4 positions are not those of 224 pixels in patches of 16"):
+    with pytest.raises(Fault, match="4 positions do not fit images of 224 pixels in patches of 16"):
         layouts.decode(vit, size=224)
     with pytest.raises(Fault, match="fc_norm normalises after pooling"):
         layouts.decode(vit | {"fc_norm.weight": np.zeros(64)})
 
 
-def test_encoders_inside_of_methods():
+def test_decode_selects_the_encoder_inside_a_method():
     weights = make("resnet10", width=0.25)
     state = torch_resnet.encode(weights)
     rng = np.random.default_rng(0)
@@ -134,35 +140,35 @@ def test_encoders_inside_of_methods():
     head |= {f"{n}.bias": rng.normal(size=s[:1]).astype(np.float32) for n, s in layers.items()}
     moving = {f"module.encoder_k.{n}": np.zeros_like(a) for n, a in state.items()}
     query = {f"module.encoder_q.{n}": a for n, a in (state | head).items()}
-    got = layouts.decode(moving | query | {"module.queue": np.zeros((4, 2))})
-    assert got.model["mean"] == (0.485, 0.456, 0.406)
-    jax.tree.map(np.testing.assert_array_equal, got.params, weights.params)
+    decoded = layouts.decode(moving | query | {"module.queue": np.zeros((4, 2))})
+    assert decoded.model["mean"] == (0.485, 0.456, 0.406)
+    jax.tree.map(np.testing.assert_array_equal, decoded.params, weights.params)
     np.testing.assert_array_equal(
-        got.others["head"]["params"]["dense1"]["kernel"], head["fc.2.weight"].T
+        decoded.others["head"]["params"]["dense1"]["kernel"], head["fc.2.weight"].T
     )
-    # MoCo v1: one layer of the shape of a classifier, which it is not.
+    # MoCo v1: the projection is one layer and has the shape of a classifier.
     query = {f"module.encoder_q.{n}": a for n, a in state.items()}
     query |= {"module.encoder_q.fc.weight": head["fc.2.weight"]}
     query |= {"module.encoder_q.fc.bias": head["fc.2.bias"]}
-    got = layouts.decode(query)
-    assert list(got.others) == ["head"]
-    assert list(got.others["head"]["params"]) == ["dense0"]
+    decoded = layouts.decode(query)
+    assert list(decoded.others) == ["head"]
+    assert list(decoded.others["head"]["params"]) == ["dense0"]
     # SimSiam: a head with BatchNorm is left out.
     query |= {"module.encoder_q.fc.1.running_mean": np.zeros(f)}
     assert layouts.decode(query).others == {}
-    # Linear evaluation saves a classifier.
+    # A linear evaluation saves a classifier and no prefix of a method.
     plain = {f"module.{n}": a for n, a in torch_resnet.encode(make("resnet10", classes=2)).items()}
     assert list(layouts.decode(plain).others) == ["classifier"]
     two = {f"{n}.{k}": a for n in ("one", "two") for k, a in state.items()}
-    with pytest.raises(Fault, match=r"several networks, one\., two\."):
+    with pytest.raises(Fault, match=r"several networks: one\., two\."):
         layouts.decode(two)
 
 
-def test_names_of_big_vision():
+def test_decode_names_of_big_vision():
     weights = make("vit_micro", 64)
     arrays = npz_vit.encode(weights, 64)
     table = arrays.pop("Transformer/posembed_input/pos_embedding")
-    theirs = {"pos_embedding": table[:, 1:]}  # added before the class token joins
+    theirs = {"pos_embedding": table[:, 1:]}  # big_vision's class token has no position
     for name, array in arrays.items():
         name = name.replace("Attention_1/", "Attention_0/").replace("MlpBlock_3", "MlpBlock_0")
         theirs[name.replace("LayerNorm_2", "LayerNorm_1")] = array
@@ -173,9 +179,9 @@ def test_names_of_big_vision():
         layouts.decode(theirs)
 
 
-def test_what_mae_keeps_beside_its_encoder():
+def test_decode_leaves_out_the_decoder_of_mae():
     weights = make("vit_micro", 64)
     arrays = torch_vit.encode(weights, 64)
-    beside = {"mask_token": np.zeros((1, 1, 8)), "decoder_pos_embed": np.zeros((1, 17, 8))}
-    beside |= {"decoder_blocks.0.attn.qkv.weight": np.zeros((24, 8))}
-    assert_same(layouts.decode(arrays | beside), weights)
+    decoder = {"mask_token": np.zeros((1, 1, 8)), "decoder_pos_embed": np.zeros((1, 17, 8))}
+    decoder |= {"decoder_blocks.0.attn.qkv.weight": np.zeros((24, 8))}
+    assert_same(layouts.decode(arrays | decoder), weights)

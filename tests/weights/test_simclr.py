@@ -1,7 +1,7 @@
-"""SimCLR's checkpoints against its network, built anew in TensorFlow in float64, layer by layer.
+"""Tests SimCLR checkpoints against a reimplementation of SimCLR's network in TensorFlow float64.
 
-The network is written in the order in which google-research/simclr builds its own, so that the
-numbers in the variables' names are counted here, not taken from the map under test.
+The reimplementation builds layers in the order of google-research/simclr. It counts the numbers in
+the names of variables itself, independently of the code under test.
 """
 
 import itertools
@@ -19,7 +19,7 @@ STAGES = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet50": (3, 4,
 
 
 class Network:
-    """A forward that takes variables by counting layers; TensorFlow in float64."""
+    """A forward pass in TensorFlow float64 that finds variables by counting layers."""
 
     def __init__(self, arrays):
         self.arrays, self.used = arrays, set()
@@ -95,7 +95,7 @@ class Network:
         bottleneck = name == "resnet50"
         for i, size in enumerate(STAGES[name]):
             for j in range(size):
-                # Ours leave out the first projection where nothing changes.
+                # This project has no projection in the first block of a basic ResNet.
                 projects = j == 0 and (i > 0 or bottleneck)
                 x = self.block(x, 2 if i and not j else 1, projects, bottleneck, sk)
         return tf.reduce_mean(x, [1, 2]).numpy()
@@ -110,18 +110,18 @@ class Network:
         ("resnet50", {"width": 0.5, "sk_ratio": 0.25}, 72),
     ],
 )
-def test_features_are_those_of_their_network(name, options, size):
+def test_features_equal_those_of_simclr(name, options, size):
     weights, x = make(name, padding="simclr", **options), images(size)
     arrays = simclr.encode(weights)
     network = Network(arrays)
-    want = network(x, name, "sk_ratio" in options, options.get("stem") == "cifar")
+    expected = network(x, name, "sk_ratio" in options, options.get("stem") == "cifar")
     assert network.used == set(arrays)
-    error = relative(features(layouts.decode(arrays), x), want)
+    error = relative(features(layouts.decode(arrays), x), expected)
     print(f"{name} {options} at {size}: {error:.1e}")
     assert error < TOLERANCE
 
 
-def test_slots_and_heads():
+def test_decode_reads_heads_and_leaves_out_optimizer_slots():
     weights = make("resnet10", width=0.25, padding="simclr", classes=3, head=ProjectionHead(2))
     arrays = simclr.encode(weights)
     assert {name for name in arrays if name.startswith("head")} == {
@@ -136,12 +136,12 @@ def test_slots_and_heads():
     assert_same(layouts.decode(arrays | slots), weights)
 
 
-def test_a_classifier_inside_of_a_head_is_left_out():
+def test_classifier_inside_a_head_is_left_out():
     weights = make("resnet10", width=0.25, padding="simclr", classes=3, head=ProjectionHead(3))
     assert list(layouts.decode(simclr.encode(weights)).others) == ["head"]
 
 
-def test_projections_that_ours_lack():
+def test_resnet_18_with_projection_in_first_block_is_refused():
     arrays = simclr.encode(make("resnet18", width=0.25, padding="simclr"))
     arrays["base_model/conv2d_20/kernel"] = np.zeros((1, 1, 16, 16))
     with pytest.raises(Fault, match="21 convolutions fit none of resnet8"):

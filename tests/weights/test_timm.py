@@ -1,4 +1,4 @@
-"""Features of timm and torchvision with our weights, under their own names and by their loaders."""
+"""Tests that timm and torchvision load our weights with their own loaders and agree on features."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def state(arrays):
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def assert_near(got, want, what):
-    error = relative(got, want)
+def assert_near(actual, expected, what):
+    error = relative(actual, expected)
     print(f"{what}: {error:.1e}")
     assert error < TOLERANCE
 
@@ -35,7 +35,7 @@ def logits(weights, x):
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 75), ("resnet50", 64)])
-def test_resnets(timm, torchvision, name, size):
+def test_resnets_agree_with_timm_and_torchvision(timm, torchvision, name, size):
     weights, x = make(name, classes=7), images(size)
     model = weights.model
     arrays = torch_resnet.encode(weights)
@@ -45,9 +45,9 @@ def test_resnets(timm, torchvision, name, size):
     vision = torchvision.models.get_model(torch_resnet.torchvision_name(model), num_classes=7)
     vision.load_state_dict(state(arrays), strict=True)
     assert_near(run(vision, x), logits(weights, x), f"torchvision {name}")
-    # And in: what they save is what we read.
-    saved = {k: v.numpy() for k, v in vision.state_dict().items()}
-    assert_same(layouts.decode(saved), weights)
+    # The other direction: decode the state of torchvision's model.
+    their_state = {k: v.numpy() for k, v in vision.state_dict().items()}
+    assert_same(layouts.decode(their_state), weights)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_resnets(timm, torchvision, name, size):
         ("vit_micro", {"patch_size": 8, "mlp_ratio": 2}, 48),
     ],
 )
-def test_vits(timm, tmp_path, name, options, size):
+def test_vits_agree_with_timm(timm, tmp_path, name, options, size):
     weights, x = make(name, size, classes=5, **options), images(size, n=1)
     args = torch_vit.timm_args(weights.model, size)
     assert (size == 224) == ("img_size" not in args)
@@ -71,7 +71,7 @@ def test_vits(timm, tmp_path, name, options, size):
     np.testing.assert_array_equal(run(other, x), run(theirs, x))
 
 
-def test_weights_of_timm(timm):
+def test_decode_weights_of_timm(timm):
     import torch
 
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def test_weights_of_timm(timm):
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("model", "message"),
     [
         ({"name": "resnet10"}, "no resnet10, only resnet18"),
         ({"name": "resnet18", "stem": "cifar"}, "no stem 'cifar'"),
@@ -94,13 +94,13 @@ def test_weights_of_timm(timm):
         ({"name": "resnet50", "sk_ratio": 0.0625}, r"no sk_ratio 0\.0625"),
     ],
 )
-def test_networks_that_they_lack(model, says):
+def test_networks_missing_in_timm_and_torchvision_are_refused(model, message):
     for name in (torch_resnet.timm_name, torch_resnet.torchvision_name):
-        with pytest.raises(Fault, match=f"{says}.*--format=torch"):
+        with pytest.raises(Fault, match=f"{message}.*--format=torch"):
             name(model)
 
 
-def test_names_that_only_timm_has():
+def test_networks_missing_in_torchvision_only():
     assert torch_resnet.timm_name({"name": "resnet200"}) == "resnet200"
     with pytest.raises(Fault, match="torchvision has no resnet200"):
         torch_resnet.torchvision_name({"name": "resnet200"})

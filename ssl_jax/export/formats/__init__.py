@@ -1,11 +1,11 @@
-"""One module a format. Each has
+"""Export formats, one module each. Every module has
 
-FILE        name of what holds the weights, in the format's folder
-INPUT       Input: how its consumer gives images
-refuse(subject)         raises Fault where the format cannot hold this subject
-write(subject, folder)  writes into an empty folder
-read(subject, folder)   {"jax" or the library that read it: outputs of check.images}
-usage(subject, folder)  lines of Python that load it, for people
+FILE                      name of the file or folder that holds the weights
+INPUT                     Input: the images that the export expects
+check_supported(subject)  raises Fault if the format does not support this subject
+write(subject, folder)    writes the export into an empty folder
+read(subject, folder)     returns {reader: outputs for check.images}; a reader is "jax" or a library
+usage(subject, folder)    returns Python code that loads the export
 """
 
 import importlib
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 
 class Input(NamedTuple):
-    """How images are given to what was exported."""
+    """Images that an export expects."""
 
     layout: str  # "NHWC" or "NCHW"
-    standardised: bool = False  # the consumer subtracts the mean; otherwise images are in [0, 1]
+    standardised: bool = False  # True: the consumer standardises; False: images are in [0, 1]
 
 
 def get(name: str) -> Any:
-    """The module of the format called `name`, one of `ssl_jax.export.FORMATS`."""
+    """Returns the module of the format `name`, one of `ssl_jax.export.FORMATS`."""
     return importlib.import_module(f"{__name__}.{name}")

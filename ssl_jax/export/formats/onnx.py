@@ -1,4 +1,4 @@
-"""One ONNX file for any batch, by way of the PyTorch definition."""
+"""Exports to one ONNX file for any batch size, by converting the PyTorch definition."""
 
 import importlib.util
 import pathlib
@@ -6,37 +6,39 @@ import pathlib
 import numpy as np
 
 from ssl_jax.errors import MISSING_INPUT, Fault
-from ssl_jax.export import check, in_torch, tensors
+from ssl_jax.export import check, torch_runtime, torch_weights
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, named, require_size, require_weights_alone
+from ssl_jax.export.subject import Subject, name_outputs, require_linear_head, require_size
 
 FILE = "model.onnx"
 INPUT = Input("NCHW")
 NEEDS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
-def refuse(subject: Subject) -> None:
-    """Raises Fault without the packages that it takes, or without a PyTorch definition."""
+def check_supported(subject: Subject) -> None:
+    """Raises Fault if a package or a PyTorch definition is missing, or the subject does not fit."""
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         raise Fault(
             f"--format=onnx needs {', '.join(missing)}: pip install {' '.join(NEEDS)}",
             MISSING_INPUT,
         )
-    tensors.layout(subject)
-    require_weights_alone(subject, "onnx")
+    torch_weights.layout(subject)
+    require_linear_head(subject, "onnx")
     require_size(subject, "onnx")
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
     """Writes model.onnx."""
-    network = in_torch.network(tensors.config(subject), tensors.encode(subject))
+    network = torch_runtime.build_network(
+        torch_weights.config(subject), torch_weights.encode(subject)
+    )
     images = check.images(subject.size)
-    in_torch.to_onnx(network, images, subject.has_logits, folder / FILE)
+    torch_runtime.write_onnx(network, images, subject.has_logits, folder / FILE)
     _strip(folder / FILE)
 
 
 def _strip(file: pathlib.Path) -> None:
-    """Removes what the exporter noted of this machine's folders, line by line of Python."""
+    """Removes the exporter's metadata, which holds paths of this machine."""
     import onnx
 
     model = onnx.load(file)
@@ -49,24 +51,29 @@ def _strip(file: pathlib.Path) -> None:
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs of check.images by ONNX Runtime, image by image as well: the batch is free."""
+    """Returns the outputs for check.images, computed by ONNX Runtime for the batch and per image.
+
+    The second reader proves that the batch size is free.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
     images = check.nchw(check.images(subject.size))
     rows = [session.run(None, {"images": image[None]}) for image in images]
     return {
-        "onnxruntime": named(session.run(None, {"images": images})),
-        "onnxruntime, one image": named([np.concatenate(x) for x in zip(*rows, strict=True)]),
+        "onnxruntime": name_outputs(session.run(None, {"images": images})),
+        "onnxruntime, one image": name_outputs(
+            [np.concatenate(x) for x in zip(*rows, strict=True)]
+        ),
     }
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     outputs = "features, logits" if subject.has_logits else "(features,)"
     return (
         "import onnxruntime\n"
         f"session = onnxruntime.InferenceSession({str(folder / FILE)!r})\n"
-        f"{tensors.images_comment(subject, standardised=False)}\n"
+        f"{torch_weights.images_comment(subject, standardised=False)}\n"
         f"{outputs} = session.run(None, {{'images': images}})"
     )

@@ -1,4 +1,4 @@
-"""Our tree of arrays as Orbax keeps it, for other users of JAX."""
+"""Exports the tree of arrays as an Orbax checkpoint, for other users of JAX."""
 
 import pathlib
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from ssl_jax.export import check
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, variables_of
+from ssl_jax.export.subject import Subject, variables_tree
 
 FILE = "backbone"
 INPUT = Input("NHWC")
 
 
-def refuse(subject: Subject) -> None:
-    """Everything fits."""
+def check_supported(subject: Subject) -> None:
+    """Accepts every subject."""
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
@@ -24,12 +24,12 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
         writer.save(folder.absolute() / FILE, _tree(subject))
     marker = folder / FILE / "commit_success.txt"
     if marker.exists():
-        # That it is there matters, not what it says, which is the folder of now.
+        # Only the existence of this file matters. Its text names the current folder: replace it.
         marker.write_text("Checkpoint commit was successful\n")
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs of check.images by our own network."""
+    """Returns the outputs for check.images, computed by JAX."""
     import jax
     import orbax.checkpoint as ocp
 
@@ -40,7 +40,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     names = ", ".join(_tree(subject))
     values = ", ".join(f"tree[{name!r}]" for name in _tree(subject))
     return (
@@ -51,5 +51,5 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
 
 
 def _tree(subject: Subject) -> dict:
-    tree = variables_of(subject.weights)
+    tree = variables_tree(subject.weights)
     return tree if subject.head else {k: v for k, v in tree.items() if k != "others"}

@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, for TensorFlow Serving and TFLite: any batch, on CPUs, GPUs and TPUs."""
+"""Exports to TensorFlow's SavedModel, for any batch size on CPUs, GPUs and TPUs."""
 
 import pathlib
 import warnings
@@ -11,9 +11,9 @@ from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import (
     Subject,
     at_full_precision_without_paths,
-    named,
+    name_outputs,
     require_classifier,
-    variables_of,
+    variables_tree,
 )
 
 FILE = "saved_model"
@@ -21,13 +21,16 @@ INPUT = Input("NHWC")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def refuse(subject: Subject) -> None:
-    """Raises Fault where --head finds no classifier."""
+def check_supported(subject: Subject) -> None:
+    """Raises Fault if --head is set and there is no classifier."""
     require_classifier(subject, "savedmodel")
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
-    """Writes the folder saved_model/, signature "serving_default": "images" to outputs by name."""
+    """Writes the folder saved_model/.
+
+    The signature "serving_default" maps "images" to "features" and, with a classifier, "logits".
+    """
     import jax
     import tensorflow as tf
 
@@ -38,7 +41,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
         return dict(zip(("features", "logits"), subject.forward(variables, images), strict=False))
 
     with warnings.catch_warnings():
-        # JAX means to hand jax2tf over to TensorFlow some day: no news to who exports.
+        # JAX plans to move jax2tf to TensorFlow, which does not concern users of this command.
         warnings.simplefilter("ignore", DeprecationWarning)
         from jax.experimental import jax2tf
 
@@ -50,7 +53,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
         )
     module: Any = tf.Module()
     module.variables_ = tf.nest.map_structure(
-        lambda array: tf.Variable(array, trainable=False), variables_of(subject.weights)
+        lambda array: tf.Variable(array, trainable=False), variables_tree(subject.weights)
     )
     spec = tf.TensorSpec([None, side, side, 3], tf.float32, name="images")
     call = tf.function(lambda images: converted(module.variables_, images), [spec], autograph=False)
@@ -61,18 +64,18 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs of check.images by TensorFlow."""
+    """Returns the outputs for check.images, computed by TensorFlow."""
     import tensorflow as tf
 
     model = tf.saved_model.load(str(folder / FILE))
     images = tf.constant(check.images(subject.size))
     outputs = model.signatures["serving_default"](images=images)
     names = ("features", "logits") if subject.has_logits else ("features",)
-    return {"tensorflow": named([outputs[name] for name in names])}
+    return {"tensorflow": name_outputs([outputs[name] for name in names])}
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     side, file = subject.size, str(folder / FILE)
     lines = [
         "import tensorflow as tf",

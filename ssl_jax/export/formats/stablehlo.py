@@ -1,4 +1,7 @@
-"""The program itself, with its weights, for every JAX: on CPUs, GPUs and TPUs, for any batch."""
+"""Exports to a StableHLO program with its weights, for any batch size on CPUs, GPUs and TPUs.
+
+JAX alone runs the program.
+"""
 
 import pathlib
 from typing import Any
@@ -10,10 +13,10 @@ from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import (
     Subject,
     at_full_precision_without_paths,
-    named,
+    name_outputs,
     require_classifier,
     require_size,
-    variables_of,
+    variables_tree,
 )
 
 FILE = "model.stablehlo"
@@ -21,8 +24,8 @@ INPUT = Input("NHWC")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def refuse(subject: Subject) -> None:
-    """Raises Fault for weights that are too many for one file."""
+def check_supported(subject: Subject) -> None:
+    """Raises Fault if --head finds no classifier, or if the weights exceed one file."""
     require_classifier(subject, "stablehlo")
     require_size(subject, "stablehlo")
 
@@ -32,7 +35,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
     import jax
     import jax.export
 
-    variables = variables_of(subject.weights)
+    variables = variables_tree(subject.weights)
 
     def program(images: jax.Array) -> Any:
         outputs = subject.forward(variables, images)
@@ -48,16 +51,16 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs of check.images by the file's program."""
+    """Returns the outputs for check.images, computed by the exported program."""
     import jax.export
 
     program = jax.export.deserialize(bytearray((folder / FILE).read_bytes()))
     outputs = program.call(check.images(subject.size))
-    return {"jax": named(outputs if subject.has_logits else [outputs])}
+    return {"jax": name_outputs(outputs if subject.has_logits else [outputs])}
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     file, side = str(folder / FILE), subject.size
     outputs = "features, logits" if subject.has_logits else "features"
     return (

@@ -1,35 +1,35 @@
-"""timm's layout, which its `create_model` and the Hugging Face Hub read."""
+"""Exports to timm's layout, which `timm.create_model` and the Hugging Face Hub read."""
 
 import pathlib
 from typing import Any
 
-from ssl_jax.export import tensors
+from ssl_jax.export import torch_weights
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, require_weights_alone
+from ssl_jax.export.subject import Subject, require_linear_head
 from ssl_jax.rundir import workdir
 
-FILE = tensors.FILE
+FILE = torch_weights.FILE
 INPUT = Input("NCHW", standardised=True)
-read = tensors.read
+read = torch_weights.read
 
 
-def refuse(subject: Subject) -> None:
-    """Raises Fault for networks that timm does not have."""
-    tensors.layout(subject).timm_name(subject.model)
-    require_weights_alone(subject, "timm")
+def check_supported(subject: Subject) -> None:
+    """Raises Fault if timm does not have the network."""
+    torch_weights.layout(subject).timm_name(subject.model)
+    require_linear_head(subject, "timm")
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
     """Writes model.safetensors and config.json."""
-    tensors.write(subject, folder)
+    torch_weights.write(subject, folder)
     workdir.write_json(folder / "config.json", config(subject))
 
 
 def config(subject: Subject) -> dict[str, Any]:
-    """Contents of config.json."""
-    layout, size = tensors.layout(subject), subject.size
+    """Returns the contents of config.json."""
+    layout, size = torch_weights.layout(subject), subject.size
     mean, std = subject.standardisation
-    vit = tensors.is_vit(subject)
+    vit = torch_weights.is_vit(subject)
     labels = {"label_names": list(subject.classes)} if subject.classes else {}
     return {
         "architecture": layout.timm_name(subject.model),
@@ -58,34 +58,41 @@ def config(subject: Subject) -> dict[str, Any]:
 
 
 def arguments(subject: Subject) -> dict[str, Any]:
-    """What `timm.create_model` must be told where no config.json tells it."""
-    return tensors.layout(subject).timm_args(subject.model, subject.size)
+    """Returns the arguments of `timm.create_model` that config.json would provide otherwise."""
+    return torch_weights.layout(subject).timm_args(subject.model, subject.size)
 
 
-def by_file(subject: Subject, file: pathlib.PurePath, **overlay: Any) -> str:
-    """The call of `timm.create_model` that reads a file of weights, without a config.json."""
+def create_model_call(subject: Subject, file: pathlib.PurePath, **overlay: Any) -> str:
+    """Returns the call of `timm.create_model` that reads a file of weights without a config.json.
+
+    Args:
+      subject: the exported backbone.
+      file: path of the weights.
+      overlay: further items of `pretrained_cfg_overlay`.
+    """
     count = subject.class_count
     mean, std = subject.standardisation
     overlay = {"file": str(file), "num_classes": count, "mean": mean, "std": std, **overlay}
-    named = ", ".join(f"{key}={value!r}" for key, value in overlay.items())
+    items = ", ".join(f"{key}={value!r}" for key, value in overlay.items())
     extra = "".join(f", {key}={value!r}" for key, value in arguments(subject).items())
+    name = torch_weights.layout(subject).timm_name(subject.model)
     return (
-        f"timm.create_model({tensors.layout(subject).timm_name(subject.model)!r}, pretrained=True, "
-        f"num_classes={count}{extra},\n    pretrained_cfg_overlay=dict({named}))"
+        f"timm.create_model({name!r}, pretrained=True, "
+        f"num_classes={count}{extra},\n    pretrained_cfg_overlay=dict({items}))"
     )
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     lines = [
         "import timm",
-        tensors.images_comment(subject, standardised=True),
+        torch_weights.images_comment(subject, standardised=True),
         f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()",
-        # Not `model(images)`, which are logits where there is a classifier.
+        # Not `model(images)`, which returns logits if there is a classifier.
         "features = model.forward_head(model.forward_features(images), pre_logits=True)",
     ]
     if subject.has_logits:
         lines.append("logits = model(images)")
-    lines.append("# or by the file alone:")
-    lines.append(f"model = {by_file(subject, folder / FILE)}.eval()")
+    lines.append("# or with the file alone:")
+    lines.append(f"model = {create_model_call(subject, folder / FILE)}.eval()")
     return "\n".join(lines)

@@ -1,31 +1,31 @@
-"""The state of torchvision's ResNets."""
+"""Exports to the state dict of torchvision's ResNets."""
 
 import pathlib
 
-from ssl_jax.export import tensors
+from ssl_jax.export import torch_weights
 from ssl_jax.export.formats import Input
-from ssl_jax.export.subject import Subject, require_weights_alone
+from ssl_jax.export.subject import Subject, require_linear_head
 
-FILE = tensors.FILE
+FILE = torch_weights.FILE
 INPUT = Input("NCHW", standardised=True)
-read = tensors.read
-write = tensors.write
+read = torch_weights.read
+write = torch_weights.write
 
 
-def refuse(subject: Subject) -> None:
-    """Raises Fault for networks that torchvision does not have."""
-    tensors.layout(subject).torchvision_name(subject.model)
-    require_weights_alone(subject, "torchvision")
+def check_supported(subject: Subject) -> None:
+    """Raises Fault if torchvision does not have the network."""
+    torch_weights.layout(subject).torchvision_name(subject.model)
+    require_linear_head(subject, "torchvision")
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:
-    """Lines of Python."""
+    """Returns Python code that loads the export."""
     count = subject.class_count
-    made = tensors.layout(subject).torchvision_name(subject.model)
+    name = torch_weights.layout(subject).torchvision_name(subject.model)
     lines = [
         "import safetensors.torch, torch, torchvision",
-        tensors.images_comment(subject, standardised=True),
-        f"model = torchvision.models.{made}({f'num_classes={count}' if count else ''})",
+        torch_weights.images_comment(subject, standardised=True),
+        f"model = torchvision.models.{name}({f'num_classes={count}' if count else ''})",
         "model.fc = torch.nn.Identity()",
         f"state = safetensors.torch.load_file({str(folder / FILE)!r})",
         "model.load_state_dict(state, strict=True)",

@@ -1,6 +1,7 @@
-"""Files of weights: `read` tells by content what a file is, and refuses what it cannot trust.
+"""Reads files of weights. `read` recognises the kind by content and refuses invalid files.
 
-No reader runs code of a file, follows a name in one, or reserves memory that only a file claims.
+No reader executes code from a file, opens a path named in a file, or allocates memory for sizes
+that a file only claims.
 """
 
 import os
@@ -15,63 +16,64 @@ from ssl_jax.weights.files import checks, npz, pickles, safetensors, tensorflow,
 from ssl_jax.weights.files.archive import Archive
 from ssl_jax.weights.files.checks import Refused
 
-_READABLE = (
+_SUPPORTED = (
     "safetensors, NumPy's npz, PyTorch's .pth/.pt/.tar (dictionaries of tensors), pickles of "
-    "dictionaries of NumPy arrays (protocol 2 or later), TensorFlow's checkpoints (by prefix or "
+    "dictionaries of NumPy arrays (protocol 2 or later), TensorFlow checkpoints (by prefix or "
     "folder)"
 )
-# Starts of files that people give by mistake.
+# First bytes of files that people often pass by mistake.
 _MISTAKES = (
-    (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
-    (b"\x89HDF", "an HDF5 file: save it again as npz"),
-    (b"\x1f\x8b", "compressed by gzip: unpack it first"),
-    (b"\x93NUMPY", "a single .npy array: save all by np.savez"),
+    (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`"),
+    (b"\x89HDF", "an HDF5 file: save it as npz"),
+    (b"\x1f\x8b", "compressed by gzip: decompress it first"),
+    (b"\x93NUMPY", "a single .npy array: save all arrays with np.savez"),
 )
 
 
 class File(NamedTuple):
-    """What a file of weights holds."""
+    """Contents of a file of weights."""
 
     arrays: dict[str, np.ndarray]
-    """By name; read-only, numbers, finite."""
+    """Arrays by name: read-only, numeric, finite."""
 
     meta: dict[str, str]
-    """Texts beside the arrays: those of a safetensors header, or of an npz file."""
+    """Texts beside the arrays: metadata of a safetensors header, or strings in an npz file."""
 
     kind: str  # "safetensors", "npz", "torch", "tensorflow" or "pickle"
 
 
 def read(path: str | os.PathLike[str]) -> File:
-    """Reads a file of weights of any kind, or a checkpoint of TensorFlow.
+    """Reads a file of weights of any supported kind, or a TensorFlow checkpoint.
 
     Args:
-      path: a file; or a checkpoint's prefix, or a folder with a file `checkpoint`.
+      path: a file, the prefix of a TensorFlow checkpoint, or a folder with a file `checkpoint`.
 
     Raises:
-      Fault: nothing there (66), not readable (74), or unknown, damaged or hostile (65); the
-        message names the tensor or the byte, and what is wrong.
+      Fault: if the path does not exist (code 66), cannot be read (74), or if the contents are
+        unsupported, damaged or hostile (65). The message names the tensor, entry or byte and the
+        problem.
     """
     where = pathlib.Path(path).expanduser()
     try:
-        found = _read(where)
-        return found._replace(arrays=checks.finish(found.arrays))
+        file = _read_path(where)
+        return file._replace(arrays=checks.finalize(file.arrays))
     except Refused as refused:
-        message = f"{where}: {refused}. Nothing of it was used; get it anew, or save it anew as"
-        raise Fault(f"{message} safetensors.", BAD_DATA) from None
+        message = f"{where}: {refused}. Nothing was loaded. Download the file again, or save the"
+        raise Fault(f"{message} weights as safetensors.", BAD_DATA) from None
     except (FileNotFoundError, NotADirectoryError):
-        message = f"{where} is missing: no file, and no checkpoint of TensorFlow has that prefix"
+        message = f"{where} is missing: no file and no TensorFlow checkpoint has this path"
         raise Fault(message, MISSING_INPUT) from None
-    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+    except (OSError, ValueError) as error:  # a null byte in a path raises ValueError
         raise Fault(f"{where} cannot be read: {error}", IO_ERROR) from None
 
 
-def _read(path: pathlib.Path) -> File:
+def _read_path(path: pathlib.Path) -> File:
     prefix = tensorflow.prefix(path)
     if prefix is not None:
         return File(tensorflow.read(prefix), {}, "tensorflow")
-    # Looked at first: opening a pipe waits, and opening a device may do anything.
+    # Check before opening: opening a pipe blocks, and opening a device may have side effects.
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise Refused("it is no regular file")
+        raise Refused("it is not a regular file")
     with path.open("rb") as file:
         return _read_file(file, os.fstat(file.fileno()).st_size, path.suffix)
 
@@ -92,10 +94,10 @@ def _read_file(file: BinaryIO, size: int, suffix: str) -> File:
         return File(pickles.read(file, size), {}, "pickle")
     if start[8:9] == b"{" or suffix == ".safetensors":
         return File(*safetensors.read(file, size), "safetensors")
-    raise Refused(f"it is {_mistake(start)}. What can be read: {_READABLE}")
+    raise Refused(f"it is {_describe(start)}. Supported are: {_SUPPORTED}")
 
 
-def _mistake(start: bytes) -> str:
+def _describe(start: bytes) -> str:
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not the file that its address promised"
-    return next((what for magic, what in _MISTAKES if start.startswith(magic)), "of unknown kind")
+        return "a web page, not the file that the download link promised"
+    return next((text for magic, text in _MISTAKES if start.startswith(magic)), "of unknown kind")

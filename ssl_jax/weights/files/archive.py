@@ -1,4 +1,4 @@
-"""Zip archives, which npz files and PyTorch's are, read entry by entry within bounds."""
+"""Reads zip archives (npz and PyTorch files) entry by entry within fixed bounds."""
 
 import contextlib
 import re
@@ -13,19 +13,19 @@ import numpy as np
 from ssl_jax.weights.files import checks
 from ssl_jax.weights.files.checks import Refused, quote
 
-_MAX_DIRECTORY = 1 << 20  # bytes: ten thousand entries
-# Deflate makes a thousand of one, if all is zeros; float weights shrink by a tenth, and those of a
-# net pruned to a twentieth by less than twenty. Small files are let be, whatever they say.
+_MAX_DIRECTORY = 1 << 20  # bytes, enough for ten thousand entries
+# Deflate shrinks zeros a thousandfold, but float weights only by about 10 %. Weights of a network
+# that is pruned to 5 % shrink less than twentyfold. Small files may grow by any ratio.
 _MAX_RATIO = 20
 _SMALL = 16 << 20  # bytes
-_ENCRYPTED = 0x2041  # bits of an entry's flags: encrypted, strongly so, headers hidden
-_OUTSIDE = re.compile(r"\.\.|^[/\\]|^[A-Za-z]:")  # a parent, the root, a drive
-_BROKEN = (
+_ENCRYPTED = 0x2041  # flag bits of an entry: encrypted, strong encryption, masked headers
+_OUTSIDE = re.compile(r"\.\.|^[/\\]|^[A-Za-z]:")  # a parent folder, the root, a drive
+_ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
     EOFError,
-    OSError,  # of a position before the file's start
+    OSError,  # raised for a position before the start of the file
     OverflowError,
     RuntimeError,
     ValueError,
@@ -33,78 +33,81 @@ _BROKEN = (
 
 
 class Archive:
-    """A zip archive's entries by name.
+    """The entries of a zip archive by name.
 
     Args:
-      file: the archive.
-      size: of the file in bytes.
+      file: the open archive.
+      size: size of the file in bytes.
 
     Raises:
-      Refused: it is damaged, has entries that leave the archive, are there twice, encrypted, share
-        bytes, or would grow beyond reason.
+      Refused: if the archive is damaged or would expand beyond the limit, or if entries are
+        encrypted, duplicated, overlap, or have names that leave the archive.
     """
 
     def __init__(self, file: BinaryIO, size: int):
-        with _explained("it is no whole zip archive"):
-            self._zip = zipfile.ZipFile(cast(IO[bytes], _Bounded(file, size)))
+        with _refuse_zip_errors("it is not a complete zip archive"):
+            self._zip = zipfile.ZipFile(cast(IO[bytes], _BoundedReader(file, size)))
         self.entries: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
-            _check(info, size)
+            _check_entry(info, size)
             if info.filename in self.entries:
-                raise Refused(f"entry {quote(info.filename)} is there twice")
+                raise Refused(f"entry {quote(info.filename)} occurs twice")
             self.entries[info.filename] = info
         stored = sum(info.compress_size for info in self.entries.values())
         claimed = sum(info.file_size for info in self.entries.values())
         if stored > size:
-            raise Refused(f"entries overlap: they take {stored:,} bytes of a file of {size:,}")
+            raise Refused(f"entries overlap: they claim {stored:,} bytes of a file of {size:,}")
         if claimed > max(_SMALL, _MAX_RATIO * size):
             raise Refused(
-                f"entries claim to grow to {claimed:,} bytes, over {_MAX_RATIO} times the file's "
-                f"{size:,}: no weights shrink so far"
+                f"entries claim to expand to {claimed:,} bytes, over {_MAX_RATIO} times the file's "
+                f"{size:,}; weights do not compress that well"
             )
         self.size = size
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """The entry's content as a file; it must be read to its end, where its CRC is compared."""
+        """Opens an entry as a file.
+
+        The caller must read it to its end, because zipfile compares the CRC there.
+        """
         what = f"entry {quote(name)} is damaged"
-        with _explained(what), self._zip.open(self.entries[name]) as stream:
+        with _refuse_zip_errors(what), self._zip.open(self.entries[name]) as stream:
             yield cast(BinaryIO, stream)
             if stream.read(1):
-                raise Refused(f"{what}: it goes on behind its array")
+                raise Refused(f"{what}: it has bytes after its array")
 
     def read(self, name: str) -> np.ndarray:
-        """The entry's content, uint8 [size of the entry]."""
+        """Returns the contents of an entry, uint8 [size of the entry]."""
         with self.open(name) as stream:
-            return checks.take(stream, self.entries[name].file_size, f"entry {quote(name)}")
+            return checks.read_exactly(stream, self.entries[name].file_size, f"entry {quote(name)}")
 
 
-def _check(info: zipfile.ZipInfo, size: int) -> None:
+def _check_entry(info: zipfile.ZipInfo, size: int) -> None:
     what = f"entry {quote(info.orig_filename)}"
     if _OUTSIDE.search(info.orig_filename):
         raise Refused(f"{what} leaves the archive")
-    checks.name(info.orig_filename, "entry")
+    checks.check_name(info.orig_filename, "entry")
     if info.flag_bits & _ENCRYPTED:
         raise Refused(f"{what} is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise Refused(f"{what} is compressed by method {info.compress_type}, not by deflate")
+        raise Refused(f"{what} uses compression method {info.compress_type}, not deflate")
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-        raise Refused(f"{what} is stored, yet claims two sizes")
+        raise Refused(f"{what} is not compressed, but claims two different sizes")
     if info.header_offset + info.compress_size > size:
         raise Refused(f"{what} ends beyond the file")
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns what zipfile raises at damage into a refusal."""
+def _refuse_zip_errors(what: str) -> Iterator[None]:
+    """Turns the exceptions that zipfile raises for damaged archives into `Refused`."""
     try:
         yield
-    except _BROKEN as error:
+    except _ZIP_ERRORS as error:
         raise Refused(f"{what} ({str(error) or type(error).__name__})") from None
 
 
-class _Bounded:
-    """A file that gives little at once: zipfile reads a directory as long as the file claims."""
+class _BoundedReader:
+    """Limits each read: zipfile would read a directory of whatever length the file claims."""
 
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._size = file, size

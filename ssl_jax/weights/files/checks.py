@@ -1,6 +1,6 @@
-"""What every reader asks of names, sizes and numbers before it believes them.
+"""Checks of names, sizes and numbers that all readers share.
 
-A reader raises `Refused`, which says what is wrong; `files.read` adds which file it is.
+A reader raises `Refused` with the problem; `files.read` adds the name of the file.
 """
 
 import math
@@ -14,75 +14,77 @@ import numpy as np
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 MAX_TENSORS = 20_000
 MAX_RANK = 16
-_NAME = re.compile(r"(?!/)(?!.*\.\.)[ -\[\]-~]{1,512}")  # printable ASCII but the backslash
-_NUMBERS = re.compile(r"([<>=|]?)(f[248]|[iu][1248]|b1)")
-_CHUNK = 1 << 20  # elements that are looked at together
-_SHARED = 4  # times the file's size that tensors may hold in all: a few weights are tied
+_NAME = re.compile(r"(?!/)(?!.*\.\.)[ -\[\]-~]{1,512}")  # printable ASCII without the backslash
+_NUMERIC = re.compile(r"([<>=|]?)(f[248]|[iu][1248]|b1)")
+_CHUNK = 1 << 20  # elements per chunk when checking values
+_MAX_SHARING = 4  # limit of tensor bytes per file byte; a few weights are tied, not most
 
 
 class Refused(Exception):
-    """What a file holds that is not read, and where in it."""
+    """A file, or a part of it, that a reader refuses; the message names the place and problem."""
 
 
 def quote(text: object) -> str:
-    """The text as a message shows it: quoted, escaped and short."""
+    """Returns the text for a message: quoted, escaped and at most 80 characters long."""
     shown = repr(text) if isinstance(text, str) else f"a {type(text).__name__}"
     return shown if len(shown) <= 80 else f"{shown[:60]}...{shown[-1]}"
 
 
-def name(text: object, what: str = "tensor") -> str:
-    """The text, if it can be a name: printable ASCII, of no other folder.
+def check_name(text: object, what: str = "tensor") -> str:
+    """Returns the text if it is a valid name: printable ASCII that leads to no other folder.
 
     Raises:
-      Refused: it cannot.
+      Refused: if it is not.
     """
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise Refused(
             f"{what} {quote(text)} has a name that is not allowed (1 to 512 characters of "
-            "printable ASCII, no '..', no backslash, no '/' in front)"
+            "printable ASCII, no '..', no backslash, no leading '/')"
         )
     return text
 
 
-def integer(value: object) -> bool:
-    """Whether the value is a whole number that is not negative (True is none)."""
+def is_size(value: object) -> bool:
+    """Returns True for integers of at least 0; a bool is not an integer here."""
     return type(value) is int and value >= 0
 
 
 def nbytes(shape: Any, dtype: np.dtype, what: str) -> int:
-    """Bytes of a tensor of this shape.
+    """Returns the size in bytes of a tensor of this shape.
 
     Raises:
-      Refused: the shape is none, or no memory could hold it.
+      Refused: if the shape is invalid, or too large for any memory.
     """
     if not isinstance(shape, list | tuple):
-        raise Refused(f"{what} has a shape that is no list of sizes")
+        raise Refused(f"{what} has a shape that is not a list of sizes")
     if len(shape) > MAX_RANK:
         raise Refused(f"{what} has {len(shape):,} axes, more than {MAX_RANK}")
-    if not all(integer(size) for size in shape):
-        raise Refused(f"{what} has a size that is negative or no whole number")
-    # NumPy multiplies the sizes of an empty array as well, all but the zeros.
+    if not all(is_size(size) for size in shape):
+        raise Refused(f"{what} has a size that is negative or not an integer")
+    # For empty arrays, NumPy still multiplies the sizes that are not zero.
     if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 2**62:
         raise Refused(f"{what} has a shape that overflows")
     return math.prod(shape) * dtype.itemsize
 
 
-def number(code: str, what: str) -> np.dtype:
-    """The dtype that NumPy writes as `code`, e.g. "<f4".
+def numeric_dtype(code: str, what: str) -> np.dtype:
+    """Returns the dtype for NumPy's code, for example "<f4".
 
     Raises:
-      Refused: it is none of numbers (objects, records, texts, dates).
+      Refused: if the dtype is not numeric (objects, records, texts, dates).
     """
-    if not _NUMBERS.fullmatch(code):
-        raise Refused(f"{what} has dtype {quote(code)}; only numbers are read, no objects")
+    if not _NUMERIC.fullmatch(code):
+        raise Refused(f"{what} has dtype {quote(code)}; only numeric dtypes are supported")
     return np.dtype(code)
 
 
-def take(file: BinaryIO, length: int, what: str) -> np.ndarray:
-    """The next bytes of a file, uint8 [length]; the caller knows that the file has as many.
+def read_exactly(file: BinaryIO, length: int, what: str) -> np.ndarray:
+    """Reads the next `length` bytes of a file, uint8 [length].
+
+    The caller must have checked that the file is long enough, since the memory is allocated first.
 
     Raises:
-      Refused: the file ended meanwhile.
+      Refused: if the file ends earlier.
     """
     data = np.empty(length, np.uint8)
     view, done = memoryview(data), 0
@@ -94,43 +96,47 @@ def take(file: BinaryIO, length: int, what: str) -> np.ndarray:
     return data
 
 
-def total(arrays_bytes: int, size: int) -> None:
-    """Refuses tensors that together hold far more than the file does.
+def check_total_size(arrays_bytes: int, size: int) -> None:
+    """Refuses tensors that share the bytes of the file too often.
+
+    Args:
+      arrays_bytes: sum of the sizes of all tensors in bytes.
+      size: size of the file in bytes.
 
     Raises:
-      Refused: many names for the same bytes.
+      Refused: if the tensors hold more than `_MAX_SHARING` times the bytes of the file.
     """
-    if arrays_bytes > _SHARED * size:
+    if arrays_bytes > _MAX_SHARING * size:
         raise Refused(
-            f"its tensors hold {arrays_bytes:,} bytes in all, which is more than {_SHARED} times "
-            f"the file's {size:,}: the same bytes under too many names"
+            f"its tensors hold {arrays_bytes:,} bytes in all, more than {_MAX_SHARING} times the "
+            f"file's {size:,}: too many names share the same bytes"
         )
 
 
-def finish(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays in the machine's byte order, read-only, in blocks of memory as they are.
+def finalize(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Checks names and values, and returns the arrays read-only and in native byte order.
 
     Raises:
-      Refused: there is none, a name is not allowed, a number is NaN or infinite, a truth value is
-        neither.
+      Refused: if there are no arrays, a name is not allowed, a number is NaN or infinite, or a
+        boolean is neither 0 nor 1.
     """
     if not arrays:
         raise Refused("it holds no tensors")
     finished = {}
-    for key, array in arrays.items():
-        flat = array.ravel(order="K")
+    for name, array in arrays.items():
+        flat = array.ravel(order="K")  # "K" avoids a copy of Fortran-ordered arrays
         for start in range(0, flat.size, _CHUNK):
-            _check_values(key, flat[start : start + _CHUNK])
+            _check_values(name, flat[start : start + _CHUNK])
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         array.flags.writeable = False
-        finished[name(key)] = array
+        finished[check_name(name)] = array
     return finished
 
 
-def _check_values(key: str, values: np.ndarray) -> None:
+def _check_values(name: str, values: np.ndarray) -> None:
     if values.dtype == bool:
         if values.view(np.uint8).max() > 1:
-            raise Refused(f"tensor {quote(key)} holds truth values that are neither 0 nor 1")
+            raise Refused(f"tensor {quote(name)} holds booleans that are neither 0 nor 1")
     elif values.dtype.kind not in "iu" and not np.isfinite(values).all():
-        raise Refused(f"tensor {quote(key)} holds NaN or infinity")
+        raise Refused(f"tensor {quote(name)} holds NaN or infinity")

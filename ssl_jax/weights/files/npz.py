@@ -1,7 +1,8 @@
-"""NumPy's archives: a zip of `.npy` files, each a header and the array's bytes.
+"""Reads NumPy's npz archives: a zip of `.npy` files, each a header and the bytes of an array.
 
-https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Headers are read by a
-pattern: NumPy's own reader hands them to Python's parser.
+A regular expression matches the header, because NumPy's own reader passes it to Python's parser.
+
+Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
 import re
@@ -23,17 +24,17 @@ _TEXT = re.compile(r"[<=]U([0-9]{1,6})")
 
 
 def read(archive: Archive) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays by name, and by name the texts that are saved as arrays without axes.
+    """Returns (arrays by name, strings by name); the file stores a string as an array of rank 0.
 
     Raises:
-      Refused: an entry is no array of numbers, or another size than its header says.
+      Refused: if an entry is not a numeric array, or if its size differs from its header.
     """
     arrays, texts = {}, {}
     for entry, info in archive.entries.items():
         if not entry.endswith(".npy"):
-            raise Refused(f"entry {quote(entry)} is no .npy file")
+            raise Refused(f"entry {quote(entry)} is not a .npy file")
         with archive.open(entry) as stream:
-            value = _value(stream, info.file_size, f"entry {quote(entry)}")
+            value = _read_entry(stream, info.file_size, f"entry {quote(entry)}")
         name = entry.removesuffix(".npy")
         if isinstance(value, str):
             texts[name] = value
@@ -42,23 +43,26 @@ def read(archive: Archive) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, texts
 
 
-def _value(stream: BinaryIO, size: int, what: str) -> np.ndarray | str:
-    code, fortran, shape, start = _header(stream, what)
+def _read_entry(stream: BinaryIO, size: int, what: str) -> np.ndarray | str:
+    code, fortran, shape, start = _read_header(stream, what)
     if text := _TEXT.fullmatch(code):
         length = int(text[1])
         if shape or length > _MAX_TEXT or start + 4 * length != size:
-            raise Refused(f"{what} holds texts; one of at most {_MAX_TEXT:,} characters is read")
-        return _text(checks.take(stream, 4 * length, what), what)
-    dtype = checks.number(code, what)
+            raise Refused(
+                f"{what} holds text; only a single string of at most {_MAX_TEXT:,} characters is "
+                "supported"
+            )
+        return _decode_text(checks.read_exactly(stream, 4 * length, what), what)
+    dtype = checks.numeric_dtype(code, what)
     length = checks.nbytes(shape, dtype, what)
     if start + length != size:
         raise Refused(f"{what}: its header needs {start + length:,} bytes, its entry has {size:,}")
-    data = checks.take(stream, length, what).view(dtype)
+    data = checks.read_exactly(stream, length, what).view(dtype)
     return data.reshape(shape, order="F" if fortran else "C")
 
 
-def _header(stream: BinaryIO, what: str) -> tuple[str, bool, list[int], int]:
-    """(dtype's code, Fortran order, shape, where the data start)."""
+def _read_header(stream: BinaryIO, what: str) -> tuple[str, bool, list[int], int]:
+    """Returns (code of the dtype, Fortran order, shape, position of the data)."""
     magic = stream.read(8)
     if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
         raise Refused(f"{what} does not start like a .npy file")
@@ -67,15 +71,15 @@ def _header(stream: BinaryIO, what: str) -> tuple[str, bool, list[int], int]:
     if length > _MAX_HEADER:
         raise Refused(f"{what}: header claims {length:,} bytes, over {_MAX_HEADER:,}")
     text = stream.read(length).decode("latin-1")
-    found = _HEADER.fullmatch(text)
-    if not found or not _SHAPE.fullmatch(found[3]):
-        raise Refused(f"{what}: its header is none of an array of numbers: {quote(text)}")
-    shape = [int(size) for size in found[3].replace(",", " ").split()]
-    return found[1], found[2] == "True", shape, 8 + width + length
+    match = _HEADER.fullmatch(text)
+    if not match or not _SHAPE.fullmatch(match[3]):
+        raise Refused(f"{what}: its header does not describe a numeric array: {quote(text)}")
+    shape = [int(size) for size in match[3].replace(",", " ").split()]
+    return match[1], match[2] == "True", shape, 8 + width + length
 
 
-def _text(data: np.ndarray, what: str) -> str:
+def _decode_text(data: np.ndarray, what: str) -> str:
     try:
         return data.tobytes().decode("utf-32-le").rstrip("\0")
     except UnicodeDecodeError:
-        raise Refused(f"{what} holds a text that is no Unicode") from None
+        raise Refused(f"{what} holds text that is not valid Unicode") from None

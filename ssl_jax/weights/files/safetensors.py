@@ -1,6 +1,16 @@
-"""Safetensors: eight bytes of length, a JSON header of that length, then the tensors' bytes.
+"""Reads safetensors: eight bytes of length, a JSON header of that length, the bytes of the tensors.
 
-https://github.com/huggingface/safetensors#format
+Exports write this format with the `safetensors` library, but this module does not read with it:
+
+* The library (0.8) accepts files that must be refused, with repeated or unprintable tensor names,
+  unknown fields or NaN. Its errors do not give the position of an overlap or a gap. The checks
+  below are needed in any case, so the library could only replace `read_exactly`.
+* The library opens the path again to read the tensors, although another file may be there by then.
+* Its default backend maps the file into memory. The process dies of SIGBUS if the file shrinks, and
+  its resident memory peaks at twice the size of the tensors. Here the peak is their size.
+* Its dtypes are no advantage: with NumPy it reads bfloat16, as this module does, but not float8.
+
+Source: https://github.com/huggingface/safetensors#format
 """
 
 import json
@@ -11,7 +21,7 @@ import numpy as np
 from ssl_jax.weights.files import checks
 from ssl_jax.weights.files.checks import Refused, quote
 
-_MAX_HEADER = 1 << 20  # bytes; a thousand tensors need a tenth of it
+_MAX_HEADER = 1 << 20  # bytes; a thousand tensors need a tenth of this
 _DTYPES = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -27,94 +37,98 @@ _DTYPES = {
 
 
 def read(file: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors and the header's `__metadata__`.
+    """Returns (tensors by name, the header's `__metadata__`).
 
     Args:
-      file: at its start.
-      size: of the file in bytes.
+      file: open file, positioned at its start.
+      size: size of the file in bytes.
 
     Raises:
-      Refused: the header is none, or it and the bytes behind it do not fit exactly.
+      Refused: if the header is invalid, or if its tensors do not cover the rest of the file
+        exactly.
     """
-    header = _header(file, size)
+    header = _read_header(file, size)
     meta = header.pop("__metadata__", {})
     if not isinstance(meta, dict) or not all(isinstance(v, str) for v in meta.values()):
-        raise Refused("header: __metadata__ does not map texts to texts")
+        raise Refused("header: __metadata__ does not map strings to strings")
     if len(header) > checks.MAX_TENSORS:
         raise Refused(f"header names {len(header):,} tensors, over {checks.MAX_TENSORS:,}")
-    entries = [_entry(key, value) for key, value in header.items()]
+    entries = [_parse_entry(name, value) for name, value in header.items()]
     entries.sort(key=lambda entry: entry[3:])
-    _check_order(entries, size - file.tell())
+    _check_coverage(entries, size - file.tell())
     arrays = {}
-    for key, dtype, shape, start, end in entries:
-        arrays[key] = checks.take(file, end - start, f"tensor {key!r}").view(dtype).reshape(shape)
+    for name, dtype, shape, start, end in entries:
+        data = checks.read_exactly(file, end - start, f"tensor {name!r}")
+        arrays[name] = data.view(dtype).reshape(shape)
     return arrays, meta
 
 
-def _header(file: BinaryIO, size: int) -> dict[str, Any]:
+def _read_header(file: BinaryIO, size: int) -> dict[str, Any]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8:
-        raise Refused(f"it ends after {size} bytes, within the header's length")
+        raise Refused(f"it ends after {size} bytes, within the length of the header")
     if length > min(size - 8, _MAX_HEADER):
         raise Refused(
-            f"header claims {length:,} bytes; {size - 8:,} are there, and {_MAX_HEADER:,} are read"
+            f"header claims {length:,} bytes; the file has {size - 8:,} after the length, and the "
+            f"limit is {_MAX_HEADER:,}"
         )
     try:
-        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique_keys)
     except RecursionError:
         raise Refused("header is nested too deeply") from None
-    except ValueError as error:  # of UTF-8 and of JSON alike
-        raise Refused(f"header is no JSON in UTF-8 ({error})") from None
+    except ValueError as error:  # invalid UTF-8 and invalid JSON both raise it
+        raise Refused(f"header is not JSON in UTF-8 ({error})") from None
     if not isinstance(header, dict):
-        raise Refused("header is JSON, but no object of tensors")
+        raise Refused("header is JSON, but not an object of tensors")
     return header
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    items: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in items:
             raise Refused(f"header has {quote(key)} twice")
-        found[key] = value
-    return found
+        items[key] = value
+    return items
 
 
-def _entry(key: str, value: Any) -> tuple[str, np.dtype, list[int], int, int]:
-    """(name, dtype, shape, start, end), offsets in bytes behind the header."""
-    what = f"tensor {quote(checks.name(key))}"
+def _parse_entry(name: str, value: Any) -> tuple[str, np.dtype, list[int], int, int]:
+    """Returns (name, dtype, shape, start, end); start and end count bytes after the header."""
+    what = f"tensor {quote(checks.check_name(name))}"
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise Refused(f"{what} is not described by dtype, shape and data_offsets alone")
-    kind, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(kind, str) or kind not in _DTYPES:
-        raise Refused(f"{what} has dtype {quote(kind)}; read are {', '.join(_DTYPES)}")
+        raise Refused(f"{what} must have exactly the fields dtype, shape and data_offsets")
+    code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise Refused(f"{what} has dtype {quote(code)}; supported are {', '.join(_DTYPES)}")
     if not isinstance(shape, list):
-        raise Refused(f"{what} has a shape that is no list of sizes")
+        raise Refused(f"{what} has a shape that is not a list of sizes")
     if (
         not isinstance(offsets, list)
         or len(offsets) != 2
-        or not all(checks.integer(offset) for offset in offsets)
+        or not all(checks.is_size(offset) for offset in offsets)
     ):
         raise Refused(f"{what} has data_offsets that are not two positions")
     start, end = offsets
-    needed = checks.nbytes(shape, _DTYPES[kind], what)
+    needed = checks.nbytes(shape, _DTYPES[code], what)
     if end - start != needed:
         raise Refused(
-            f"{what}: {kind} {shape} needs {needed:,} bytes, its offsets [{start}, {end}] "
+            f"{what}: {code} {shape} needs {needed:,} bytes, its offsets [{start}, {end}] "
             f"span {end - start:,}"
         )
-    return key, _DTYPES[kind], shape, start, end
+    return name, _DTYPES[code], shape, start, end
 
 
-def _check_order(entries: list[tuple[str, np.dtype, list[int], int, int]], length: int) -> None:
-    """The sorted tensors must cover the bytes behind the header, each byte once."""
-    before, last = "the header", 0
-    for key, _, _, start, end in entries:
-        if start < last:
-            raise Refused(f"tensors {before} and {quote(key)} overlap at byte {start:,}")
-        if start > last:
-            raise Refused(f"there is a gap of {start - last:,} bytes before tensor {quote(key)}")
-        before, last = quote(key), end
-    if last > length:
-        raise Refused(f"it is cut: tensors end at byte {last:,}, but {length:,} are there")
-    if last < length:
-        raise Refused(f"{length - last:,} bytes trail behind the last tensor")
+def _check_coverage(entries: list[tuple[str, np.dtype, list[int], int, int]], length: int) -> None:
+    """Checks that the sorted tensors cover each of the `length` bytes after the header once."""
+    previous, covered = "the header", 0
+    for name, _, _, start, end in entries:
+        if start < covered:
+            raise Refused(f"tensors {previous} and {quote(name)} overlap at byte {start:,}")
+        if start > covered:
+            message = f"there is a gap of {start - covered:,} bytes before tensor {quote(name)}"
+            raise Refused(message)
+        previous, covered = quote(name), end
+    if covered > length:
+        raise Refused(f"it is cut: tensors end at byte {covered:,}, but the file has {length:,}")
+    if covered < length:
+        raise Refused(f"{length - covered:,} bytes follow after the last tensor")

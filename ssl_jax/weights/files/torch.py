@@ -1,7 +1,9 @@
-"""PyTorch's checkpoints, without PyTorch: the zip format, and the one before version 1.6.
+"""Reads PyTorch checkpoints without PyTorch: the zip format and the legacy format before 1.6.
 
-Either is a pickle, whose tensors name storages by persistent ids, and the storages' bytes. Source:
-torch/serialization.py.
+Both formats hold a pickle and the bytes of storages. Tensors in the pickle refer to storages by
+persistent ids.
+
+Source: torch/serialization.py.
 """
 
 import io
@@ -10,44 +12,45 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ssl_jax.weights.files import checks, pickles, stand_ins, tensors, unpickle
+from ssl_jax.weights.files import checks, pickles, placeholders, torch_tensors, unpickle
 from ssl_jax.weights.files.archive import Archive
 from ssl_jax.weights.files.checks import Refused, quote
 
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-"""How files of the format before 1.6 start: a pickle of the magic number."""
+"""First bytes of a legacy file: a pickle of the magic number."""
 
 _LEGACY_PROTOCOL = 1001
 _MAX_PICKLE = 16 << 20  # bytes
-# Where checkpoints keep the weights; DINO's teacher is the network that its paper evaluates.
-_LEVELS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "teacher")
+# Keys that hold the weights in checkpoints. DINO's paper evaluates its teacher.
+_WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "teacher")
 
 
 def is_zip(archive: Archive) -> bool:
-    """Whether PyTorch wrote the archive."""
+    """Returns True if PyTorch wrote the archive."""
     return any(entry.split("/")[-1] == "data.pkl" for entry in archive.entries)
 
 
 def read_zip(archive: Archive) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint in the zip format, by name.
+    """Returns the tensors of a checkpoint in the zip format, by name.
 
     Raises:
-      Refused: the pickle refers to anything but tensors, or tensors to what is not there.
+      Refused: if the pickle refers to anything but tensors, or a tensor refers to a storage that
+        is missing or has another size.
     """
     if any(entry.split("/")[-1] == "constants.pkl" for entry in archive.entries):
-        raise Refused("it is a TorchScript program; save its state_dict() and read that")
-    tops = [e.removesuffix("data.pkl") for e in archive.entries if e.endswith("data.pkl")]
-    if len(tops) != 1 or tops[0].count("/") > 1:
+        raise Refused("it is a TorchScript program; save its state_dict() instead")
+    roots = [e.removesuffix("data.pkl") for e in archive.entries if e.endswith("data.pkl")]
+    if len(roots) != 1 or roots[0].count("/") > 1:
         raise Refused("its archive does not have exactly one data.pkl")
-    top, length = tops[0], archive.entries[f"{tops[0]}data.pkl"].file_size
+    root, length = roots[0], archive.entries[f"{roots[0]}data.pkl"].file_size
     if length > _MAX_PICKLE:
         raise Refused(f"data.pkl claims {length:,} bytes, over {_MAX_PICKLE:,}")
-    file = io.BytesIO(archive.read(f"{top}data.pkl").tobytes())
-    swap = _is_big(archive, f"{top}byteorder")
-    tree = unpickle.load(file, length, tensors.NAMES, tensors.persistent)
+    file = io.BytesIO(archive.read(f"{root}data.pkl").tobytes())
+    big_endian = _is_big_endian(archive, f"{root}byteorder")
+    tree = unpickle.load(file, length, torch_tensors.TORCH_NAMES, torch_tensors.storage_from_id)
 
-    def storage_bytes(storage: tensors.Storage) -> np.ndarray:
-        entry = f"{top}data/{storage.key}"
+    def storage_bytes(storage: torch_tensors.Storage) -> np.ndarray:
+        entry = f"{root}data/{storage.key}"
         if entry not in archive.entries:
             raise Refused(f"storage {quote(storage.key)} is missing")
         if archive.entries[entry].file_size != storage.nbytes:
@@ -57,13 +60,13 @@ def read_zip(archive: Archive) -> dict[str, np.ndarray]:
             )
         data = archive.read(entry)
         width = storage.dtype.itemsize
-        return data.view(f"u{width}").byteswap().view(np.uint8) if swap else data
+        return data.view(f"u{width}").byteswap().view(np.uint8) if big_endian else data
 
     return _arrays(tree, archive.size, storage_bytes)
 
 
-def _is_big(archive: Archive, entry: str) -> bool:
-    """Whether numbers start with their highest byte; there is no such entry before 2.1."""
+def _is_big_endian(archive: Archive, entry: str) -> bool:
+    """Returns True if the entry says "big". PyTorch before 2.1 does not write the entry."""
     if entry not in archive.entries:
         return False
     if archive.entries[entry].file_size > 6:
@@ -75,44 +78,49 @@ def _is_big(archive: Archive, entry: str) -> bool:
 
 
 def read_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint in the format before 1.6, by name.
+    """Returns the tensors of a checkpoint in the legacy format, by name.
+
+    Args:
+      file: open file.
+      size: size of the file in bytes.
 
     Raises:
-      Refused: as for the zip format.
+      Refused: if the pickle refers to anything but tensors, or a tensor refers to a storage that
+        is missing or has another size.
     """
     file.seek(len(LEGACY))
     if unpickle.load(file, size, {}) != _LEGACY_PROTOCOL:
         raise Refused(f"its protocol is not {_LEGACY_PROTOCOL}")
-    unpickle.load(file, size, {})  # of the system that wrote it
-    storages: dict[str, tensors.Storage] = {}
+    unpickle.load(file, size, {})  # skips the description of the system that wrote the file
+    storages: dict[str, torch_tensors.Storage] = {}
 
-    def persistent(found: Any) -> tensors.Storage:
-        storage = tensors.persistent(found)
+    def persistent_load(identifier: Any) -> torch_tensors.Storage:
+        storage = torch_tensors.storage_from_id(identifier)
         if storages.setdefault(storage.key, storage) != storage:
-            raise Refused(f"storage {quote(storage.key)} is claimed in two sizes or dtypes")
+            raise Refused(f"storage {quote(storage.key)} has two different sizes or dtypes")
         return storage
 
-    tree = unpickle.load(file, size, tensors.NAMES, persistent)
+    tree = unpickle.load(file, size, torch_tensors.TORCH_NAMES, persistent_load)
     keys = unpickle.load(file, size, {})
     starts = _storage_starts(file, size, keys, storages)
 
-    def storage_bytes(storage: tensors.Storage) -> np.ndarray:
+    def storage_bytes(storage: torch_tensors.Storage) -> np.ndarray:
         if storage.key not in starts:
             raise Refused(f"storage {quote(storage.key)} is missing")
         file.seek(starts[storage.key])
-        return checks.take(file, storage.nbytes, f"storage {quote(storage.key)}")
+        return checks.read_exactly(file, storage.nbytes, f"storage {quote(storage.key)}")
 
     return _arrays(tree, size, storage_bytes)
 
 
 def _storage_starts(
-    file: BinaryIO, size: int, keys: Any, storages: dict[str, tensors.Storage]
+    file: BinaryIO, size: int, keys: Any, storages: dict[str, torch_tensors.Storage]
 ) -> dict[str, int]:
-    """Where each storage's bytes start; they must reach to the end of the file."""
+    """Returns the position of each storage's bytes; the last storage must end with the file."""
     starts: dict[str, int] = {}
     for key in keys if isinstance(keys, list) else ():
         if not isinstance(key, str) or key not in storages or key in starts:
-            raise Refused(f"it has a storage {quote(key)} that no tensor or another one claims")
+            raise Refused(f"it has a storage {quote(key)} that no tensor uses or that occurs twice")
         count = int.from_bytes(file.read(8), "little")
         if count != storages[key].elements:
             raise Refused(
@@ -124,37 +132,37 @@ def _storage_starts(
             raise Refused(f"it is cut in storage {quote(key)}")
         file.seek(storages[key].nbytes, 1)
     if file.tell() != size:
-        raise Refused(f"{size - file.tell():,} bytes trail behind the last storage")
+        raise Refused(f"{size - file.tell():,} bytes follow after the last storage")
     return starts
 
 
 def _arrays(
-    tree: Any, size: int, storage_bytes: Callable[[tensors.Storage], np.ndarray]
+    tree: Any, size: int, storage_bytes: Callable[[torch_tensors.Storage], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    leaves = stand_ins.flatten(_state_dict(tree), ".")
-    arrays = pickles.arrays(leaves)
-    views = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, tensors.Tensor)}
+    leaves = placeholders.flatten(_state_dict(tree), ".")
+    arrays = pickles.numpy_arrays(leaves)
+    views = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, torch_tensors.Tensor)}
     if not views and not arrays:
-        tops = ", ".join(quote(key) for key in list(tree)[:10])
-        raise Refused(f"it holds no tensors by name; at its top are: {tops or 'nothing'}")
-    held = sum(view.nbytes for view in views.values())
-    checks.total(held + sum(array.nbytes for array in arrays.values()), size)
+        keys = ", ".join(quote(key) for key in list(tree)[:10])
+        raise Refused(f"it holds no tensors by name; its top-level keys are: {keys or 'none'}")
+    view_bytes = sum(view.nbytes for view in views.values())
+    checks.check_total_size(view_bytes + sum(array.nbytes for array in arrays.values()), size)
     data: dict[str, np.ndarray] = {}
     for name, view in views.items():
         key = view.storage.key
         if key not in data:
             data[key] = storage_bytes(view.storage)
         if len(data[key]) != view.storage.nbytes:
-            raise Refused(f"storage {quote(key)} is claimed in two sizes")
+            raise Refused(f"storage {quote(key)} has two different sizes")
         arrays[name] = view.read(data[key])
     return arrays
 
 
 def _state_dict(tree: Any) -> dict[str, Any]:
-    """The weights in a checkpoint, which may hold an optimizer's state and more beside them."""
+    """Returns the dictionary of weights; a checkpoint may hold an optimizer's state beside it."""
     if not isinstance(tree, dict):
-        raise Refused("it is no dictionary of tensors; save the model's state_dict()")
-    for _ in _LEVELS:
-        inner = (tree[level] for level in _LEVELS if isinstance(tree.get(level), dict))
+        raise Refused("it is not a dictionary of tensors; save the model's state_dict()")
+    for _ in _WEIGHT_KEYS:
+        inner = (tree[key] for key in _WEIGHT_KEYS if isinstance(tree.get(key), dict))
         tree = next(inner, tree)
     return tree

@@ -1,4 +1,4 @@
-"""Damage at random: a file is refused, or its tensors are as they were described."""
+"""Tests with random damage: `files.read` refuses a file, or returns tensors that fit its header."""
 
 import time
 
@@ -12,8 +12,8 @@ from ssl_jax.weights import files
 TRIES = 300
 
 
-def damaged(data, rng):
-    """One to eight bytes replaced, or one bit turned, or the end or a part cut out, or doubled."""
+def damage(data, rng):
+    """Replaces 1 to 8 bytes, flips one bit, cuts the end, cuts a part, or doubles a part."""
     data = bytearray(data)
     start, end = sorted(rng.integers(0, len(data), 2))
     match rng.integers(0, 5):
@@ -31,16 +31,16 @@ def damaged(data, rng):
     return bytes(data)
 
 
-def heads(kind, data):
-    """The part of a file that describes the tensors, where damage is most telling."""
+def header_length(kind, data):
+    """Returns the length of the part that describes the tensors, where damage has most effect."""
     if kind == "safetensors":
         return 8 + int.from_bytes(data[:8], "little")
     start = data.find(handmade.arrays()["conv.weight"].tobytes())
-    return start if start > 0 else len(data)  # compressed, or encoded as a text
+    return start if start > 0 else len(data)  # data are compressed or encoded as text
 
 
-def outcome(path):
-    """(arrays, None), or (None, the Fault)."""
+def read_or_fault(path):
+    """Returns (arrays, None) or (None, Fault)."""
     try:
         return files.read(path).arrays, None
     except Fault as fault:
@@ -48,26 +48,26 @@ def outcome(path):
 
 
 @pytest.mark.parametrize("where", ["anywhere", "head"])
-@pytest.mark.parametrize("kind", handmade.GOOD)
-def test_damaged_files(tmp_path, kind, where):
-    good = handmade.GOOD[kind]()
+@pytest.mark.parametrize("kind", handmade.VALID)
+def test_damaged_files_are_refused_or_consistent(tmp_path, kind, where):
+    good = handmade.VALID[kind]()
     shapes = {array.shape for array in handmade.arrays().values()}
-    head = heads(kind, good) if where == "head" else len(good)
+    head = header_length(kind, good) if where == "head" else len(good)
     rng = np.random.default_rng([*kind.encode(), *where.encode()])
     path = tmp_path / "x"
     refused = 0
     for attempt in range(TRIES):
-        data = damaged(good[:head], rng) + good[head:]
+        data = damage(good[:head], rng) + good[head:]
         path.write_bytes(data)
         start = time.process_time()
-        found, fault = outcome(path)
+        arrays, fault = read_or_fault(path)
         assert time.process_time() - start < 1
         if fault is not None:
             refused += 1
             assert fault.code == BAD_DATA, f"try {attempt}: {fault}"
             assert str(fault).isprintable()
             continue
-        for name, array in found.items():
+        for name, array in arrays.items():
             assert array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
             assert array.shape in shapes or array.dtype.itemsize not in (4, 8), (attempt, name)
             assert np.isfinite(array).all()

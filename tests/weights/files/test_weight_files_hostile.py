@@ -1,4 +1,4 @@
-"""The corpus: every file is refused for its reason, within bounds, and nothing is run."""
+"""Tests that every hostile file is refused for its reason, within bounds, and without execution."""
 
 import json
 import pathlib
@@ -16,7 +16,8 @@ from ssl_jax.weights import files
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SECONDS = 1.0
 MEGABYTES = 64
-# Reads all paths in a process of its own: resident memory first, since tracing takes memory.
+# Reads all paths in a separate process. It measures resident memory before it traces allocations,
+# because tracing itself needs memory.
 CHILD = """
 import json, sys, time, tracemalloc
 from ssl_jax.errors import Fault
@@ -24,7 +25,7 @@ from ssl_jax.weights import files
 
 good, paths = json.load(sys.stdin)
 for path in good:
-    files.read(path)  # whatever is imported late is imported now
+    files.read(path)  # imports everything that readers import lazily
 
 events = []
 FORBIDDEN = ("pickle.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "ctypes.",
@@ -39,7 +40,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 
 def resident():
-    # Linux counts in ru_maxrss what the parent held before this program began.
+    # Not ru_maxrss: on Linux it includes the memory of the parent before exec.
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return int(status["VmHWM"].split()[0]) / 1024
 
@@ -66,28 +67,28 @@ json.dump({"seconds": seconds, "growth": growth, "traced": traced, "events": eve
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """[(path, what the refusal must say)]."""
+    """Returns [(path, expected reason)]."""
     return hostile.write(tmp_path_factory.mktemp("hostile"))
 
 
-def test_every_file_is_refused_for_its_reason(corpus):
+def test_every_hostile_file_is_refused_for_its_reason(corpus):
     assert len(corpus) >= 250
     wrong = []
-    for path, said in corpus:
+    for path, reason in corpus:
         with pytest.raises(Fault) as caught:
             files.read(path)
         message = str(caught.value)
         assert caught.value.code == (IO_ERROR if path.name == "loop.pth" else BAD_DATA), path
         assert message.startswith(str(path)), "the message names the file"
-        assert message.isprintable(), "a file's bytes do not reach the terminal as they are"
-        if not re.search(said, message.removeprefix(str(path))):
-            wrong.append((path.name, said, message[-300:]))
+        assert message.isprintable(), "raw bytes of a file must not reach the terminal"
+        if not re.search(reason, message.removeprefix(str(path))):
+            wrong.append((path.name, reason, message[-300:]))
     assert not wrong
 
 
-def test_time_memory_and_what_is_done(corpus, tmp_path):
+def test_refusal_is_bounded_in_time_and_memory_and_has_no_side_effects(corpus, tmp_path):
     good = []
-    for kind, make in handmade.GOOD.items():
+    for kind, make in handmade.VALID.items():
         good.append(str(tmp_path / kind))
         (tmp_path / kind).write_bytes(make())
     paths = [str(path) for path, _ in corpus]
@@ -105,20 +106,20 @@ def test_time_memory_and_what_is_done(corpus, tmp_path):
         check=False,
     )
     assert child.returncode == 0, child.stderr
-    found = json.loads(child.stdout)
-    assert not found["events"]
-    assert sorted(tmp_path.iterdir()) == before, "nothing was run that touches files"
-    slowest = max(paths, key=found["seconds"].get)
-    largest = max(paths, key=found["traced"].get)
-    print(f"slowest {slowest}: {found['seconds'][slowest]:.2f} s")
-    print(f"largest {largest}: {found['traced'][largest]:.1f} MiB; all {found['growth']:.1f} MiB")
-    assert found["seconds"][slowest] < SECONDS, slowest
-    assert found["traced"][largest] < MEGABYTES, largest
-    assert 0 < found["growth"] < MEGABYTES
+    report = json.loads(child.stdout)
+    assert not report["events"]
+    assert sorted(tmp_path.iterdir()) == before, "a file of the corpus changed the folder"
+    slowest = max(paths, key=report["seconds"].get)
+    largest = max(paths, key=report["traced"].get)
+    print(f"slowest {slowest}: {report['seconds'][slowest]:.2f} s")
+    print(f"largest {largest}: {report['traced'][largest]:.1f} MiB; all {report['growth']:.1f} MiB")
+    assert report["seconds"][slowest] < SECONDS, slowest
+    assert report["traced"][largest] < MEGABYTES, largest
+    assert 0 < report["growth"] < MEGABYTES
 
 
-def test_the_hook_sees_what_the_corpus_would_do(corpus):
-    """Python's own unpickler runs what our readers refuse: the corpus is no straw man."""
+def test_hostile_pickle_runs_in_python_unpickler(corpus):
+    """Proves that the corpus is dangerous and that the audit hook sees what it does."""
     path = next(path for path, _ in corpus if path.name == "os-system")
     code = (
         "import pickle, sys\nsys.addaudithook(lambda event, args: print(event, args))\n"

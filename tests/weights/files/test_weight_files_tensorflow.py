@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow, as TensorFlow writes them."""
+"""Tests of reading checkpoints that TensorFlow wrote."""
 
 import pathlib
 import shutil
@@ -16,7 +16,7 @@ WEIGHTS = {
     "base_model/batch_normalization/moving_mean": RNG.normal(size=8).astype(np.float32),
     "head_supervised/linear_layer/dense/bias": RNG.normal(size=10).astype(np.float32),
 }
-BESIDE = {
+OTHERS = {
     "global_step": np.array(100, np.int64),
     "base_model/conv2d/kernel/Momentum": np.ones((3, 3, 3, 8), np.float32),
     "base_model/conv2d/kernel/LARSOptimizer": np.ones(8, np.float32),
@@ -28,11 +28,11 @@ BESIDE = {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A folder with a checkpoint of names, as `tf.compat.v1.train.Saver` of SimCLR writes it."""
+    """Returns a folder with a name-based checkpoint, as `tf.compat.v1.train.Saver` writes it."""
     import tensorflow as tf
 
     folder = tmp_path_factory.mktemp("tensorflow")
-    values = WEIGHTS | BESIDE | {"names": np.array([b"cat"], object)}
+    values = WEIGHTS | OTHERS | {"names": np.array([b"cat"], object)}
     tensors = [tf.constant(value) for value in values.values()]
     tf.raw_ops.SaveV2(
         prefix=str(folder / "model.ckpt-100"),
@@ -53,45 +53,45 @@ def copy(folder, to):
 @pytest.mark.parametrize(
     "name", ["model.ckpt-100", "", "model.ckpt-100.index", "model.ckpt-100.data-00000-of-00001"]
 )
-def test_weights_without_what_is_beside_them(written, name):
-    found = files.read(written / name)
-    assert found.kind == "tensorflow"
-    assert found.arrays.keys() == WEIGHTS.keys()
+def test_read_leaves_out_optimizer_slots_and_counters(written, name):
+    file = files.read(written / name)
+    assert file.kind == "tensorflow"
+    assert file.arrays.keys() == WEIGHTS.keys()
     for name, array in WEIGHTS.items():
-        np.testing.assert_array_equal(found.arrays[name], array, strict=True)
+        np.testing.assert_array_equal(file.arrays[name], array, strict=True)
 
 
-def test_a_checkpoint_of_objects(tmp_path):
-    """Without the optimizer's slots, counters and the graph of objects."""
+def test_read_object_based_checkpoint(tmp_path):
+    """The result has no optimizer slots, no counters and no object graph."""
     import tensorflow as tf
 
     kernel = tf.Variable(WEIGHTS["base_model/conv2d/kernel"])
     slot = tf.Variable(tf.ones(3))
     checkpoint = tf.train.Checkpoint(model={"kernel": kernel}, optimizer={"momentum": slot})
     path = checkpoint.save(str(tmp_path / "ckpt"))
-    for read in (path, tmp_path):
-        arrays = files.read(read).arrays
+    for prefix_or_folder in (path, tmp_path):
+        arrays = files.read(prefix_or_folder).arrays
         assert arrays.keys() == {"model/kernel"}
         np.testing.assert_array_equal(arrays["model/kernel"], kernel.numpy(), strict=True)
 
 
 @pytest.mark.parametrize(
-    ("missing", "code", "said"),
+    ("missing", "code", "message"),
     [
         ("index", MISSING_INPUT, "is missing"),
         ("data-00000-of-00001", BAD_DATA, r"model.ckpt-100.data-\* are missing beside"),
     ],
 )
-def test_a_missing_file(written, tmp_path, missing, code, said):
+def test_missing_file_is_reported(written, tmp_path, missing, code, message):
     folder = copy(written, tmp_path)
     (folder / f"model.ckpt-100.{missing}").unlink()
-    with pytest.raises(Fault, match=said) as caught:
+    with pytest.raises(Fault, match=message) as caught:
         files.read(folder / "model.ckpt-100")
     assert caught.value.code == code
 
 
-def test_data_that_are_cut(written, tmp_path):
-    """TensorFlow would reserve what the index claims."""
+def test_cut_data_file_is_refused(written, tmp_path):
+    """TensorFlow itself would allocate the size that the index claims."""
     folder = copy(written, tmp_path)
     data = folder / "model.ckpt-100.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:500])
@@ -99,7 +99,7 @@ def test_data_that_are_cut(written, tmp_path):
         files.read(folder / "model.ckpt-100")
 
 
-def test_weights_that_are_not_finite(tmp_path):
+def test_weights_that_are_not_finite_are_refused(tmp_path):
     import tensorflow as tf
 
     path = tf.train.Checkpoint(w=tf.Variable([1.0, np.nan])).save(str(tmp_path / "ckpt"))
@@ -108,8 +108,8 @@ def test_weights_that_are_not_finite(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
-def test_damage_at_random(written, tmp_path, part):
-    """TensorFlow's checksums find it; whatever it raises comes as a Fault."""
+def test_random_damage_is_refused_or_harmless(written, tmp_path, part):
+    """TensorFlow's checksums find damage, and every exception of TensorFlow becomes a Fault."""
     folder = copy(written, tmp_path)
     path: pathlib.Path = folder / f"model.ckpt-100.{part}"
     good, rng, refused = path.read_bytes(), np.random.default_rng(3), 0
@@ -122,11 +122,11 @@ def test_damage_at_random(written, tmp_path, part):
         path.write_bytes(data)
         start = time.process_time()
         try:
-            found = files.read(folder / "model.ckpt-100").arrays
+            arrays = files.read(folder / "model.ckpt-100").arrays
         except Fault:
             refused += 1
         else:
-            for name, array in found.items():
+            for name, array in arrays.items():
                 np.testing.assert_array_equal(array, WEIGHTS[name], strict=True)
         assert time.process_time() - start < 1
-    assert refused > 100  # half of the data are Momentum, which is not read
+    assert refused > 100  # not more: half of the data are Momentum slots, which are not read

@@ -1,4 +1,4 @@
-"""What the pickles of PyTorch's checkpoints refer to: storages, tensors, and what is beside them.
+"""Placeholders for the storages and tensors in the pickles of PyTorch checkpoints.
 
 Source: torch/_utils.py.
 """
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.weights.files import checks, pickles, stand_ins
+from ssl_jax.weights.files import checks, pickles, placeholders
 from ssl_jax.weights.files.checks import Refused, quote
-from ssl_jax.weights.files.stand_ins import Built, Inert, Name, Names
+from ssl_jax.weights.files.placeholders import AllowedNames, Buildable, GlobalName, Ignored
 
 _STORAGES = {
     "torch.DoubleStorage": np.dtype("<f8"),
@@ -26,7 +26,7 @@ _STORAGES = {
 
 
 class Storage(NamedTuple):
-    """A block of numbers in the file, as a tensor's pickle claims it."""
+    """A block of numbers in the file, as the pickle describes it."""
 
     key: str
     dtype: np.dtype
@@ -34,15 +34,23 @@ class Storage(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Its length."""
+        """Size in bytes."""
         return self.elements * self.dtype.itemsize
 
 
-class Tensor(Built):
-    """A view of a storage, which it is known to lie in.
+class Tensor(Buildable):
+    """Placeholder for a tensor: a view that lies within its storage.
+
+    Args:
+      storage: the storage that holds the elements.
+      offset: first element.
+      shape: sizes of the axes.
+      stride: steps of the axes in elements.
+      rest: further arguments of PyTorch, which are ignored.
 
     Raises:
-      Refused: it does not, or has more elements than it.
+      Refused: if the view is invalid, reaches beyond its storage, or has more elements than the
+        storage.
     """
 
     def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any):
@@ -55,28 +63,32 @@ class Tensor(Built):
         if len(shape) != len(stride):
             raise Refused(f"{what} has {len(shape)} axes and {len(stride)} strides")
         count = checks.nbytes(shape, storage.dtype, what) // storage.dtype.itemsize
-        if not all(checks.integer(step) for step in (offset, *stride)):
-            raise Refused(f"{what} has a negative stride or offset, or one that is no number")
+        if not all(checks.is_size(step) for step in (offset, *stride)):
+            raise Refused(f"{what} has a stride or offset that is negative or not an integer")
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         if count > storage.elements or (count and last >= storage.elements):
             raise Refused(
                 f"{what} reaches beyond it: shape {shape}, strides {stride}, offset {offset}, "
-                f"and {storage.elements:,} elements are there"
+                f"but the storage has {storage.elements:,} elements"
             )
         self.storage, self.offset, self.shape, self.count = storage, offset, shape, count
-        # NumPy multiplies the step of an axis of size 1 as well, and it may be anything.
+        # The step of an axis of size 1 can be any number, and NumPy would multiply it.
         self.stride = tuple(s if n > 1 else 0 for n, s in zip(shape, stride, strict=True))
 
     def build(self, state: Any) -> None:
-        """Attributes of a tensor are nothing of its weights."""
+        """Ignores the state, since attributes of a tensor are not weights."""
 
     @property
     def nbytes(self) -> int:
-        """Its length, laid out without gaps."""
+        """Size in bytes of the tensor as a contiguous array."""
         return self.count * self.storage.dtype.itemsize
 
     def read(self, data: np.ndarray) -> np.ndarray:
-        """The tensor in its storage's bytes, uint8; contiguous, so copied if it was not."""
+        """Returns the tensor as a C-contiguous array; copies only if necessary.
+
+        Args:
+          data: bytes of the storage, uint8 [storage.nbytes].
+        """
         if not self.count:
             return np.zeros(self.shape, self.storage.dtype)
         dtype = self.storage.dtype
@@ -89,36 +101,40 @@ def _parameter(tensor: Any, *rest: Any) -> Any:
     return tensor
 
 
-NAMES: Names = {
-    **stand_ins.COMMON,
-    **pickles.NUMPY,
+TORCH_NAMES: AllowedNames = {
+    **placeholders.COMMON_NAMES,
+    **pickles.NUMPY_NAMES,
     **dict.fromkeys(_STORAGES),
     "torch._utils._rebuild_tensor": Tensor,
     "torch._utils._rebuild_tensor_v2": Tensor,
     "torch._utils._rebuild_parameter": _parameter,
-    "torch.Size": Inert,
-    "torch.device": Inert,
+    "torch.Size": Ignored,
+    "torch.device": Ignored,
     **{f"torch.{kind}{bits}": None for kind in ("float", "int") for bits in (16, 32, 64)},
     "torch.bfloat16": None,
 }
-"""What they may refer to."""
+"""Names that the pickles of PyTorch checkpoints may refer to."""
 
 
-def persistent(found: Any) -> Storage:
-    """The storage of a persistent id: ("storage", class, key, device, elements[, view]).
+def storage_from_id(identifier: Any) -> Storage:
+    """Returns the storage of a persistent id ("storage", class, key, device, elements[, view]).
 
     Raises:
-      Refused: it is none, or of no known dtype.
+      Refused: if the id is not that of a storage, or if its dtype is unknown.
     """
-    if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
-        raise Refused("its pickle refers to something outside that is no storage")
-    kind, key, _, count = found[1:5]
-    if not isinstance(kind, Name) or kind.dotted not in _STORAGES:
-        raise Refused("its pickle has a storage of no known dtype")
-    if found[5:] not in ((), (None,)):
-        raise Refused("a storage is a view of another: load and save it by PyTorch 1.6 or later")
+    if (
+        not isinstance(identifier, tuple)
+        or len(identifier) not in (5, 6)
+        or identifier[0] != "storage"
+    ):
+        raise Refused("its pickle refers to an external object that is not a storage")
+    storage_class, key, _, count = identifier[1:5]
+    if not isinstance(storage_class, GlobalName) or storage_class.dotted not in _STORAGES:
+        raise Refused("its pickle has a storage of unknown dtype")
+    if identifier[5:] not in ((), (None,)):
+        raise Refused("a storage is a view of another: load and save it with PyTorch 1.6 or later")
     if not isinstance(key, str) or not key.isdecimal() or not key.isascii() or len(key) > 20:
-        raise Refused(f"its pickle has a storage {quote(key)}, which is no number")
-    storage = Storage(key, _STORAGES[kind.dotted], count)
+        raise Refused(f"its pickle has a storage {quote(key)}, which is not a number")
+    storage = Storage(key, _STORAGES[storage_class.dotted], count)
     checks.nbytes((count,), storage.dtype, f"storage {quote(key)}")
     return storage

@@ -1,4 +1,4 @@
-"""The network of `pytorch.py` at work in this process, where PyTorch is installed."""
+"""Builds and runs the network of `pytorch.py` in this process, if PyTorch is installed."""
 
 import importlib
 import importlib.util
@@ -12,17 +12,22 @@ import numpy as np
 from ssl_jax.export import check
 
 
-def installed() -> bool:
-    """Whether PyTorch is here and can be imported."""
+def is_installed() -> bool:
+    """Returns True if PyTorch can be imported."""
     try:
         importlib.import_module("torch")
-    except (ImportError, OSError):  # the latter: without one of its shared libraries
+    except (ImportError, OSError):  # OSError if a shared library is missing
         return False
     return True
 
 
-def network(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
-    """The module that `config` describes with these tensors, in evaluation mode."""
+def build_network(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    """Returns the torch module that `config` describes, in evaluation mode.
+
+    Args:
+      config: as `torch_weights.config` returns it.
+      arrays: state of the module by name.
+    """
     import torch
 
     from ssl_jax.export import pytorch
@@ -33,26 +38,33 @@ def network(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
     return module.eval()
 
 
-def shipped(folder: pathlib.Path) -> Any:
-    """The module that an export's own `model.py` loads."""
+def load_export(folder: pathlib.Path) -> Any:
+    """Returns the torch module that the export's own `model.py` loads."""
     spec: Any = importlib.util.spec_from_file_location("ssl_jax_exported", folder / "model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.load(folder)
 
 
-def outputs(module: Any, images: np.ndarray, logits: bool) -> dict[str, np.ndarray]:
-    """ "features" and "logits" of images [n, h, w, 3] in [0, 1]."""
+def run_network(module: Any, images: np.ndarray, logits: bool) -> dict[str, np.ndarray]:
+    """Returns "features" and, if `logits` is True, "logits" of images [n, h, w, 3] in [0, 1]."""
     import torch
 
     batch = torch.from_numpy(check.nchw(images))
     with torch.no_grad():
-        found = {"features": module(batch).numpy()}
-        return found | ({"logits": module.logits(batch).numpy()} if logits else {})
+        outputs = {"features": module(batch).numpy()}
+        return outputs | ({"logits": module.logits(batch).numpy()} if logits else {})
 
 
-def to_onnx(module: Any, images: np.ndarray, logits: bool, file: pathlib.Path) -> None:
-    """Writes one self-contained file: "images" [n, 3, h, w] to "features" and "logits"."""
+def write_onnx(module: Any, images: np.ndarray, logits: bool, file: pathlib.Path) -> None:
+    """Writes one self-contained ONNX file.
+
+    Args:
+      module: the torch module.
+      images: an example input, float32 [n, h, w, 3].
+      logits: True to add the output "logits" to "features".
+      file: path of the file. Its input "images" is [n, 3, h, w].
+    """
     import torch
 
     class Outputs(torch.nn.Module):
@@ -62,11 +74,11 @@ def to_onnx(module: Any, images: np.ndarray, logits: bool, file: pathlib.Path) -
 
         def forward(self, images: torch.Tensor) -> Any:
             features = self.network(images)
-            return (features, last(features)) if logits else features
+            return (features, classifier(features)) if logits else features
 
-    last = module.fc if hasattr(module, "fc") else module.head
+    classifier = module.fc if hasattr(module, "fc") else module.head
     with warnings.catch_warnings():
-        # The exporter calls parts of PyTorch that PyTorch deprecates: no news to who exports.
+        # PyTorch's exporter uses deprecated parts of PyTorch, which users cannot change.
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         torch.onnx.export(

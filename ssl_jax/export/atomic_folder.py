@@ -1,4 +1,4 @@
-"""A folder that is replaced whole or not at all."""
+"""Replaces a folder atomically."""
 
 import contextlib
 import os
@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from ssl_jax.errors import IO_ERROR, Fault
 from ssl_jax.jobs.files import sync
 
-FULL = 2**20  # bytes: a disk with no more is full
+FULL = 2**20  # bytes; a disk with less free space counts as full
 
 
 @contextlib.contextmanager
-def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty folder beside `folder` that takes its place once the block has ended well.
+def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder that replaces `folder` when the block ends without an exception.
 
-    Whenever the process dies, the old contents are at `folder` or, between two renames, in its
-    hidden sibling, from where the next call takes them back. One process at a time.
+    If the process dies, the old contents are still at `folder`. Between two renames they are in a
+    hidden folder beside it, from which the next call restores them. Only one process may call this
+    at a time.
 
     Raises:
-      Fault: IO_ERROR, when the disk is full or a file cannot be written.
+      Fault: with code IO_ERROR if the disk is full or a file cannot be written.
     """
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
     try:
@@ -36,13 +37,13 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     except Fault:
         raise
     except Exception as error:
-        # Orbax and TensorFlow tell of a full disk by exceptions of their own.
-        if not isinstance(error, OSError) and _free(folder.parent) > FULL:
+        # Orbax and TensorFlow report a full disk with their own exceptions.
+        if not isinstance(error, OSError) and _free_bytes(folder.parent) > FULL:
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise Fault(
-            f"{folder} not written: {reason}; an earlier export stays. Make room there, or choose "
-            "another folder by --out",
+            f"cannot write {folder}: {reason}. An earlier export was kept. Free disk space there, "
+            "or pass another folder as --out",
             IO_ERROR,
         ) from error
     finally:
@@ -50,22 +51,26 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def require_space(folder: pathlib.Path, size: int) -> None:
-    """Raises Fault unless the disk of `folder` has room for `size` bytes and some more."""
-    needed, free = int(1.2 * size) + FULL, _free(folder)
+    """Checks that the disk of `folder` has space for `size` bytes and a reserve of 20 %.
+
+    Raises:
+      Fault: with code IO_ERROR if it has not.
+    """
+    needed, free = int(1.2 * size) + FULL, _free_bytes(folder)
     if free < needed:
         raise Fault(
-            f"{folder}: an export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are "
-            "free; make room there, or choose another folder by --out",
+            f"{folder}: an export needs {needed / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB are "
+            "free. Free disk space there, or pass another folder as --out",
             IO_ERROR,
         )
 
 
-def _free(folder: pathlib.Path) -> int:
+def _free_bytes(folder: pathlib.Path) -> int:
     return shutil.disk_usage(folder).free
 
 
 def _recover(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-    """Puts in order what a process that died in the middle left."""
+    """Restores the old contents if an earlier process died, and deletes its unfinished folder."""
     if old.exists():
         if folder.exists():
             shutil.rmtree(old)

@@ -1,4 +1,4 @@
-"""Weights as PyTorch names them, in a safetensors file, and back."""
+"""Writes and reads weights with PyTorch's names in a safetensors file."""
 
 import pathlib
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_jax import models
 from ssl_jax.errors import USAGE, Fault
-from ssl_jax.export import check, in_torch
+from ssl_jax.export import check, torch_runtime
 from ssl_jax.export.subject import Subject
 from ssl_jax.weights import Arrays, Weights, torch_resnet, torch_vit
 
@@ -15,10 +15,10 @@ FILE = "model.safetensors"
 
 
 def layout(subject: Subject) -> Any:
-    """The map of names of the encoder's family.
+    """Returns the module with the name map of the encoder: `torch_resnet` or `torch_vit`.
 
     Raises:
-      Fault: a family that has none.
+      Fault: if the encoder is neither a ResNet nor a ViT.
     """
     name = subject.model["name"]
     if name in models.RESNETS:
@@ -26,55 +26,55 @@ def layout(subject: Subject) -> Any:
     if name in models.VITS:
         return torch_vit
     raise Fault(
-        f"{name}: only ResNets and ViTs have a PyTorch definition. Take --format=npz, stablehlo, "
+        f"{name}: only ResNets and ViTs have a PyTorch definition. Use --format=npz, stablehlo, "
         "savedmodel or orbax",
         USAGE,
     )
 
 
 def is_vit(subject: Subject) -> bool:
-    """Whether the encoder is a Vision Transformer."""
+    """Returns True if the encoder is a Vision Transformer."""
     return layout(subject) is torch_vit
 
 
 def encode(subject: Subject) -> Arrays:
-    """The state of a torch module; a classifier is its last layer."""
+    """Returns the state of a torch module; a classifier is its last layer."""
     if is_vit(subject):
         return torch_vit.encode(subject.weights, subject.size)
     return torch_resnet.encode(subject.weights)
 
 
 def config(subject: Subject) -> dict[str, Any]:
-    """What `pytorch.py` builds the network from."""
+    """Returns the config from which `pytorch.py` builds the network."""
     return layout(subject).config(subject.model)
 
 
 def write(subject: Subject, folder: pathlib.Path) -> None:
-    """Writes the tensors."""
+    """Writes the tensors to `FILE`."""
     import safetensors.numpy
 
-    # By bytes, since the library hides from which file and why the system refused to write.
+    # save_file would hide the file name and the reason if the system refuses to write.
     (folder / FILE).write_bytes(safetensors.numpy.save(encode(subject), metadata={"format": "pt"}))
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs of check.images by our own network, and by PyTorch's where that is installed."""
+    """Returns the outputs for check.images, computed by JAX and, if installed, by PyTorch."""
     import safetensors.numpy
 
     arrays = safetensors.numpy.load_file(folder / FILE)
     images = check.images(subject.size)
     weights: Weights = layout(subject).decode(arrays, model=subject.model)
-    found = {"jax": subject.run_weights(weights, images)}
-    if in_torch.installed():
-        network = in_torch.network(config(subject), arrays)
-        found["torch"] = in_torch.outputs(network, images, subject.has_logits)
-    return found
+    outputs = {"jax": subject.run_weights(weights, images)}
+    if torch_runtime.is_installed():
+        network = torch_runtime.build_network(config(subject), arrays)
+        outputs["torch"] = torch_runtime.run_network(network, images, subject.has_logits)
+    return outputs
 
 
 def images_comment(subject: Subject, *, standardised: bool) -> str:
-    """What goes into the network, as a comment of a line of Python."""
+    """Returns a line of Python, a comment that describes the input of the network."""
     mean, std = subject.standardisation
     values = "in [0, 1]"
     if standardised and (any(mean) or set(std) != {1.0}):
-        values += f" less mean {list(mean)}, over std {list(std)}"
+        values += f" minus mean {list(mean)}, divided by std {list(std)}"
     return f"# images: float32 [n, 3, {subject.size}, {subject.size}] {values}"
