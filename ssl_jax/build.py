@@ -21,7 +21,7 @@ from ssl_jax.inputs.image.views import Decisions, View, split
 from ssl_jax.methods import Batch, Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.optim import optimizers, parameters
-from ssl_jax.report import figures
+from ssl_jax.report.figures import image_grids
 from ssl_jax.training import step
 
 HostBatch = dict[str, np.ndarray]
@@ -344,4 +344,4 @@ def draw_views(config: ConfigDict, source: sources.Source, path: Path, count: in
     batch = next(batches)
     originals = [source.load(int(index))[0] for index in batch["index"]]
     prepared = jax.device_get(prepare(config)(jax.tree.map(jnp.asarray, batch)))
-    figures.view_grid(originals, prepared["views"], path, local=prepared.get("local_views"))
+    image_grids.draw_views(originals, prepared["views"], path, local=prepared.get("local_views"))

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.models import heads
 from ssl_jax.pretrained.backbone import Backbone
-from ssl_jax.report import files
+from ssl_jax.report import run_files
 from ssl_jax.weights import Tree, Weights
 
 LONGEST = 200  # letters of a name
@@ -31,7 +31,7 @@ class Subject:
     head: bool = False  # with the modules behind the encoder
     name: str = "backbone"
     license: str = ""  # "" where it is not stated
-    run: files.Run | None = None  # None: weights that no run of ours made
+    run: run_files.Run | None = None  # None: weights that no run of ours made
 
     @property
     def model(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ssl_jax.plan import text, units
 from ssl_jax.plan.facts import Memory
 from ssl_jax.plan.model import Forecast
-from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
+from ssl_jax.report.figures.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
 
 WIDTH = 11.0  # inches
 GIB = 2**30

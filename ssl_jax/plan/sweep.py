@@ -13,7 +13,7 @@ from ssl_jax.plan import figures, record, text, units
 from ssl_jax.plan.facts import Topology
 from ssl_jax.plan.page import table
 from ssl_jax.plan.record import Plan
-from ssl_jax.report.markup import document, figure, header, note, section
+from ssl_jax.report.html_elements import document, figure, header, note, section
 
 Planner = Callable[[ConfigDict, Topology, pathlib.Path], Plan]
 

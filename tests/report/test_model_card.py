@@ -2,10 +2,9 @@ import json
 import re
 
 import pytest
-from test_pictures import HOSTILE
-from written_run import change_config, write_evaluation
+from written_run import HOSTILE, change_config, write_evaluation
 
-from ssl_jax.report import card, files
+from ssl_jax.report import model_card, run_files
 
 FACTS = {"Architecture": "resnet10, width 0.25", "Input": "[n, 32, 32, 3] in [0, 1]"}
 
@@ -15,14 +14,14 @@ def hub():
     return pytest.importorskip("huggingface_hub")
 
 
-def written(run, **options):
+def markdown(run, **options):
     options = {
         "name": "mine",
         "license": "apache-2.0",
         "usage": "import x",
         "facts": FACTS,
     } | options
-    return card.markdown(run, **options)
+    return model_card.markdown(run, **options)
 
 
 def test_the_hub_reads_license_tags_and_results(finished_run, hub):
@@ -30,12 +29,12 @@ def test_the_hub_reads_license_tags_and_results(finished_run, hub):
     write_evaluation(finished_run, "few_shot", "few_shot", {"simclr": few})
     other = {"simclr": {"accuracy": 0.25}}
     write_evaluation(finished_run, "t_knn", "knn", other, data="tfds:cifar100")
-    text = written(files.read(finished_run), facts={"library_name": "timm", **FACTS})
+    text = markdown(run_files.read_run(finished_run), facts={"library_name": "timm", **FACTS})
     data = hub.ModelCard(text).data
     assert (data.license, data.library_name, data.model_name) == ("apache-2.0", "timm", "mine")
     assert {"ssl_jax", "self-supervised-learning", "simclr"} <= set(data.tags)
-    found = {(r.dataset_name, r.metric_name): r.metric_value for r in data.eval_results}
-    assert found == {
+    results = {(r.dataset_name, r.metric_name): r.metric_value for r in data.eval_results}
+    assert results == {
         ("cifar10", "Top-1, Linear, 10 labels per class (%)"): 81.25,
         ("cifar10", "Top-1, kNN, k = 20 (%)"): 81.25,
         ("cifar10", "Top-1, Few labels, 1 per class (%)"): 50.0,
@@ -45,9 +44,9 @@ def test_the_hub_reads_license_tags_and_results(finished_run, hub):
     assert "library" not in text.partition("\n---\n")[2]
 
 
-def test_numbers_stand_beside_protocol_and_baselines(finished_run):
+def test_accuracies_are_listed_with_baselines_and_protocol(finished_run):
     write_evaluation(finished_run, "label_free", "label_free", {"simclr": {"rankme": 12.34}})
-    text = written(files.read(finished_run))
+    text = markdown(run_files.read_run(finished_run))
     row = next(line for line in text.splitlines() if line.startswith("| Linear, 10"))
     assert row == (
         "| Linear, 10 labels per class | 81.2 ± 2.1 (sd) | – | 43.8 ± 1.0 (sd) | "
@@ -56,34 +55,34 @@ def test_numbers_stand_beside_protocol_and_baselines(finished_run):
     for words in (
         "| RankMe | 12.3 |",
         "standard deviation over draws",
-        "of step 500",
+        "at step 500",
         "temperature",
     ):
         assert words in text
-    assert "It has seen cifar10 alone" in text
+    assert "trained only on cifar10" in text
     assert "Not above a baseline" not in text
 
 
-def test_what_no_baseline_surpasses_is_a_limit_otherwise(finished_run):
+def test_an_accuracy_not_above_a_baseline_is_listed_as_a_limit(finished_run):
     worse = {"simclr": {"accuracy": 0.4}, "raw pixels": {"accuracy": 0.41}}
     write_evaluation(finished_run, "knn", "knn", worse, protocol={"k": 5})
-    assert "Not above a baseline in: kNN, k = 5." in written(files.read(finished_run))
+    assert "Not above a baseline in: kNN, k = 5." in markdown(run_files.read_run(finished_run))
 
 
-def test_weights_of_no_run(hub):
-    text = written(None, license="Some licence, see there")
+def test_card_without_a_run(hub):
+    text = markdown(None, license="Some licence, see there")
     data = hub.ModelCard(text).data
     assert (data.license, data.license_name) == ("other", "Some licence, see there")
     assert data.eval_results is None
-    assert "Nothing on this card was measured" in text
+    assert "No number on this card was measured" in text
     assert "| Architecture | resnet10, width 0.25 |" in text
-    assert "Not stated" in written(None, license="")
+    assert "Not stated" in markdown(None, license="")
 
 
 @pytest.mark.parametrize(
     "text", [*HOSTILE, "---\nlicense: mit\n---", '"\\', "\ud800", "\x7f\x85: ["]
 )
-def test_hostile_text_stays_text(finished_run, hub, text):
+def test_hostile_text_is_escaped(finished_run, hub, text):
     change_config(
         finished_run,
         method={"name": text, "x": text},
@@ -91,28 +90,28 @@ def test_hostile_text_stays_text(finished_run, hub, text):
         model={text or "x": [text]},
     )
     write_evaluation(
-        finished_run, "odd", text, {text: {"accuracy": 0.5}}, protocol={"classifier": text}
+        finished_run, "unknown", text, {text: {"accuracy": 0.5}}, protocol={"classifier": text}
     )
     write_evaluation(finished_run, "t", "knn", {text: {"accuracy": 0.5}}, data=text)
-    run = files.read(finished_run)
-    made = written(
+    run = run_files.read_run(finished_run)
+    card = markdown(
         run, name=text, license=text, facts={text: text}, usage=f"x = {text!r}\n```\n# no"
     )
-    made.encode()
-    loaded = hub.ModelCard(made)
+    card.encode()
+    loaded = hub.ModelCard(card)
     assert loaded.data.license == "other"
     assert "mit" not in str(loaded.data.license)
     assert len(loaded.data.eval_results) == 2 + 2
-    headings = re.findall(r"^#+ \w+", made, re.MULTILINE)
+    headings = re.findall(r"^#+ \w+", card, re.MULTILINE)
     expected = ["## Use", "## Facts", "## Training", "## Evaluation", "## Limits", "## Licence"]
     assert [h for h in headings if h in expected] == expected
-    assert made.count("\n---\n") == 1
-    assert "````python" in made
-    rows = [line for line in made.splitlines() if line.startswith("| ")]
+    assert card.count("\n---\n") == 1
+    assert "````python" in card
+    rows = [line for line in card.splitlines() if line.startswith("| ")]
     assert all(line.endswith(" |") for line in rows)
 
 
-def test_folders_of_the_machine_are_left_out(finished_run):
+def test_folders_of_the_training_machine_are_left_out(finished_run):
     change_config(
         finished_run,
         data={"dir": "/home/me/data"},
@@ -123,23 +122,23 @@ def test_folders_of_the_machine_are_left_out(finished_run):
     write_evaluation(
         finished_run, "finetune", "finetune", {"simclr": {"accuracy": 1}}, protocol=protocol
     )
-    text = written(files.read(finished_run))
+    text = markdown(run_files.read_run(finished_run))
     assert "/home" not in text
     assert "~" not in text
     for words in ("from simclr", "| method.teacher | teacher |", "Fine-tuned", "fine-tuned with"):
         assert words in text
 
 
-def test_escapes_by_hand():
-    assert card.escape("a_b|<i>\n# `x`") == r"a\_b\|\<i\> \# \`x\`"
-    assert card.escape("- x") == r"\- x"
-    assert card.escape("1. x") == r"1\. x"
-    assert card.escape("0.5, 3 - 4") == "0.5, 3 - 4"
-    assert len(card.escape("x" * 999)) == 300
-    assert card.fenced("```") == "````\n```\n````"
+def test_escape_matches_hand_written_markdown():
+    assert model_card.escape("a_b|<i>\n# `x`") == r"a\_b\|\<i\> \# \`x\`"
+    assert model_card.escape("- x") == r"\- x"
+    assert model_card.escape("1. x") == r"1\. x"
+    assert model_card.escape("0.5, 3 - 4") == "0.5, 3 - 4"
+    assert len(model_card.escape("x" * 999)) == 300
+    assert model_card.fenced("```") == "````\n```\n````"
 
 
-def test_json_of_the_evaluations_may_be_odd(finished_run):
-    (finished_run / "eval" / "odd.json").write_text(json.dumps({"results": {"simclr": 3}}))
+def test_malformed_evaluations_do_not_stop_the_card(finished_run):
+    (finished_run / "eval" / "malformed.json").write_text(json.dumps({"results": {"simclr": 3}}))
     write_evaluation(finished_run, "few", "few_shot", {"simclr": {"shots": [1]}})
-    assert "## Evaluation" in written(files.read(finished_run))
+    assert "## Evaluation" in markdown(run_files.read_run(finished_run))

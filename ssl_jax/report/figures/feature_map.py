@@ -1,4 +1,4 @@
-"""The map of the features: t-SNE, principal components and, where it is installed, UMAP."""
+"""Map of the features in 2-D: t-SNE, principal components and, if it is installed, UMAP."""
 
 import importlib
 import os
@@ -14,23 +14,32 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from ssl_jax.report.figures import MIN_POINTS, unit
-from ssl_jax.report.files import Run, class_name
-from ssl_jax.report.style import BLUE, CLASSES, MARKERS, NAMED_CLASSES, STYLE, label, save
+from ssl_jax.report.figures.neighbours import MIN_POINTS, unit_rows
+from ssl_jax.report.figures.style import BLUE, CLASSES, MARKERS, NAMED_CLASSES, STYLE, label, save
+from ssl_jax.report.run_files import class_name
 
-MAP_POINTS = 1500
+MAX_POINTS = 1500
 
 
-def feature_map(run: Run, path: str | os.PathLike[str]) -> list[str]:
-    """Draws the sample's features in 2-D, by class; returns the names of the maps drawn.
-
-    Returns [], and draws nothing, when there are too few or all are the same (a collapse).
+def draw(
+    features: np.ndarray, labels: np.ndarray, classes: list[str], path: str | os.PathLike[str]
+) -> list[str]:
+    """Draws features in 2-D, coloured by class; returns the names of the maps drawn.
 
     t-SNE (van der Maaten and Hinton 2008) and UMAP (McInnes et al. 2018, only with the package
     umap-learn) see unit-length features after PCA to 50 dimensions. Labels only colour the points.
+
+    Args:
+      features: float32 [n, f]; the first `MAX_POINTS` are drawn.
+      labels: int [n], negative without a label.
+      classes: class names.
+      path: PNG file to write.
+
+    Returns:
+      []: no file was written, because there are too few features or all are equal (a collapse).
     """
-    features, labels, classes = _points(run)
-    rows = unit(features)
+    features, labels = features[:MAX_POINTS], labels[:MAX_POINTS]
+    rows = unit_rows(features)
     if len(features) < MIN_POINTS or not np.ptp(rows, axis=0).max() > 1e-6:
         return []
     maps = _embed(rows)
@@ -38,10 +47,10 @@ def feature_map(run: Run, path: str | os.PathLike[str]) -> list[str]:
         figure = Figure(figsize=(11.8, 6.0 if len(maps) == 2 else 7.4), layout="constrained")
         layout = "ab" if len(maps) == 2 else "ab;ac"
         axes = figure.subplot_mosaic(layout, width_ratios=[1.55, 1])
-        groups = _groups(labels, classes)
+        groups = _class_masks(labels, classes)
         for (title, xy), ax in zip(maps.items(), axes.values(), strict=True):
-            big = ax is axes["a"]
-            _scatter(ax, xy, groups, size=17 if big else 9, named=big and len(groups) <= 20)
+            large = ax is axes["a"]
+            _scatter(ax, xy, groups, size=17 if large else 9, named=large and len(groups) <= 20)
             ax.set_title(title)
         if 1 < len(groups) <= NAMED_CLASSES:
             handles, names = axes["a"].get_legend_handles_labels()
@@ -54,11 +63,11 @@ def feature_map(run: Run, path: str | os.PathLike[str]) -> list[str]:
 
 
 def _embed(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Unit rows [n, f] -> {name of the map: [n, 2]}, the main one first."""
-    # At this size threads wait for one another longer than they work, and more so on a busy host.
+    """Embeds unit rows [n, f]; returns {name of the map: [n, 2]}, the main map first."""
+    # At this size, threads wait for each other longer than they compute, especially on a busy host.
     with threadpool_limits(1):
         reduced = PCA(min(50, *rows.shape), random_state=0).fit_transform(rows)
-        reduced = np.pad(reduced, ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # a map has two
+        reduced = np.pad(reduced, ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # a map has 2 axes
         perplexity = min(30, (len(rows) - 1) / 3)
         tsne = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=500)
         maps = {"t-SNE": tsne.fit_transform(reduced)}
@@ -68,13 +77,13 @@ def _embed(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _umap(reduced: np.ndarray) -> np.ndarray | None:
-    """UMAP [n, 2] of [n, f]; None without the package umap-learn."""
+    """Embeds [n, f] by UMAP as [n, 2]; returns None without the package umap-learn."""
     module = "umap.parametric_umap"
     hidden = {module: None} if module not in sys.modules else {}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # it would import all of TensorFlow
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # the module imports all of TensorFlow
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba's, and that a seed means one thread
+            warnings.simplefilter("ignore")  # numba's, and UMAP's that a seed disables threads
             umap = importlib.import_module("umap")
             model = umap.UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=0)
             return model.fit_transform(reduced)
@@ -85,19 +94,12 @@ def _umap(reduced: np.ndarray) -> np.ndarray | None:
             sys.modules.pop(name, None)
 
 
-def _points(run: Run) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    if not run.sample:
-        return np.zeros((0, 1)), np.zeros(0, int), []
-    features, labels = (run.sample[k][:MAP_POINTS] for k in ("features", "label"))
-    return features, labels, run.classes
-
-
-def _groups(labels: np.ndarray, classes: list[str]) -> list[tuple[str, np.ndarray]]:
-    """(class name, mask) of every class in `labels`; one nameless group without labels."""
-    found = np.unique(labels[labels >= 0])
-    if not len(found):
+def _class_masks(labels: np.ndarray, classes: list[str]) -> list[tuple[str, np.ndarray]]:
+    """Returns (class name, mask [n]) for each class; one unnamed group without labels."""
+    codes = np.unique(labels[labels >= 0])
+    if not len(codes):
         return [("", np.ones(len(labels), bool))]
-    return [(label(class_name(int(code), classes)), labels == code) for code in found]
+    return [(label(class_name(int(code), classes)), labels == code) for code in codes]
 
 
 def _scatter(

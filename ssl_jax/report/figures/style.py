@@ -1,4 +1,4 @@
-"""What all pictures share: colours, type, and how they become PNG files."""
+"""Style of all figures: colours, fonts, and how a figure becomes a PNG file."""
 
 import io
 import os
@@ -8,17 +8,22 @@ import warnings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssl_jax.report.plain import clean
+from ssl_jax.report.formatting import one_line
 
 INK, MUTED, RULE = "#1b2733", "#667585", "#d9dfe5"
-BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito 2008: told apart with any colour vision
+BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito 2008: distinct with any colour vision
 # Paul Tol's "muted" scheme and a grey, for classes.
 CLASSES = (
     *("#332288", "#ddaa33", "#117733", "#cc6677", "#44aa99"),
     *("#882255", "#88ccee", "#999933", "#aa4499", "#777777"),
 )
 MARKERS = "o^sDvP"
-NAMED_CLASSES = len(CLASSES) * len(MARKERS)  # beyond, colours would repeat
+NAMED_CLASSES = len(CLASSES) * len(MARKERS)  # with more classes, colours would repeat
+# For groups of runs, and for lines of a study.
+LINES = (
+    *(BLUE, ORANGE, "#117733", "#aa4499", "#ddaa33", "#332288"),
+    *("#44aa99", "#882255", "#88ccee", "#777777", "#999933", "#cc6677"),
+)
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -47,24 +52,24 @@ STYLE = {
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG; folders are made."""
+    """Writes a figure as a PNG file; creates missing folders."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(figure))
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
-    FigureCanvasAgg(figure)  # no pyplot: no global state, no window system
+    """Returns a figure as the content of a PNG file."""
+    FigureCanvasAgg(figure)  # without pyplot, which has global state and may need a window system
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # A class may be named in a script that the font lacks: boxes, but a picture.
+        # The font may lack a class name's script: then the picture shows boxes, without a warning.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(file, dpi=150, facecolor="white")
     return file.getvalue()
 
 
 def label(text: str, limit: int = 24) -> str:
-    """Text of others as matplotlib is to draw it: on one line, short, and no formula."""
-    text = clean(text, limit).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text  # legends leave out what begins with _
+    """Prepares text from a run for matplotlib: one short line, never read as a formula."""
+    text = one_line(text, limit).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # legends leave out names that start with _

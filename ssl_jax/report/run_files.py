@@ -1,4 +1,4 @@
-"""What a run left on disk, read with tolerance for what is not there yet."""
+"""Reads the files of a run. Files that do not exist yet give empty values."""
 
 import json
 import math
@@ -14,52 +14,70 @@ from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 
 
 class Run(NamedTuple):
-    """The files of a workdir; an absent file is an empty value."""
+    """Files of a workdir; a file that does not exist is an empty value.
+
+    Attributes:
+      workdir: folder of the run.
+      config: content of config.json.
+      metadata: content of metadata.json.
+      metrics: rows of metrics.jsonl, sorted by step, one row per step.
+      evals: evaluations by file name without ".json".
+      sample: arrays of eval/sample.npz: "features" float32 [n, f], "label" int32 [n] (-1: no
+        label), "image" uint8 RGB [n, h, w, 3], "index" [n], "classes" (class names), and
+        optionally "saliency" [m, g, g] of the first m examples.
+      predictions: arrays of eval/predictions.npz: "label" [n], and predicted classes [n] under
+        the name of each evaluation that predicts classes.
+    """
 
     workdir: pathlib.Path
     config: dict[str, Any]
     metadata: dict[str, Any]
-    metrics: list[dict[str, Any]]  # by step, one row a step
-    evals: dict[str, dict[str, Any]]  # file name without .json -> evaluation
-    sample: dict[str, np.ndarray]  # features, label, image, index, classes, perhaps saliency
-    predictions: dict[str, np.ndarray]  # label, and a column for every evaluation that predicts
+    metrics: list[dict[str, Any]]
+    evals: dict[str, dict[str, Any]]
+    sample: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
 
     @property
     def method(self) -> str:
-        """Name of the method, "" when the config does not say."""
+        """Name of the method in the config, "" if the config does not name one."""
         return str(self.config.get("method", {}).get("name", ""))
 
     @property
     def batch_size(self) -> int:
-        """Images in a global batch, 0 when the config does not say."""
+        """Images per global batch, 0 if the config does not say."""
         return int(self.config.get("train", {}).get("batch_size", 0))
 
     @property
     def pretrained(self) -> dict[str, Any]:
-        """Where the weights came from, if the run did not train any: "path" and "origin"."""
+        """Source of imported weights ("path", "origin"); {} if the run trained its weights."""
         return self.config.get("pretrained", {})
 
     @property
     def classes(self) -> list[str]:
-        """Class names, as far as the sample tells them."""
+        """Class names from the sample; [] without a sample."""
         return [str(name) for name in self.sample.get("classes", ())]
 
 
-def class_name(code: int, classes: Sequence[str]) -> str:
-    """Name of a class, its number when there is no name, "" without a label."""
-    if code < 0:
+def class_name(label: int, classes: Sequence[str]) -> str:
+    """Returns the name of a class, its number if it has no name, "" for a negative label."""
+    if label < 0:
         return ""
-    return classes[code] if code < len(classes) else str(code)
+    return classes[label] if label < len(classes) else str(label)
 
 
-def read(workdir: str | os.PathLike[str]) -> Run:
-    """Reads a workdir; raises Fault when it holds no run or a file of it is damaged."""
+def read_run(workdir: str | os.PathLike[str]) -> Run:
+    """Reads the files of a workdir.
+
+    Raises:
+      Fault: MISSING_INPUT if the folder holds no run, BAD_DATA if a file is damaged.
+    """
     folder = pathlib.Path(workdir)
     if not folder.is_dir():
-        raise Fault(f"{folder}: no such folder; --workdir is a run's folder", MISSING_INPUT)
+        raise Fault(f"{folder}: no such folder. Pass the folder of a run.", MISSING_INPUT)
     if not (folder / "config.json").exists() and not (folder / "metrics.jsonl").exists():
         raise Fault(
-            f"{folder}: neither config.json nor metrics.jsonl; train there first", MISSING_INPUT
+            f"{folder}: contains neither config.json nor metrics.jsonl; train there first",
+            MISSING_INPUT,
         )
     evals = {path.stem: _json(path) for path in sorted(folder.glob("eval/[!.]*.json"))}
     return Run(
@@ -73,8 +91,8 @@ def read(workdir: str | os.PathLike[str]) -> Run:
     )
 
 
-def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a metric, both [n], where it was logged and is finite."""
+def metric_series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps and values, float64 [n] each, at which a metric is logged and finite."""
     pairs = [
         (row["step"], row[key])
         for row in run.metrics
@@ -100,7 +118,7 @@ def _metrics(path: pathlib.Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError:
-            continue  # a run killed in the middle of a line; resuming logs that step again
+            continue  # the run was killed while it wrote the line; resuming logs the step again
         if isinstance(row, dict) and "step" in row:
             rows[row["step"]] = rows.get(row["step"], {}) | row
     return [rows[step] for step in sorted(rows)]
@@ -113,4 +131,4 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return dict(arrays)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise Fault(f"{path}: unreadable ({error}); evaluate again", BAD_DATA) from error
+        raise Fault(f"{path}: unreadable ({error}); evaluate the run again", BAD_DATA) from error
