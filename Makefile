@@ -22,7 +22,7 @@ parity: $(VENV)/.torch
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/models/test_resnet_timm.py \
 		tests/models/test_vit_timm.py tests/losses/test_lightly.py \
 		tests/weights/test_timm.py tests/weights/files/test_weight_files.py \
-		tests/export tests/report/test_card.py
+		tests/export tests/report/test_model_card.py
 
 # The step compiled for TPUs, which needs no TPU but libtpu, a large wheel.
 pods: $(VENV)/.pods

@@ -118,7 +118,7 @@ def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
 def test_the_picture_shows_all_views(tmp_path, monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        "ssl_jax.report.figures.view_grid",
+        "ssl_jax.report.figures.image_grids.draw_views",
         lambda originals, views, path, *, local: shown.update(
             views=views, local=local, n=originals
         ),

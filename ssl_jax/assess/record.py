@@ -14,7 +14,7 @@ from ssl_jax.assess import images
 from ssl_jax.assess.setup import Setup
 from ssl_jax.assess.subjects import TRAINED
 from ssl_jax.evals import files, saliency, table
-from ssl_jax.report import figures
+from ssl_jax.report.figures import image_grids
 from ssl_jax.rundir import workdir
 from ssl_jax.training.parts import Parts
 
@@ -80,9 +80,9 @@ def write_generated(config: ConfigDict, parts: Parts, state: Any, path: Path) ->
         return
     generate = jax.jit(samples, static_argnums=3, out_shardings=parallel.replicated(parts.mesh))
     key = jax.random.key(config.train.seed)
-    drawn = generate(state.params, state.extra, key, figures.GENERATED)
+    drawn = generate(state.params, state.extra, key, image_grids.GENERATED)
     if jax.process_index() == 0:
-        figures.sample_grid(np.asarray(drawn), path / "figures" / "samples.png")
+        image_grids.draw_generated(np.asarray(drawn), path / "figures" / "samples.png")
 
 
 def write_sample(setup: Setup, test: images.Columns) -> None:

@@ -90,14 +90,14 @@ def export(
     from ssl_jax.export.subject import Subject, slug
     from ssl_jax.export.write import write
     from ssl_jax.pretrained import backbone
-    from ssl_jax.report import files
+    from ssl_jax.report import run_files
 
     subject = Subject(
         backbone.load(path),
         head=head,
         name=slug(path.stem if path.is_file() else path.name),
         license=license,
-        run=files.read(path) if workdir.is_run(path) else None,
+        run=run_files.read_run(path) if workdir.is_run(path) else None,
     )
     for name in names:
         formats.get(name).check_supported(subject)

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.models import heads
 from ssl_jax.pretrained.backbone import Backbone
-from ssl_jax.report import files
+from ssl_jax.report import run_files
 from ssl_jax.weights import Tree, Weights
 
 MAX_NAME_LENGTH = 200  # characters
@@ -30,7 +30,7 @@ class Subject:
     head: bool = False  # export the modules behind the encoder too
     name: str = "backbone"
     license: str = ""  # "" if unknown
-    run: files.Run | None = None  # None for weights that do not come from a run of ssl_jax
+    run: run_files.Run | None = None  # None for weights that do not come from a run of ssl_jax
 
     @property
     def model(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ssl_jax.export import check, formats
 from ssl_jax.export.atomic_folder import replace_folder, require_space
 from ssl_jax.export.subject import Subject
-from ssl_jax.report import card
+from ssl_jax.report import model_card
 from ssl_jax.rundir import workdir
 from ssl_jax.weights import trees
 
@@ -94,7 +94,7 @@ def readme(subject: Subject, name: str, module: Any, errors: dict[str, float]) -
         facts["classes"] = f"{subject.class_count:,}"
     if name == "timm":
         facts["library_name"] = "timm"
-    return card.markdown(
+    return model_card.markdown(
         subject.run,
         name=subject.name,
         license=subject.license,

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ssl_jax.plan import formatting, text_report
 from ssl_jax.plan.program import Memory
 from ssl_jax.plan.roofline import Forecast
-from ssl_jax.report.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
+from ssl_jax.report.figures.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
 
 WIDTH = 11.0  # inches
 GIB = 2**30

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from ssl_jax.plan import figures, formatting, text_report
 from ssl_jax.plan.result import Plan, verdict
-from ssl_jax.report.markup import (
-    absent,
-    boxes,
+from ssl_jax.report import html_elements
+from ssl_jax.report.html_elements import (
     code,
     document,
+    fact_boxes,
     figure,
-    grid,
     header,
     note,
-    plain_row,
+    placeholder,
     section,
+    text_row,
 )  # fmt: skip
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -41,7 +41,7 @@ def _header(plan: Plan) -> str:
         ]
     found = verdict(plan.program)
     top = header(plan.name, [text_report.where(plan)])
-    return top + section("Verdict", f"{note(found.sentence)}{boxes(facts)}")
+    return top + section("Verdict", f"{note(found.sentence)}{fact_boxes(facts)}")
 
 
 def _memory(plan: Plan) -> str:
@@ -67,7 +67,7 @@ def _collectives(plan: Plan) -> str:
     heading = "Collectives: compiled, their times modelled"
     picture = figures.collectives(plan.forecast)
     if picture is None:
-        return section(heading, absent("None: no device tells another anything."))
+        return section(heading, placeholder("None: no device tells another anything."))
     head, *rows = text_report.collectives(plan.forecast)
     caption = "By kind and devices in a group; plan.json lists every one with its source."
     return section(heading, figure(picture, "Collectives", caption) + table(head, rows))
@@ -88,7 +88,8 @@ def _origin(plan: Plan) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "plain") -> str:
     """Rows whose first cell is their name; "plain tight" where there are many columns."""
-    return grid(head, [plain_row(row[0], map(_cell, row[1:])) for row in rows], kind=kind)
+    lines = [text_row(row[0], map(_cell, row[1:])) for row in rows]
+    return html_elements.table(head, lines, kind=kind)
 
 
 def _cell(text: str) -> str:

@@ -13,7 +13,7 @@ from ssl_jax.plan import figures, formatting, result, text_report
 from ssl_jax.plan.html_report import table
 from ssl_jax.plan.program import Topology
 from ssl_jax.plan.result import Plan
-from ssl_jax.report.markup import document, figure, header, note, section
+from ssl_jax.report.html_elements import document, figure, header, note, section
 
 Planner = Callable[[ConfigDict, Topology, pathlib.Path], Plan]
 

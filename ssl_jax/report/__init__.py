@@ -1,1 +1,1 @@
-"""The report of a run: reads the files of its workdir, writes figures/*.png and report.html."""
+"""Reports: read the files of a run's workdir, then write figures/*.png and report.html."""

@@ -1,1 +1,1 @@
-"""Studies: a grid of trainings that resumes, and its table beside SimCLR's published one."""
+"""Studies: resumable grids of training runs, and their tables beside SimCLR's published table."""

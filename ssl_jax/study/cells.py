@@ -1,4 +1,4 @@
-"""The cells of a study: each a config, made of the study's config and one setting of its grids."""
+"""Cells of a study: each is one training run, the study's config with one setting of a grid."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,76 +8,92 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.study import grid, rates
+from ssl_jax.study import grid, learning_rates
 
 
 class Cell(NamedTuple):
-    """One training."""
+    """Cell of a study: one training run.
 
-    name: str  # of its folder
-    setting: dict[str, Any]  # by the grid's keys
-    fields: dict[str, Any]  # of the config that its command sets
+    Attributes:
+      name: name of the cell and of its folder.
+      setting: values by the grid's keys.
+      fields: config fields that the training command sets.
+      config: the resulting config.
+      rate: peak learning rate.
+      same_as: name of the cell that already runs the same training; "" if this cell runs it.
+    """
+
+    name: str
+    setting: dict[str, Any]
+    fields: dict[str, Any]
     config: ConfigDict
-    rate: float  # the highest learning rate
-    same_as: str  # name of the cell that is this very training, "" of those that run
+    rate: float
+    same_as: str
 
     @property
     def devices(self) -> int:
-        """How many devices hold the batch; 0: as many as there are."""
+        """Number of devices that share the batch; 0 uses all available devices."""
         return self.setting.get(grid.DEVICES, 0)
 
 
-def of_grids(config: ConfigDict, texts: Sequence[str]) -> list[Cell]:
-    """All cells of the grids, each once, numbered by their place: a new grid's come behind.
+def make_cells(config: ConfigDict, grids: Sequence[str]) -> list[Cell]:
+    """Returns the cells of all grids without repetition.
 
-    Cells of one rate and of equal settings otherwise are one training: only the first is run.
+    A cell's number is its index. Cells of later grids come last, so that numbers never change.
+    Cells whose configs and rates agree are one training: only the first of them runs.
+
+    Args:
+      config: config of the study.
+      grids: texts of --grid, see `grid.parse`.
 
     Raises:
-      Fault: BAD_CONFIG with everything that is wrong with any grid or any cell.
+      Fault: BAD_CONFIG with all problems of all grids and cells.
     """
-    settings = _settings(config, texts)
-    made = [_cell(config, setting) for setting in settings]
-    _refuse(problem for cell in made for problem in _division_problems(cell))
-    first: dict[str, str] = {}
-    for i, cell in enumerate(made):
-        twin = first.setdefault(_training(cell), cell.name)
-        made[i] = cell._replace(same_as=twin if twin != cell.name else "")
-    return made
+    cells = [_make_cell(config, setting) for setting in _settings(config, grids)]
+    _raise_problems(problem for cell in cells for problem in _batch_problems(cell))
+    first_names: dict[str, str] = {}
+    for i, cell in enumerate(cells):
+        first = first_names.setdefault(_training_key(cell), cell.name)
+        cells[i] = cell._replace(same_as=first if first != cell.name else "")
+    return cells
 
 
-def _settings(config: ConfigDict, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """By name, of valid configs."""
-    found: dict[str, dict[str, Any]] = {}
+def _settings(config: ConfigDict, grids: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the settings of all grids, each once, after checking their configs."""
+    settings: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for text in texts:
-        parsed, wrong = grid.parse(text, config)
-        problems += wrong
+    for text in grids:
+        parsed, grid_problems = grid.parse(text, config)
+        problems += grid_problems
         if "lr_rule" in parsed:
-            problems += rates.problems(config)
+            problems += learning_rates.problems(config)
         for setting in grid.settings({key: values for key, values in parsed.items() if values}):
-            name = grid.name(setting)
-            if found.setdefault(name, setting) != setting:
-                problems.append(f"--grid: two cells would be called {name}: their values are alike")
-    for setting in found.values():
-        problems += configuration.problems(_with(config, _fields(setting)))
-    _refuse(problems)
-    return list(found.values())
+            name = grid.cell_name(setting)
+            if settings.setdefault(name, setting) != setting:
+                problems.append(
+                    f"--grid: two cells would have the name {name}: their values are too similar"
+                )
+    for setting in settings.values():
+        problems += configuration.problems(_with_fields(config, _fields(setting)))
+    _raise_problems(problems)
+    return list(settings.values())
 
 
-def _refuse(problems: Iterable[str]) -> None:
-    if once := list(dict.fromkeys(problems)):
-        raise Fault("bad grid or config, no cell was started:\n  " + "\n  ".join(once), BAD_CONFIG)
+def _raise_problems(problems: Iterable[str]) -> None:
+    if unique := list(dict.fromkeys(problems)):
+        message = "bad grid or config; no cell was started:\n  "
+        raise Fault(message + "\n  ".join(unique), BAD_CONFIG)
 
 
 def _fields(setting: dict[str, Any]) -> dict[str, Any]:
-    """What a setting sets, less the rates."""
-    fields = {grid.SHORT.get(k, k): v for k, v in setting.items() if k != grid.DEVICES}
+    """Returns the config fields of a setting, without converted learning rates."""
+    fields = {grid.SHORT_NAMES.get(k, k): v for k, v in setting.items() if k != grid.DEVICES}
     if "epochs" in setting:
-        fields["train.steps"] = 0  # which override epochs
+        fields["train.steps"] = 0  # steps would override epochs
     return fields
 
 
-def _with(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
+def _with_fields(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
     config = config.copy_and_resolve_references()
     for field, value in fields.items():
         *path, last = field.split(".")
@@ -88,13 +104,15 @@ def _with(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
     return config
 
 
-def _cell(config: ConfigDict, setting: dict[str, Any]) -> Cell:
-    fields = _fields(setting) | rates.fields(config, setting)
-    own = _with(config, fields)
-    return Cell(grid.name(setting), setting, fields, own, rates.peaks(own)[""], "")
+def _make_cell(config: ConfigDict, setting: dict[str, Any]) -> Cell:
+    fields = _fields(setting) | learning_rates.base_rate_fields(config, setting)
+    cell_config = _with_fields(config, fields)
+    rate = learning_rates.peak_rates(cell_config)[""]
+    return Cell(grid.cell_name(setting), setting, fields, cell_config, rate, "")
 
 
-def _division_problems(cell: Cell) -> list[str]:
+def _batch_problems(cell: Cell) -> list[str]:
+    """Checks that the batch divides over the cell's devices."""
     from ssl_jax import parallel
 
     config = cell.config
@@ -111,15 +129,16 @@ def _division_problems(cell: Cell) -> list[str]:
     return []
 
 
-def _training(cell: Cell) -> str:
-    """What makes the training: of rates their values, not by which rule they came about."""
+def _training_key(cell: Cell) -> str:
+    """Returns a key that is equal for equal trainings: it holds the rates, not their rules."""
     flat = configuration.flatten(json.loads(configuration.to_json(cell.config)))
     rules = ("optim.lr", "optim.lr_rule")
     flat = {k: v for k, v in flat.items() if k not in rules}
     if flat["train.steps"]:
         del flat["train.epochs"]
-    # A rate that was divided and multiplied again is itself but for its last digits.
-    found = {key: f"{rate:.12g}" for key, rate in rates.peaks(cell.config).items()}
+    # Converting a base rate forth and back changes its last digits, so they are dropped.
+    peaks = learning_rates.peak_rates(cell.config)
+    rates = {key: f"{rate:.12g}" for key, rate in peaks.items()}
     groups = {k: v for k, v in flat.items() if k.startswith("optim.groups.")}
     flat = {k: v for k, v in flat.items() if k not in groups or not k.endswith((".lr", ".lr_rule"))}
-    return json.dumps([flat, found, cell.devices], sort_keys=True)
+    return json.dumps([flat, rates, cell.devices], sort_keys=True)

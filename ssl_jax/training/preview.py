@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ssl_jax import components
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.report import figures
+from ssl_jax.report.figures import image_grids
 
 
 def draw_views(config: ConfigDict, source: Source, path: Path, count: int = 8) -> None:
@@ -34,7 +34,7 @@ def draw_views(config: ConfigDict, source: Source, path: Path, count: int = 8) -
         record, _ = source.load(int(index))
         arrays = {name: seen[name][row] for name in example_input.seen}
         pictures.append(example_input.preview(record, arrays))
-    figures.view_grid(
+    image_grids.draw_views(
         [picture["original"] for picture in pictures],
         np.stack([picture["views"] for picture in pictures]),
         path,

@@ -10,7 +10,7 @@ import tiny
 from ssl_jax import build, components, methods
 from ssl_jax import config as configuration
 from ssl_jax.pretrained import classifier
-from ssl_jax.report import page
+from ssl_jax.report import display_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"common"})
@@ -45,5 +45,5 @@ def test_variant(name, variant, monkeypatch):
 def test_a_config_has_the_three_variants_and_a_name_for_the_report(name):
     assert {"imagenet", "cifar10", "cifar10_cpu"} <= set(variants(name))
     config = importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
-    assert config.method.name in page.METHODS
+    assert config.method.name in display_names.METHOD_NAMES
     assert f"`configs/{name}.py`" in (ROOT / "docs" / "methods.md").read_text()

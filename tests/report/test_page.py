@@ -20,7 +20,7 @@ VOID = {"meta", "img", "br", "link"}
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects text and attributes, and checks that tags close in order."""
+    """Collects text and attributes of a page, and checks that tags close in order."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -42,7 +42,7 @@ class Reader(html.parser.HTMLParser):
         self.words.append(data)
 
 
-def test_page_holds_numbers_pictures_and_how_to_reproduce(finished_run):
+def test_page_shows_accuracies_figures_and_how_to_reproduce(finished_run):
     (finished_run / "figures").mkdir()
     (finished_run / "figures" / "views.png").write_bytes(b"any bytes")
     path = page.write(finished_run)
@@ -54,16 +54,16 @@ def test_page_holds_numbers_pictures_and_how_to_reproduce(finished_run):
     for words in ("kNN, k = 20", "top-1 & more", "step 500", "30 test examples", "0.10.2", "4.14"):
         assert words in text
     assert "guessed among 63 candidates, a loss of ln 63 = 4.14" in text
-    assert "Effective rank: over how many directions" in text
+    assert "Effective rank: number of directions" in text
     assert "Target distance" not in text
-    assert "--note='<b>&'" in text  # shown as written, not as HTML
+    assert "--note='<b>&'" in text  # shown as text, not as HTML
     images = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
     assert len(images) == 7
     for image in images:
         base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True)
 
 
-def test_generated_images_are_shown_where_there_are_any(finished_run):
+def test_generated_images_are_shown_if_the_file_exists(finished_run):
     assert "Generated images" not in page.write(finished_run).read_text()
     (finished_run / "figures" / "samples.png").write_bytes(b"any bytes")
     text = page.write(finished_run).read_text()
@@ -76,8 +76,10 @@ def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     (finished_run / "config.json").write_text(json.dumps(config | {"finetune": {}}))
     for file in (finished_run / "eval").glob("*.json"):
         file.unlink()
-    found = suite.classifier(np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={})
-    files.write(finished_run, {"finetune": found})
+    evaluation = suite.classifier(
+        np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={}
+    )
+    files.write(finished_run, {"finetune": evaluation})
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
     assert "fine-tuned on some" in text
     assert "frozen" not in text
@@ -86,7 +88,7 @@ def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     assert "66.7" in text
 
 
-def test_page_needs_nothing_else(finished_run):
+def test_page_needs_no_script_and_no_network(finished_run):
     text = page.write(finished_run).read_text()
     read = Reader(text)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in read.tags}
@@ -99,16 +101,16 @@ def test_page_needs_nothing_else(finished_run):
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("eval", "Not evaluated yet"),
-        ("eval/sample.npz", "No sample of test features"),
+        ("eval", "not evaluated yet"),
+        ("eval/sample.npz", "No sample of test features exists"),
         ("metrics.jsonl", "No step has been logged"),
         ("metadata.json", "No metadata.json"),
         ("config.json", "No config.json"),
-        ("figures", "No picture of the views"),
+        ("figures", "No picture of the views exists"),
     ],
 )
-def test_what_is_missing_is_said(finished_run, missing, sentence):
-    (finished_run / "eval" / "sample.npz").unlink()  # its map and neighbours take seconds to draw
+def test_a_sentence_replaces_each_missing_file(finished_run, missing, sentence):
+    (finished_run / "eval" / "sample.npz").unlink()  # drawing it takes seconds
     path = finished_run / missing
     if path.is_dir():
         shutil.rmtree(path)
@@ -117,7 +119,7 @@ def test_what_is_missing_is_said(finished_run, missing, sentence):
     assert sentence in " ".join(Reader(page.write(finished_run).read_text()).words)
 
 
-def test_everything_but_the_config_may_be_missing(tmp_path):
+def test_page_of_a_run_with_only_a_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"method": {"name": "byol"}}))
     assert "<h1>BYOL</h1>" in page.write(tmp_path).read_text()
 
@@ -133,7 +135,7 @@ def test_every_kind_of_evaluation_is_shown(finished_run):
     few = {"accuracy": 0.123, "std": 0.0, "draws": [0.123]}
     write_evaluation(finished_run, "transfer_x_knn", "knn", {"simclr": few}, data="tfds:<x>")
     write_evaluation(finished_run, "transfer_x_few_shot", "few_shot", {"simclr": shots}, data="<x>")
-    write_evaluation(finished_run, "odd", "new & strange", {"simclr": [1, {"<i>": "x"}]})
+    write_evaluation(finished_run, "unknown", "new & strange", {"simclr": [1, {"<i>": "x"}]})
     write_evaluation(finished_run, "worse", "few_shot", [3])
     read = Reader(page.write(finished_run).read_text())
     text = " ".join(read.words)
@@ -149,7 +151,7 @@ def test_every_kind_of_evaluation_is_shown(finished_run):
     assert "worse" not in names
 
 
-def test_weights_are_used_from_where_they_lie(finished_run):
+def test_usage_names_the_folder_of_the_weights(finished_run):
     assert "No checkpoint in the workdir" in page.write(finished_run).read_text()
     (finished_run / "checkpoints").mkdir()
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
@@ -157,7 +159,7 @@ def test_weights_are_used_from_where_they_lie(finished_run):
     assert f"ssl_jax.export --workdir={finished_run} --format=torch" in text
 
 
-def test_given_weights_are_not_said_to_be_trained_here(finished_run):
+def test_imported_weights_are_not_described_as_trained_by_the_run(finished_run):
     change_config(finished_run, pretrained={"path": "/w/tuned", "origin": "tuned, step 9"})
     (finished_run / "metrics.jsonl").unlink()
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
@@ -173,14 +175,14 @@ def command(workdir) -> subprocess.CompletedProcess:
     )
 
 
-def test_command_prints_the_path(finished_run):
+def test_command_prints_the_path_of_the_page(finished_run):
     done = command(finished_run)
     assert (done.returncode, done.stdout) == (0, f"{finished_run}/report.html\n"), done.stderr
     names = sorted(p.name for p in (finished_run / "figures").iterdir())
     assert names == [f"{n}.png" for n in PICTURES]
 
 
-def test_command_on_a_missing_workdir_is_one_line(tmp_path):
+def test_command_reports_a_missing_workdir_in_one_line(tmp_path):
     done = command(tmp_path / "nowhere")
     assert done.returncode == 66
     assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A run's files, written by hand."""
+"""Writes the files of a run by hand."""
 
 import json
 import pathlib
@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+# Class names that would break a figure or a page if they were not escaped.
+HOSTILE = ["$x_{$", "_hidden", "a\nb\t---", "🐱" * 9, "x" * 300, "<b>&`", "%s {0}"]
+
 
 def write_run(folder: pathlib.Path) -> pathlib.Path:
-    """A finished run of two classes, 30 test examples and 50 logged steps."""
+    """Writes a finished run with two classes, 30 test examples and 50 logged steps."""
     (folder / "eval").mkdir(parents=True)
     (folder / "config.json").write_text(
         json.dumps(
@@ -73,9 +76,9 @@ def write_run(folder: pathlib.Path) -> pathlib.Path:
 
 
 def write_evaluation(folder: pathlib.Path, name: str, kind: str, results: Any, **more: Any) -> None:
-    """One more evaluation of a run."""
-    found = {"evaluation": kind, "protocol": {}, "step": 500, "results": results, **more}
-    (folder / "eval" / f"{name}.json").write_text(json.dumps(found))
+    """Adds an evaluation to a run."""
+    evaluation = {"evaluation": kind, "protocol": {}, "step": 500, "results": results, **more}
+    (folder / "eval" / f"{name}.json").write_text(json.dumps(evaluation))
 
 
 def change_config(folder: pathlib.Path, **sections: dict[str, Any]) -> pathlib.Path:

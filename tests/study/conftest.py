@@ -1,4 +1,4 @@
-"""Studies whose files are written by hand: nothing is trained."""
+"""Fixtures that write the files of studies by hand, without training."""
 
 import pytest
 from written_study import write_study
@@ -8,11 +8,11 @@ from configs.simclr import get_config
 
 @pytest.fixture
 def config():
-    """The digits variant, by its own batch size of 128 and constant rate of 0.005."""
+    """Returns the digits variant, with batch size 128 and a constant rate of 0.005."""
     return get_config("digits")
 
 
 @pytest.fixture
 def study_of(tmp_path, config):
-    """Writes a study of a grid: see `write_study`."""
-    return lambda text, **more: write_study(tmp_path / "study", config, text, **more)
+    """Returns a function that writes a study of a grid, see `write_study`."""
+    return lambda grid, **options: write_study(tmp_path / "study", config, grid, **options)

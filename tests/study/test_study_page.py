@@ -1,4 +1,4 @@
-"""The page and its figures: each where the grid has the data for it, nothing else."""
+"""Page of a study: it shows exactly the figures for which the grid has data."""
 
 import re
 
@@ -7,17 +7,17 @@ import pytest
 from ssl_jax.study import page
 
 
-def figures(study):
+def figure_names(study):
     return {path.stem for path in (study.path / "figures").glob("*.png")}
 
 
-def written(study):
-    told = page.write(study)
-    return told, (study.path / "study.html").read_text()
+def write(study):
+    text = page.write(study)
+    return text, (study.path / "study.html").read_text()
 
 
 @pytest.fixture
-def whole(study_of):
+def full_grid(study_of):
     return study_of(
         "batch=64,256;epochs=4,8;lr_rule=linear,sqrt;seed=0,1",
         accuracy=lambda cell: 0.9 + cell.setting["seed"] / 100,
@@ -25,10 +25,11 @@ def whole(study_of):
     )
 
 
-def test_a_whole_grid_has_its_tables_beside_the_published_one_and_all_figures(whole):
-    told, html = written(whole)
-    assert figures(whole) == {"batch", "epochs", "lr_rule", "noise_scale"}
-    assert "| 64 | 90.5 ± 6.4 / 90.5 ± 6.4 |" in told  # t of 1 degree, 12.706 · 0.707 / √2
+def test_a_full_grid_has_all_figures_and_a_table_beside_the_published_one(full_grid):
+    text, html = write(full_grid)
+    assert figure_names(full_grid) == {"batch", "epochs", "lr_rule", "noise_scale"}
+    # The interval by hand: t for 1 degree of freedom, 12.706 · 0.707 / √2.
+    assert "| 64 | 90.5 ± 6.4 / 90.5 ± 6.4 |" in text
     assert "table B.1" in html
     assert "never their numbers" in html
     assert "<span>57.5</span><span>62.8</span>" in html
@@ -37,27 +38,27 @@ def test_a_whole_grid_has_its_tables_beside_the_published_one_and_all_figures(wh
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html), "the page needs nothing else"
 
 
-def test_what_the_grid_does_not_vary_has_no_figure(study_of):
+def test_keys_with_one_value_have_no_figure(study_of):
     study = study_of("batch=64")
-    _, html = written(study)
-    assert figures(study) == set()
+    _, html = write(study)
+    assert figure_names(study) == set()
     assert page.ONE_SEED in html
     assert "Scaling" not in html
     assert "noise scale" not in html
 
 
-def test_devices_have_the_figure_of_scaling_with_the_remark_on_cpus(study_of):
+def test_several_devices_give_the_scaling_figure_with_a_remark_on_cpus(study_of):
     study = study_of("devices=1,2;steps=5")
-    _, html = written(study)
-    assert figures(study) == {"scaling"}
+    _, html = write(study)
+    assert figure_names(study) == {"scaling"}
     assert "more devices than cores cannot be faster" in html
 
 
-def test_diverged_and_failed_cells_are_shown_with_what_they_said(study_of):
+def test_diverged_and_failed_cells_are_shown_with_their_last_lines(study_of):
     study = study_of("batch=64,128;seed=0,1", skip=["batch=64-seed=0", "batch=128-seed=1"])
     study.write_record(study.cells[0], {"exit": 80, "seconds": 1.0, "lines": ["loss nan <b>"]})
     study.write_record(study.cells[3], {"exit": 65, "seconds": 1.0, "lines": ["no file"]})
-    _, html = written(study)
+    _, html = write(study)
     assert "1 of 2 diverged" in html
     assert "1 of 2 failed" in html
     assert "batch=64-seed=0: diverged, exit 80" in html
@@ -65,8 +66,8 @@ def test_diverged_and_failed_cells_are_shown_with_what_they_said(study_of):
     assert "no file" in html
 
 
-def test_before_anything_has_run_the_page_says_so(study_of):
+def test_the_page_says_that_no_cell_has_run(study_of):
     study = study_of("batch=64,128", skip=["batch=64", "batch=128"])
-    _, html = written(study)
+    _, html = write(study)
     assert "No cell is evaluated yet" in html
     assert "2 missing" in html

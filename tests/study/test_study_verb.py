@@ -1,4 +1,4 @@
-"""The command itself, as a process of its own."""
+"""The command `ssl_jax.study`, run in its own process."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from ssl_jax.rundir import workdir
-from ssl_jax.study import folder, page, run
+from ssl_jax.study import page, runner, study_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/simclr.py:digits"
@@ -21,15 +21,15 @@ SMALL = [
 ]
 
 
-def study(path, *words, **variables):
+def run_command(path, *words, **variables):
     command = [sys.executable, "-m", "ssl_jax.study", f"--workdir={path}", *words]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | variables
     )
 
 
-def check(path, steps):
-    """Every cell is done, and the numbers of study.csv are those of the cells' own files."""
+def check_study(path, steps):
+    """Checks that all cells are done and that study.csv agrees with the files of the cells."""
     with (path / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done"] * len(rows)
@@ -43,10 +43,10 @@ def check(path, steps):
     assert "<html" in (path / "study.html").read_text()
 
 
-def test_two_trainings_from_grid_to_page(tmp_path, config, monkeypatch):
-    """All but the encoder, which is tiny, as the command does it."""
+def test_trains_two_cells_and_writes_their_page(tmp_path, config, monkeypatch):
+    """Does what the command does, but with a tiny encoder."""
     script = str(pathlib.Path(__file__).with_name("tiny_train.py"))
-    monkeypatch.setattr(run, "TRAIN", (sys.executable, script))
+    monkeypatch.setattr(runner, "TRAIN", (sys.executable, script))
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -55,34 +55,34 @@ def test_two_trainings_from_grid_to_page(tmp_path, config, monkeypatch):
     path = tmp_path / "study"
     path.mkdir()
     words = [CONFIG, *(word for word in SMALL if "width" not in word)]
-    found = folder.open_study(path, config, words, "batch=64;steps=2,3")
-    folder.save(found)
-    with run.Runner(found) as runner:
-        assert runner.all(found.cells) == []
-    page.write(found)
-    check(path, ["2", "3"])
+    study = study_folder.open_study(path, config, words, "batch=64;steps=2,3")
+    study_folder.save(study)
+    with runner.Runner(study) as study_runner:
+        assert study_runner.run_all(study.cells) == []
+    page.write(study)
+    check_study(path, ["2", "3"])
 
 
 @pytest.mark.slow
-def test_the_whole_command(tmp_path):
+def test_command_trains_and_writes_the_page(tmp_path):
     path = tmp_path / "study"
-    found = study(path, CONFIG, *SMALL, "--grid=batch=64;steps=2,3")
-    assert found.returncode == 0, found.stderr
-    assert "2 cells, 2 to run." in found.stdout
-    check(path, ["2", "3"])
+    process = run_command(path, CONFIG, *SMALL, "--grid=batch=64;steps=2,3")
+    assert process.returncode == 0, process.stderr
+    assert "2 cells, 2 to run." in process.stdout
+    check_study(path, ["2", "3"])
 
 
-def test_a_study_goes_on_by_its_folder_alone(study_of):
+def test_a_study_continues_from_its_folder_without_other_flags(study_of):
     path = study_of("batch=64;steps=2,3").path
-    again = study(path)
+    again = run_command(path)
     assert again.returncode == 0, again.stderr
     assert "2 cells, 0 to run." in again.stdout
     assert (path / "study.html").exists()
-    one = study(path, "--cell=slurm", SLURM_ARRAY_TASK_ID="1")
+    one = run_command(path, "--cell=slurm", SLURM_ARRAY_TASK_ID="1")
     assert (one.returncode, one.stdout) == (0, "batch=64-steps=3: done\n")
-    beyond = study(path, "--cell=2")
+    beyond = run_command(path, "--cell=2")
     assert (beyond.returncode, "from 0 to 1" in beyond.stderr) == (64, True)
-    other = study(path, CONFIG, "--config.optim.lr=0.1", "--gather")
+    other = run_command(path, CONFIG, "--config.optim.lr=0.1", "--gather")
     assert other.returncode == 78
     assert "optim.lr: 0.005 -> 0.1" in other.stderr
 
@@ -90,52 +90,52 @@ def test_a_study_goes_on_by_its_folder_alone(study_of):
 def test_print_shows_the_cells_and_runs_nothing(tmp_path):
     path = tmp_path / "study"
     grid = "--grid=batch=64,256;epochs=4;lr_rule=linear,sqrt"
-    found = study(path, CONFIG, grid, "--print")
-    assert found.returncode == 0, found.stderr
-    lines = [line.split() for line in found.stdout.splitlines()]
-    # 4 epochs of 1,297 images: 82 steps of 64, 21 of 256.
+    process = run_command(path, CONFIG, grid, "--print")
+    assert process.returncode == 0, process.stderr
+    lines = [line.split() for line in process.stdout.splitlines()]
+    # 4 epochs of 1,297 images are 82 steps of 64 images, or 21 steps of 256.
     assert lines[1] == ["0", "batch=64-epochs=4-lr_rule=linear", "0.0025", "82", "5,248", "missing"]
     assert lines[4][2:5] == ["0.007071", "21", "5,376"]
-    assert "agree at the config's own batch size, 128: there the rate is 0.005" in found.stdout
+    assert "agree at the config's batch size, 128: there the rate is 0.005" in process.stdout
     assert not path.exists()
 
 
-def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path):
+def test_problems_are_reported_before_heavy_imports(tmp_path):
     words = ["study", CONFIG, f"--workdir={tmp_path / 'study'}"]
     words.append("--grid=batchs=64;seed=x;lr_rule=linera")
     code = f"""
 import runpy, sys
-class Refuses:
+class RefuseHeavyImports:
     def find_spec(name, path, target=None):
         assert name not in ("jax", "tensorflow", "matplotlib"), name
-sys.meta_path.insert(0, Refuses)
+sys.meta_path.insert(0, RefuseHeavyImports)
 sys.argv = {words}
 runpy.run_module("ssl_jax.study", run_name="__main__")
 """
     command = [sys.executable, "-c", code]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 78, found.stderr
-    for words in ("did you mean 'batch'?", "seed=x: no int", "did you mean 'linear'?"):
-        assert words in found.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 78, process.stderr
+    for words in ("did you mean 'batch'?", "seed=x: not a valid int", "did you mean 'linear'?"):
+        assert words in process.stderr
     assert not (tmp_path / "study").exists()
 
 
 def test_a_study_in_use_is_refused(tmp_path):
     with workdir.open_workdir(tmp_path):
-        found = study(tmp_path, CONFIG, "--grid=batch=64")
-    assert found.returncode == 73
-    assert "in use by pid" in found.stderr
+        process = run_command(tmp_path, CONFIG, "--grid=batch=64")
+    assert process.returncode == 73
+    assert "in use by pid" in process.stderr
 
 
 @pytest.mark.parametrize("words", [["--print", "--gather"], ["--cell=0", "--jobs=slurm"]])
-def test_one_thing_at_a_time(tmp_path, words):
-    found = study(tmp_path, CONFIG, "--grid=batch=64", *words)
-    assert found.returncode == 64
-    assert "one at a time" in found.stderr
+def test_modes_cannot_be_combined(tmp_path, words):
+    process = run_command(tmp_path, CONFIG, "--grid=batch=64", *words)
+    assert process.returncode == 64
+    assert "only one at a time" in process.stderr
 
 
 def test_batches_larger_than_the_data_are_refused_before_any_cell_starts(tmp_path):
-    found = study(tmp_path / "study", CONFIG, "--grid=batch=64,2048")
-    assert found.returncode == 65
-    assert "batch=2048: 1297 images < batch 2048" in found.stderr
+    process = run_command(tmp_path / "study", CONFIG, "--grid=batch=64,2048")
+    assert process.returncode == 65
+    assert "batch=2048: 1297 images < batch 2048" in process.stderr
     assert not (tmp_path / "study").exists()

@@ -1,4 +1,4 @@
-"""`python -m ssl_jax.train` with the smallest encoder and without pictures, for a study's cells."""
+"""Runs `ssl_jax.train` with the smallest encoder and without pictures, for a study's cells."""
 
 import pathlib
 import sys

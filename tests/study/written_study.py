@@ -1,34 +1,35 @@
-"""A study's files, written by hand."""
+"""Writes the files of a study by hand."""
 
 import json
 
 from ssl_jax import config as configuration
-from ssl_jax.study import folder
+from ssl_jax.study import study_folder
 
 IMAGES = 1000
 
 
-def write_study(path, config, text, *, accuracy=None, skip=(), **metrics):
-    """A study all of whose cells are done.
+def write_study(path, config, grid, *, accuracy=None, skip=(), **metrics):
+    """Writes a study whose cells are all done.
 
     Args:
-      accuracy: (cell) -> fraction, of both evaluations.
-      skip: names of cells that are not started.
-      metrics: of the last step, by name: (cell) -> number.
+      accuracy: (cell) -> accuracy of both evaluations, as a fraction.
+      skip: names of cells to leave unstarted.
+      metrics: metrics of the last step, {name: (cell) -> value}.
     """
     path.mkdir(parents=True, exist_ok=True)
-    study = folder.open_study(path, config, ["--config=configs/simclr.py:digits"], text)
-    folder.save(study)
+    study = study_folder.open_study(path, config, ["--config=configs/simclr.py:digits"], grid)
+    study_folder.save(study)
     for cell in study.cells:
         if not cell.same_as and cell.name not in skip:
             value = accuracy(cell) if accuracy else 0.9
-            write_cell(study, cell, value, {name: of(cell) for name, of in metrics.items()})
+            last_step = {name: value_of(cell) for name, value_of in metrics.items()}
+            write_cell(study, cell, value, last_step)
     return study
 
 
 def write_cell(study, cell, accuracy, metrics):
-    """A run that is trained and evaluated."""
-    run, steps = study.run(cell), folder.total_steps(cell.config, IMAGES)
+    """Writes a cell's run that is trained and evaluated."""
+    run, steps = study.run_path(cell), study_folder.total_steps(cell.config, IMAGES)
     manifest = run / "checkpoints" / str(steps) / "MANIFEST.json"
     for parent in (manifest.parent, run / "eval"):
         parent.mkdir(parents=True)
@@ -45,9 +46,9 @@ def write_cell(study, cell, accuracy, metrics):
         ("label_free", "label_free", {}),
     ):
         result = {} if kind == "label_free" else {"accuracy": accuracy}
-        found = {"evaluation": kind, "protocol": protocol, "step": steps}
-        found["results"] = {"simclr": result}
-        (run / "eval" / f"{name}.json").write_text(json.dumps(found))
-    done = {word: {"step": steps} for word in cell.config.eval.protocols}
+        evaluation = {"evaluation": kind, "protocol": protocol, "step": steps}
+        evaluation["results"] = {"simclr": result}
+        (run / "eval" / f"{name}.json").write_text(json.dumps(evaluation))
+    done = {protocol: {"step": steps} for protocol in cell.config.eval.protocols}
     (run / "eval" / ".done").write_text(json.dumps(done))
     study.write_record(cell, {"exit": 0, "seconds": 60.0, "attempts": 1, "lines": []})

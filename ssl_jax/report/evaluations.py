@@ -1,0 +1,187 @@
+"""Evaluations of a run: their kinds, their order, and the results for each feature set.
+
+An evaluation is the content of an eval/*.json file: its kind ("evaluation"), its "protocol", the
+"step" of the checkpoint, and "results" by feature set. A feature set is the method's features or a
+baseline.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ssl_jax.report.accuracies import accuracy_of
+from ssl_jax.report.display_names import evaluation_name
+from ssl_jax.report.run_files import Run
+
+LABEL_FREE = {  # {key in the results: (name, meaning)}
+    "rankme": ("RankMe", "number of directions that the features use; raw pixels also rank high"),
+    "alignment": (
+        "Alignment",
+        "mean squared distance of two views; also 0 when the features collapse",
+    ),
+    "uniformity": ("Uniformity", "0 when all images are equal, lower the more evenly they spread"),
+    "feature_std": ("Standard deviation", "× √f: 1 when spread evenly, 0 when all are equal"),
+}
+BASELINES = ("untrained encoder", "raw pixels")
+CURVE_KINDS = ("few_shot", "layers")  # kinds whose results are lists of numbers
+Evaluation = dict[str, Any]
+
+
+def evaluation_kind(evaluation: Evaluation) -> str:
+    """Returns the kind, for example "linear" or "knn"; "" if the file does not name it."""
+    return str(evaluation.get("evaluation", ""))
+
+
+def protocol_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the fields of the protocol; {} if the file has none."""
+    protocol = evaluation.get("protocol")
+    return protocol if isinstance(protocol, dict) else {}
+
+
+def sort_key(name: str) -> tuple[bool, float]:
+    """Sorts names: linear evaluations by number of labels, all labels last, then the others.
+
+    Args:
+      name: kind, and number of labels after "_" if it is not all, for example "linear_10".
+    """
+    kind, _, labels = name.partition("_")
+    return kind != "linear", float(labels) if labels.isdigit() else float("inf")
+
+
+def by_data(run: Run) -> dict[str, dict[str, Evaluation]]:
+    """Groups the evaluations by data set.
+
+    Returns:
+      {data set: {file name: evaluation}}, sorted. The data set "" is the run's own data.
+    """
+    groups: dict[str, dict[str, Evaluation]] = {"": {}} if run.evals else {}
+    for name in sorted(run.evals, key=lambda n: (sort_key(_kind_name(run.evals[n], n)), n)):
+        groups.setdefault(str(run.evals[name].get("data", "")), {})[name] = run.evals[name]
+    return {data: evals for data, evals in groups.items() if evals}
+
+
+def _kind_name(evaluation: Evaluation, name: str) -> str:
+    """Returns the file name without the prefix that transfer evaluations have."""
+    if "data" not in evaluation:
+        return name
+    labels = evaluation.get("protocol", {}).get("labels_per_class", 0)
+    kind = evaluation_kind(evaluation)
+    return f"{kind}_{labels}" if labels else kind
+
+
+def with_one_accuracy(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Selects the evaluations whose results are one accuracy for each feature set."""
+    return {
+        name: evaluation
+        for name, evaluation in evals.items()
+        if evaluation_kind(evaluation) not in CURVE_KINDS
+        and any(accuracy_of(result) for result in _results(evaluation).values())
+    }
+
+
+def split_by_shots(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
+    """Returns `with_one_accuracy`, then one evaluation per number of labels of few-shot ones."""
+    evaluations = list(with_one_accuracy(evals).values())
+    for few_shot in of_kind(evals, "few_shot").values():
+        sets = {name: _by_shots(result) for name, result in _results(few_shot).items()}
+        for shots in dict.fromkeys(shots for by_shots in sets.values() for shots in by_shots):
+            results = {
+                name: by_shots[shots] for name, by_shots in sets.items() if shots in by_shots
+            }
+            protocol = {**few_shot.get("protocol", {}), "labels_per_class": shots, "shots": shots}
+            evaluations.append(few_shot | {"protocol": protocol, "results": results})
+    return evaluations
+
+
+def result_list(result: Any, key: str) -> list[Any]:
+    """Returns the list under `key` of a result; [] if there is no list."""
+    value = result.get(key) if isinstance(result, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _by_shots(result: Any) -> dict[int, dict[str, Any]]:
+    """Splits a few-shot result into {shots: result}; {} if its lists differ in length."""
+    shots, accuracies, ci = (result_list(result, key) for key in ("shots", "accuracy", "ci95"))
+    if len(shots) != len(accuracies):
+        return {}
+    rows = zip(shots, accuracies, ci if len(ci) == len(shots) else [None] * len(shots), strict=True)
+    return {shot: {"accuracy": accuracy, "ci95": ci} for shot, accuracy, ci in rows}
+
+
+def not_above_baselines(run: Run) -> list[str]:
+    """Names the evaluations in which a baseline is as good as the run's own features."""
+    names = []
+    for data, evals in by_data(run).items():
+        for evaluation in split_by_shots(evals):
+            own = accuracy_of(result_of(evaluation, own_features(run, evaluation)))
+            baselines = [
+                accuracy.percent
+                for name in BASELINES
+                if (accuracy := accuracy_of(result_of(evaluation, name)))
+            ]
+            if own and baselines and own.percent <= max(baselines):
+                suffix = f" ({data.removeprefix('tfds:')})" if data else ""
+                names.append(evaluation_name(evaluation) + suffix)
+    return names
+
+
+def label_free_rows(evaluation: Evaluation, feature_sets: Iterable[str]) -> list[list[str]]:
+    """Returns rows of a table: name of the measure, a value per feature set, its meaning."""
+    rows = []
+    for key, (name, meaning) in LABEL_FREE.items():
+        values = [(result_of(evaluation, features) or {}).get(key) for features in feature_sets]
+        if any(isinstance(value, int | float) for value in values):
+            rows.append([name, *map(_format_number, values), meaning])
+    return rows
+
+
+def _format_number(value: Any) -> str:
+    return f"{value:.3g}".replace("-", "−") if isinstance(value, int | float) else "–"
+
+
+def of_kind(evals: Mapping[str, Evaluation], kind: str) -> dict[str, Evaluation]:
+    """Selects the evaluations of one kind."""
+    return {
+        name: evaluation
+        for name, evaluation in evals.items()
+        if evaluation_kind(evaluation) == kind
+    }
+
+
+def of_unknown_kind(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Selects the evaluations that the report has no table or figure for."""
+    known = {*with_one_accuracy(evals), *of_kind(evals, "label_free")}
+    known |= {name for kind in CURVE_KINDS for name in of_kind(evals, kind)}
+    return {name: evaluation for name, evaluation in evals.items() if name not in known}
+
+
+def feature_sets(evals: Iterable[Evaluation]) -> list[str]:
+    """Returns the names of all feature sets, in order of appearance."""
+    return list(dict.fromkeys(name for evaluation in evals for name in _results(evaluation)))
+
+
+def own_features(run: Run, evaluation: Evaluation) -> str:
+    """Returns the run's own feature set: its method's, or the first that is no baseline."""
+    names = feature_sets([evaluation])
+    if run.method in names:
+        return run.method
+    return next((name for name in names if name not in BASELINES), "")
+
+
+def result_of(evaluation: Evaluation, name: str) -> Any:
+    """Returns the result for one feature set; None if there is none."""
+    return _results(evaluation).get(name)
+
+
+def _results(evaluation: Evaluation) -> dict[str, Any]:
+    results = evaluation.get("results")
+    return results if isinstance(results, dict) else {}
+
+
+def evaluated_steps(evals: Iterable[Evaluation]) -> str:
+    """Returns the training steps of the evaluated checkpoints, for example "1,000, 2,000"."""
+    steps = {
+        evaluation["step"]
+        for evaluation in evals
+        if isinstance(evaluation.get("step"), int) and evaluation["step"]
+    }
+    return ", ".join(f"{step:,}" for step in sorted(steps))

@@ -1,0 +1,176 @@
+"""Curves of a run's logged metrics: training, and signals of collapsing features."""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from ssl_jax.report.figures.style import BLUE, ORANGE, STYLE, save
+from ssl_jax.report.run_files import Run, metric_series
+
+SMOOTH_FROM = 40  # logged steps
+# Methods whose loss is the mean cross-entropy, in nats, of the positive among all candidates: by
+# guessing it is ln(candidates). Others scale it, leave candidates out or add terms.
+CROSS_ENTROPY = ("simclr", "simclr_v2", "moco")
+
+
+class Panel(NamedTuple):
+    """Plot of one metric.
+
+    Attributes:
+      key: key of the metric in metrics.jsonl.
+      title: title above the plot.
+      unit: unit of the values, shown in the title; "%" multiplies fractions by 100.
+      noisy: draw a running mean over the logged values.
+      from_zero: the vertical axis includes 0.
+      projections: key of the same measure taken on the projections.
+      note: sentence for the caption.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    noisy: bool = False
+    from_zero: bool = True
+    projections: str = ""
+    note: str = ""
+
+
+TRAINING = (
+    Panel("loss", "Loss", noisy=True, from_zero=False),
+    Panel("contrastive_accuracy", "Contrastive accuracy", "%", noisy=True),
+    Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
+    Panel("lr", "Learning rate"),
+    Panel("grad_norm", "Gradient norm", noisy=True),
+    Panel("images_per_second", "Throughput", "images / s"),
+)
+COLLAPSE = (
+    Panel(
+        "feature_std",
+        "Standard deviation",
+        "× √f",
+        noisy=True,
+        note="Standard deviation: 1 when the features spread evenly over all directions, 0 when "
+        "all are equal.",
+    ),
+    Panel(
+        "effective_rank",
+        "Effective rank",
+        "directions",
+        noisy=True,
+        note="Effective rank: number of directions over which the features spread, whatever the "
+        "distance.",
+    ),
+    Panel(
+        "feature_alignment",
+        "Alignment",
+        "distance²",
+        noisy=True,
+        projections="alignment",
+        note="Alignment: mean squared distance of two views of an image.",
+    ),
+    Panel(
+        "feature_uniformity",
+        "Uniformity",
+        "log",
+        noisy=True,
+        projections="uniformity",
+        note="Uniformity: log of the mean of exp(−2 distance²) over pairs of images; 0 when all "
+        "are equal.",
+    ),
+    Panel(
+        "target_distance",
+        "Target distance",
+        "relative",
+        note="Target distance: relative distance of the target network's parameters from the "
+        "online network's.",
+    ),
+)
+
+
+def logged_panels(run: Run, panels: Sequence[Panel]) -> list[Panel]:
+    """Selects the panels whose metric the run has logged."""
+    return [panel for panel in panels if len(metric_series(run, panel.key)[0])]
+
+
+def draw(run: Run, panels: Sequence[Panel], path: str | os.PathLike[str]) -> bool:
+    """Plots logged metrics over steps; returns False and writes no file if none is logged."""
+    panels = logged_panels(run, panels)
+    if not panels:
+        return False
+    columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(
+            figsize=(11.8 if columns > 2 else 5.2 * columns, 2.7 * rows), layout="constrained"
+        )
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+        for i, panel in enumerate(panels, 1):
+            _draw_panel(figure.add_subplot(rows, columns, i), run, panel)
+        save(figure, path)
+    return True
+
+
+def chance_level(run: Run, key: str) -> float | None:
+    """Returns a metric's value when the positive is guessed among the candidates.
+
+    Returns:
+      None if the value is unknown for this metric or method.
+    """
+    chance = metric_series(run, "contrastive_chance")[1]
+    if not len(chance):
+        return None
+    if key == "loss":
+        return -math.log(chance[-1]) if run.method in CROSS_ENTROPY else None
+    return float(chance[-1]) if key == "contrastive_accuracy" else None
+
+
+def _draw_panel(ax: Axes, run: Run, panel: Panel) -> None:
+    scale = 100.0 if panel.unit == "%" else 1.0
+    low, high = _draw_line(ax, run, panel.key, panel.noisy, scale, BLUE, "features")
+    if panel.projections and len(metric_series(run, panel.projections)[0]):
+        other = _draw_line(ax, run, panel.projections, panel.noisy, scale, ORANGE, "projections")
+        low, high = min(low, other[0]), max(high, other[1])
+        ax.legend(fontsize=8.5, handlelength=1.2)
+    if panel.from_zero:
+        ax.set_ylim(min(1.12 * low, 0), max(1.12 * high, 1e-9 - 0.04 * low))
+    if (level := chance_level(run, panel.key)) is not None:
+        ax.axhline(level * scale, color=ORANGE, linewidth=1.3, linestyle=(0, (4, 3)))
+        ax.annotate(
+            f"chance {level * scale:.3g}", (1, level * scale), (-2, 4), color=ORANGE,
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", size=8.5,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
+        ax.margins(y=0.14)
+    ax.set_title(panel.title + (f"  ({panel.unit})" if panel.unit else ""))
+    ax.set_xlabel("step")
+    ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+
+
+def _draw_line(
+    ax: Axes, run: Run, key: str, noisy: bool, scale: float, color: str, label: str
+) -> tuple[float, float]:
+    """Plots a metric; returns its smallest and largest value."""
+    steps, values = metric_series(run, key)
+    values = values * scale
+    if len(values) < 3:
+        ax.plot(steps, values, "o", color=color, label=label)
+    elif noisy and len(values) > SMOOTH_FROM:
+        ax.plot(steps, values, color=color, linewidth=1, alpha=0.35)
+        ax.plot(steps, running_mean(values, len(values) // 40), color=color, label=label)
+    else:
+        ax.plot(steps, values, color=color, label=label)
+    return values.min(), values.max()
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Computes the centred mean over 2 * width + 1 values, fewer at the ends: [n] -> [n]."""
+    kernel = np.ones(2 * width + 1)
+    weight = np.convolve(np.ones(len(values)), kernel, mode="same")
+    return np.convolve(values, kernel, mode="same") / weight

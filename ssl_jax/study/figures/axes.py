@@ -1,0 +1,41 @@
+"""Layout and axes that the figures of a study share."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+WIDTH = 11.8  # inches
+
+
+def plot_grid(
+    count: int, *, columns: int = 0, sharey: bool = False
+) -> tuple[Figure, Sequence[Axes]]:
+    """Creates a figure with a grid of plots.
+
+    Args:
+      count: number of plots.
+      columns: plots per row; 0 takes up to three.
+      sharey: share the vertical axis.
+    """
+    columns = columns or min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = Figure(
+        figsize=(WIDTH if columns > 1 else 0.62 * WIDTH, 3.9 * rows), layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)  # type: ignore[union-attr]
+    plots = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
+    for ax in plots[count:]:
+        ax.remove()
+    return figure, plots[:count]
+
+
+def set_octaves(ax: Axes, values: Sequence[float], name: str) -> None:
+    """Makes the horizontal axis logarithmic, with a tick at each of the values."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(values), [f"{value:,g}" for value in values])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(min(values) / 2**0.35, max(values) * 2**0.35)
+    ax.set_xlabel(name)

@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+from png_files import png_size
+
+from ssl_jax.report import run_files
+from ssl_jax.report.figures import training_curves
+
+
+@pytest.fixture
+def run(finished_run) -> run_files.Run:
+    return run_files.read_run(finished_run)
+
+
+def test_draws_the_logged_training_metrics(run, tmp_path):
+    assert training_curves.draw(run, training_curves.TRAINING, tmp_path / "new" / "curves.png")
+    assert png_size(tmp_path / "new" / "curves.png") == (1770, 810)  # 5 panels in rows of 3
+
+
+def test_draws_one_step_and_nothing_without_steps(run, tmp_path):
+    one = run._replace(metrics=[{"step": 5, "loss": 2.0}])
+    assert training_curves.draw(one, training_curves.TRAINING, tmp_path / "one.png")
+    assert png_size(tmp_path / "one.png") == (780, 405)
+    assert not training_curves.draw(one, training_curves.COLLAPSE, tmp_path / "none.png")
+    assert not training_curves.draw(
+        run._replace(metrics=[]), training_curves.TRAINING, tmp_path / "none.png"
+    )
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_draws_the_logged_collapse_signals(run, tmp_path):
+    assert training_curves.draw(run, training_curves.COLLAPSE, tmp_path / "health.png")
+    assert png_size(tmp_path / "health.png") == (1770, 405)  # 4 panels, no target network
+    momentum = run._replace(metrics=[row | {"target_distance": 0.1} for row in run.metrics])
+    titles = [
+        panel.title for panel in training_curves.logged_panels(momentum, training_curves.COLLAPSE)
+    ]
+    assert titles[3:] == ["Uniformity", "Target distance"]
+
+
+def test_negative_values_extend_the_axis_below_zero(run, tmp_path):
+    axes = draw_panels(run, training_curves.COLLAPSE)["Uniformity"]
+    low, high = axes.get_ylim()
+    assert low == pytest.approx(1.12 * -2.5)  # the projections have the lower values
+    assert 0 < high < 0.2
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["features", "projections"]
+    flat = [{"step": i, "feature_uniformity": 0.0} for i in range(5)]
+    axes = draw_panels(run._replace(metrics=flat), training_curves.COLLAPSE)["Uniformity"]
+    assert axes.get_legend() is None
+
+
+def draw_panels(run, panels):
+    """Draws each panel on its own axes; returns {title without unit: axes}."""
+    from matplotlib.figure import Figure
+
+    axes = {}
+    for panel in training_curves.logged_panels(run, panels):
+        axes[panel.title] = Figure().add_subplot()
+        training_curves._draw_panel(axes[panel.title], run, panel)
+    return axes
+
+
+def test_chance_level_is_logged_and_for_the_loss_depends_on_the_method(run):
+    assert training_curves.chance_level(run, "loss") == pytest.approx(math.log(63))
+    assert training_curves.chance_level(run, "contrastive_accuracy") == pytest.approx(1 / 63)
+    assert training_curves.chance_level(run, "lr") is None
+    scaled = run.config | {"method": {"name": "moco_v3"}}  # scales its loss
+    assert training_curves.chance_level(run._replace(config=scaled), "loss") is None
+    assert (
+        training_curves.chance_level(run._replace(config=scaled), "contrastive_accuracy")
+        is not None
+    )
+    other = [{"step": 1, "loss": 2.0}]
+    assert training_curves.chance_level(run._replace(metrics=other), "loss") is None
+
+
+def test_running_mean_matches_hand_worked_values():
+    np.testing.assert_allclose(
+        training_curves.running_mean(np.array([1.0, 2, 6, 3]), 1), [1.5, 3, 11 / 3, 4.5]
+    )
