@@ -1,7 +1,7 @@
 """Compiles a run's own train step for a topology, ahead of time, and reads its program.
 
 libtpu compiles for TPUs that are not attached. CPU topologies are virtual devices. Compiling for
-GPUs needs a GPU, so v5p chips of the same number, whose memory is nearest, stand in for GPUs.
+GPUs needs a GPU, so the same number of TPU v5p chips, whose memory is nearest, stands in.
 """
 
 import math

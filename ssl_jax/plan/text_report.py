@@ -25,7 +25,7 @@ def format_plan(plan: Plan) -> str:
 
 
 def _time_parts(plan: Plan) -> list[list[str]]:
-    """Returns the parts that exist only for a step that fits into the compiler's memory limit."""
+    """Returns the parts that need a compiled program; a step out of memory has none."""
     collectives = align(collective_rows(plan.forecast))
     return [
         ["Work of a device in one step (compiled)", *align(work_rows(plan))],
