@@ -5,8 +5,8 @@
 Trains SimCLR on digits with the public command in two processes over gloo. One or both get SIGTERM
 at a random moment of a random phase: before all processes connected, start and compilation,
 training, or evaluation and report. Then the same command is run again. Checkpoint and log of every
-completed run are compared with those of an uninterrupted run. A stop is clean if both processes exit
-with code 75 and report the same saved step, or report that there is nothing new to save.
+completed run are compared with those of an uninterrupted run. A stop is clean if both processes
+exit with code 75 and report the same saved step, or report that there is nothing new to save.
 """
 
 import itertools
@@ -52,11 +52,8 @@ def main(_: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         reference = pathlib.Path(folder, "reference")
         lengths = run_reference(reference, folder)
-        print(
-            "uninterrupted run:",
-            ", ".join(f"{n} {s:.1f} s" for n, s in lengths.items()),
-            flush=True,
-        )
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in lengths.items())
+        print("uninterrupted run:", phases, flush=True)
         clean = sent = runs = 0
         while sent < FLAGS.signals:
             workdir = pathlib.Path(folder, f"interrupted{runs}")

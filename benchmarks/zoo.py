@@ -3,10 +3,10 @@
     python -m benchmarks.zoo --data_dir=DATA_DIR --workdir=runs/zoo
 
 Trains every `configs/*.py:cifar10_cpu` with `ssl_jax.train` on a part of CIFAR-10 that is small
-enough for several epochs, with the same number of steps and seeds. Prints linear and kNN accuracy on
-all test images: the mean and half the range over seeds. Completed runs are not repeated. The encoder
-is the config's: the same small ResNet for all methods except those that need their own encoder (the
-ViT of MAE, the deep belief network); the table lists each encoder untrained as well. Distillation is
+enough for several epochs, with the same number of steps and seeds. Prints linear and kNN accuracy
+on all test images: the mean and half the range over seeds. Completed runs are not repeated. The
+encoder is the config's: the same small ResNet for all methods except those that need their own (the
+ViT of MAE, the deep belief network). The table also lists each encoder untrained. Distillation is
 excluded because it needs a teacher.
 """
 
@@ -122,8 +122,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seeds", 3, "Seeds per method.", lower_bound=1)
     flags.DEFINE_integer("steps", 400, "Training steps of 128 images.")
     flags.DEFINE_integer("size", 16, "Width and height of a full-size view in pixels.")
-    flags.DEFINE_integer(
-        "images", 10000, "Training images of CIFAR-10's 50,000, for pre-training and probes."
-    )
+    flags.DEFINE_integer("images", 10000, "Training images, at most 50,000; also train probes.")
     flags.mark_flag_as_required("data_dir")
     app.run(main)
