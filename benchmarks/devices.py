@@ -1,11 +1,11 @@
-"""What dividing a batch over devices costs: a step on 8 virtual devices beside one, equal batch.
+"""Cost of dividing a batch over devices: a step on 8 virtual devices against one device.
 
     JAX_NUM_CPU_DEVICES=8 python -m benchmarks.devices --config=configs/simclr.py:digits \
         --config.train.batch_size=512
 
-Both meshes are of one process, and their steps take turns, so that both meet the same machine. The
-same cores do the same work: what the ratio has above 1 is the cost of dividing it, collectives and
-all. With --fsdp the parameters are divided, too.
+The batch is the same. Both meshes belong to one process and their steps alternate, so that both see
+the same load on the machine. The same cores do the same work, so a ratio above 1 is the cost of
+dividing it, including collectives. With --fsdp the parameters are sharded, too.
 """
 
 import statistics
@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    """The command: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     import jax
 
     from ssl_jax import parallel
@@ -31,7 +31,7 @@ def main() -> None:
         "1 device": parallel.make_mesh(jax.devices()[:1]),
         f"{jax.device_count()} devices": parallel.make_mesh(fsdp=FLAGS.fsdp),
     }
-    steps = {name: stepper(config, mesh) for name, mesh in meshes.items()}
+    steps = {name: make_step(config, mesh) for name, mesh in meshes.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(FLAGS.rounds):
         for name, step in steps.items():
@@ -43,17 +43,17 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
         rate = config.train.batch_size / median
-        print(f"{name:10} {1000 * median:8.1f} ms a step  {rate:8.1f} images/s", flush=True)
+        print(f"{name:10} {1000 * median:8.1f} ms per step  {rate:8.1f} images/s", flush=True)
     one, many = seconds.values()
     ratios = [b / a for a, b in zip(one, many, strict=True)]
     print(
-        f"ratio of the medians {medians.popitem()[1] / statistics.median(one):.3f}, "
-        f"of the rounds {min(ratios):.3f} to {max(ratios):.3f}"
+        f"ratio of medians {medians.popitem()[1] / statistics.median(one):.3f}, "
+        f"per round {min(ratios):.3f} to {max(ratios):.3f}"
     )
 
 
-def stepper(config: ConfigDict, mesh: Any) -> Any:
-    """Returns () -> loss, one step of the real training after the other on one real batch."""
+def make_step(config: ConfigDict, mesh: Any) -> Any:
+    """Returns a function () -> loss that runs one more training step on the same real batch."""
     import jax
 
     from ssl_jax import build, components, parallel
@@ -75,7 +75,7 @@ def stepper(config: ConfigDict, mesh: Any) -> Any:
 
 if __name__ == "__main__":
     cli.define_config()
-    flags.DEFINE_integer("rounds", 10, "Turns of each mesh.")
-    flags.DEFINE_integer("steps", 3, "Steps of a turn.")
-    flags.DEFINE_integer("fsdp", 1, "Devices over which parameters are divided.")
+    flags.DEFINE_integer("rounds", 10, "Rounds; in each one every mesh runs once.")
+    flags.DEFINE_integer("steps", 3, "Steps of a mesh per round.")
+    flags.DEFINE_integer("fsdp", 1, "Devices over which parameters are sharded.")
     cli.run(main)

@@ -1,18 +1,18 @@
-"""kNN and the L-BFGS sweep beside scikit-learn, on the same features in one run.
+"""kNN and the L-BFGS linear sweep against scikit-learn, on the same features in one run.
 
     python -m benchmarks.evals --rows=20000
     python -m benchmarks.evals --resnet18 --rows=60000
 
-The first makes features with a class structure and prints, for ours and for scikit-learn, seconds
-of the wall clock and of the processor, and accuracies. Both choose among the same L2 strengths by
-the same held-out rows; scikit-learn fits each to its own default tolerance. The second times what
-an evaluation of CIFAR-10 costs: features of 32 px images by a ResNet-18, then kNN and the sweep; it
-is meant for an accelerator.
+The first command generates features with a class structure. It prints wall-clock seconds, CPU
+seconds and accuracies of ssl_jax and of scikit-learn. Both select among the same L2 strengths on
+the same held-out rows; scikit-learn fits each one to its own default tolerance. The second command
+times an evaluation of the size of CIFAR-10: ResNet-18 features of 32 px images, then kNN and the
+sweep. It is meant for an accelerator.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,21 +26,30 @@ from ssl_jax.evals import draws, features, knn, linear
 
 FLAGS = flags.FLAGS
 TEMPERATURE, NEIGHBOURS = 0.1, 200
+# Training features and labels, test features and labels.
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+class Measurement(NamedTuple):
+    """Accuracy of an evaluation, with its wall-clock and CPU seconds."""
+
+    accuracy: float
+    wall: float
+    cpu: float
+
+
 def main(argv: list[str]) -> None:
-    """The command: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     del argv
     with jax.set_mesh(parallel.make_mesh()):
         if FLAGS.resnet18:
-            resnet18(FLAGS.rows)
+            time_resnet18(FLAGS.rows)
         else:
-            beside(structured(FLAGS.rows, FLAGS.features, FLAGS.classes))
+            compare(clustered_features(FLAGS.rows, FLAGS.features, FLAGS.classes))
 
 
-def structured(rows: int, width: int, classes: int) -> Split:
-    """Clusters in a few directions of very different scales, a sixth of the rows for the test."""
+def clustered_features(rows: int, width: int, classes: int) -> Split:
+    """Returns Gaussian clusters in directions of very different scales; a sixth is the test set."""
     rng = np.random.default_rng(0)
     y = np.arange(rows) % classes
     centres = rng.normal(size=(classes, width)) * 0.1
@@ -50,8 +59,8 @@ def structured(rows: int, width: int, classes: int) -> Split:
     return x[~test], y[~test], x[test], y[test]
 
 
-def beside(split: Split) -> None:
-    """Prints ours over scikit-learn's."""
+def compare(split: Split) -> None:
+    """Prints times and accuracies of ssl_jax and of scikit-learn."""
     print(f"train {split[0].shape}, test {split[2].shape}, {jax.devices()}", flush=True)
     sharding = parallel.rows(parallel.make_mesh())
     options: dict[str, Any] = {"k": NEIGHBOURS, "temperature": TEMPERATURE, "sharding": sharding}
@@ -62,49 +71,50 @@ def beside(split: Split) -> None:
 
 def _compare(name: str, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
     for label, call in (("first call", ours), ("again", ours)):
-        mine = _timed(call)
-        print(f"{name}, ssl_jax, {label}: {_line(mine)}", flush=True)
-    other = _timed(theirs)
-    print(f"{name}, scikit-learn: {_line(other)}")
-    wall, processor = other[1] / mine[1], other[2] / mine[2]
-    print(f"{name}: scikit-learn takes {wall:.2f} x the wall and {processor:.2f} x the CPU time")
+        mine = _measure(call)
+        print(f"{name}, ssl_jax, {label}: {_format(mine)}", flush=True)
+    other = _measure(theirs)
+    print(f"{name}, scikit-learn: {_format(other)}")
+    wall, cpu = other.wall / mine.wall, other.cpu / mine.cpu
+    print(f"{name}: scikit-learn takes {wall:.2f} x the wall time and {cpu:.2f} x the CPU time")
 
 
-def _timed(call: Callable[[], float]) -> tuple[float, float, float]:
-    wall, processor = time.perf_counter(), time.process_time()
-    value = call()
-    return value, time.perf_counter() - wall, time.process_time() - processor
+def _measure(call: Callable[[], float]) -> Measurement:
+    wall, cpu = time.perf_counter(), time.process_time()
+    accuracy = call()
+    return Measurement(accuracy, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _line(found: tuple[float, float, float]) -> str:
-    return f"{found[1]:.2f} s wall, {found[2]:.2f} s CPU, accuracy {100 * found[0]:.2f}"
+def _format(result: Measurement) -> str:
+    accuracy = 100 * result.accuracy
+    return f"{result.wall:.2f} s wall, {result.cpu:.2f} s CPU, accuracy {accuracy:.2f}"
 
 
 def _sklearn_knn(train_x: np.ndarray, train_y: Any, test_x: np.ndarray, test_y: Any) -> float:
     train_x, test_x = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train_x, test_x))
-    # On unit rows d^2 = 2 - 2 s.
+    # For unit rows, distance^2 = 2 - 2 * similarity.
     votes = lambda distance: np.exp((1 - distance**2 / 2) / TEMPERATURE)  # noqa: E731
-    found = KNeighborsClassifier(NEIGHBOURS, weights=votes, algorithm="brute", n_jobs=-1)
-    return float(found.fit(train_x, train_y).score(test_x, test_y))
+    model = KNeighborsClassifier(NEIGHBOURS, weights=votes, algorithm="brute", n_jobs=-1)
+    return float(model.fit(train_x, train_y).score(test_x, test_y))
 
 
 def _sklearn_sweep(train_x: np.ndarray, train_y: Any, test_x: np.ndarray, test_y: Any) -> float:
-    """The strengths, warm starts and held-out fold of `linear.sweep`, on scikit-learn's solver."""
+    """Runs scikit-learn with the L2 strengths, warm starts and held-out fold of `linear.sweep`."""
     mean, deviation = draws.moments(train_x)
     x, test = (train_x - mean) / deviation, (test_x - mean) / deviation
     fold = draws.fold_of(train_y, linear.FOLDS, np.random.default_rng([0, 0]))
     model = LogisticRegression(warm_start=True, max_iter=300)
     scores = {}
-    out = fold == 0
+    held_out = fold == 0
     for l2 in sorted(linear.L2, reverse=True):
-        model.set_params(C=1 / ((~out).sum() * l2)).fit(x[~out], train_y[~out])
-        scores[l2] = model.score(x[out], train_y[out])
+        model.set_params(C=1 / ((~held_out).sum() * l2)).fit(x[~held_out], train_y[~held_out])
+        scores[l2] = model.score(x[held_out], train_y[held_out])
     best = max(scores, key=lambda l2: scores[l2])
     return float(model.set_params(C=1 / (len(x) * best)).fit(x, train_y).score(test, test_y))
 
 
-def resnet18(rows: int) -> None:
-    """Prints the seconds of each part; pixels are noise, so accuracies mean nothing."""
+def time_resnet18(rows: int) -> None:
+    """Prints the seconds of each part; images are noise, so accuracies mean nothing."""
     mesh = parallel.make_mesh()
     on_cpu = jax.default_backend() == "cpu"
     dtype = jnp.float32 if on_cpu else jnp.bfloat16
@@ -118,11 +128,11 @@ def resnet18(rows: int) -> None:
 
     b = -(-FLAGS.batch // mesh.size) * mesh.size
     image = np.random.default_rng(0).integers(0, 256, (b, 32, 32, 3), np.uint8)
-    one = {"image": image, "mask": np.ones(b, bool)}
-    jax.block_until_ready(fn(parallel.to_global(one, mesh)))
+    batch = {"image": image, "mask": np.ones(b, bool)}
+    jax.block_until_ready(fn(parallel.to_global(batch, mesh)))
     start = time.perf_counter()
     count = -(-rows // b)
-    x = features.extract(lambda batch: fn(parallel.to_global(batch, mesh)), [one] * count)["x"]
+    x = features.extract(lambda batch: fn(parallel.to_global(batch, mesh)), [batch] * count)["x"]
     x = x[:rows] + np.random.default_rng(1).normal(size=(rows, x.shape[1])).astype(np.float32)
     y = np.arange(rows) % 10
     print(f"features {x.shape} on {jax.devices()}: {time.perf_counter() - start:.1f} s")
@@ -134,13 +144,13 @@ def resnet18(rows: int) -> None:
         ("linear sweep", lambda: linear.sweep(*split, sharding=sharding)[0]["accuracy"]),
     ):
         for label in ("first call", "again"):
-            print(f"{name}, {label}: {_timed(call)[1]:.2f} s", flush=True)
+            print(f"{name}, {label}: {_measure(call).wall:.2f} s", flush=True)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("rows", 20_000, "Examples, a sixth of them for the test.")
+    flags.DEFINE_integer("rows", 20_000, "Examples; a sixth of them is the test set.")
     flags.DEFINE_integer("features", 512, "Dimensions of the features.")
     flags.DEFINE_integer("classes", 10, "Classes.")
-    flags.DEFINE_integer("batch", 512, "Images at once through the ResNet-18.")
+    flags.DEFINE_integer("batch", 512, "Batch size of the ResNet-18.")
     flags.DEFINE_bool("resnet18", False, "Time an evaluation of ResNet-18 features instead.")
     app.run(main)

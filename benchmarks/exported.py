@@ -1,9 +1,10 @@
-"""Does an exported run classify in PyTorch as it does here?
+"""Accuracy of an exported run in PyTorch against its accuracy in JAX.
 
     python -m benchmarks.exported --workdir=runs/demo
 
-Exports the run by `--format=torch`, loads it by the export's own model.py in PyTorch alone, and
-classifies the run's test images by the run's kNN with PyTorch's features. Needs torch.
+Exports the run with `--format=torch` and loads it with the exported model.py, in PyTorch alone.
+Then classifies the run's test images by the run's kNN protocol with PyTorch's features. Requires
+torch.
 """
 
 import json
@@ -19,7 +20,7 @@ FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
-    """The benchmark: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     del argv
     from ssl_jax import components
     from ssl_jax import config as configuration
@@ -36,14 +37,15 @@ def main(argv: list[str]) -> None:
     predicted = knn.predict(
         train[0], train[1], test[0], k=config.eval.knn_k, temperature=config.eval.knn_temperature
     )
-    theirs = 100 * np.mean(predicted == test[1])
+    in_torch = 100 * np.mean(predicted == test[1])
     result = json.loads((workdir / "eval" / "knn.json").read_text())["results"]
-    ours = 100 * result[config.method.name]["accuracy"]
-    print(f"{config.eval.knn_k}-NN: {ours:.2f} by JAX's features, {theirs:.2f} by PyTorch's")
+    in_jax = 100 * result[config.method.name]["accuracy"]
+    accuracies = f"{in_jax:.2f} with JAX's features, {in_torch:.2f} with PyTorch's"
+    print(f"{config.eval.knn_k}-NN: {accuracies}")
 
 
 def load_in_torch(workdir: pathlib.Path, folder: pathlib.Path) -> Any:
-    """Exports the run into `folder`; the network that the export's own model.py loads."""
+    """Exports the run into `folder` and returns the network that the exported model.py loads."""
     from ssl_jax.export.subject import Subject
     from ssl_jax.export.write import write
     from ssl_jax.pretrained import backbone
@@ -53,19 +55,19 @@ def load_in_torch(workdir: pathlib.Path, folder: pathlib.Path) -> Any:
 
 
 def features(config: Any, source: Any, network: Any) -> tuple[np.ndarray, np.ndarray]:
-    """PyTorch's features [n, f] and the labels [n] of a source, cut as evaluation cuts it."""
+    """Returns PyTorch's features [n, f] and labels [n] of a source, with the evaluation's crop."""
     import torch
 
     from ssl_jax import components
 
-    found, labels = [], []
+    rows, labels = [], []
     for batch in components.eval_batches(config, source, batch_size=config.eval.batch_size):
         real = batch["mask"].astype(bool)
         x = np.ascontiguousarray(batch["input"][real].transpose(0, 3, 1, 2), np.float32) / 255
         with torch.no_grad():
-            found.append(network(torch.from_numpy(x)).numpy())
+            rows.append(network(torch.from_numpy(x)).numpy())
         labels.append(batch["label"][real])
-    return np.concatenate(found), np.concatenate(labels)
+    return np.concatenate(rows), np.concatenate(labels)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Input pipeline: images/s of both placements of the colour work, side by side in one run.
+"""Throughput of the input pipeline with colour augmentation on the host and on the device.
 
     python -m benchmarks.input --config=configs/simclr.py:cifar10_cpu --config.data.dir=DATA_DIR
 
-Prints images/s and CPU milliseconds per image of `augment.placement` "host" and "device", in
-alternation, and their ratio. The device's share of "device" is not included.
+Measures `augment.placement` "host" and "device" in alternation. Prints images/s and CPU
+milliseconds per image of each, and their ratio. The work on the device is not measured.
 """
 
 import statistics
@@ -17,26 +17,26 @@ ROUNDS, STEPS = 3, 8
 
 
 def main() -> None:
-    """The command: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     config = cli.config()
     from ssl_jax import components
 
     source = components.open_source(config, config.data.split)
     steps = min(STEPS, max(2, flags.FLAGS.images // config.train.batch_size))
-    found: dict[str, list[tuple[float, float]]] = {"host": [], "device": []}
+    readings: dict[str, list[tuple[float, float]]] = {"host": [], "device": []}
     for _ in range(ROUNDS):
-        for placement, readings in found.items():
+        for placement, values in readings.items():
             config.augment.placement = placement
-            readings.append(_measure(components.train_batches, config, source, steps))
-    for placement, readings in found.items():
-        rate, cost = (statistics.median(column) for column in zip(*readings, strict=True))
+            values.append(_measure(components.train_batches, config, source, steps))
+    for placement, values in readings.items():
+        rate, cost = (statistics.median(column) for column in zip(*values, strict=True))
         print(f"{placement:8} {rate:8.0f} images/s {1000 * cost:8.2f} ms CPU per image")
-    host, device = (statistics.median(r for r, _ in found[p]) for p in ("host", "device"))
+    host, device = (statistics.median(r for r, _ in readings[p]) for p in ("host", "device"))
     print(f"device / host: {device / host:.2f}")
 
 
 def _measure(train_batches, config, source, steps: int) -> tuple[float, float]:
-    """(images per second, CPU seconds per image) after a first batch that is not counted."""
+    """Returns (images/s, CPU seconds per image); the first batch is not counted."""
     batches = train_batches(config, source, start_step=0, num_steps=steps + 1)
     next(batches)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -46,5 +46,5 @@ def _measure(train_batches, config, source, steps: int) -> tuple[float, float]:
 
 if __name__ == "__main__":
     cli.define_config()
-    flags.DEFINE_integer("images", 4096, "Images of one reading, about.")
+    flags.DEFINE_integer("images", 4096, "Approximate number of images per measurement.")
     cli.run(main)

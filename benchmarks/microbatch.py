@@ -1,12 +1,13 @@
-"""Exact micro-batches: memory of a large batch beside a small one's, and the gradient's error.
+"""Memory of a large batch in micro-batches, and the error of its gradient.
 
     python -m benchmarks.microbatch --batch=4096 --microbatch=256
 
-Takes a SimCLR step of a small ResNet on random images: the large batch in micro-batches, the large
-batch whole, and one micro-batch alone. Prints the memory that the compiler plans for each
-(arguments, outputs and temporaries), the seconds of a step, and the relative distance of the large
-batch's two gradients. In float32 that holds the units whose ReLU rounding turns on or off; with
---dtype=float64 hardly any is left, and nothing else can hide.
+Runs a SimCLR step of a small ResNet on random images in three ways: the large batch in
+micro-batches, the large batch whole, and one micro-batch alone. Prints the memory of each by the
+compiler's analysis (arguments, outputs and temporaries), the seconds of a step, and the relative
+distance of the large batch's two gradients. In float32 rounding switches some ReLUs on or off,
+which adds to the distance. With --dtype=float64 almost none switch, so any other error would be
+visible.
 """
 
 import time
@@ -19,31 +20,31 @@ SIZE = 24
 
 
 def main(_: Any) -> None:
-    """The command: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     import jax
     import jax.numpy as jnp
     import optax
 
     jax.config.update("jax_enable_x64", FLAGS.dtype == "float64")
     small, large = FLAGS.microbatch, FLAGS.batch
-    found = {}
+    results = {}
     for name, batch, chunk in (
         ("one alone", small, 0),
         ("micro-batches", large, small),
         ("whole", large, 0),
     ):
-        found[name] = _step(batch, chunk)
-        _, size, seconds = found[name]
-        ratio = size / found["one alone"][1]
+        results[name] = _step(batch, chunk)
+        _, size, seconds = results[name]
+        ratio = size / results["one alone"][1]
         line = f"{name:14} {size / 2**20:8.0f} MiB  {ratio:5.2f} x one alone  {seconds:7.2f} s"
         print(line, flush=True)
-    chunked, whole = found["micro-batches"][0], found["whole"][0]
+    chunked, whole = results["micro-batches"][0], results["whole"][0]
     gap = optax.tree.norm(jax.tree.map(jnp.subtract, chunked, whole)) / optax.tree.norm(whole)
     print(f"relative distance of the gradients: {float(gap):.1e}")
 
 
 def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
-    """(gradient, bytes, seconds of the second step)."""
+    """Returns (gradient, bytes, seconds of the second step)."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -53,13 +54,14 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
     from ssl_jax.training.state import init_fn, new_state
     from ssl_jax.training.step import make_train_step
 
-    # Groups of one micro-batch's rows: the same groups whether the batch is divided or not.
+    # A BatchNorm group is the rows of one micro-batch, so groups are the same in all three ways.
     group = 2 * FLAGS.microbatch
     dtype = jnp.dtype(FLAGS.dtype)
     encoder = models.get("resnet10", width=0.25, stem="cifar", dtype=dtype)
     seen = {"views": jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), dtype)}
     run = methods.Run(seen, 2, batch_size, batch_size, bn_group=group)
     method = methods.get("simclr")(encoder, run, temperature=0.2)
+    # An optimizer that changes no parameters and keeps the gradient as its state.
     keep = optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params),
         lambda updates, *_: (jax.tree.map(jnp.zeros_like, updates), updates),
@@ -79,11 +81,11 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
         function = make_train_step(
             method, keep, lambda _: jnp.zeros(()), probe, seed=0, mesh=mesh, microbatch=microbatch
         )
-        compiled = jax.jit(function).lower(state, batch).compile()
-        jax.block_until_ready(compiled(state, batch))
+        train_step = jax.jit(function).lower(state, batch).compile()
+        jax.block_until_ready(train_step(state, batch))
         start = time.perf_counter()
-        new, _ = jax.block_until_ready(compiled(state, batch))
-    memory = compiled.memory_analysis()
+        new, _ = jax.block_until_ready(train_step(state, batch))
+    memory = train_step.memory_analysis()
     size = sum(getattr(memory, f"{part}_size_in_bytes") for part in ("argument", "output", "temp"))
     return new.opt_state, size, time.perf_counter() - start
 
@@ -91,5 +93,5 @@ def _step(batch_size: int, microbatch: int) -> tuple[Any, int, float]:
 if __name__ == "__main__":
     flags.DEFINE_integer("batch", 4096, "Images of the large batch.")
     flags.DEFINE_integer("microbatch", 256, "Images of a micro-batch.")
-    flags.DEFINE_string("dtype", "float32", "Of images and activations: float32, float64.")
+    flags.DEFINE_string("dtype", "float32", "Type of images and activations: float32 or float64.")
     app.run(main)

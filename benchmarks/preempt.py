@@ -1,12 +1,12 @@
-"""Many SIGTERMs at random moments over two processes: is every stop clean, the end the same?
+"""SIGTERM at random moments of a two-process run: clean stops, and an unchanged result.
 
     python -m benchmarks.preempt --signals=20
 
-Trains SimCLR on digits through the public command in two processes over gloo, and stops them: one
-or both get SIGTERM in a random phase (before all have met, start and compilation, training,
-evaluation and report), at a random moment of it, and the same command is run again. Whatever run
-comes to its end is compared, checkpoint and log, with one that nothing happened to. A stop is clean
-when both processes end with 75 and say the same step, or that there is nothing new to save.
+Trains SimCLR on digits with the public command in two processes over gloo. One or both get SIGTERM
+at a random moment of a random phase: before all processes connected, start and compilation,
+training, or evaluation and report. Then the same command is run again. Checkpoint and log of every
+completed run are compared with those of an uninterrupted run. A stop is clean if both processes
+exit with code 75 and report the same saved step, or report that there is nothing new to save.
 """
 
 import itertools
@@ -29,7 +29,8 @@ from ssl_jax.jobs import goodput
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PHASES = ("meeting", "start", "train", "finish")  # the latter as heartbeats name them
+# "meeting" lasts until all processes connected; heartbeats report the other phases.
+PHASES = ("meeting", "start", "train", "finish")
 FIELDS = {
     "data.eval_split": "",
     "model.width": 0.125,
@@ -39,105 +40,112 @@ FIELDS = {
     "train.log_every": 1,
     "train.checkpoint_every": 25,
 }
-SAID = re.compile(r"ssl_jax: SIG\w+(?: on process \d)?: (.*?); run the same command again")
+STOP_MESSAGE = re.compile(r"ssl_jax: SIG\w+(?: on process \d)?: (.*?); run the same command again")
 
 
 def main(_: Any) -> None:
-    """The command: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     seed = FLAGS.seed or random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole = pathlib.Path(folder, "whole")
-        lengths = unbroken(whole, folder)
-        print("unbroken run:", ", ".join(f"{n} {s:.1f} s" for n, s in lengths.items()), flush=True)
+        reference = pathlib.Path(folder, "reference")
+        lengths = run_reference(reference, folder)
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in lengths.items())
+        print("uninterrupted run:", phases, flush=True)
         clean = sent = runs = 0
         while sent < FLAGS.signals:
-            broken = pathlib.Path(folder, f"broken{runs}")
+            workdir = pathlib.Path(folder, f"interrupted{runs}")
             print(f"{sent + 1:3}: ", end="")
-            good = life(broken, folder, lengths, moments)
-            if good is not None:
-                sent, clean = sent + 1, clean + good
-            if goodput.saved_step(broken) == FLAGS.steps:
-                print(f"     run {runs} is whole: {difference(whole, broken)}", flush=True)
+            is_clean = run_and_stop(workdir, folder, lengths, moments)
+            if is_clean is not None:
+                sent, clean = sent + 1, clean + is_clean
+            if goodput.saved_step(workdir) == FLAGS.steps:
+                print(f"     run {runs} completed: {difference(reference, workdir)}", flush=True)
                 runs += 1
-        broken = pathlib.Path(folder, f"broken{runs}")
-        codes = [child.wait() for child in start(broken, folder)]
-        print(f"last life: codes {codes}; {difference(whole, broken)}")
+        workdir = pathlib.Path(folder, f"interrupted{runs}")
+        codes = [process.wait() for process in start(workdir, folder)]
+        print(f"last start: codes {codes}; {difference(reference, workdir)}")
         print(f"{clean} of {sent} stops clean")
 
 
-def unbroken(path: pathlib.Path, folder: str) -> dict[str, float]:
-    """Runs to the end; the seconds of every phase."""
-    children, at = start(path, folder), time.monotonic()
+def run_reference(workdir: pathlib.Path, folder: str) -> dict[str, float]:
+    """Runs to the end without interruption and returns the seconds of every phase."""
+    processes, since = start(workdir, folder), time.monotonic()
     lengths: dict[str, float] = {}
-    for name, after in itertools.pairwise([*PHASES, "end"]):
-        wait_for(after, path, children)
-        lengths[name], at = time.monotonic() - at, time.monotonic()
-    assert [child.wait() for child in children] == [0, 0]
+    for phase, following in itertools.pairwise([*PHASES, "end"]):
+        wait_for(following, workdir, processes)
+        lengths[phase], since = time.monotonic() - since, time.monotonic()
+    assert [process.wait() for process in processes] == [0, 0]
     return lengths
 
 
-def life(
-    path: pathlib.Path, folder: str, lengths: dict[str, float], moments: random.Random
+def run_and_stop(
+    workdir: pathlib.Path, folder: str, lengths: dict[str, float], moments: random.Random
 ) -> bool | None:
-    """One start and its stop; whether it was clean, None if the end came before the signal."""
-    aim, share = moments.choice(PHASES), moments.random()
+    """Starts and stops a run once.
+
+    Returns:
+      True if the stop was clean; None if the run ended before the signal.
+    """
+    target_phase, fraction = moments.choice(PHASES), moments.random()
     targets = moments.choice([[0], [1], [0, 1]])
-    children = start(path, folder)
-    wait_for(aim, path, children)
-    time.sleep(share * lengths[aim])
-    if any(child.poll() is not None for child in children):
-        finish(children, folder)
-        print("it had ended before the signal", flush=True)
+    processes = start(workdir, folder)
+    wait_for(target_phase, workdir, processes)
+    delay = fraction * lengths[target_phase]
+    time.sleep(delay)
+    if any(process.poll() is not None for process in processes):
+        finish(processes, folder)
+        print("the run ended before the signal", flush=True)
         return None
-    phase = phase_of(path, children)
+    phase = current_phase(workdir, processes)
     for target in targets:
-        children[target].send_signal(signal.SIGTERM)
-    at = time.monotonic()
-    outputs = finish(children, folder)
-    seconds = time.monotonic() - at
-    codes = [child.returncode for child in children]
-    said = {m.group(1) for o in outputs for m in [SAID.search(o)] if m}
-    good = set(codes) == {75} and len(said) == 1
+        processes[target].send_signal(signal.SIGTERM)
+    since = time.monotonic()
+    outputs = finish(processes, folder)
+    seconds = time.monotonic() - since
+    codes = [process.returncode for process in processes]
+    messages = {m.group(1) for o in outputs for m in [STOP_MESSAGE.search(o)] if m}
+    is_clean = set(codes) == {75} and len(messages) == 1
     print(
-        f"{phase} ({aim} + {share * lengths[aim]:.1f} s), to {targets}: codes {codes}, "
-        f"{' / '.join(sorted(said)) or 'nothing said'}, in {seconds:.1f} s"
-        f"{'' if good else '  NOT CLEAN'}",
+        f"{phase} ({target_phase} + {delay:.1f} s), to {targets}: codes {codes}, "
+        f"{' / '.join(sorted(messages)) or 'no message'}, in {seconds:.1f} s"
+        f"{'' if is_clean else '  NOT CLEAN'}",
         flush=True,
     )
-    if not good:
+    if not is_clean:
         print("\n".join(output[-2000:] for output in outputs), flush=True)
-    return good
+    return is_clean
 
 
-def phase_of(path: pathlib.Path, children: list[subprocess.Popen]) -> str:
-    """What process 0 does, by its own heartbeat."""
-    beat = goodput.heartbeat(path, 0)
-    if beat.get("pid") != children[0].pid:
+def current_phase(workdir: pathlib.Path, processes: list[subprocess.Popen]) -> str:
+    """Returns the phase of process 0 by its heartbeat."""
+    beat = goodput.heartbeat(workdir, 0)
+    if beat.get("pid") != processes[0].pid:
         return PHASES[0]
     return "train" if beat["phase"] == "save" else beat["phase"]
 
 
-def wait_for(phase: str, path: pathlib.Path, children: list[subprocess.Popen]) -> None:
-    """Returns once a phase has begun, or a process has ended."""
+def wait_for(phase: str, workdir: pathlib.Path, processes: list[subprocess.Popen]) -> None:
+    """Waits until a phase starts or a process ends."""
     order = [*PHASES, "end"]
-    while order.index(phase_of(path, children)) < order.index(phase):
-        if any(child.poll() is not None for child in children):
+    while order.index(current_phase(workdir, processes)) < order.index(phase):
+        if any(process.poll() is not None for process in processes):
             return
         time.sleep(0.02)
 
 
-def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
-    """Both processes, by the public command."""
+def start(workdir: pathlib.Path, folder: str) -> list[subprocess.Popen]:
+    """Starts both processes with the public command."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     fields = FIELDS | {"train.steps": FLAGS.steps}
     command = [sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
-    command += ["--start_timeout=20"]  # who was stopped before they met is waited for so long
+    # A process waits this long for one that was stopped before both connected.
+    command += ["--start_timeout=20"]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
@@ -147,7 +155,7 @@ def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
     }
     return [
         subprocess.Popen(
-            [*command, f"--workdir={path}"],
+            [*command, f"--workdir={workdir}"],
             cwd=ROOT,
             env=environment | {"SSL_JAX_PROCESS": str(number)},
             stdout=(log := pathlib.Path(folder, f"{number}.log").open("w")),
@@ -157,29 +165,29 @@ def start(path: pathlib.Path, folder: str) -> list[subprocess.Popen]:
     ]
 
 
-def finish(children: list[subprocess.Popen], folder: str) -> list[str]:
-    """What both printed, once they have ended."""
-    for child in children:
-        child.wait(timeout=300)
+def finish(processes: list[subprocess.Popen], folder: str) -> list[str]:
+    """Waits until both processes end and returns their output."""
+    for process in processes:
+        process.wait(timeout=300)
     return [pathlib.Path(folder, f"{number}.log").read_text() for number in range(2)]
 
 
-def difference(whole: pathlib.Path, broken: pathlib.Path) -> str:
-    """In words, how two runs differ."""
+def difference(reference: pathlib.Path, workdir: pathlib.Path) -> str:
+    """Describes how the last checkpoint and the log of two runs differ."""
     import jax
     import numpy as np
 
     from ssl_jax.rundir.checkpoint import Checkpoints
 
-    found: list[Any] = []
-    for path in (whole, broken):
+    latest: list[Any] = []
+    for path in (reference, workdir):
         with Checkpoints(path / "checkpoints") as checkpoints:
-            found.append(checkpoints.read_latest(lambda state: state))
-    trees = [jax.tree.leaves(tree) for tree, _, _ in found]
+            latest.append(checkpoints.read_latest(lambda state: state))
+    trees = [jax.tree.leaves(tree) for tree, _, _ in latest]
     equal = [np.array_equal(a, b) for a, b in zip(*trees, strict=True)]
-    logs = [(path / "metrics.jsonl").read_text().splitlines() for path in (whole, broken)]
+    logs = [(path / "metrics.jsonl").read_text().splitlines() for path in (reference, workdir)]
     rows = [[(r["step"], r["batch_hash"], r["loss"]) for r in map(json.loads, log)] for log in logs]
-    steps = [step for _, step, _ in found]
+    steps = [step for _, step, _ in latest]
     return (
         f"last checkpoints, steps {steps}: {sum(equal)} of {len(equal)} arrays bit for bit equal; "
         f"batches and losses of {len(rows[0])} steps {'equal' if rows[0] == rows[1] else 'DIFFER'}"
@@ -187,7 +195,7 @@ def difference(whole: pathlib.Path, broken: pathlib.Path) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("signals", 20, "How many.")
-    flags.DEFINE_integer("steps", 100, "Of the run.")
-    flags.DEFINE_integer("seed", 0, "Of the moments; 0 draws one.")
+    flags.DEFINE_integer("signals", 20, "Number of stops.")
+    flags.DEFINE_integer("steps", 100, "Steps of the run.")
+    flags.DEFINE_integer("seed", 0, "Seed of the random moments; 0 draws a seed.")
     app.run(main)

@@ -1,13 +1,13 @@
-"""The zoo: every method on CIFAR-10 with one budget, beside untrained encoders and raw pixels.
+"""All methods on CIFAR-10 with the same budget, against untrained encoders and raw pixels.
 
     python -m benchmarks.zoo --data_dir=DATA_DIR --workdir=runs/zoo
 
-Trains `configs/*.py:cifar10_cpu` through `ssl_jax.train` on a part of CIFAR-10, small enough to
-be seen several times, for as many steps and over as many seeds each, and prints linear and kNN
-accuracy on all test images, mean and half the range over the seeds. A run that is done is not
-repeated. The encoder is the config's: one small ResNet for all but those that need their own (the
-ViT of MAE, the deep belief network), beside which stands their own untrained one. Distillation is
-left out: it needs a teacher.
+Trains every `configs/*.py:cifar10_cpu` with `ssl_jax.train` on a part of CIFAR-10 that is small
+enough for several epochs, with the same number of steps and seeds. Prints linear and kNN accuracy
+on all test images: the mean and half the range over seeds. Completed runs are not repeated. The
+encoder is the config's: the same small ResNet for all methods except those that need their own (the
+ViT of MAE, the deep belief network). The table also lists each encoder untrained. Distillation is
+excluded because it needs a teacher.
 """
 
 import importlib
@@ -23,15 +23,15 @@ from ml_collections import ConfigDict
 
 FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
-LEFT_OUT = {"common", "distillation"}
+EXCLUDED = {"common", "distillation"}
 UNTRAINED, RAW = "untrained encoder", "raw pixels"
 Accuracies = dict[str, dict[str, dict[int, float]]]  # {evaluation: {row: {seed: accuracy}}}
 
 
 def main(argv: list[str]) -> None:
-    """The command: see the module's docstring."""
+    """Runs the benchmark; see the module's docstring."""
     del argv
-    names = FLAGS.methods or _all()
+    names = FLAGS.methods or _all_methods()
     for seed in range(FLAGS.seeds):
         for name in names:
             _train(name, seed)
@@ -60,8 +60,8 @@ def _fields(name: str, seed: int) -> list[str]:
         "train.checkpoint_every": FLAGS.steps,
         "augment.size": FLAGS.size,
         "eval.labels_per_class": "(0,)",
-        # Once for each encoder: the baselines are the same for all methods.
-        "eval.baselines": name == _first_with_encoder(name),
+        # Baselines depend only on the encoder, so one method per encoder measures them.
+        "eval.baselines": name == _first_method_with_encoder(name),
     }
     if _config(name).augment.local:
         fields["augment.local.size"] = FLAGS.size * 2 // 3  # as in the configs
@@ -72,21 +72,21 @@ def _config(name: str) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
 
 
-def _first_with_encoder(name: str) -> str:
+def _first_method_with_encoder(name: str) -> str:
     encoder = _config(name).model.name
-    return next(other for other in _all() if _config(other).model.name == encoder)
+    return next(other for other in _all_methods() if _config(other).model.name == encoder)
 
 
-def _all() -> list[str]:
-    return sorted({path.stem for path in CONFIGS.glob("*.py")} - LEFT_OUT)
+def _all_methods() -> list[str]:
+    return sorted({path.stem for path in CONFIGS.glob("*.py")} - EXCLUDED)
 
 
 def gather(names: list[str]) -> Accuracies:
-    """Accuracies of all runs that are there, in per cent."""
-    found: Accuracies = {"linear": {}, "knn": {}}
+    """Returns the accuracies of all completed evaluations in per cent."""
+    accuracies: Accuracies = {"linear": {}, "knn": {}}
     for name, seed in itertools.product(names, range(FLAGS.seeds)):
         folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
-        for evaluation, rows in found.items():
+        for evaluation, rows in accuracies.items():
             file = folder / "eval" / f"{evaluation}.json"
             if not file.exists():
                 continue
@@ -95,16 +95,16 @@ def gather(names: list[str]) -> Accuracies:
             for features, numbers in json.loads(file.read_text())["results"].items():
                 row = rows.setdefault(baselines.get(features, name), {})
                 row[seed] = 100 * numbers["accuracy"]
-    return found
+    return accuracies
 
 
-def table(found: Accuracies) -> str:
-    """Markdown: a row for each method, best first; mean, and half the range over the seeds."""
-    linear = found["linear"]
+def table(accuracies: Accuracies) -> str:
+    """Returns a Markdown table, best method first: mean and half the range over seeds."""
+    linear = accuracies["linear"]
     rows = sorted(linear, key=lambda row: -statistics.mean(linear[row].values()))
     lines = ["| features | linear | 20-NN | seeds |", "|---|---|---|---|"]
     for row in rows:
-        cells = [_cell([*of.get(row, {}).values()]) for of in found.values()]
+        cells = [_cell([*by_row.get(row, {}).values()]) for by_row in accuracies.values()]
         lines.append(f"| {row} | {' | '.join(cells)} | {len(linear[row])} |")
     return "\n".join(lines)
 
@@ -116,12 +116,12 @@ def _cell(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets has prepared cifar10.")
+    flags.DEFINE_string("data_dir", None, "Folder where tensorflow-datasets prepared cifar10.")
     flags.DEFINE_string("workdir", "runs/zoo", "Folder of the runs.")
-    flags.DEFINE_list("methods", [], "Names of configs; all by default.")
-    flags.DEFINE_integer("seeds", 3, "Runs of every method.", lower_bound=1)
+    flags.DEFINE_list("methods", [], "Names of configs; default: all.")
+    flags.DEFINE_integer("seeds", 3, "Seeds per method.", lower_bound=1)
     flags.DEFINE_integer("steps", 400, "Training steps of 128 images.")
-    flags.DEFINE_integer("size", 16, "Pixels a side of a full-size view.")
-    flags.DEFINE_integer("images", 10000, "Train images, of 50,000: to learn from and for probes.")
+    flags.DEFINE_integer("size", 16, "Width and height of a full-size view in pixels.")
+    flags.DEFINE_integer("images", 10000, "Training images, at most 50,000; also train probes.")
     flags.mark_flag_as_required("data_dir")
     app.run(main)

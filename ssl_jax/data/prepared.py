@@ -77,9 +77,11 @@ def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> So
 def _loaders(
     read: Callable[[int], bytes], fields: list[str], channels: int
 ) -> tuple[Callable[[int], tuple[Record, Labels]], Callable[[int], Labels]]:
-    """Returns `Source.load` and `Source.read_labels`. TFDS writes each feature under its own name in a
-    tf.train.Example; reading it there takes a tenth of the time of
-    `features.deserialize_example_np`."""
+    """Returns `Source.load` and `Source.read_labels`.
+
+    TFDS writes each feature under its own name in a tf.train.Example. Reading it there takes a
+    tenth of the time of `features.deserialize_example_np`.
+    """
     import tensorflow as tf
 
     parse = tf.train.Example.FromString

@@ -1,1 +1,1 @@
-"""What a run would need of a machine that is not here."""
+"""Plans of training runs: memory, step time and cost on devices that are not at hand."""

@@ -6,9 +6,10 @@
         --topology=v5e:8x8,v5e:16x16,v4:4x4x4 --batches=4096,8192 --output=plans/sweep
     python -m ssl_jax.plan --config=configs/simclr.py:digits --topology=cpu:8 --check
 
-Compiles the training's own step for the topology, without its chips, and prints what it takes;
-`OUTPUT/plan.html`, `plan.txt` and `plan.json` hold the same. Exit code 82 when it does not fit, 83
-when devices repeat work that should be divided. TPU topologies need `pip install libtpu`.
+Compiles the training's own step for the topology, without its chips, and prints memory, time and
+cost. OUTPUT/plan.html, plan.txt and plan.json hold the same numbers. Exits with code 82 if the
+step does not fit, and with code 83 if devices repeat work that they should divide. TPU topologies
+need `pip install libtpu`.
 """
 
 import importlib.util
@@ -22,147 +23,137 @@ from ml_collections import ConfigDict
 
 from ssl_jax import cli
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
-from ssl_jax.plan import (
-    build_plan,
-    compile_in_subprocess,
-    dataset_size,
-    input_throughput,
-    result,
-    sweep,
-    topologies,
-)
-from ssl_jax.plan.dataset_size import Counts
-from ssl_jax.plan.input_throughput import Speed
-from ssl_jax.plan.program import Topology
-from ssl_jax.plan.result import Plan
+from ssl_jax.plan import input_throughput, sweep, topologies
+from ssl_jax.plan.build_plan import build_plan, check_sizes, training_name, write_plan
+from ssl_jax.plan.compile_in_subprocess import compile_cached
+from ssl_jax.plan.dataset_size import DatasetSize, dataset_size
+from ssl_jax.plan.input_throughput import CpuThroughput
+from ssl_jax.plan.result import Plan, to_plain, verdict
+from ssl_jax.plan.topologies import Topology
 from ssl_jax.rundir import workdir
 
-LISTS = ("batches", "microbatches", "fsdp")
+SWEEP_FLAGS = ("batches", "microbatches", "fsdp")
 
 
 def main() -> None:
-    """The verb: see the module's docstring."""
+    """Runs the command; see the module's docstring."""
     config, places = cli.config(), _topologies()
     given, prices = flags.FLAGS, _prices()
     data = config.data
     if not given.sweep:
-        build_plan.sizes(config, places[0])
-    counted = dataset_size.of(
+        check_sizes(config, places[0])
+    size = dataset_size(
         data.source, data_dir=data.dir, split=data.split,
         images=given.images, classes=given.classes,
     )  # fmt: skip
     with workdir.open_workdir(given.output, "output") as output:
         folder = pathlib.Path(output.path)
         if given.sweep:
-            _sweep(config, places, counted, prices, folder)
+            _sweep(config, places, size, prices, folder)
         else:
-            _one(config, places[0], counted, folder)
+            _plan_one(config, places[0], size, folder)
 
 
 def _topologies() -> list[Topology]:
-    """What --topology names; raises Fault for mistakes among the flags."""
+    """Returns the topologies of --topology; raises Fault if flags contradict each other."""
     given = flags.FLAGS
-    lists = [name for name in (*LISTS, "price") if given[name].value]
-    if lists and not given.sweep:
-        raise Fault(f"--{lists[0]} is of a comparison; add --sweep", USAGE)
+    sweep_flags = [name for name in (*SWEEP_FLAGS, "price") if given[name].value]
+    if sweep_flags and not given.sweep:
+        raise Fault(f"--{sweep_flags[0]} needs a sweep; add --sweep", USAGE)
     if len(given.topology) != 1 and not given.sweep:
-        raise Fault("give one --topology, or compare several by --sweep", USAGE)
+        raise Fault("pass one --topology, or add --sweep to compare several", USAGE)
     if given.check and given.sweep:
-        raise Fault("--check runs one topology; leave out --sweep", USAGE)
+        raise Fault("--check runs one topology; remove --sweep", USAGE)
     places = [topologies.parse(name, slices=given.slices) for name in given.topology]
     if any(p.chip.kind != "cpu" for p in places) and not importlib.util.find_spec("libtpu"):
-        message = "compiling for TPUs, which also stand in for GPUs, needs libtpu"
-        raise Fault(f"{message}: pip install libtpu", MISSING_INPUT)
+        message = "planning for TPUs and GPUs compiles with libtpu, which is not installed"
+        raise Fault(f"{message}. Run pip install libtpu", MISSING_INPUT)
     return places
 
 
 def _prices() -> dict[str, float]:
-    """--price=v5e=1.2,v4=3.2."""
-    found = {}
+    """Returns the prices per chip-hour of --price=v5e=1.2,v4=3.2."""
+    prices = {}
     for part in flags.FLAGS["price"].value or ():
         chip, _, number = part.partition("=")
         try:
-            found[chip] = float(number)
+            prices[chip] = float(number)
         except ValueError:
-            raise Fault(f"--price: {part!r} is not CHIP=NUMBER, e.g. v5e=1.2", USAGE) from None
+            message = f"--price: {part!r} is not CHIP=NUMBER, for example v5e=1.2"
+            raise Fault(message, USAGE) from None
     chips = {name.split(":")[0] for name in flags.FLAGS.topology}
-    if found and chips - found.keys():
-        raise Fault(f"--price lacks {', '.join(sorted(chips - found.keys()))}", USAGE)
-    return found
+    if prices and (missing := chips - prices.keys()):
+        raise Fault(f"--price lacks {', '.join(sorted(missing))}", USAGE)
+    return prices
 
 
-def _one(config: ConfigDict, place: Topology, counted: Counts, folder: pathlib.Path) -> None:
-    print(f"compiling for {place.name} (minutes for TPUs, unless done before)", flush=True)
-    found = compile_in_subprocess.get(config, place, counted, folder, check=flags.FLAGS.check)
-    plan = build_plan.plan(config, found, counted, _speed(config, counted, folder), _command())
-    print(build_plan.write(plan, folder))
+def _plan_one(
+    config: ConfigDict, topology: Topology, size: DatasetSize, folder: pathlib.Path
+) -> None:
+    duration = "takes minutes for TPUs, unless it was compiled before"
+    print(f"compiling for {topology.name} ({duration})", flush=True)
+    step = compile_cached(config, topology, size, folder, check=flags.FLAGS.check)
+    plan = build_plan(config, step, size, _throughput(config, size, folder), _command())
+    print(write_plan(plan, folder))
     print(f"page: {folder / 'plan.html'}", flush=True)
-    _end(plan)
+    judgement = verdict(plan.program)
+    if judgement.code:
+        raise Fault(judgement.sentence, judgement.code)
 
 
 def _sweep(
     config: ConfigDict,
     places: list[Topology],
-    counted: Counts,
+    size: DatasetSize,
     prices: dict[str, float],
     folder: pathlib.Path,
 ) -> None:
-    speed, command = _speed(config, counted, folder), _command()
+    throughput, command = _throughput(config, size, folder), _command()
 
-    def plan(changed: ConfigDict, place: Topology, where: pathlib.Path) -> Plan:
-        build_plan.sizes(changed, place)
-        made = build_plan.plan(
-            changed,
-            compile_in_subprocess.get(changed, place, counted, where),
-            counted,
-            speed,
-            command,
-        )
-        build_plan.write(made, where)
-        return made
+    def planner(changed: ConfigDict, topology: Topology, subfolder: pathlib.Path) -> Plan:
+        check_sizes(changed, topology)
+        step = compile_cached(changed, topology, size, subfolder)
+        plan = build_plan(changed, step, size, throughput, command)
+        write_plan(plan, subfolder)
+        return plan
 
-    sizes = {name: [int(n) for n in flags.FLAGS[name].value or ()] for name in LISTS}
-    found = sweep.points(config, places, **sizes, make=plan, folder=folder)
-    lines = sweep.lines(found, prices)
-    (folder / "sweep.txt").write_text(lines, encoding="utf-8")
-    page = sweep.page(found, prices, build_plan.name(config), command)
+    values = {name: [int(n) for n in flags.FLAGS[name].value or ()] for name in SWEEP_FLAGS}
+    points = sweep.run_sweep(config, places, **values, planner=planner, folder=folder)
+    text = sweep.format_sweep(points, prices)
+    (folder / "sweep.txt").write_text(text, encoding="utf-8")
+    page = sweep.sweep_page(points, prices, training_name(config), command)
     (folder / "sweep.html").write_text(page, encoding="utf-8")
-    (folder / "sweep.json").write_text(json.dumps(result.plain(found), indent=1), encoding="utf-8")
-    print(f"\n{lines}\npage: {folder / 'sweep.html'}", flush=True)
+    (folder / "sweep.json").write_text(json.dumps(to_plain(points), indent=1), encoding="utf-8")
+    print(f"\n{text}\npage: {folder / 'sweep.html'}", flush=True)
 
 
-def _speed(config: ConfigDict, counted: Counts, folder: pathlib.Path) -> Speed:
-    source = input_throughput.measurable_source(config, counted.size)
-    return input_throughput.measured(source, config, folder)
+def _throughput(config: ConfigDict, size: DatasetSize, folder: pathlib.Path) -> CpuThroughput:
+    source = input_throughput.benchmark_source(config, size.image_size)
+    return input_throughput.measure_cached(source, config, folder)
 
 
 def _command() -> str:
     return shlex.join(["python", "-m", "ssl_jax.plan", *sys.argv[1:]])
 
 
-def _end(plan: Plan) -> None:
-    """The command's exit code: what the plan found."""
-    found = result.verdict(plan.program)
-    if found.code:
-        raise Fault(found.sentence, found.code)
-
-
 def define_flags() -> None:
-    """Declares the flags of this verb."""
-    flags.DEFINE_list("topology", None, "E.g. v5e:16x16, h100:8x4 (GPUs x hosts), cpu:8.")
+    """Declares the flags of this command."""
+    flags.DEFINE_list("topology", None, "For example v5e:16x16, h100:8x4 (GPUs x hosts), cpu:8.")
     flags.mark_flag_as_required("topology")
     flags.DEFINE_integer("slices", 1, "Slices of a TPU topology, joined by DCN.", lower_bound=1)
     flags.DEFINE_string("output", "runs/plan", "Folder for page, text, JSON and compiled programs.")
     flags.DEFINE_integer(
-        "images", 0, "Training images, where the data are not here.", lower_bound=0
+        "images", 0, "Training images, if the data is not on this machine.", lower_bound=0
     )
-    flags.DEFINE_integer("classes", -1, "Classes of them, likewise; 0: no labels.")
-    flags.DEFINE_bool("check", False, "Run the step on this machine, beside the prediction.")
-    flags.DEFINE_bool("sweep", False, "Compare topologies and the lists below.")
+    flags.DEFINE_integer(
+        "classes", -1, "Classes, if the data is not on this machine; 0: no labels."
+    )
+    flags.DEFINE_bool("check", False, "Also run the step on this machine and compare.")
+    flags.DEFINE_bool("sweep", False, "Compare the topologies and the values of the lists below.")
     flags.DEFINE_list("batches", [], "With --sweep: values of train.batch_size.")
     flags.DEFINE_list("microbatches", [], "With --sweep: values of train.microbatch.")
     flags.DEFINE_list("fsdp", [], "With --sweep: values of parallel.fsdp.")
-    flags.DEFINE_list("price", [], "With --sweep: of chip-hours, e.g. v5e=1.2,v4=3.2.")
+    flags.DEFINE_list("price", [], "With --sweep: prices per chip-hour: v5e=1.2,v4=3.2.")
 
 
 if __name__ == "__main__":

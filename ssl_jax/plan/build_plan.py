@@ -1,4 +1,4 @@
-"""From a config, its compiled step and the measured input to a plan."""
+"""Builds a plan from a config, its compiled step and the measured input pipeline; writes it."""
 
 import json
 import pathlib
@@ -8,27 +8,24 @@ from ml_collections import ConfigDict
 from ssl_jax import components
 from ssl_jax.data import pipeline
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
-from ssl_jax.parallel import sizes as parallel_sizes
+from ssl_jax.parallel import sizes
 from ssl_jax.parallel.sizes import Size
-from ssl_jax.plan import (
-    collective_time,
-    html_report,
-    input_throughput,
-    result,
-    roofline,
-    run_totals,
-    text_report,
-)
-from ssl_jax.plan.compile_in_subprocess import Compiled
-from ssl_jax.plan.dataset_size import Counts
-from ssl_jax.plan.input_throughput import Speed
-from ssl_jax.plan.program import Topology
-from ssl_jax.plan.result import Plan
+from ssl_jax.plan import collective_time, html_report, input_throughput, roofline, text_report
+from ssl_jax.plan.dataset_size import DatasetSize
+from ssl_jax.plan.input_throughput import CpuThroughput
+from ssl_jax.plan.program import CompiledStep
+from ssl_jax.plan.result import Plan, to_plain, verdict
+from ssl_jax.plan.run_totals import run_totals
+from ssl_jax.plan.topologies import Topology
 
 
-def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
-    """The sizes of a config that must divide; raises Fault with the nearest where one does not."""
-    found = parallel_sizes.check(
+def check_sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
+    """Returns the sizes of a config that must divide on a topology.
+
+    Raises:
+      Fault: a size does not divide; the message names the nearest sizes that do.
+    """
+    checked = sizes.check(
         batch_size=config.train.batch_size,
         devices=topology.devices,
         hosts=topology.hosts,
@@ -37,76 +34,85 @@ def sizes(config: ConfigDict, topology: Topology) -> tuple[Size, ...]:
         fsdp=config.parallel.fsdp,
         slices=topology.slices,
     )
-    if wrong := parallel_sizes.problems(found):
+    if problems := sizes.problems(checked):
         message = f"{topology.name} cannot train this config:\n  "
-        raise Fault(message + "\n  ".join(wrong), BAD_CONFIG)
-    return tuple(found)
+        raise Fault(message + "\n  ".join(problems), BAD_CONFIG)
+    return tuple(checked)
 
 
-def plan(
-    config: ConfigDict, compiled: Compiled, counts: Counts, speed: Speed | None, command: str
+def build_plan(
+    config: ConfigDict,
+    step: CompiledStep,
+    size: DatasetSize,
+    throughput: CpuThroughput | None,
+    command: str,
 ) -> Plan:
-    """All that is told of a training on a topology."""
-    program, train = compiled.program, config.train
-    latency = collective_time.Latency(compiled.latency, 0.0) if compiled.latency else None
+    """Returns the plan of a training on the topology that its step was compiled for.
+
+    Args:
+      throughput: throughput of the input pipeline; None if not measured.
+      command: command to show in the plan.
+    """
+    program, train = step.program, config.train
+    latency = collective_time.Latency(step.latency, 0.0) if step.latency else None
     forecast = roofline.forecast(program, latency=latency)
-    steps = train.steps or pipeline.total_steps(counts.images, train.batch_size, train.epochs)
-    total = run_totals.run(
+    steps = train.steps or pipeline.total_steps(size.images, train.batch_size, train.epochs)
+    totals = run_totals(
         steps=steps,
-        images=counts.images,
+        images=size.images,
         batch_size=train.batch_size,
         step_seconds=forecast.step,
         chips=program.topology.chips,
-        checkpoint_bytes=compiled.state_bytes,
+        checkpoint_bytes=step.state_bytes,
         checkpoint_every=train.checkpoint_every,
         keep=train.keep,
     )
     placement = config.augment.get("placement", "host")
-    need = speed and input_throughput.need(
-        speed,
+    load = throughput and input_throughput.host_load(
+        throughput,
         images_per_second=forecast.images_per_second,
         hosts=program.topology.hosts,
         placement=placement,
         chip=program.topology.chip.name,
     )
     return Plan(
-        name=name(config),
+        name=training_name(config),
         command=command,
         forecast=forecast,
-        totals=total,
-        sizes=sizes(config, program.topology),
+        totals=totals,
+        sizes=check_sizes(config, program.topology),
         placement=placement,
-        speed=speed,
-        need=need,
-        checked=compiled.checked,
+        speed=throughput,
+        need=load,
+        checked=step.checked,
     )
 
 
-def name(config: ConfigDict) -> str:
-    """ "simclr resnet50, batch 4,096"."""
+def training_name(config: ConfigDict) -> str:
+    """Returns a name such as "simclr resnet50, batch 4,096"."""
     model, train = config.model, config.train
-    found = f"{config.method.name} {model.name}"
+    name = f"{config.method.name} {model.name}"
     if model.get("width", 1.0) != 1.0:
-        found += f" x{model.width:g}"
+        name += f" x{model.width:g}"
     if model.get("sk_ratio", 0.0):
-        found += " SK"
-    found += f", batch {train.batch_size:,}"
-    return found + (f", micro-batch {train.microbatch:,}" if train.microbatch else "")
+        name += " SK"
+    name += f", batch {train.batch_size:,}"
+    return name + (f", micro-batch {train.microbatch:,}" if train.microbatch else "")
 
 
-def write(plan: Plan, folder: pathlib.Path) -> str:
-    """Writes plan.txt, plan.json and plan.html into the folder; returns the text.
+def write_plan(plan: Plan, folder: pathlib.Path) -> str:
+    """Writes plan.txt, plan.json and plan.html into the folder and returns the text.
 
     Raises:
-      Fault: they cannot be written.
+      Fault: a file cannot be written.
     """
-    lines = text_report.text(plan)
-    found = result.verdict(plan.program)
-    content = {"verdict": found.sentence, "exit_code": found.code} | result.plain(plan)
+    text = text_report.format_plan(plan)
+    judgement = verdict(plan.program)
+    content = {"verdict": judgement.sentence, "exit_code": judgement.code} | to_plain(plan)
     try:
-        (folder / "plan.txt").write_text(lines, encoding="utf-8")
+        (folder / "plan.txt").write_text(text, encoding="utf-8")
         (folder / "plan.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        (folder / "plan.html").write_text(html_report.page(plan), encoding="utf-8")
+        (folder / "plan.html").write_text(html_report.plan_page(plan), encoding="utf-8")
     except OSError as error:
         raise Fault(f"{folder}: cannot write the plan ({error})", CANNOT_CREATE) from error
-    return lines
+    return text

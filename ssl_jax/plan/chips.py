@@ -1,17 +1,44 @@
-"""The chips that a run may be planned for, by their makers' figures.
+"""Published figures of the chips that a run can be planned for.
 
 Sources: [s] "How to Scale Your Model" (Austin et al. 2025), chapter 2; [g] Google Cloud's page of
 each TPU version; [j] Jouppi et al., "A domain-specific supercomputer for training deep neural
-networks" (CACM 63(7), 2020), table 3; [n] NVIDIA's data sheets; [c] measured: what libtpu 0.0.52
-says is available when a program needs more, which is less than is sold.
+networks" (CACM 63(7), 2020), table 3; [n] NVIDIA's data sheets; [c] measured: the memory that
+libtpu 0.0.52 reports as available when a program needs more; it is less than the chip's nominal
+memory.
 """
 
 import os
-
-from ssl_jax.plan.program import Chip
+from typing import NamedTuple
 
 GIB = 2**30
-HOST = 25e9  # bytes/s: a network card of 200 Gbit/s
+HOST_NETWORK = 25e9  # bytes/s: a network card of 200 Gbit/s
+
+
+class Chip(NamedTuple):
+    """One accelerator as it is sold.
+
+    Attributes:
+      kind: "tpu", "gpu" or "cpu".
+      hbm_bytes: memory of the chip in bytes.
+      hbm_bandwidth: bytes/s of the chip.
+      flops: bfloat16 FLOP/s of the chip, by its data sheet.
+      link_bandwidth: bytes/s one way: of one ICI link, or of all NVLinks of a GPU together.
+      axes: axes of the torus of ICI links; 0 where every chip reaches every other directly.
+      dcn_bandwidth: bytes/s one way of a host's network.
+      chips_per_host: chips attached to one host.
+      devices_per_chip: devices that JAX counts per chip: 2 on v2 and v3 (one per core), else 1.
+    """
+
+    name: str
+    kind: str
+    hbm_bytes: int
+    hbm_bandwidth: float
+    flops: float
+    link_bandwidth: float
+    axes: int
+    dcn_bandwidth: float
+    chips_per_host: int
+    devices_per_chip: int = 1
 
 
 def _tpu(
@@ -22,16 +49,26 @@ def _tpu(
     link: float,
     axes: int,
     *,
-    host: float = HOST,
+    host: float = HOST_NETWORK,
     cores: int = 1,
 ) -> Chip:
-    """A TPU chip, four to a host. Args: gib available to one device [c]; host: its network."""
+    """Returns a TPU chip; four share a host.
+
+    Args:
+      gib: GiB available to one device [c].
+      host: bytes/s of the host's network.
+    """
     memory = round(gib * GIB) * cores
     return Chip(name, "tpu", memory, bandwidth, flops, link, axes, host, 4, cores)
 
 
 def _gpu(name: str, gib: float, bandwidth: float, flops: float, nvlink: float, card: float) -> Chip:
-    """A GPU, eight to a host, each with a network card of its own. Args: nvlink, card: one way."""
+    """Returns a GPU; eight share a host, each with its own network card.
+
+    Args:
+      nvlink: bytes/s one way of all NVLinks of the GPU.
+      card: bytes/s one way of the network card.
+    """
     return Chip(name, "gpu", round(gib * GIB), bandwidth, flops, nvlink, 0, 8 * card, 8)
 
 
@@ -51,7 +88,10 @@ CHIPS = {
 }
 
 
-def cpu(devices: int) -> Chip:
-    """One of `devices` virtual devices of this machine; its rates are rough, to be measured."""
+def cpu_chip(devices: int) -> Chip:
+    """Returns one of `devices` virtual devices of this machine.
+
+    Its rates are rough guesses; `device_rates` replaces them by measured ones.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // devices
     return Chip("cpu", "cpu", memory, 2e10 / devices, 1e11 / devices, 1e10, 0, 1e9, devices)

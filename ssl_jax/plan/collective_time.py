@@ -1,23 +1,24 @@
-"""How long a collective takes: rings on a torus, a switch inside a host, hosts between them.
+"""Predicts the seconds of a collective on a torus, inside a host, and between hosts.
 
-The formulas are those of "How to scale your model" (Austin et al. 2025, chapters 3 and 12), with
-V the payload of the whole group and n its size: all-gather and reduce-scatter move V (n - 1) / n
-into every device over all links of the group at once, all-reduce twice that, all-to-all is bound
-by the links that cut the group in two.
+The formulas are those of "How to scale your model" (Austin et al. 2025, chapters 3 and 12). V is
+the payload of the whole group and n the group's size. All-gather and reduce-scatter move
+V (n - 1) / n into every device over all links of the group at once; all-reduce moves twice that.
+All-to-all is bound by the links that cut the group in two halves.
 """
 
 import math
 from typing import NamedTuple
 
-from ssl_jax.plan.program import Collective, Topology
+from ssl_jax.plan.program import Collective
+from ssl_jax.plan.topologies import Topology
 
 
 class Latency(NamedTuple):
-    """Seconds that a message takes whatever its size.
+    """Seconds of a message, independent of its size.
 
     Attributes:
-      hop: inside a slice or host: of one link of a torus, or of a switch.
-      host: between slices or hosts, once for each phase.
+      hop: seconds of one link of a torus, or of the switch inside a host.
+      host: seconds of one phase of a collective between slices or hosts.
     """
 
     hop: float
@@ -25,110 +26,119 @@ class Latency(NamedTuple):
 
 
 class Ring(NamedTuple):
-    """What a group of devices holds of one axis of a torus; without a wrap it is a line."""
+    """Part of a torus axis that a group of devices covers; a line if not wrapped."""
 
     length: int
     wrapped: bool
 
 
-class Level(NamedTuple):
-    """A group of devices: so many inside each slice or host, over so many slices or hosts."""
+class GroupShape(NamedTuple):
+    """Shape of a group: `inner` devices in each of `outer` slices (TPU) or hosts (GPU)."""
 
     inner: int
     outer: int
 
 
-# The torus: one microsecond a hop (chapter 3). Inside a host NCCL's small collectives take about
-# 10 microseconds, and a data centre's network about as long: assumed, not measured here.
+# The torus takes one microsecond per hop (chapter 3). About 10 microseconds for NCCL's small
+# collectives inside a host, and for a data centre's network, are assumed, not measured.
 LATENCY = {"tpu": Latency(1e-6, 10e-6), "gpu": Latency(10e-6, 10e-6), "cpu": Latency(0.0, 0.0)}
 
 
 def seconds(
     collective: Collective, topology: Topology, latency: Latency | None = None
 ) -> tuple[float, float]:
-    """(inside slices or hosts, between them): seconds of all its executions in one step."""
+    """Returns the seconds of all executions in one step: (inside slices or hosts, between them)."""
     latency = latency or LATENCY[topology.chip.kind]
-    level = split(collective, topology)
-    inside = _inside(collective, topology, level, latency.hop) if level.inner > 1 else 0.0
-    between = _between(collective, topology, level, latency.host) if level.outer > 1 else 0.0
+    shape = group_shape(collective, topology)
+    inside = _inside_seconds(collective, topology, shape, latency.hop) if shape.inner > 1 else 0.0
+    between = (
+        _between_seconds(collective, topology, shape, latency.host) if shape.outer > 1 else 0.0
+    )
     return inside * collective.count, between * collective.count
 
 
-def split(collective: Collective, topology: Topology) -> Level:
-    """How a collective's group lies on slices (TPU) or hosts (GPU).
+def group_shape(collective: Collective, topology: Topology) -> GroupShape:
+    """Returns how a collective's group spreads over slices (TPU) or hosts (GPU).
 
-    Of a mesh (data, fsdp), devices that differ in "fsdp" alone are next to one another.
+    On a mesh (data, fsdp), devices that differ only in "fsdp" are neighbours.
     """
     group = collective.group
     if "dcn" not in collective.network:
-        return Level(group, 1)
+        return GroupShape(group, 1)
     if collective.network == "dcn":
-        return Level(1, group)
+        return GroupShape(1, group)
     places = topology.hosts if topology.chip.kind == "gpu" else topology.slices
     stride = topology.devices // group if collective.axis == "data" else 1
     inner = min(group, max(1, topology.devices // places // stride))
-    return Level(inner, group // inner)
+    return GroupShape(inner, group // inner)
 
 
 def rings(topology: Topology, axis: str, chips: int) -> tuple[Ring, ...]:
-    """The parts of the torus' axes that a group of so many chips holds.
+    """Returns the parts of the torus axes that a group of `chips` chips covers.
 
-    Devices are counted along the first axis first: "fsdp" takes the first axes of the slice, "data"
-    the last. Only a whole axis wraps around.
+    Devices are numbered along the first axis first, so "fsdp" takes the first axes of the slice and
+    "data" the last ones. Only a whole axis wraps around.
     """
     axes = list(zip(topology.shape, topology.wraps, strict=True))
-    found = []
+    covered = []
     for size, wrapped in reversed(axes) if axis == "data" else axes:
         part = math.gcd(chips, size)
         if part > 1:
-            found.append(Ring(part, wrapped and part == size))
+            covered.append(Ring(part, wrapped and part == size))
             chips //= part
-    return tuple(found) or (Ring(max(chips, 1), False),)
+    return tuple(covered) or (Ring(max(chips, 1), False),)
 
 
-def _inside(collective: Collective, topology: Topology, level: Level, hop: float) -> float:
-    """One execution's seconds on ICI, NVLink or a CPU's memory."""
+def _inside_seconds(
+    collective: Collective, topology: Topology, shape: GroupShape, hop: float
+) -> float:
+    """Returns the seconds of one execution on ICI, NVLink or a CPU's memory."""
     chip, link = topology.chip, topology.chip.link_bandwidth
-    # A sum is scattered inside first, while it is whole.
-    whole = level.outer if collective.kind == "reduce-scatter" else 1
+    # A reduce-scatter runs inside first, on the payload of all slices or hosts.
+    scale = shape.outer if collective.kind == "reduce-scatter" else 1
     if chip.kind != "tpu":
-        moved = _moved(collective, level.inner) * whole
+        moved = _bytes_in(collective, shape.inner) * scale
         return moved / link + hop * _phases(collective.kind)
-    chips = level.inner // chip.devices_per_chip
+    chips = shape.inner // chip.devices_per_chip
     if chips <= 1:  # the cores of one chip share its memory
-        return _moved(collective, level.inner) * whole / chip.hbm_bandwidth
-    held = rings(topology, collective.axis, chips)
+        return _bytes_in(collective, shape.inner) * scale / chip.hbm_bandwidth
+    covered = rings(topology, collective.axis, chips)
     if collective.kind == "collective-permute":
         return collective.bytes / link + hop
-    hops = sum(ring.length // 2 if ring.wrapped else ring.length - 1 for ring in held)
+    hops = sum(ring.length // 2 if ring.wrapped else ring.length - 1 for ring in covered)
     if collective.kind.endswith("all-to-all"):
-        longest = max(held)
-        cut = 8 if longest.wrapped else 4
-        return collective.bytes * longest.length / cut / link + hop * hops
-    bandwidth = link * sum(2 if ring.wrapped else 1 for ring in held)
-    if collective.kind == "reduce-scatter":  # what a chip holds is of all its cores
-        whole *= chip.devices_per_chip
-    moved = _moved(collective, chips) * whole
+        longest = max(covered)
+        divisor = 8 if longest.wrapped else 4
+        return collective.bytes * longest.length / divisor / link + hop * hops
+    bandwidth = link * sum(2 if ring.wrapped else 1 for ring in covered)
+    if collective.kind == "reduce-scatter":  # a chip receives the results of all its cores
+        scale *= chip.devices_per_chip
+    moved = _bytes_in(collective, chips) * scale
     return moved / bandwidth + hop * hops * _phases(collective.kind)
 
 
-def _between(collective: Collective, topology: Topology, level: Level, latency: float) -> float:
-    """One execution's seconds on the hosts' network, after or before its part inside.
+def _between_seconds(
+    collective: Collective, topology: Topology, shape: GroupShape, latency: float
+) -> float:
+    """Returns the seconds of one execution on the hosts' network, apart from its part inside.
 
-    Every device carries its own 1 / inner of the payload to its like in the other slices; all
+    Every device sends its 1 / inner of the payload to its counterparts in the other slices. All
     devices of a host share the host's bandwidth.
     """
-    moved = _moved(collective, level.outer)
+    moved = _bytes_in(collective, shape.outer)
     senders = topology.devices / topology.hosts
     if collective.kind == "collective-permute":
-        senders = senders if level.inner == 1 else 1  # a ring crosses at its ends alone
+        senders = senders if shape.inner == 1 else 1  # only the ends of a ring cross
     elif collective.kind in ("all-gather", "all-reduce"):
-        moved /= level.inner
+        moved /= shape.inner
     return moved * senders / topology.chip.dcn_bandwidth + latency * _phases(collective.kind)
 
 
-def _moved(collective: Collective, members: int) -> float:
-    """Bytes into one of so many members; `bytes` is what one device gets as the result."""
+def _bytes_in(collective: Collective, members: int) -> float:
+    """Returns the bytes that one of `members` members receives.
+
+    `collective.bytes` is the size of the result on one device.
+    """
     if collective.kind == "collective-permute":
         return collective.bytes
     if collective.kind == "reduce-scatter":
@@ -137,5 +147,5 @@ def _moved(collective: Collective, members: int) -> float:
 
 
 def _phases(kind: str) -> int:
-    """An all-reduce scatters sums, then gathers them."""
+    """Returns the number of phases: an all-reduce scatters sums, then gathers them."""
     return 2 if kind == "all-reduce" else 1

@@ -1,4 +1,4 @@
-"""What devices exchange: the collectives of a compiled program, on which axis and network."""
+"""Finds the collectives of a compiled program, with the mesh axis and network each one uses."""
 
 import re
 from collections import defaultdict
@@ -10,144 +10,157 @@ from ssl_jax.plan import cost_analysis
 from ssl_jax.plan.hlo import Array, Instruction, Module
 from ssl_jax.plan.program import Collective
 
-ASKED_FOR = re.compile(r"\b(shard_map|shuffle)\b")
+REQUESTED = re.compile(r"\b(shard_map|shuffle)\b")
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
          "collective-permute", "collective-broadcast")  # fmt: skip
 
 
 class Grid(NamedTuple):
-    """How devices lie: what a partition's number means."""
+    """Position of every partition on the mesh and on the network.
 
-    axes: tuple[tuple[str, int], ...]  # of the mesh, slowest first
-    islands: tuple[int, ...]  # of every device its slice or host
-    within: str  # the network inside of an island
+    Attributes:
+      axes: (name, size) of the mesh axes, slowest first.
+      islands: for every device the number of its slice or host.
+      within: network inside an island.
+      between: network between islands.
+    """
+
+    axes: tuple[tuple[str, int], ...]
+    islands: tuple[int, ...]
+    within: str
     between: str = "dcn"
 
     @property
     def size(self) -> int:
-        """Devices."""
+        """Number of devices."""
         return len(self.islands)
 
-    def of_slice(self, size: int) -> "Grid":
-        """That of one slice of so many devices: slices follow each other along the first axis."""
+    def one_slice(self, size: int) -> "Grid":
+        """Returns the grid of one slice of `size` devices; slices lie along the first axis."""
         (name, length), *rest = self.axes
         return self._replace(
             axes=((name, length * size // self.size), *rest), islands=self.islands[:size]
         )
 
 
-class Exchange(NamedTuple):
-    """A collective as it stands in the program."""
+class HloCollective(NamedTuple):
+    """A collective instruction of the program.
 
-    fact: Collective
-    shapes: tuple[str, ...]  # of the result
-    line: str  # "losses/pairs.py:151"
-    by_hand: bool  # asked for: inside of `jax.shard_map`, or of MoCo's named scope "shuffle"
+    Attributes:
+      shapes: shapes of the result.
+      line: source line: "losses/pairs.py:151".
+      requested: True if the code asks for it, inside `jax.shard_map` or in MoCo's named scope
+        "shuffle"; False if the partitioner inserted it.
+    """
+
+    collective: Collective
+    shapes: tuple[str, ...]
+    line: str
+    requested: bool
 
 
-def exchanges(module: Module, grid: Grid) -> list[Exchange]:
-    """Every collective of the program that runs, in its order.
+def find_collectives(module: Module, grid: Grid) -> list[HloCollective]:
+    """Returns every collective that the program executes, in program order.
 
-    A program for several slices is that of one, which calls on the network to join them.
+    A program for several slices is the program of one slice, with transfers between the slices.
     """
     slices = grid.size // module.partitions if len(set(grid.islands)) > 1 else 1
     if slices > 1 and grid.within == "ici":
-        grid = grid.of_slice(module.partitions)
-    found = []
-    for instruction, place, count, source in module.walk():
-        if joined := _between_slices(instruction, slices, grid, count):
-            found.append(joined)
+        grid = grid.one_slice(module.partitions)
+    instructions = []
+    for instruction, computation, count, source in module.walk():
+        if transfer := _slice_transfer(instruction, slices, grid, count):
+            instructions.append(transfer)
         kind = instruction.opcode.removesuffix("-start")
-        if kind not in KINDS or _continued(instruction, module, place):
+        if kind not in KINDS or _is_continuation(instruction, module, computation):
             continue
         arrays = _payload(instruction)
         groups = _groups(instruction, grid.size)
         if max(map(len, groups)) == 1:
             continue
-        fact = Collective(
+        collective = Collective(
             kind=kind,
             bytes=sum(array.bytes for array in arrays),
             count=count,
             group=max(map(len, groups)),
             axis=_axis(groups, grid),
             network=_network(groups, grid),
-            source=_first(cost_analysis.plain(source)),
+            source=_first_operation(cost_analysis.strip_wrappers(source)),
         )
         shapes = tuple(array.text for array in arrays)
-        found.append(
-            Exchange(fact, shapes, module.line(instruction), bool(ASKED_FOR.search(source)))
-        )
-    return found
+        requested = bool(REQUESTED.search(source))
+        instructions.append(HloCollective(collective, shapes, module.line(instruction), requested))
+    return instructions
 
 
-def _first(source: str) -> str:
-    """Of a name "a/(b/c:d/e)" of several operations in one, the first and how many more."""
-    found = re.fullmatch(r"((?:.*?/)?)\((.*?):(.*)\)", source)
-    if not found:
+def _first_operation(source: str) -> str:
+    """Shortens "a/(b/c:d/e)", the name of several merged operations, to the first and a count."""
+    match = re.fullmatch(r"((?:.*?/)?)\((.*?):(.*)\)", source)
+    if not match:
         return source
-    return f"{found.group(1)}{found.group(2)} and {source.count(':')} more"
+    return f"{match.group(1)}{match.group(2)} and {source.count(':')} more"
 
 
-def _between_slices(
+def _slice_transfer(
     instruction: Instruction, slices: int, grid: Grid, count: int
-) -> Exchange | None:
-    """What a device gets from its like in the other slices, through its host."""
+) -> HloCollective | None:
+    """Returns a device's exchange, through its host, with its counterparts in other slices."""
     kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
     if instruction.opcode != "recv" or kind is None:
         return None
     array, axis = instruction.result[0], grid.axes[0][0]
     name = kind.group(1).lower().replace("_", "-").replace("one-to-one", "collective-permute")
-    fact = Collective(name, array.bytes, count, slices, axis, grid.between, "")
-    return Exchange(fact, (array.text,), "", by_hand=False)
+    collective = Collective(name, array.bytes, count, slices, axis, grid.between, "")
+    return HloCollective(collective, (array.text,), "", requested=False)
 
 
-def merged(found: list[Exchange]) -> tuple[Collective, ...]:
-    """Equal collectives as one, by their total bytes."""
+def merge_equal(instructions: list[HloCollective]) -> tuple[Collective, ...]:
+    """Merges equal collectives and sorts them by total bytes, largest first."""
     counts: dict[Collective, int] = defaultdict(int)
-    for exchange in found:
-        counts[exchange.fact._replace(count=0)] += exchange.fact.count
-    facts = [fact._replace(count=count) for fact, count in counts.items()]
-    return tuple(sorted(facts, key=lambda fact: -fact.bytes * fact.count))
+    for instruction in instructions:
+        counts[instruction.collective._replace(count=0)] += instruction.collective.count
+    merged = [collective._replace(count=count) for collective, count in counts.items()]
+    return tuple(sorted(merged, key=lambda collective: -collective.bytes * collective.count))
 
 
-def _continued(instruction: Instruction, module: Module, place: str) -> bool:
-    """Whether it goes on with a collective that another instruction has begun.
+def _is_continuation(instruction: Instruction, module: Module, computation: str) -> bool:
+    """Returns True for later parts of a collective that another instruction started.
 
-    libtpu cuts an all-gather into steps that run beside other work, each in a fusion of its own
-    that repeats the whole instruction; the first alone ends in this call.
+    libtpu splits an all-gather into steps that overlap with other work. Each step is a fusion
+    that repeats the whole instruction; only the first one contains an AsyncCollectiveStart call.
     """
     if "chain_id" not in instruction.attributes:
         return False
-    others = module.computations[place].values()
+    others = module.computations[computation].values()
     return not any('"AsyncCollectiveStart"' in other.attributes for other in others)
 
 
 def _payload(instruction: Instruction) -> tuple[Array, ...]:
-    """The arrays of the result; what a start holds beside it is left out."""
+    """Returns the arrays of the result without a start instruction's operands and buffers."""
     arrays = instruction.result
     if not instruction.opcode.endswith("-start") or instruction.opcode == "all-reduce-start":
         return arrays
-    # (operands, results, what else is needed)
+    # The result of a start is (operands, results, other buffers).
     operands = len(instruction.operands)
     return arrays[operands : 2 * operands]
 
 
 def _groups(instruction: Instruction, size: int) -> list[list[int]]:
-    """Which devices exchange with each other; of a permutation its cycles and chains."""
+    """Returns the groups of devices that exchange; for a permutation its cycles and chains."""
     text = instruction.attributes
     pairs = re.search(r"source_target_pairs=\{((?:\{[\d,]+\},?)*)\}", text)
     if pairs:
         return _connected(_lists(pairs.group(1)), size)
-    listed = re.search(r"replica_groups=\{((?:\{[\d, ]*\},?)*)\}", text)
-    if listed:
-        return _lists(listed.group(1)) or [list(range(size))]
+    lists = re.search(r"replica_groups=\{((?:\{[\d, ]*\},?)*)\}", text)
+    if lists:
+        return _lists(lists.group(1)) or [list(range(size))]
     iota = re.search(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)", text)
     if iota:
         return _iota(iota.group(1)).tolist()
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\](.*?)\{([^}]*)\}", text)
-    if named:
-        return _of_mesh(*named.groups())
-    raise ValueError(f"{instruction.name}: its groups are written in an unknown way")
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\](.*?)\{([^}]*)\}", text)
+    if mesh:
+        return _mesh_groups(*mesh.groups())
+    raise ValueError(f"HLO collective {instruction.name}: unknown notation of its device groups")
 
 
 def _lists(text: str) -> list[list[int]]:
@@ -155,7 +168,10 @@ def _lists(text: str) -> list[list[int]]:
 
 
 def _iota(text: str) -> np.ndarray:
-    """ "[4,2]<=[2,4]T(1,0)": the numbers from 0 in shape [2, 4], transposed, in shape [4, 2]."""
+    """Returns the numbers of a group in iota notation.
+
+    "[4,2]<=[2,4]T(1,0)" means 0 to 7 in shape [2, 4], transposed, reshaped to [4, 2].
+    """
     shape, source, _, order = re.fullmatch(
         r"\[([\d,]+)\]<=\[([\d,]+)\](T\(([\d,]+)\))?", text
     ).groups()  # type: ignore[union-attr]
@@ -169,15 +185,18 @@ def _numbers(text: str) -> list[int]:
     return [int(n) for n in text.split(",") if n]
 
 
-def _of_mesh(axes: str, ids: str, names: str) -> list[list[int]]:
-    """ "mesh['a'=2,'b'=4] {'b'}": devices that differ in b alone; 'a':(1)2 is a part of an axis."""
+def _mesh_groups(axes: str, ids: str, names: str) -> list[list[int]]:
+    """Returns the groups of a mesh notation.
+
+    "mesh['a'=2,'b'=4] {'b'}" groups devices that differ only in b; 'a':(1)2 is a part of axis a.
+    """
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     numbers = np.arange(np.prod(list(sizes.values())))
     iota = re.search(r"\[([\d,]+)\](T\([\d,]+\))?", ids)
     if iota:
         numbers = _iota(f"[{len(numbers)}]<=[{iota.group(1)}]{iota.group(2) or ''}")
-    elif listed := re.search(r"\(([\d, ]+)\)", ids):
-        numbers = np.array(_numbers(listed.group(1)))
+    elif order := re.search(r"\(([\d, ]+)\)", ids):
+        numbers = np.array(_numbers(order.group(1)))
     shape: list[int] = []
     chosen: list[int] = []
     parts = {
@@ -190,13 +209,13 @@ def _of_mesh(axes: str, ids: str, names: str) -> list[list[int]]:
         if name in parts or name in whole:
             chosen.append(len(shape) + 1)
         shape += [before, part, size // before // part]
-    kept = [axis for axis in range(len(shape)) if axis not in chosen]
+    others = [axis for axis in range(len(shape)) if axis not in chosen]
     group = int(np.prod([shape[axis] for axis in chosen]))
-    return numbers.reshape(shape).transpose(*kept, *chosen).reshape(-1, group).tolist()
+    return numbers.reshape(shape).transpose(*others, *chosen).reshape(-1, group).tolist()
 
 
 def _connected(pairs: list[list[int]], size: int) -> list[list[int]]:
-    """Devices that a permutation joins, directly or through others."""
+    """Returns the groups of devices that a permutation joins, directly or through others."""
     group = list(range(size))
     for source, target in pairs:
         old, new = group[source], group[target]
@@ -208,7 +227,7 @@ def _connected(pairs: list[list[int]], size: int) -> list[list[int]]:
 
 
 def _axis(groups: list[list[int]], grid: Grid) -> str:
-    """Axes of the mesh along which the groups run; "other" for parts of them."""
+    """Returns the mesh axes along which the groups run; "other" for parts of axes."""
     sizes = [size for _, size in grid.axes]
     numbers = np.arange(grid.size).reshape(sizes)
     largest = max(groups, key=len)
@@ -221,7 +240,7 @@ def _axis(groups: list[list[int]], grid: Grid) -> str:
 
 
 def _network(groups: list[list[int]], grid: Grid) -> str:
-    """What joins the devices of a group."""
+    """Returns the networks that join the devices of a group."""
     crossing, inside = False, False
     for group in groups:
         islands = {grid.islands[device] for device in group}

@@ -1,7 +1,7 @@
-"""Compiles a run's own train step for a topology, ahead of time, and reads what it will take.
+"""Compiles a run's own train step for a topology, ahead of time, and reads its program.
 
-TPUs: libtpu compiles without one. CPUs: virtual devices. GPUs: nothing compiles for them without
-one, so the same step is compiled for as many TPU v5p chips, whose memory is nearest, and stands in.
+libtpu compiles for TPUs that are not attached. CPU topologies are virtual devices. Compiling for
+GPUs needs a GPU, so the same number of TPU v5p chips, whose memory is nearest, stands in.
 """
 
 import math
@@ -16,26 +16,28 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssl_jax import build, components, parallel
-from ssl_jax.plan import (
-    collectives,
-    cost_analysis,
-    memory,
-    repeated_work,
-    topologies,
-)
+from ssl_jax.plan import collectives, cost_analysis, memory, repeated_work, topologies
 from ssl_jax.plan.collectives import Grid
+from ssl_jax.plan.cost_analysis import Product
 from ssl_jax.plan.hlo import Module
-from ssl_jax.plan.program import Program, Topology
+from ssl_jax.plan.program import Program
+from ssl_jax.plan.topologies import Topology
 from ssl_jax.training.parts import Computation
 from ssl_jax.training.state import TrainState
 
-# Shapes of v5p slices that stand in for so many GPUs.
+# Shapes of v5p slices that stand in for a number of GPUs.
 STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8",
              256: "4x8x8", 512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16"}  # fmt: skip
 
 
-class _Plan(NamedTuple):
-    """What is compiled."""
+class _Setup(NamedTuple):
+    """The step to compile, with its arguments.
+
+    Attributes:
+      images, classes: number of training images and classes.
+      state, batch: shapes and shardings.
+      products: work of the same step for a single device.
+    """
 
     config: ConfigDict
     topology: Topology
@@ -43,125 +45,139 @@ class _Plan(NamedTuple):
     classes: int
     mesh: Mesh
     training: Computation
-    state: TrainState  # shapes and shardings, as are:
+    state: TrainState
     batch: dict[str, jax.ShapeDtypeStruct]
-    products: list[cost_analysis.Product]  # of the same step for one device
+    products: list[Product]
 
 
-def program(config: ConfigDict, topology: Topology, *, images: int, classes: int) -> Program:
-    """The facts of a run's train step on a topology; a program that lacks memory is a fact too.
+def compile_program(
+    config: ConfigDict, topology: Topology, *, images: int, classes: int
+) -> Program:
+    """Compiles a run's train step for a topology.
+
+    A step that needs more memory than a device has also gives a `Program`, with `out_of_memory`.
 
     Args:
-      images, classes: of the training data, which need not be here; 0 classes for no labels.
+      images: number of training images; the images themselves are not read.
+      classes: number of classes; 0 for no labels.
 
     Raises:
-      Fault: the config or the topology cannot be, or they do not divide.
+      Fault: the config or the topology is not valid, or the batch does not divide.
     """
-    plan = _plan(config, topology, images, classes)
+    setup = _setup(config, topology, images, classes)
     start = time.monotonic()
-    with jax.set_mesh(plan.mesh):
-        lowered = plan.training.train_step.lower(plan.state, plan.batch)
+    with jax.set_mesh(setup.mesh):
+        lowered = setup.training.train_step.lower(setup.state, setup.batch)
         try:
-            compiled = lowered.compile()
+            executable = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return _refused(plan, str(error), time.monotonic() - start)
-    return _read(plan, compiled, time.monotonic() - start)
+            return _out_of_memory_program(setup, str(error), time.monotonic() - start)
+    return _read_program(setup, executable, time.monotonic() - start)
 
 
-def _plan(config: ConfigDict, topology: Topology, images: int, classes: int) -> _Plan:
-    mesh = parallel.make_mesh(_devices(topology), fsdp=config.parallel.fsdp)
+def _setup(config: ConfigDict, topology: Topology, images: int, classes: int) -> _Setup:
+    mesh = parallel.make_mesh(_compile_devices(topology), fsdp=config.parallel.fsdp)
     parallel.check_batch(config.train.batch_size, mesh.size, **components.batch_sizes(config))
-    parts = _step(config, mesh, images, classes)
-    products = _on_one(config, mesh, images, classes)
-    return _Plan(config, topology, images, classes, mesh, *parts, products)
+    training, state, batch = _abstract_step(config, mesh, images, classes)
+    products = _single_device_products(config, mesh, images, classes)
+    return _Setup(config, topology, images, classes, mesh, training, state, batch, products)
 
 
-def _refused(plan: _Plan, message: str, seconds: float) -> Program:
-    """The program that lacks memory: what it would do is taken for an even share."""
-    even = cost_analysis.total(plan.products) / plan.mesh.size
+def _out_of_memory_program(setup: _Setup, message: str, seconds: float) -> Program:
+    """Returns the program of a step that does not fit; its work is assumed to divide evenly."""
+    even = cost_analysis.total_flops(setup.products) / setup.mesh.size
+    limit = memory.device_limit(setup.topology)
     return Program(
-        topology=plan.topology,
-        global_batch=plan.config.train.batch_size,
-        memory=memory.refused(plan.state, plan.batch, message, memory.limit(plan.topology)),
+        topology=setup.topology,
+        global_batch=setup.config.train.batch_size,
+        memory=memory.from_error(setup.state, setup.batch, message, limit),
         flops=even,
         even_flops=even,
         bytes=0.0,
         collectives=(),
         replicated=(),
         compile_seconds=seconds,
-        compiled_for=_told(plan.topology) + " It lacks memory: its work is taken for even.",
-        mesh=_axes(plan.mesh),
+        compiled_for=_description(setup.topology)
+        + " The step does not fit in memory; its work is assumed to divide evenly.",
+        mesh=_axes(setup.mesh),
         out_of_memory=message.split("\n")[0],
     )
 
 
-def _read(plan: _Plan, compiled: jax.stages.Compiled, seconds: float) -> Program:
-    """The facts of the compiled program."""
-    module, cost = Module(compiled.as_text() or ""), compiled.cost_analysis() or {}
-    own, outputs = cost_analysis.products(module), _outputs(plan)
-    found = collectives.exchanges(module, _grid(plan.topology, plan.mesh))
-    repeated = repeated_work.repeated(own, plan.products, plan.mesh.size, _growing(plan))
+def _read_program(setup: _Setup, executable: jax.stages.Compiled, seconds: float) -> Program:
+    module, cost = Module(executable.as_text() or ""), executable.cost_analysis() or {}
+    own, outputs = cost_analysis.find_products(module), _encoder_outputs(setup)
+    exchanges = collectives.find_collectives(module, _grid(setup.topology, setup.mesh))
+    repeated = repeated_work.find_repeated_work(
+        own, setup.products, setup.mesh.size, _grows_with_batch(setup)
+    )
+    exchanged = repeated_work.find_exchanged_examples(exchanges, memory.bytes_per_device(outputs))
     return Program(
-        topology=plan.topology,
-        global_batch=plan.config.train.batch_size,
-        memory=memory.taken(
-            plan.state,
-            plan.batch,
-            compiled.memory_analysis(),
-            loss=_objective_bytes(plan, outputs),
-            limit=memory.limit(plan.topology),
+        topology=setup.topology,
+        global_batch=setup.config.train.batch_size,
+        memory=memory.from_analysis(
+            setup.state,
+            setup.batch,
+            executable.memory_analysis(),
+            loss=_objective_bytes(setup, outputs),
+            limit=memory.device_limit(setup.topology),
         ),
-        flops=cost_analysis.total(own),
-        even_flops=cost_analysis.total(plan.products) / plan.mesh.size,
-        bytes=cost["bytes accessed"] * cost_analysis.loops_factor(module),
-        collectives=collectives.merged(found),
-        replicated=(*repeated, *repeated_work.exchanged(found, memory.of_device(outputs))),
+        flops=cost_analysis.total_flops(own),
+        even_flops=cost_analysis.total_flops(setup.products) / setup.mesh.size,
+        bytes=cost["bytes accessed"] * cost_analysis.loop_traffic_factor(module),
+        collectives=collectives.merge_equal(exchanges),
+        replicated=(*repeated, *exchanged),
         compile_seconds=seconds,
-        compiled_for=_told(plan.topology),
-        mesh=_axes(plan.mesh),
+        compiled_for=_description(setup.topology),
+        mesh=_axes(setup.mesh),
     )
 
 
-def _growing(plan: _Plan) -> Callable[[str], bool]:
-    """Whether the work of a scope grows with the batch: when asked, held against twice as much."""
-    whole = cost_analysis.by_scope(plan.products)
+def _grows_with_batch(setup: _Setup) -> Callable[[str], bool]:
+    """Returns a function that is True for a scope whose work grows with the batch.
+
+    It compares with the work at twice the batch size, which is lowered on the first call only.
+    """
+    whole = cost_analysis.flops_by_scope(setup.products)
 
     @cache
-    def of_twice() -> dict[str, float]:
-        twice = ConfigDict(plan.config.to_dict())
+    def at_twice_the_batch() -> dict[str, float]:
+        twice = ConfigDict(setup.config.to_dict())
         twice.train.batch_size *= 2
-        return cost_analysis.by_scope(_on_one(twice, plan.mesh, plan.images, plan.classes))
+        products = _single_device_products(twice, setup.mesh, setup.images, setup.classes)
+        return cost_analysis.flops_by_scope(products)
 
-    return lambda scope: of_twice().get(scope, math.inf) > 1.5 * whole.get(scope, 0.0)
+    return lambda scope: at_twice_the_batch().get(scope, math.inf) > 1.5 * whole.get(scope, 0.0)
 
 
-def _devices(topology: Topology) -> list[Any]:
-    """Those to compile for: the topology's own, or of the slice that stands in for GPUs."""
+def _compile_devices(topology: Topology) -> list[Any]:
+    """Returns the topology's devices, or those of the slice that stands in for GPUs."""
     if topology.chip.kind != "gpu":
-        return topologies.devices(topology)
+        return topologies.compile_devices(topology)
     size = min(n for n in STAND_INS if n >= topology.devices)
-    return topologies.devices(topologies.parse(f"v5p:{STAND_INS[size]}"))[: topology.devices]
+    stand_in = topologies.parse(f"v5p:{STAND_INS[size]}")
+    return topologies.compile_devices(stand_in)[: topology.devices]
 
 
-def _step(
+def _abstract_step(
     config: ConfigDict, mesh: Mesh, images: int, classes: int
 ) -> tuple[Computation, TrainState, dict[str, jax.ShapeDtypeStruct]]:
-    """The training with the shapes of its state and batch."""
+    """Returns the training with the shapes of its state and batch."""
     training = build.computation(config, mesh, examples=images, classes=classes)
     return training, training.abstract_state, components.abstract_batch(config, mesh)
 
 
-def _on_one(
+def _single_device_products(
     config: ConfigDict, mesh: Mesh, images: int, classes: int
-) -> list[cost_analysis.Product]:
-    """The work of the same step for one device of the mesh; lowered and not compiled."""
+) -> list[Product]:
+    """Returns the work of the same step on one device of the mesh; lowered, not compiled."""
     one = parallel.make_mesh([mesh.devices.flat[0]])
-    training, state, batch = _step(config, one, images, classes)
+    training, state, batch = _abstract_step(config, one, images, classes)
     with jax.set_mesh(one):
         text = training.train_step.lower(state, batch).as_text("hlo", debug_info=True)
-    return cost_analysis.products(Module(text or ""))
+    return cost_analysis.find_products(Module(text or ""))
 
 
 def _axes(mesh: Mesh) -> tuple[tuple[str, int], ...]:
@@ -177,58 +193,59 @@ def _grid(topology: Topology, mesh: Mesh) -> Grid:
     return Grid(axes, slices, "ici" if topology.chip.kind == "tpu" else "memory")
 
 
-def _outputs(plan: _Plan) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the encoder gives to the objective, by rows."""
+def _encoder_outputs(setup: _Setup) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the encoder's outputs, the objective's inputs, sharded by rows."""
 
     def encode(state: TrainState, batch: Any) -> Any:
         inputs = {name: value for name, value in batch.items() if name != "label"}
-        prepared = plan.training.input.device(inputs)
+        prepared = setup.training.input.device(inputs)
         key = jax.random.key(0)
-        return plan.training.method.encode(state.params, state.extra, prepared, key)[0]
+        return setup.training.method.encode(state.params, state.extra, prepared, key)[0]
 
-    rows = parallel.rows(plan.mesh)
+    rows = parallel.rows(setup.mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows),
-        jax.eval_shape(encode, plan.state, plan.batch),
+        jax.eval_shape(encode, setup.state, setup.batch),
     )
 
 
-def _objective_bytes(plan: _Plan, outputs: dict[str, jax.ShapeDtypeStruct]) -> int:
-    """Temporaries of the objective and its gradients, compiled alone."""
+def _objective_bytes(setup: _Setup, outputs: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Returns the bytes of temporaries of the objective and its gradients, compiled alone."""
     smooth = {name: x for name, x in outputs.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
     rest = {name: x for name, x in outputs.items() if name not in smooth}
 
     def objective(params: Any, smooth: Any, rest: Any, extra: Any, count: jax.Array) -> Any:
         key = jax.random.key(0)
-        return plan.training.method.objective(params, extra, smooth | rest, key, count)
+        return setup.training.method.objective(params, extra, smooth | rest, key, count)
 
     gradients = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-    state = plan.state
-    with jax.set_mesh(plan.mesh):
+    state = setup.state
+    with jax.set_mesh(setup.mesh):
         lowered = jax.jit(gradients).lower(state.params, smooth, rest, state.extra, state.step)
         stats = lowered.compile().memory_analysis()
     return stats.temp_size_in_bytes if stats else 0
 
 
-def _told(topology: Topology) -> str:
-    """What was compiled, and what is modelled."""
-    counted = (
-        "FLOPs are those of its matrix products and convolutions, loops counted; "
-        "memory is the compiler's; parameters, optimizer and batch are exact"
+def _description(topology: Topology) -> str:
+    """Says what was compiled and where its numbers come from."""
+    sources = (
+        "FLOPs count its matrix products and convolutions, with every loop iteration; "
+        "memory is the compiler's figure; parameters, optimizer and batch are exact"
     )
     if topology.chip.kind == "tpu":
         if topology.slices == 1:
-            return f"The train step, compiled by libtpu for {topology.name}. {counted}."
+            return f"The train step, compiled by libtpu for {topology.name}. {sources}."
         return (
             f"The train step, compiled by libtpu for {topology.slices} slices {topology.name}. "
-            f"{counted}. In such a program exchanges have no names: whether examples travel is "
-            "only seen with one slice."
+            f"{sources}. In a program for several slices exchanges have no names: plan one slice "
+            "to see if devices exchange examples."
         )
     if topology.chip.kind == "cpu":
-        return f"The train step, compiled for {topology.devices} virtual CPU devices. {counted}."
+        return f"The train step, compiled for {topology.devices} virtual CPU devices. {sources}."
     return (
         f"The train step, compiled by libtpu for {topology.devices} TPU v5p chips that stand in "
-        f"for {topology.name}, for which nothing compiles without it. Of these {counted}. A GPU's "
-        "program exchanges the same sizes, but fuses otherwise: its memory and traffic differ. JAX "
-        f"takes {memory.GPU_SHARE:.0%} of it unless XLA_PYTHON_CLIENT_MEM_FRACTION says more."
+        f"for {topology.name}, because compiling for GPUs needs a GPU. On these chips {sources}. "
+        "A GPU's program exchanges the same sizes but fuses operations differently: its memory "
+        f"and traffic differ. JAX uses {memory.GPU_SHARE:.0%} of a GPU's memory unless "
+        "XLA_PYTHON_CLIENT_MEM_FRACTION sets another fraction."
     )

@@ -1,6 +1,6 @@
-"""What a program computes: operations of its products and convolutions, and bytes that it moves.
+"""Counts FLOPs of matrix products and convolutions, and memory traffic, in a program's HLO.
 
-XLA's own count takes a loop's body for once; here a body counts as often as it runs.
+XLA's own cost analysis counts a loop's body once. Here a body counts as often as it runs.
 """
 
 import math
@@ -11,110 +11,127 @@ from typing import NamedTuple
 
 from ssl_jax.plan.hlo import Array, Instruction, Module
 
-# Instructions that move nothing by themselves.
+# Instructions that move no bytes by themselves.
 FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"),
     *("call", "conditional", "partition-id", "replica-id", "add-dependency", "opt-barrier"),
 }
 SLICES = {"slice", "dynamic-slice", "gather"}
 WRAPPERS = {"while", "body", "closed_call", "checkpoint", "cond", "shard_map"}
-ELSEWHERE = re.compile(r"S\([1-9]")  # another memory space: the chip's own fast memory, semaphores
+# Layouts of arrays outside HBM: in the chip's own fast memory, or semaphores.
+NOT_IN_HBM = re.compile(r"S\([1-9]")
 
 
 class Product(NamedTuple):
-    """A matrix product or convolution."""
+    """A matrix product or convolution.
 
-    source: str  # as JAX names it
-    shape: str  # of its result, "bf16[128,56,56,64]"
-    line: str  # "models/resnet.py:40"
-    flops: float  # of one execution
-    count: int  # type: ignore[assignment]  # executions
+    Attributes:
+      source: JAX's name of the operation.
+      shape: its result: "bf16[128,56,56,64]".
+      line: source line: "models/resnet.py:40".
+      flops: FLOPs of one execution.
+      count: executions in one run of the program.
+    """
+
+    source: str
+    shape: str
+    line: str
+    flops: float
+    count: int  # type: ignore[assignment]
 
 
-def products(module: Module) -> list[Product]:
-    """Every matrix product and convolution of the program."""
-    found = []
-    for instruction, place, times, source in module.walk():
+def find_products(module: Module) -> list[Product]:
+    """Returns every matrix product and convolution of the program."""
+    products = []
+    for instruction, computation, count, source in module.walk():
         if instruction.opcode in ("dot", "convolution"):
-            flops = _flops(instruction, module.computations[place])
+            flops = _flops(instruction, module.computations[computation])
             shape, line = instruction.result[0].text, module.line(instruction)
-            found.append(Product(source, shape, line, flops, times))
-    return found
+            products.append(Product(source, shape, line, flops, count))
+    return products
 
 
-def total(found: list[Product]) -> float:
-    """Operations of one run of the program."""
-    return sum(product.flops * product.count for product in found)
+def total_flops(products: list[Product]) -> float:
+    """Returns the FLOPs of one run of the program."""
+    return sum(product.flops * product.count for product in products)
 
 
-def by_scope(found: list[Product]) -> dict[str, float]:
-    """Operations of one run, by `scope`."""
+def flops_by_scope(products: list[Product]) -> dict[str, float]:
+    """Returns the FLOPs of one run, summed by `scope`."""
     sums: dict[str, float] = defaultdict(float)
-    for product in found:
+    for product in products:
         sums[scope(product)] += product.flops * product.count
     return sums
 
 
 def scope(product: Product) -> str:
-    """Its name without the last part: a compiler names a product after what it merges with it."""
-    return plain(product.source).rpartition("/")[0]
+    """Returns the product's name without its last part.
+
+    The last part is unreliable: a compiler renames a product after what it merges with it.
+    """
+    return strip_wrappers(product.source).rpartition("/")[0]
 
 
-def plain(source: str) -> str:
-    """A name without loops, branches and maps over devices, which partitioning adds or takes."""
+def strip_wrappers(source: str) -> str:
+    """Returns a name without loops, branches and maps over devices.
+
+    Partitioning a program adds and removes these parts, so names are compared without them.
+    """
     parts = (part for part in source.split("/") if part not in WRAPPERS)
     return "/".join(part for part in parts if not part.startswith("branch_"))
 
 
-def loops_factor(module: Module) -> float:
-    """Bytes moved with loops as often as they run, over bytes with every loop once.
+def loop_traffic_factor(module: Module) -> float:
+    """Returns the ratio of bytes moved with all loop iterations to bytes with one iteration each.
 
-    Of every instruction that is no part of a fusion, operands and results count.
+    Operands and results of every instruction outside fusions count.
     """
-    everything = list(module.walk())
-    fused = {called for i, *_ in everything for _, called in i.calls if i.opcode == "fusion"}
-    often = once = 0
-    for instruction, place, times, _ in everything:
-        if place not in fused and instruction.opcode not in FREE:
-            moved = _moved(instruction, module, place)
-            often += moved * times
+    instructions = list(module.walk())
+    fused = {callee for i, *_ in instructions for _, callee in i.calls if i.opcode == "fusion"}
+    with_loops = once = 0
+    for instruction, computation, count, _ in instructions:
+        if computation not in fused and instruction.opcode not in FREE:
+            moved = _bytes_moved(instruction, module, computation)
+            with_loops += moved * count
             once += moved
-    return often / once if once else 1.0
+    return with_loops / once if once else 1.0
 
 
-def _moved(instruction: Instruction, module: Module, place: str) -> int:
+def _bytes_moved(instruction: Instruction, module: Module, computation: str) -> int:
     arrays = list(instruction.result)
     called = dict(instruction.calls).get("calls")
     if instruction.opcode == "fusion" and called:
         inside = module.computations[called]
         root = next(i for i in inside.values() if i.root)
-        if root.opcode == "dynamic-update-slice":  # in place
+        if root.opcode == "dynamic-update-slice":  # in place: only the update is written
             arrays = list(inside[root.operands[1]].result)
         for parameter in inside.values():
             if parameter.opcode == "parameter":
-                arrays += _read(parameter, inside, module)
+                arrays += _arrays_read(parameter, inside, module)
     elif instruction.opcode in SLICES:
         arrays *= 2
     else:
         for name in instruction.operands:
-            arrays += module.computations[place][name].result
-    return sum(array.bytes for array in arrays if not ELSEWHERE.search(array.layout))
+            arrays += module.computations[computation][name].result
+    return sum(array.bytes for array in arrays if not NOT_IN_HBM.search(array.layout))
 
 
-def _read(parameter: Instruction, inside: dict[str, Instruction], module: Module) -> list[Array]:
-    """What a fusion reads of an operand: the slices of it, if it takes nothing else."""
-    found: list[Array] = []
+def _arrays_read(
+    parameter: Instruction, inside: dict[str, Instruction], module: Module
+) -> list[Array]:
+    """Returns what a fusion reads of an operand: only its slices, if the fusion only slices it."""
+    slices: list[Array] = []
     for user in (i for i in inside.values() if parameter.name in i.operands):
         if user.opcode == "bitcast":
-            part = _read(user, inside, module)
+            part = _arrays_read(user, inside, module)
         elif user.opcode == "fusion":
-            called = module.computations[dict(user.calls)["calls"]]
-            places = [str(n) for n, name in enumerate(user.operands) if name == parameter.name]
+            callee = module.computations[dict(user.calls)["calls"]]
+            positions = [str(n) for n, name in enumerate(user.operands) if name == parameter.name]
             part = [
                 array
-                for inner in called.values()
-                if inner.opcode == "parameter" and inner.attributes in places
-                for array in _read(inner, called, module)
+                for inner in callee.values()
+                if inner.opcode == "parameter" and inner.attributes in positions
+                for array in _arrays_read(inner, callee, module)
             ]
         elif user.opcode in SLICES and user.operands[0] == parameter.name:
             part = list(user.result)
@@ -122,8 +139,8 @@ def _read(parameter: Instruction, inside: dict[str, Instruction], module: Module
             part = []
         else:
             return list(parameter.result)
-        found += part
-    return min(found, list(parameter.result), key=lambda arrays: sum(a.bytes for a in arrays))
+        slices += part
+    return min(slices, list(parameter.result), key=lambda arrays: sum(a.bytes for a in arrays))
 
 
 def _flops(instruction: Instruction, computation: dict[str, Instruction]) -> float:
@@ -132,22 +149,24 @@ def _flops(instruction: Instruction, computation: dict[str, Instruction]) -> flo
         axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
         contracted = [left.shape[int(a)] for a in axes.group(1).split(",") if a] if axes else []
         return 2.0 * instruction.result[0].size * math.prod(contracted)
-    return _convolution(instruction, left.shape, right.shape)
+    return _convolution_flops(instruction, left.shape, right.shape)
 
 
-def _convolution(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
-    """Multiply-adds that meet no padding and no hole of a dilation, twice."""
+def _convolution_flops(
+    instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]
+) -> float:
+    """Returns twice the multiply-adds that touch neither padding nor a hole of a dilation."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     if labels is None:
-        raise ValueError(f"a convolution without labels: {instruction.name}")
+        raise ValueError(f"HLO convolution {instruction.name} has no dim_labels")
     lhs, rhs, out = labels.groups()
     axes = [label for label in out if label.isdigit()]
     window = _window(instruction.attributes, len(axes))
     flops = 2.0 * left[lhs.index("b")] * right[rhs.index("i")] * right[rhs.index("o")]
-    flops /= _field("batch_group_count", instruction.attributes)
+    flops /= _integer_attribute("batch_group_count", instruction.attributes)
     for axis in axes:
         fields = {name: values[int(axis)] for name, values in window.items()}
-        flops *= _positions(
+        flops *= _element_tap_pairs(
             left[lhs.index(axis)],
             right[rhs.index(axis)],
             instruction.result[0].shape[out.index(axis)],
@@ -156,38 +175,39 @@ def _convolution(instruction: Instruction, left: tuple[int, ...], right: tuple[i
     return flops
 
 
-def _field(name: str, attributes: str) -> int:
-    found = re.search(rf"{name}=(\d+)", attributes)
-    return int(found.group(1)) if found else 1
+def _integer_attribute(name: str, attributes: str) -> int:
+    match = re.search(rf"{name}=(\d+)", attributes)
+    return int(match.group(1)) if match else 1
 
 
 def _window(attributes: str, axes: int) -> dict[str, list[int]]:
-    """Stride, low padding and dilations along every axis."""
+    """Returns stride, low padding and dilations along every axis."""
     fields = {name: [1] * axes for name in ("stride", "lhs_dilate", "rhs_dilate")}
     fields["pad"] = [0] * axes
-    found = re.search(r"window=\{([^}]*)\}", attributes)
-    for name, text in re.findall(r"(\w+)=(\S+)", found.group(1) if found else ""):
+    window = re.search(r"window=\{([^}]*)\}", attributes)
+    for name, text in re.findall(r"(\w+)=(\S+)", window.group(1) if window else ""):
         if name in fields:
             fields[name] = [int(part.split("_")[0]) for part in text.split("x")]
     return fields
 
 
 @cache
-def _positions(n: int, k: int, m: int, stride: int, low: int, spread: int, dilation: int) -> int:
-    """Pairs of an output position and a tap that meet an element.
+def _element_tap_pairs(
+    n: int, k: int, m: int, stride: int, low: int, input_dilation: int, kernel_dilation: int
+) -> int:
+    """Returns the number of (output position, kernel tap) pairs that meet an input element.
 
     Args:
       n, k, m: sizes of input, kernel and output.
       low: padding before the input.
-      spread, dilation: dilations of input and kernel.
     """
     count = 0
     for tap in range(k):
-        # The place is tap * dilation - low + stride * output, and an element each `spread`.
-        first = tap * dilation - low
+        # Output o reads place tap * kernel_dilation - low + stride * o of the dilated input.
+        first = tap * kernel_dilation - low
         count += sum(
             1
             for place in range(first, first + stride * m, stride)
-            if 0 <= place <= (n - 1) * spread and place % spread == 0
+            if 0 <= place <= (n - 1) * input_dilation and place % input_dilation == 0
         )
     return count

@@ -1,4 +1,4 @@
-"""How many images a training has, in how many classes: from the data, or known, or told."""
+"""Size of a training set: from flags, from a table of known datasets, or from the data."""
 
 from typing import NamedTuple
 
@@ -6,44 +6,55 @@ from ssl_jax.data import sources
 from ssl_jax.errors import USAGE, Fault
 
 
-class Counts(NamedTuple):
-    """Training images and classes; width and height of a usual image."""
+class DatasetSize(NamedTuple):
+    """Size of a training set.
+
+    Attributes:
+      images: number of training images.
+      classes: number of classes; 0 without labels.
+      image_size: width and height in pixels of a typical image.
+    """
 
     images: int
     classes: int
-    size: tuple[int, int]
+    image_size: tuple[int, int]
 
 
-USUAL = (500, 375)  # ImageNet's most frequent
+TYPICAL_IMAGE_SIZE = (500, 375)  # ImageNet's most frequent
 KNOWN = {
-    "tfds:imagenet2012": Counts(1_281_167, 1000, USUAL),
-    "tfds:cifar10": Counts(50_000, 10, (32, 32)),
-    "tfds:cifar100": Counts(50_000, 100, (32, 32)),
+    "tfds:imagenet2012": DatasetSize(1_281_167, 1000, TYPICAL_IMAGE_SIZE),
+    "tfds:cifar10": DatasetSize(50_000, 10, (32, 32)),
+    "tfds:cifar100": DatasetSize(50_000, 100, (32, 32)),
 }
 
 
-def of(source: str, *, data_dir: str, split: str, images: int = 0, classes: int = -1) -> Counts:
-    """The counts of a data source.
+def dataset_size(
+    source: str, *, data_dir: str, split: str, images: int = 0, classes: int = -1
+) -> DatasetSize:
+    """Returns the size of a data source.
 
     Args:
-      source, data_dir, split: `data` of the config.
-      images: the number of training images where it is told; 0: find out.
-      classes: likewise; 0 for no labels, -1: find out.
+      source, data_dir, split: fields of the config's `data` section.
+      images: number of training images; 0 to find out.
+      classes: number of classes, 0 for no labels; -1 to find out.
 
     Raises:
-      Fault: nobody knows (64), or the data that `data_dir` names are not there.
+      Fault: the size is unknown (exit code 64), or there is no data in `data_dir`.
     """
     known = KNOWN.get(source) if split == "train" else None
-    told = Counts(images, classes, known.size if known else USUAL)
+    image_size = known.image_size if known else TYPICAL_IMAGE_SIZE
     if images and classes >= 0:
-        return told
+        return DatasetSize(images, classes, image_size)
     if data_dir or source == "digits":
-        found = sources.open_source(source, data_dir=data_dir, split=split)
-        known = Counts(found.size, len(found.classes), told.size)
+        data = sources.open_source(source, data_dir=data_dir, split=split)
+        known = DatasetSize(data.size, len(data.classes), image_size)
     if known is None:
         raise Fault(
-            f"how many images has split {split!r} of {source}? Give --images=NUMBER and "
-            "--classes=NUMBER (0 without labels), or where the data lie by --config.data.dir",
+            f"the number of images in split {split!r} of {source} is unknown. Pass "
+            "--images=NUMBER and --classes=NUMBER (0 without labels), or the folder of the data "
+            "by --config.data.dir",
             USAGE,
         )
-    return Counts(images or known.images, classes if classes >= 0 else known.classes, known.size)
+    return known._replace(
+        images=images or known.images, classes=classes if classes >= 0 else known.classes
+    )

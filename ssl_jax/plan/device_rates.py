@@ -1,4 +1,4 @@
-"""What this machine's devices reach, measured: the rates of topologies without a datasheet."""
+"""Measures compute, memory and link rates of this machine's devices, which have no data sheet."""
 
 import time
 from collections.abc import Callable
@@ -10,23 +10,24 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.plan.program import Chip
+from ssl_jax.plan.chips import Chip
 
-SIDE = 768  # of the matrices
+MATRIX_SIZE = 768  # rows and columns of the multiplied matrices
 COPIES = 16
-COPIED = 2**23  # float32 numbers that each device copies: beyond its caches
-SUMMED = (2**4, 2**20)  # float32 numbers
+COPIED = 2**23  # float32 numbers that each device copies; more than its caches hold
+SUMMED = (2**4, 2**20)  # float32 numbers of the small and the large sum
 SECONDS = 0.4  # of each measurement
 
 
 class Rates(NamedTuple):
-    """Of one device, while all of them work at once.
+    """Rates of one device while all devices work at once.
 
     Attributes:
-      flops: a second, of a float32 matrix product.
-      bandwidth: bytes a second, read and written, of a copy.
-      link: bytes a second into a device, of a sum over all devices; 0 with one device.
-      latency: seconds of a sum of a few numbers, half of it: gathered after it is scattered.
+      flops: FLOP/s of a float32 matrix product.
+      bandwidth: bytes/s read and written by a copy.
+      link: bytes/s into a device in a sum over all devices; 0 with one device.
+      latency: seconds of one phase of a sum of a few numbers. A sum has two phases, scatter and
+        gather.
     """
 
     flops: float
@@ -36,39 +37,45 @@ class Rates(NamedTuple):
 
 
 def measure(mesh: Mesh) -> Rates:
-    """Times a matrix product, a copy and sums over the mesh; some seconds."""
+    """Times a matrix product, a copy and sums over the mesh; takes some seconds."""
     devices, rows = mesh.size, parallel.rows(mesh)
 
-    def numbers(*shape: int) -> jax.Array:
+    def ones(*shape: int) -> jax.Array:
         return jax.device_put(np.ones((devices, *shape), np.float32), rows)
 
-    def copied(x: jax.Array) -> jax.Array:  # many times: the system gives new memory slowly
+    def copy(x: jax.Array) -> jax.Array:  # repeated, because the system hands out new memory slowly
         return jax.lax.fori_loop(0, COPIES, lambda _, y: y + 1, x)
 
-    def summed(x: jax.Array) -> jax.Array:
+    def sum_over_devices(x: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(x.sum(0), parallel.replicated(mesh))
 
     with jax.set_mesh(mesh):
-        product = _seconds(lambda x: jnp.einsum("dij,djk->dik", x, x), numbers(SIDE, SIDE))
-        copy = _seconds(copied, numbers(COPIED)) / COPIES
-        small, large = (_seconds(summed, numbers(size)) for size in SUMMED)
+        product_seconds = _seconds(
+            lambda x: jnp.einsum("dij,djk->dik", x, x), ones(MATRIX_SIZE, MATRIX_SIZE)
+        )
+        copy_seconds = _seconds(copy, ones(COPIED)) / COPIES
+        small, large = (_seconds(sum_over_devices, ones(size)) for size in SUMMED)
     moved = 2 * 4 * (SUMMED[1] - SUMMED[0]) * (devices - 1) / devices
-    link = moved / max(large - small, 1e-9) if devices > 1 else 0.0
-    return Rates(2 * SIDE**3 / product, 2 * 4 * COPIED / copy, link, small / 2)
+    return Rates(
+        flops=2 * MATRIX_SIZE**3 / product_seconds,
+        bandwidth=2 * 4 * COPIED / copy_seconds,
+        link=moved / max(large - small, 1e-9) if devices > 1 else 0.0,
+        latency=small / 2,
+    )
 
 
-def chip_of(chip: Chip, rates: Rates) -> Chip:
-    """The chip, whose every device has these rates."""
-    each = chip.devices_per_chip
+def with_rates(chip: Chip, rates: Rates) -> Chip:
+    """Returns the chip with these rates for each of its devices."""
+    devices = chip.devices_per_chip
     return chip._replace(
-        flops=rates.flops * each,
-        hbm_bandwidth=rates.bandwidth * each,
+        flops=rates.flops * devices,
+        hbm_bandwidth=rates.bandwidth * devices,
         link_bandwidth=rates.link or chip.link_bandwidth,
     )
 
 
 def _seconds(function: Callable[[jax.Array], Any], x: jax.Array) -> float:
-    """The median of one call, compiled and once warmed."""
+    """Returns the median seconds of one call, after compilation and one warm-up call."""
     call = jax.jit(function)
     jax.block_until_ready(call(x))
     times: list[float] = []

@@ -1,4 +1,4 @@
-"""The pictures of a plan, as PNG."""
+"""Charts of a plan and of a sweep, as PNG files."""
 
 from collections.abc import Sequence
 
@@ -20,36 +20,36 @@ COLOURS = {
 }
 
 
-def memory(found: Memory) -> bytes:
-    """One device's memory, part by part, against what it has."""
+def memory_bar(memory: Memory) -> bytes:
+    """Draws the parts of one device's memory against its limit."""
     with matplotlib.rc_context(STYLE):
         figure, ax = _axes(height=1.9, bottom=0.30, top=0.74)
         left = 0.0
         for name, colour in COLOURS.items():
-            part = getattr(found, name) / GIB
+            part = getattr(memory, name) / GIB
             if part:
                 ax.barh(0, part, left=left, color=colour, height=0.6, label=name)
             left += part
-        over = found.total > found.limit
-        ax.axvline(found.limit / GIB, color=ORANGE if over else INK, linewidth=2)
-        ax.text(found.limit / GIB, 0.42, f"a device has {formatting.size(found.limit)}  ", va="bottom",
-                ha="right", color=ORANGE if over else INK, size=9)  # fmt: skip
-        ax.set(xlim=(0, 1.02 * max(found.total, found.limit) / GIB), ylim=(-0.4, 0.7), yticks=[])
+        limit, colour = memory.limit / GIB, ORANGE if memory.headroom < 0 else INK
+        ax.axvline(limit, color=colour, linewidth=2)
+        ax.text(limit, 0.42, f"a device has {formatting.size(memory.limit)}  ", va="bottom",
+                ha="right", color=colour, size=9)  # fmt: skip
+        ax.set(xlim=(0, 1.02 * max(memory.total / GIB, limit)), ylim=(-0.4, 0.7), yticks=[])
         ax.set_xlabel("GiB of one device")
         ax.grid(axis="y", visible=False)
         figure.legend(loc="upper left", ncols=7, bbox_to_anchor=(0.0, 1.0), fontsize=9)
         return png(figure)
 
 
-def step(forecast: Forecast) -> bytes:
-    """What a step's time is made of: every resource by itself, then the prediction."""
+def step_bars(forecast: Forecast) -> bytes:
+    """Draws the time of each resource, then the predicted step with its bounds."""
     names = forecast.resources
     rows = [(names.compute, forecast.compute, forecast.compute_bound),
             (names.memory, forecast.hbm, forecast.hbm_bound),
             (names.inside, forecast.inside, None)]  # fmt: skip
     if forecast.between:
         rows.append((names.between, forecast.between, None))
-    unit, factor = _unit(forecast.slowest)
+    unit, factor = _time_unit(forecast.slowest)
     with matplotlib.rc_context(STYLE):
         figure, ax = _axes(height=0.42 * (len(rows) + 1) + 1.1, left=0.09, bottom=0.62, inches=True)
         for y, (_, reached, bound) in enumerate(rows):
@@ -59,7 +59,7 @@ def step(forecast: Forecast) -> bytes:
             if bound is not None:
                 ax.barh(y, bound * factor, color=BLUE, height=0.62)
             ax.text(reached * factor, y, f"  {formatting.seconds(reached)}", va="center", size=9)
-        _prediction(ax, len(rows), forecast, factor)
+        _prediction_bar(ax, len(rows), forecast, factor)
         ax.set_yticks(range(len(rows) + 1), [*(name for name, *_ in rows), "step"], color=INK)
         ax.invert_yaxis()
         ax.set(xlim=(0, 1.3 * forecast.slowest * factor), xlabel=unit)
@@ -67,8 +67,8 @@ def step(forecast: Forecast) -> bytes:
         return png(figure)
 
 
-def _prediction(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
-    """The stacked step, and the bounds as a line through it."""
+def _prediction_bar(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
+    """Draws the step as stacked parts, with a line between its bounds."""
     left = 0.0
     local = max(forecast.compute, forecast.hbm)
     for seconds, colour in (
@@ -84,45 +84,49 @@ def _prediction(ax: Axes, y: int, forecast: Forecast, factor: float) -> None:
     ax.text(ends[1], y, f"  {step}  ({low} to {high})", va="center", size=9, weight="bold")
 
 
-def collectives(forecast: Forecast) -> bytes | None:
-    """Time of the collectives in one step, by kind and group; None without any."""
-    several = text_report.groups(forecast.collectives)[: text_report.ROWS]
-    if not several:
+def collective_bars(forecast: Forecast) -> bytes | None:
+    """Draws the time of collectives in one step by kind and group; None without collectives."""
+    groups = text_report.group_collectives(forecast.collectives)[: text_report.MAX_COLLECTIVES]
+    if not groups:
         return None
-    unit, factor = _unit(sum(t.seconds for t in several[0]))
+    unit, factor = _time_unit(sum(t.seconds for t in groups[0]))
     with matplotlib.rc_context(STYLE):
-        figure, ax = _axes(height=0.42 * len(several) + 0.9, left=0.4, bottom=0.62, inches=True)
-        for y, timed in enumerate(several):
-            inside = sum(t.inside for t in timed) * factor
-            between = sum(t.between for t in timed) * factor
+        figure, ax = _axes(height=0.42 * len(groups) + 0.9, left=0.4, bottom=0.62, inches=True)
+        for y, group in enumerate(groups):
+            inside = sum(t.inside for t in group) * factor
+            between = sum(t.between for t in group) * factor
             ax.barh(y, inside, color=ORANGE, height=0.62)
             ax.barh(y, between, left=inside, color="#cc6677", height=0.62)
-            total = formatting.seconds(sum(t.seconds for t in timed))
+            total = formatting.seconds(sum(t.seconds for t in group))
             ax.text(inside + between, y, f"  {total}", va="center", size=9)
-        ax.set_yticks(
-            range(len(several)), [_name(text_report.row(timed)) for timed in several], color=INK
-        )
+        labels = [_label(text_report.collective_row(group)) for group in groups]
+        ax.set_yticks(range(len(groups)), labels, color=INK)
         ax.invert_yaxis()
-        longest = sum(t.seconds for t in several[0]) * factor
+        longest = sum(t.seconds for t in groups[0]) * factor
         ax.set(xlim=(0, 1.15 * longest), xlabel=f"{unit} in one step")
         ax.grid(axis="y", visible=False)
         return png(figure)
 
 
-def _name(row: Sequence[str]) -> str:
+def _label(row: Sequence[str]) -> str:
     return f"{row[1]} × {row[0]}, {row[2]}, {row[3]} devices ({row[5]})"
 
 
-def scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> bytes:
-    """(topology, hours, cost, cheapest) of what fits: cost against time, both on a log scale."""
+def cost_scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> bytes:
+    """Draws cost against time, both on a log scale.
+
+    Args:
+      points: (topology, hours, cost, True if cheapest) of the plans that fit.
+      price: label of the cost axis.
+    """
     names = list(dict.fromkeys(name for name, *_ in points))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.6))
         ax = figure.add_axes((0.08, 0.13, 0.66, 0.82))
         for i, name in enumerate(names):
-            mine = [(hours, cost) for other, hours, cost, _ in points if other == name]
+            own = [(hours, cost) for other, hours, cost, _ in points if other == name]
             look = {"color": CLASSES[i % len(CLASSES)], "marker": MARKERS[i % len(MARKERS)]}
-            ax.scatter(*zip(*mine, strict=True), s=46, label=label(name), **look)
+            ax.scatter(*zip(*own, strict=True), s=46, label=label(name), **look)
         for _, hours, cost, cheapest in points:
             if cheapest:
                 ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4}
@@ -141,14 +145,14 @@ def scatter(points: Sequence[tuple[str, float, float, bool]], price: str) -> byt
 def _axes(
     *, height: float, left: float = 0.02, bottom: float, top: float = 0.97, inches: bool = False
 ) -> tuple[Figure, Axes]:
-    """A figure of the page's width with one pair of axes; `bottom` in inches or as a fraction."""
+    """Returns a figure of the page's width with axes; `bottom` in inches or as a fraction."""
     figure = Figure(figsize=(WIDTH, height))
     low = bottom / height if inches else bottom
     return figure, figure.add_axes((left, low, 0.98 - left, top - low))
 
 
-def _unit(largest: float) -> tuple[str, float]:
-    """Seconds, milliseconds or microseconds."""
+def _time_unit(largest: float) -> tuple[str, float]:
+    """Returns a unit of time and its number per second."""
     for unit, factor in (("seconds", 1.0), ("milliseconds", 1e3)):
         if largest * factor >= 1:
             return unit, factor

@@ -1,7 +1,7 @@
-"""Reads programs in the text form of XLA's HLO: which instruction stands where, how often it runs.
+"""Parser of XLA's HLO text: instructions, their computations, and how often each one runs.
 
-Both the program as it is lowered and the optimised one of a single device are understood, as jaxlib
-and libtpu print them. Nothing but text is needed, so nothing here imports JAX.
+It reads both the lowered program and the optimised program of one device, as jaxlib and libtpu
+print them. It needs only text, so this module does not import JAX.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BITS = {"pred": 8, "token": 0, "opaque": 0, "c64": 64, "c128": 128}
-# What these call is a scalar function, part of the instruction itself.
+# The computation that these opcodes call is a scalar function, a part of the instruction itself.
 REDUCERS = {
     *("all-reduce", "all-reduce-start", "reduce-scatter", "reduce", "reduce-window", "scatter"),
     *("select-and-scatter", "sort", "map", "async-update", "async-done"),
@@ -26,35 +26,45 @@ _OPERAND = re.compile(r"(?:^|, )(?:/\*[^*]*\*/)?(?:[^,%]* )?%?([\w.\-]+)(?=,|$)"
 
 
 class Array(NamedTuple):
-    """One array of an instruction's result."""
+    """One array of an instruction's result.
+
+    Attributes:
+      layout: for example "3,0,2,1:T(8,128)(2,1)S(1)"; "" if the program prints no layout.
+    """
 
     dtype: str
     shape: tuple[int, ...]
-    layout: str  # "3,0,2,1:T(8,128)(2,1)S(1)"; "" where none is printed
+    layout: str
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Without padding."""
-        found = re.search(r"\d+", self.dtype)
-        bits = BITS.get(self.dtype) or (int(found.group()) if found else 0)
+        """Number of bytes without padding."""
+        digits = re.search(r"\d+", self.dtype)
+        bits = BITS.get(self.dtype) or (int(digits.group()) if digits else 0)
         return -(-self.size * bits // 8)
 
     @property
     def text(self) -> str:
-        """As HLO writes it, without layout: "bf16[8,128]"."""
+        """The array in HLO's notation without layout: "bf16[8,128]"."""
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
 class Instruction(NamedTuple):
-    """One instruction; its arrays are those of one device."""
+    """One instruction; its arrays are those of one device.
+
+    Attributes:
+      result: arrays of the result; all arrays of a tuple.
+      operands: names of the operands.
+      root: True if it is the result of its computation.
+    """
 
     name: str
-    result: tuple[Array, ...]  # of a tuple, all arrays in it
+    result: tuple[Array, ...]
     opcode: str
     operands: tuple[str, ...]
     attributes: str
@@ -62,24 +72,26 @@ class Instruction(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The operation as JAX names it: "jit(step)/jvp(ResNet)/conv1/...", or "". As lowered, a
-        loop's body and a function name theirs from their own beginning."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found.group(1).replace("\\'", "'") if found else ""
+        """JAX's name of the operation: "jit(step)/jvp(ResNet)/conv1/...", or "".
+
+        In a lowered program, names inside a loop body or function start at that body or function.
+        """
+        match = re.search(r'op_name="([^"]*)"', self.attributes)
+        return match.group(1).replace("\\'", "'") if match else ""
 
     @property
     def calls(self) -> list[tuple[str, str]]:
-        """(role, computation) of what it runs."""
+        """The called computations as (role, computation) pairs."""
         if self.opcode in REDUCERS:
             return []
-        found = [(m.group(1), m.group(2)) for m in _CALLED.finditer(self.attributes)]
-        for listed in _BRANCHES.finditer(self.attributes):
-            found += [("branch", name.strip(" %")) for name in listed.group(1).split(",")]
-        return found
+        called = [(m.group(1), m.group(2)) for m in _CALLED.finditer(self.attributes)]
+        for branches in _BRANCHES.finditer(self.attributes):
+            called += [("branch", name.strip(" %")) for name in branches.group(1).split(",")]
+        return called
 
 
 class Module:
-    """A program: computations by name, callees before callers."""
+    """A program: its computations by name, callees before callers."""
 
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
@@ -92,17 +104,20 @@ class Module:
                     self.entry = head.group(2) if head.group(1) else self.entry
             elif line.startswith("}"):
                 current = None
-            elif instruction := _instruction(line):
+            elif instruction := _parse_instruction(line):
                 current[instruction.name] = instruction
-        named = re.match(r"HloModule jit_(\w+)", text)
-        self.name = f"jit({named.group(1)})" if named else ""  # as it begins the names in it
+        jitted = re.match(r"HloModule jit_(\w+)", text)
+        self.name = f"jit({jitted.group(1)})" if jitted else ""  # prefix of the operations' names
         partitions = re.search(r"\bnum_partitions=(\d+)", text)
         self.partitions = int(partitions.group(1)) if partitions else 1
-        self._lines = _lines(text)
+        self._lines = _frame_lines(text)
 
     def trips(self, loop: Instruction) -> int:
-        """Executions of a loop's body: known to the compiler, or the bound that a counter from 0
-        is compared with, as of every `lax.scan`; 1 where neither is there."""
+        """Returns how often a loop's body runs.
+
+        Uses the compiler's trip count if it is known. Otherwise uses the constant with which the
+        condition compares a counter that starts at 0, as in every `lax.scan`. Else returns 1.
+        """
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known.group(1))
@@ -112,95 +127,98 @@ class Module:
             for i in condition.values()
             if i.opcode == "constant" and i.attributes.isdigit()
         }
-        compared = any(i.root and i.opcode in ("compare", "fusion") for i in condition.values())
-        return bounds.pop() if compared and len(bounds) == 1 else 1
+        compares = any(i.root and i.opcode in ("compare", "fusion") for i in condition.values())
+        return bounds.pop() if compares and len(bounds) == 1 else 1
 
     def walk(self) -> Iterator[tuple[Instruction, str, int, str]]:
-        """(instruction, its computation, executions, its full name) by every way that leads to it.
+        """Yields (instruction, its computation, executions, full name) along every call path.
 
-        The name is without the program's own: "jvp(ResNet)/layer1_0/conv1/conv_general_dilated".
+        The full name omits the program's name: "jvp(ResNet)/layer1_0/conv1/conv_general_dilated".
         """
         return self._walk(self.entry, 1, "")
 
-    def _walk(self, place: str, count: int, above: str) -> Iterator:
-        for instruction in self.computations[place].values():
+    def _walk(self, computation: str, count: int, caller: str) -> Iterator:
+        for instruction in self.computations[computation].values():
             own = instruction.source
-            full = own.removeprefix(self.name) if own.startswith(self.name) else f"{above}/{own}"
-            yield instruction, place, count, full.strip("/")
-            times = self.trips(instruction) if instruction.opcode == "while" else 1
-            for role, called in instruction.calls:
-                # A loop looks once more at its condition; nothing costly stands there.
-                yield from self._walk(called, count * (times if role == "body" else 1), full)
+            full = own.removeprefix(self.name) if own.startswith(self.name) else f"{caller}/{own}"
+            yield instruction, computation, count, full.strip("/")
+            trips = self.trips(instruction) if instruction.opcode == "while" else 1
+            for role, callee in instruction.calls:
+                # A loop checks its condition once more than its body runs; that costs nothing.
+                yield from self._walk(callee, count * (trips if role == "body" else 1), full)
 
     def line(self, instruction: Instruction) -> str:
-        """ "file.py:12" of the line of ours, or else of anybody's, that asked for it; or ""."""
-        found = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
-        return self._lines.get(int(found.group(1)), "") if found else ""
+        """Returns "file.py:12" of the source line that asked for the instruction, or "".
+
+        Lines of this package are preferred over lines of libraries.
+        """
+        frame = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
+        return self._lines.get(int(frame.group(1)), "") if frame else ""
 
 
-def _instruction(line: str) -> Instruction | None:
-    found = _LINE.match(line)
-    if not found:
+def _parse_instruction(line: str) -> Instruction | None:
+    head = _LINE.match(line)
+    if not head:
         return None
-    start = found.end()
+    start = head.end()
     end = _closing(line, start) + 1 if line[start] == "(" else line.index(" ", start)
     opening = line.index("(", end)
     closing = _closing(line, opening)
     opcode, inside = line[end + 1 : opening], line[opening + 1 : closing]
     value = opcode in ("constant", "parameter")
     return Instruction(
-        name=found.group(2),
-        result=arrays(line[start:end]),
+        name=head.group(2),
+        result=parse_arrays(line[start:end]),
         opcode=opcode,
         operands=() if value else tuple(_OPERAND.findall(inside)),
         attributes=inside if value else line[closing + 1 :].lstrip(", "),
-        root=bool(found.group(1)),
+        root=bool(head.group(1)),
     )
 
 
 def _closing(line: str, opening: int) -> int:
-    """Place of the parenthesis that closes the one at `opening`."""
+    """Returns the position of the parenthesis that closes the one at `opening`."""
     depth = 0
-    for found in re.finditer(r"[()]", line[opening:]):
-        depth += 1 if found.group() == "(" else -1
+    for parenthesis in re.finditer(r"[()]", line[opening:]):
+        depth += 1 if parenthesis.group() == "(" else -1
         if not depth:
-            return opening + found.start()
-    raise ValueError(f"no end: {line[:80]}")
+            return opening + parenthesis.start()
+    raise ValueError(f"no closing parenthesis in the HLO line: {line[:80]}")
 
 
-def arrays(text: str) -> tuple[Array, ...]:
-    """The arrays of a type: "f32[2,3]{1,0}", "(f32[], s32[4])"."""
+def parse_arrays(text: str) -> tuple[Array, ...]:
+    """Returns the arrays of a type such as "f32[2,3]{1,0}" or "(f32[], s32[4])"."""
     return tuple(
         Array(dtype, tuple(int(n.lstrip("<=")) for n in shape.split(",") if n), layout)
         for dtype, shape, layout in _ARRAY.findall(text)
     )
 
 
-def _lines(text: str) -> dict[int, str]:
-    """Stack frames as "file.py:12": the innermost of ours, else the innermost."""
+def _frame_lines(text: str) -> dict[int, str]:
+    """Returns "file.py:12" by stack frame: the innermost line of this package, else of any file."""
     tables: dict[str, dict[int, str]] = {}
     current: dict[int, str] | None = None
     for line in text.splitlines():
         if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
             current = tables.setdefault(line, {})
-        elif current is not None and (found := re.match(r"(\d+) (.*)", line)):
-            current[int(found.group(1))] = found.group(2)
+        elif current is not None and (entry := re.match(r"(\d+) (.*)", line)):
+            current[int(entry.group(1))] = entry.group(2)
         elif line:
             current = None
     frames: dict[int, str] = {}
     ours: dict[int, bool] = {}
     for number, frame in tables.get("StackFrames", {}).items():
-        place = tables["FileLocations"][_number("file_location_id", frame)]
-        path = tables["FileNames"][_number("file_name_id", place)].strip('"')
+        location = tables["FileLocations"][_number("file_location_id", frame)]
+        path = tables["FileNames"][_number("file_name_id", location)].strip('"')
         parent = _number("parent_frame_id", frame)
         own = "/ssl_jax/" in path
         inherits = not own and ours.get(parent, False)
         short = path.rpartition("/ssl_jax/")[2] if own else path.rpartition("/")[2]
-        frames[number] = frames[parent] if inherits else f"{short}:{_number('line', place)}"
+        frames[number] = frames[parent] if inherits else f"{short}:{_number('line', location)}"
         ours[number] = own or inherits
     return frames
 
 
 def _number(name: str, text: str) -> int:
-    found = re.search(rf"\b{name}=(\d+)", text)
-    return int(found.group(1)) if found else 0
+    match = re.search(rf"\b{name}=(\d+)", text)
+    return int(match.group(1)) if match else 0

@@ -1,7 +1,6 @@
-"""Whether the hosts can feed the chips: the real pipeline, measured on this machine."""
+"""Measures the input pipeline on this machine and computes the CPUs that each host needs."""
 
 import io
-import os
 import pathlib
 import time
 from typing import NamedTuple
@@ -17,9 +16,9 @@ from ssl_jax.inputs.image import decode
 from ssl_jax.rundir import workdir
 
 SECONDS = 1.0  # of each measurement
-DISTINCT = 64  # generated images
-# CPUs as the operating system counts them (two a core), by what the clouds document of the host
-# types: TPU VMs ct3, ct4p, ct5lp-hightpu-4t, ct5p, ct6e-standard-4t; GPUs a2-highgpu-8g,
+GENERATED_IMAGES = 64
+# CPUs per host as the operating system counts them (two per core), by the clouds' documentation of
+# the host types: TPU VMs ct3, ct4p, ct5lp-hightpu-4t, ct5p, ct6e-standard-4t; GPUs a2-highgpu-8g,
 # a3-highgpu-8g, a3-ultragpu-8g.
 HOST_CPUS = {
     **{"v2": 96, "v3": 96, "v4": 240, "v5e": 112, "v5p": 208, "v6e": 180},
@@ -27,12 +26,13 @@ HOST_CPUS = {
 }
 
 
-class Speed(NamedTuple):
-    """What one CPU of this machine makes of a training's images.
+class CpuThroughput(NamedTuple):
+    """Training images that one busy CPU of this machine prepares.
 
     Attributes:
-      host, device: images a second of one busy CPU, by `augment.placement`.
-      source: what was read.
+      host: images/s with `augment.placement` "host".
+      device: images/s with `augment.placement` "device".
+      source: name of the data that was read.
     """
 
     host: float
@@ -40,14 +40,15 @@ class Speed(NamedTuple):
     source: str
 
 
-class Need(NamedTuple):
-    """What every host must do so that its chips never wait.
+class HostLoad(NamedTuple):
+    """Work that every host must do so that its chips never wait for input.
 
     Attributes:
-      images_per_second: of one host.
-      cpus: busy CPUs like this machine's for that, by the config's placement.
-      cpus_host, cpus_device: by either placement.
-      available: CPUs of such a host; 0 where not known.
+      images_per_second: images/s of one host.
+      cpus: busy CPUs like this machine's that this takes with the config's `augment.placement`.
+      cpus_host: busy CPUs with placement "host".
+      cpus_device: busy CPUs with placement "device".
+      available: CPUs of such a host; 0 if unknown.
     """
 
     images_per_second: float
@@ -57,38 +58,46 @@ class Need(NamedTuple):
     available: int
 
 
-def need(speed: Speed, *, images_per_second: float, hosts: int, placement: str, chip: str) -> Need:
-    """CPUs that each of `hosts` hosts needs for a given rate over all."""
+def host_load(
+    throughput: CpuThroughput, *, images_per_second: float, hosts: int, placement: str, chip: str
+) -> HostLoad:
+    """Returns the load of each of `hosts` hosts.
+
+    Args:
+      images_per_second: images/s of all hosts together.
+      placement: `augment.placement` of the config.
+      chip: name of the chip, which decides on the type of host.
+    """
     rate = images_per_second / hosts
-    by = {"host": rate / speed.host, "device": rate / speed.device}
-    return Need(rate, by[placement], by["host"], by["device"], HOST_CPUS.get(chip, 0))
+    cpus = {"host": rate / throughput.host, "device": rate / throughput.device}
+    return HostLoad(rate, cpus[placement], cpus["host"], cpus["device"], HOST_CPUS.get(chip, 0))
 
 
-def measured(source: Source, config: ConfigDict, folder: pathlib.Path) -> Speed:
-    """As `measure`; the same data and views are measured once for a folder."""
-    kept = workdir.Workdir(workdir.absolute(folder))
+def measure_cached(source: Source, config: ConfigDict, folder: pathlib.Path) -> CpuThroughput:
+    """Returns the result of `measure`, which is kept in `folder` for the same data and input."""
+    cache = workdir.Workdir(workdir.absolute(folder))
     key = repr((source.name, source.size, config.augment.to_json(sort_keys=True)))
-    if (known := kept.read_json("input.json")) and known.pop("key") == key:
-        return Speed(**known)
-    speed = measure(source, config)
-    kept.write_json("input.json", speed._asdict() | {"key": key})
-    return speed
+    if (known := cache.read_json("input.json")) and known.pop("key") == key:
+        return CpuThroughput(**known)
+    throughput = measure(source, config)
+    cache.write_json("input.json", throughput._asdict() | {"key": key})
+    return throughput
 
 
-def measure(source: Source, config: ConfigDict, *, batch_size: int = 32) -> Speed:
+def measure(source: Source, config: ConfigDict, *, batch_size: int = 32) -> CpuThroughput:
     """Runs the training's pipeline on this machine for some seconds in both placements.
 
-    Time is that of the process on its CPUs, so that what else the machine does counts little.
+    It measures the CPU time of this process, so that other load on the machine matters little.
     """
     rates = {
-        placement: _examples_per_cpu_second(source, placed(config, placement), batch_size)
+        placement: _examples_per_cpu_second(source, input_placed(config, placement), batch_size)
         for placement in ("host", "device")
     }
-    return Speed(rates["host"], rates["device"], source.name)
+    return CpuThroughput(rates["host"], rates["device"], source.name)
 
 
-def placed(config: ConfigDict, placement: str) -> Input:
-    """Returns the config's input with `augment.placement` changed, where the modality has it."""
+def input_placed(config: ConfigDict, placement: str) -> Input:
+    """Returns the config's input with another `augment.placement`, if the modality has one."""
     changed = config.copy_and_resolve_references()
     if "placement" in changed.augment:
         changed.augment.placement = placement
@@ -101,7 +110,7 @@ def _examples_per_cpu_second(source: Source, example_input: Input, batch_size: i
         source, example_input, batch_size=size, seed=0, start_step=0, num_steps=1_000_000
     )
     try:
-        for _ in range(3):  # threads started, graph traced, read ahead
+        for _ in range(3):  # start threads, trace the graph, read ahead
             next(batches)
         start, cpu, seen = time.monotonic(), time.process_time(), 0
         while time.monotonic() - start < SECONDS:
@@ -112,24 +121,20 @@ def _examples_per_cpu_second(source: Source, example_input: Input, batch_size: i
         batches.close()
 
 
-def measurable_source(config: ConfigDict, size: tuple[int, int]) -> Source:
-    """Opens the config's data if they are here; else makes JPEG files of `size` pixels.
-
-    Raises:
-      Fault: the data of another modality than images are not here.
-    """
+def benchmark_source(config: ConfigDict, image_size: tuple[int, int]) -> Source:
+    """Returns the config's data if they are on this machine, else generated JPEG files."""
     data = config.data
     if data.dir or data.source == "digits" or plugins.is_external(data.source):
         return components.open_source(config, data.split)
-    return generated(*size, channels=data.get("channels", 3))
+    return generated_jpegs(*image_size, channels=data.get("channels", 3))
 
 
-def generated(width: int, height: int, *, quality: int = 90, channels: int = 3) -> Source:
-    """JPEG files of that size in memory, about as rich in detail as photographs."""
+def generated_jpegs(width: int, height: int, *, quality: int = 90, channels: int = 3) -> Source:
+    """Returns JPEG files in memory with about as much detail as photographs."""
     from PIL import Image
 
     files = []
-    for seed in range(DISTINCT):
+    for seed in range(GENERATED_IMAGES):
         random = np.random.default_rng(seed)
         pixels = np.zeros((height, width, 3))
         for scale, strength in ((32, 50.0), (8, 25.0), (2, 10.0)):
@@ -148,9 +153,3 @@ def generated(width: int, height: int, *, quality: int = 90, channels: int = 3) 
         load=lambda index: ({"image": decode.decode(files[index], channels)}, {}),
         describe=lambda index: f"generated image {index}",
     )
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,30 +1,29 @@
-"""A plan: everything that is told of one training on one topology, and its verdict."""
+"""The plan of one training on one topology, and its verdict."""
 
 from typing import Any, NamedTuple
 
 from ssl_jax.errors import OUT_OF_MEMORY, REPLICATED_WORK
 from ssl_jax.parallel.sizes import Size
 from ssl_jax.plan import formatting
-from ssl_jax.plan.compile_in_subprocess import Checked
-from ssl_jax.plan.input_throughput import Need, Speed
-from ssl_jax.plan.program import Program, Replicated
-from ssl_jax.plan.roofline import Forecast, Timed
+from ssl_jax.plan.input_throughput import CpuThroughput, HostLoad
+from ssl_jax.plan.program import MeasuredStep, Program, Replicated
+from ssl_jax.plan.roofline import Forecast, TimedCollective
 from ssl_jax.plan.run_totals import Totals
 
 
 class Plan(NamedTuple):
-    """One training on one topology.
+    """One training on one topology; the field names are the keys of plan.json.
 
     Attributes:
-      name: of the training, e.g. "simclr resnet50, batch 4,096".
-      command: that made the plan.
+      name: the training, for example "simclr resnet50, batch 4,096".
+      command: command that made the plan.
       forecast: memory, work and time of a step.
-      totals: of the run.
-      sizes: of the config, that have to divide.
-      placement: where colours are augmented, "host" or "device".
-      speed: of this machine's pipeline; None where it was not measured.
-      need: of every host; None likewise.
-      checked: what the step took here; None where it was not run.
+      totals: totals of the run.
+      sizes: sizes of the config that must divide.
+      placement: `augment.placement`: colour augmentation on the "host" or the "device".
+      speed: throughput of this machine's input pipeline; None if not measured.
+      need: input work of every host; None if not measured.
+      checked: measurements of the step on this machine; None without --check.
     """
 
     name: str
@@ -33,25 +32,25 @@ class Plan(NamedTuple):
     totals: Totals
     sizes: tuple[Size, ...]
     placement: str
-    speed: Speed | None
-    need: Need | None
-    checked: Checked | None
+    speed: CpuThroughput | None
+    need: HostLoad | None
+    checked: MeasuredStep | None
 
     @property
     def program(self) -> Program:
-        """What was compiled."""
+        """The compiled step."""
         return self.forecast.program
 
 
 class Verdict(NamedTuple):
-    """What the plan says, in a sentence, and the exit code of the command."""
+    """Result of a plan: exit code of the command, and a sentence."""
 
     code: int
     sentence: str
 
 
 def verdict(program: Program) -> Verdict:
-    """Whether the training fits, and whether every device does its own share alone."""
+    """Judges if the training fits and if every device works only on its own share."""
     memory, topology = program.memory, program.topology
     need, limit = formatting.size(memory.total), formatting.size(memory.limit)
     if program.out_of_memory or memory.headroom < 0:
@@ -61,35 +60,36 @@ def verdict(program: Program) -> Verdict:
             "Use more devices, a smaller train.batch_size, train.microbatch or parallel.fsdp",
         )
     if program.replicated:
-        worst = max(program.replicated, key=lambda one: (one.flops, one.bytes))
-        what = "devices repeat work that should be divided"
+        worst = max(program.replicated, key=lambda work: (work.flops, work.bytes))
+        problem = "devices repeat work that they should divide"
         if not worst.flops:
-            what = "devices exchange examples that should stay where they are"
+            problem = "devices exchange examples that should stay on their devices"
+        own, even = formatting.flops(program.flops), formatting.flops(program.even_flops)
         return Verdict(
             REPLICATED_WORK,
-            f"REPLICATED: {what}. Each does {formatting.operations(program.flops)} where an even split "
-            f"is {formatting.operations(program.even_flops)}; most by {described(worst)}",
+            f"REPLICATED: {problem}. Each does {own} where an even share is {even}; "
+            f"the largest cause is {describe_replicated(worst)}",
         )
     share = formatting.percent(memory.total / memory.limit)
     return Verdict(0, f"FITS: {need} of {limit} on each device, {share}")
 
 
-def described(work: Replicated) -> str:
-    """ "encoder/conv bf16[8192,112,112,64] (+1.2 TFLOP, step.py:210)"."""
-    facts = [f"+{formatting.operations(work.flops)}"] if work.flops else []
-    facts += [f"{formatting.size(work.bytes)} from others"] if work.bytes else []
-    facts += [work.source] if work.source else []
-    return f"{work.name} {work.shape} ({', '.join(facts)})"
+def describe_replicated(work: Replicated) -> str:
+    """Describes work as in "encoder/conv bf16[8192,112,112,64] (+1.2 TFLOP, step.py:210)"."""
+    details = [f"+{formatting.flops(work.flops)}"] if work.flops else []
+    details += [f"{formatting.size(work.bytes)} from others"] if work.bytes else []
+    details += [work.source] if work.source else []
+    return f"{work.name} {work.shape} ({', '.join(details)})"
 
 
-def plain(value: Any) -> Any:
-    """The same in dicts and lists, for JSON; collectives flat."""
-    if isinstance(value, Timed):
-        return plain(value.collective) | {"seconds": value.seconds}
+def to_plain(value: Any) -> Any:
+    """Converts named tuples to dicts and tuples to lists, for JSON; flattens timed collectives."""
+    if isinstance(value, TimedCollective):
+        return to_plain(value.collective) | {"seconds": value.seconds}
     if hasattr(value, "_asdict"):
-        return {name: plain(item) for name, item in value._asdict().items()}
+        return {name: to_plain(item) for name, item in value._asdict().items()}
     if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): to_plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return value

@@ -1,9 +1,9 @@
-"""The roofline: from a compiled step to its seconds, and what they are spent on.
+"""Roofline model: predicts the seconds of a compiled step and what limits them.
 
-A step computes, moves memory, and talks. The bounds: everything at once and at the datasheet's
-rates (`fastest`); one after the other at the rates that programs reach (`slowest`). The prediction
-lies between: computing and memory overlap, as tiles of one program do, and the network waits for
-both, as sums of BatchNorm and of gradients do.
+A step computes, moves memory and communicates. Two bounds enclose the prediction. `fastest`
+assumes data-sheet rates and full overlap. `slowest` assumes the rates that programs reach and no
+overlap. The prediction assumes that computing and memory traffic overlap, as tiles of one program
+do, and that collectives wait for both, as sums of BatchNorm and of gradients do.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,11 @@ from ssl_jax.plan.program import Collective, Program
 
 
 class Efficiency(NamedTuple):
-    """Fractions of the datasheet's rates that programs reach, and why we say so."""
+    """Fractions of the data-sheet rates that programs reach.
+
+    Attributes:
+      reason: evidence for these fractions, printed with the plan.
+    """
 
     compute: float
     hbm: float
@@ -30,25 +34,31 @@ EFFICIENCY = {
     "gpu": Efficiency(
         0.5,
         0.8,
-        "compute: convolutions of 500 of 990 TFLOP/s on an H200, whose large matrix products "
-        "reach 780; HBM: as on TPU, where copies on an H200 reach 4.3 of 4.8 TB/s",
+        "compute: convolutions reach 500 of 990 TFLOP/s on an H200, large matrix products 780; "
+        "HBM: as on TPU, and copies on an H200 reach 4.3 of 4.8 TB/s",
     ),
     "cpu": Efficiency(
         0.3,
         1.0,
-        "of the rates of a matrix product and a copy, measured here just before; narrow ResNets' "
-        "convolutions came to 0.24 and 0.36 of the former in two checks, from which 0.3 is taken",
+        "compute: 0.3 of the rate of a matrix product measured just before; the convolutions of "
+        "narrow ResNets reached 0.24 and 0.36 of it in two checks; memory: the rate of a copy "
+        "measured just before",
     ),
 }
 
 
 class Resources(NamedTuple):
-    """What a step spends its time on, as people call it."""
+    """Common names of the resources that a step uses.
+
+    Attributes:
+      inside: links inside a slice or host.
+      between: network between slices or hosts.
+    """
 
     compute: str
     memory: str
-    inside: str  # links of a slice or host
-    between: str  # the network between them
+    inside: str
+    between: str
 
 
 RESOURCES = {
@@ -58,12 +68,12 @@ RESOURCES = {
 }
 
 
-class Timed(NamedTuple):
-    """A collective, with its seconds in one step, of all its executions.
+class TimedCollective(NamedTuple):
+    """A collective with the seconds of all its executions in one step.
 
     Attributes:
-      inside: on links inside a slice or host.
-      between: on the network between them.
+      inside: seconds on links inside a slice or host.
+      between: seconds on the network between slices or hosts.
     """
 
     collective: Collective
@@ -72,24 +82,26 @@ class Timed(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Both, one after the other."""
+        """Seconds of both parts, one after the other."""
         return self.inside + self.between
 
 
 class Forecast(NamedTuple):
-    """What a step takes, in seconds, on every device alike.
+    """Predicted times of a step in seconds, equal on every device.
 
     Attributes:
-      program: what was compiled.
-      efficiency: what is assumed.
-      compute: FLOPs at the rate that is reached; `compute_bound` at the datasheet's.
-      hbm: bytes likewise; `hbm_bound` at the datasheet's.
-      collectives: the longest first.
-      inside, between: network time by links: of slices or hosts, and between them.
-      fastest, step, slowest: bound, prediction, bound.
-      binds: of `resources`, what takes longest at the rates that are reached.
-      images_per_second: of the whole topology; `images_per_chip` of one chip.
-      mfu: FLOPs over what the datasheet allows in the predicted time; `hbm_share` bytes likewise.
+      program: the compiled step.
+      efficiency: assumed fractions of the data-sheet rates.
+      compute: time of the FLOPs at the assumed rate; `compute_bound` at the data-sheet rate.
+      hbm: time of the memory traffic at the assumed rate; `hbm_bound` at the data-sheet rate.
+      collectives: collectives, longest first.
+      inside: time on links inside slices or hosts.
+      between: time on the network between slices or hosts.
+      fastest, step, slowest: lower bound, prediction, upper bound.
+      binds: name of the resource in `resources` that takes longest at the assumed rates.
+      images_per_second: images/s of the whole topology; `images_per_chip` of one chip.
+      mfu: model FLOPs utilisation: FLOPs divided by those that the data sheet allows in `step`.
+      hbm_share: memory traffic divided by the traffic that the data sheet allows in `step`.
     """
 
     program: Program
@@ -98,7 +110,7 @@ class Forecast(NamedTuple):
     compute_bound: float
     hbm: float
     hbm_bound: float
-    collectives: tuple[Timed, ...]
+    collectives: tuple[TimedCollective, ...]
     inside: float
     between: float
     fastest: float
@@ -112,7 +124,7 @@ class Forecast(NamedTuple):
 
     @property
     def resources(self) -> Resources:
-        """Their names on these chips."""
+        """Names of the resources on these chips."""
         return RESOURCES[self.program.topology.chip.kind]
 
 
@@ -121,16 +133,23 @@ def forecast(
     efficiency: Efficiency | None = None,
     latency: collective_time.Latency | None = None,
 ) -> Forecast:
-    """Predicts a step's time; the default rates are those of the chip's kind."""
+    """Predicts the time of a step.
+
+    Args:
+      efficiency, latency: default to the values of the chip's kind.
+    """
     topology, chip = program.topology, program.topology.chip
     reached = efficiency or EFFICIENCY[chip.kind]
     compute_bound = program.flops * chip.devices_per_chip / chip.flops
     hbm_bound = program.bytes * chip.devices_per_chip / chip.hbm_bandwidth
     compute, hbm = compute_bound / reached.compute, hbm_bound / reached.hbm
-    timed = [Timed(c, *collective_time.seconds(c, topology, latency)) for c in program.collectives]
+    timed = [
+        TimedCollective(collective, *collective_time.seconds(collective, topology, latency))
+        for collective in program.collectives
+    ]
     inside, between = sum(t.inside for t in timed), sum(t.between for t in timed)
     step = max(compute, hbm) + inside + between
-    rate = program.global_batch / step if step else 0.0  # 0 where the compiler refused
+    rate = program.global_batch / step if step else 0.0  # step is 0 if the compiler refused it
     parts = zip((compute, hbm, inside, between), RESOURCES[chip.kind], strict=True)
     return Forecast(
         program=program,

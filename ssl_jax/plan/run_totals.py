@@ -1,18 +1,21 @@
-"""What the whole run takes, from a step's seconds: hours, chip-hours, checkpoints."""
+"""Totals of a whole run: hours, chip-hours and checkpoints, from the seconds of a step."""
 
 from typing import NamedTuple
 
 
 class Totals(NamedTuple):
-    """A run from first to last step; evaluation, compiling and starting are not counted.
+    """Totals from the first to the last step, without evaluation, compilation and start-up.
 
     Attributes:
-      steps: of the run; `epochs` what they come to.
-      images: training images.
-      seconds: of all steps.
-      chip_hours: of all chips, working or not.
-      checkpoint_bytes: of one checkpoint; `kept` stay on disk, `saves` are written in the run.
-      save_every: seconds from one to the next.
+      steps: steps of the run.
+      epochs: epochs in these steps.
+      images: number of training images.
+      seconds: seconds of all steps.
+      chip_hours: hours of all chips together.
+      checkpoint_bytes: bytes of one checkpoint.
+      kept: checkpoints that stay on disk.
+      saves: checkpoints written during the run.
+      save_every: seconds between two checkpoints.
     """
 
     steps: int
@@ -26,7 +29,7 @@ class Totals(NamedTuple):
     save_every: float
 
 
-def run(
+def run_totals(
     *,
     steps: int,
     images: int,
@@ -37,9 +40,14 @@ def run(
     checkpoint_every: int,
     keep: int,
 ) -> Totals:
-    """The totals of `steps` steps of `step_seconds`."""
+    """Returns the totals of `steps` steps of `step_seconds` each.
+
+    Args:
+      checkpoint_every: steps between two checkpoints.
+      keep: checkpoints that stay on disk.
+    """
     seconds = steps * step_seconds
-    saves = -(-steps // checkpoint_every)  # the last step is saved whatever its number
+    saves = -(-steps // checkpoint_every)  # the last step is always saved
     return Totals(
         steps=steps,
         epochs=steps * batch_size / images,

@@ -1,18 +1,19 @@
-"""What can be rented, by names: "v5e:16x16", "h100:8x32" (8 on each of 32 hosts), "cpu:8"."""
+"""Topologies by name: "v5e:16x16", "h100:8x32" (8 GPUs on each of 32 hosts), "cpu:8"."""
 
 import difflib
 import itertools
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
 from ssl_jax.plan import chips
-from ssl_jax.plan.program import Chip, Topology
+from ssl_jax.plan.chips import Chip
 
-# What is sold, chips along each axis of a slice (cloud.google.com/tpu/docs, each version's page).
+# Slices that are sold, in chips along each axis (cloud.google.com/tpu/docs, each version's page).
 _SQUARES = ("2x2", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")  # then every a <= b <= c of multiples of four
+# v4 and v5p; larger slices are every a x b x c of multiples of four with a <= b <= c.
+_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
 SHAPES = {
     "v2": _SQUARES,
     "v3": (*_SQUARES, "16x32", "32x32"),
@@ -22,35 +23,61 @@ SHAPES = {
 LARGEST = {"v4": 4096, "v5p": 6144}  # chips of a slice
 RING = {"v2": 16, "v3": 32, "v5e": 16, "v6e": 16}  # chips along an axis that closes to a ring
 EXAMPLES = "v5e:16x16, v4:4x4x4, v3:4x4, v5p:4x4x4, v6e:16x16, h100:8x32, h200:8x1, a100:8x4, cpu:8"
-# Of chips with two cores that work as one device libtpu plans for two unless it is told.
+# A v4 chip has two cores that work as one device; libtpu plans for two devices without this option.
 OPTIONS = {"v4": {"chip_config_name": "megacore"}}
 
 
+class Topology(NamedTuple):
+    """Chips that are rented together.
+
+    Attributes:
+      name: the requested name: "v5e:16x16".
+      shape: chips along the axes of one slice; for GPUs (GPUs per host, hosts).
+      devices: JAX devices of all slices.
+      hosts: hosts of all slices.
+      wraps: per axis, True if its links close to a ring.
+    """
+
+    name: str
+    chip: Chip
+    shape: tuple[int, ...]
+    slices: int
+    devices: int
+    hosts: int
+    wraps: tuple[bool, ...]
+
+    @property
+    def chips(self) -> int:
+        """Number of chips of all slices."""
+        return self.devices // self.chip.devices_per_chip
+
+
 def parse(name: str, *, slices: int = 1) -> Topology:
-    """The topology of a name.
+    """Returns the topology of a name.
 
     Args:
-      slices: so many of them, joined by the data-centre network; TPUs only.
+      slices: number of slices, joined by the data-centre network; TPUs only.
 
     Raises:
-      Fault: no such chip or shape; near ones that exist are named.
+      Fault: there is no such chip or shape. The message names near ones that exist.
     """
     kind, _, text = name.partition(":")
     if kind not in (*chips.CHIPS, "cpu"):
         near = difflib.get_close_matches(kind, [*chips.CHIPS, "cpu"], n=2, cutoff=0.4)
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
-        raise _fault(name, f"no chip {kind!r}; {meant}there are e.g. {EXAMPLES}")
+        suggestion = f"did you mean {' or '.join(near)}? " if near else ""
+        raise _fault(name, f"no chip {kind!r}; {suggestion}Examples: {EXAMPLES}")
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
         raise _fault(name, f"write sizes after the chip, as in {EXAMPLES}")
     shape = tuple(int(size) for size in text.split("x"))
     if slices < 1:
-        raise Fault(f"--slices={slices}: at least 1", USAGE)
+        raise Fault(f"--slices={slices}: must be at least 1", USAGE)
     if kind == "cpu":
-        return _plain(name, chips.cpu(math.prod(shape)), shape, 1, slices)
+        return _without_slices(name, chips.cpu_chip(math.prod(shape)), shape, 1, slices)
     if chips.CHIPS[kind].kind == "gpu":
         if len(shape) != 2 or shape[0] > chips.CHIPS[kind].chips_per_host:
-            raise _fault(name, f"GPUs of a host x hosts, as {kind}:8x1 or {kind}:8x32")
-        return _plain(name, chips.CHIPS[kind], shape, shape[1], slices)
+            examples = f"{kind}:8x1 or {kind}:8x32"
+            raise _fault(name, f"write GPUs per host x hosts, for example {examples}")
+        return _without_slices(name, chips.CHIPS[kind], shape, shape[1], slices)
     return _tpu(name, chips.CHIPS[kind], shape, slices)
 
 
@@ -58,15 +85,18 @@ def _fault(name: str, message: str) -> Fault:
     return Fault(f"--topology={name}: {message}", USAGE)
 
 
-def _plain(name: str, chip: Chip, shape: tuple[int, ...], hosts: int, slices: int) -> Topology:
+def _without_slices(
+    name: str, chip: Chip, shape: tuple[int, ...], hosts: int, slices: int
+) -> Topology:
     if slices > 1:
         raise Fault(f"--slices={slices}: only TPUs have slices, not {name}", USAGE)
     return Topology(name, chip, shape, 1, math.prod(shape), hosts, (False,) * len(shape))
 
 
 def _tpu(name: str, chip: Chip, shape: tuple[int, ...], slices: int) -> Topology:
-    if not _sold(chip.name, shape):
-        raise _fault(name, f"no such slice; near ones: {', '.join(_near(chip.name, shape))}")
+    if not _is_sold(chip.name, shape):
+        nearest = ", ".join(_nearest(chip.name, shape))
+        raise _fault(name, f"there is no such slice; the nearest ones are {nearest}")
     size = math.prod(shape)
     if chip.name in RING:
         wraps = tuple(axis == RING[chip.name] for axis in shape)
@@ -78,7 +108,7 @@ def _tpu(name: str, chip: Chip, shape: tuple[int, ...], slices: int) -> Topology
     return Topology(name, chip, shape, slices, devices * slices, hosts * slices, wraps)
 
 
-def _sold(chip: str, shape: tuple[int, ...]) -> bool:
+def _is_sold(chip: str, shape: tuple[int, ...]) -> bool:
     text = "x".join(map(str, shape))
     if chip in SHAPES:
         return text in SHAPES[chip]
@@ -86,38 +116,38 @@ def _sold(chip: str, shape: tuple[int, ...]) -> bool:
     return text in _CUBES or (cubes and math.prod(shape) <= LARGEST[chip])
 
 
-def _near(chip: str, shape: tuple[int, ...]) -> list[str]:
-    """The names of the four slices that are nearest in size."""
+def _nearest(chip: str, shape: tuple[int, ...]) -> list[str]:
+    """Returns the names of the four slices that are nearest in size."""
     shapes = SHAPES.get(chip)
     if shapes is None:
         axes = itertools.combinations_with_replacement(range(4, 28, 4), 3)
-        shapes = (*_CUBES, *("x".join(map(str, axis)) for axis in axes if _sold(chip, axis)))
-    wanted = math.prod(shape)
+        shapes = (*_CUBES, *("x".join(map(str, axis)) for axis in axes if _is_sold(chip, axis)))
+    size = math.prod(shape)
 
     def distance(text: str) -> float:
-        return abs(math.log(math.prod(map(int, text.split("x"))) / wanted))
+        return abs(math.log(math.prod(map(int, text.split("x"))) / size))
 
     return [f"{chip}:{text}" for text in sorted(shapes, key=distance)[:4]]
 
 
-def devices(topology: Topology) -> list[Any]:
-    """The devices to compile for: of a TPU without having one, else this machine's CPUs.
+def compile_devices(topology: Topology) -> list[Any]:
+    """Returns the devices to compile for: described TPU devices, else this machine's CPU devices.
 
     Raises:
-      Fault: libtpu is not installed or refuses the topology; or too few virtual devices.
+      Fault: libtpu is not installed or refuses the topology; or there are too few virtual devices.
     """
     import jax
     from jax.experimental import topologies
 
     if topology.chip.kind != "tpu":
-        found = jax.devices("cpu")
-        if len(found) < topology.devices:
+        devices = jax.devices("cpu")
+        if len(devices) < topology.devices:
             raise Fault(
-                f"{topology.name} needs {topology.devices} virtual devices: "
+                f"{topology.name} needs {topology.devices} virtual devices; set "
                 f"JAX_NUM_CPU_DEVICES={topology.devices}",
                 USAGE,
             )
-        return found[: topology.devices]
+        return devices[: topology.devices]
     options: dict[str, Any] = dict(OPTIONS.get(topology.chip.name, {}))
     if topology.slices > 1:
         options["num_slices"] = topology.slices
@@ -127,6 +157,6 @@ def devices(topology: Topology) -> list[Any]:
         if "INVALID_ARGUMENT" in str(error):
             raise _fault(topology.name, f"the compiler refuses it: {error}") from error
         raise Fault(
-            f"--topology={topology.name}: no compiler for TPUs: pip install libtpu ({error})",
+            f"--topology={topology.name}: no compiler for TPUs; run pip install libtpu ({error})",
             MISSING_INPUT,
         ) from error

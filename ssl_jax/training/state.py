@@ -1,4 +1,4 @@
-"""The state of a run: parameters, the method's `extra`, optimizer and probe, and their shardings."""
+"""The state of a run: parameters, the method's `extra`, optimizer, probe, and their shardings."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,8 @@
-"""Programs made by hand, for what does not need a compiler."""
+"""Hand-made programs for tests that do not need a compiler."""
 
-from ssl_jax.plan.program import Chip, Collective, Memory, Program, Topology
+from ssl_jax.plan.chips import Chip
+from ssl_jax.plan.program import Collective, Memory, Program
+from ssl_jax.plan.topologies import Topology
 
 V5E = Chip(
     name="v5e",
@@ -20,8 +22,8 @@ H100 = V5E._replace(
 )
 
 
-def topology(chip=V5E, shape=(16, 16), slices=1, wraps=(True, True)):
-    """A TPU topology."""
+def make_topology(chip=V5E, shape=(16, 16), slices=1, wraps=(True, True)):
+    """Returns a topology; by default a TPU pod of 256 chips."""
     chips = slices
     for size in shape:
         chips *= size
@@ -36,14 +38,17 @@ def topology(chip=V5E, shape=(16, 16), slices=1, wraps=(True, True)):
     )
 
 
-def collective(kind="all-reduce", size=112_000_000, **fields):
-    """One collective over all 256 devices."""
-    known = {"count": 1, "group": 256, "axis": "data,fsdp", "network": "ici", "source": "gradient"}
-    return Collective(kind=kind, bytes=size, **(known | fields))
+def make_collective(kind="all-reduce", size=112_000_000, **fields):
+    """Returns one collective; by default over all 256 devices."""
+    default = {
+        **{"count": 1, "group": 256, "axis": "data,fsdp"},
+        **{"network": "ici", "source": "gradient"},
+    }
+    return Collective(kind=kind, bytes=size, **(default | fields))
 
 
-def program(on=None, **fields):
-    """SimCLR's ResNet-50 step at batch 4,096, about."""
+def make_program(topology=None, **fields):
+    """Returns a program with about the numbers of SimCLR's ResNet-50 step at batch 4,096."""
     memory = Memory(
         parameters=112 * 10**6,
         optimizer=112 * 10**6,
@@ -55,21 +60,20 @@ def program(on=None, **fields):
         total=1336 * 10**6,
         limit=16 * 2**30,
     )
-    on = on or topology()
-    known = {
-        "topology": on,
+    default = {
+        "topology": topology or make_topology(),
         "global_batch": 4096,
         "memory": memory,
         "flops": 7.88e11,
         "even_flops": 7.88e11,
         "bytes": 1.62e10,
         "collectives": (
-            collective(),
-            collective(size=4096, count=100, source="encoder/norm"),
-            collective("all-gather", 2 * 2**20, source="nt_xent"),
+            make_collective(),
+            make_collective(size=4096, count=100, source="encoder/norm"),
+            make_collective("all-gather", 2 * 2**20, source="nt_xent"),
         ),
         "replicated": (),
         "compile_seconds": 100.0,
         "compiled_for": "Compiled by libtpu for v5e:16x16.",
     }
-    return Program(**(known | fields))
+    return Program(**(default | fields))

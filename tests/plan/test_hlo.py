@@ -1,4 +1,4 @@
-"""The reader of HLO on programs written by hand."""
+"""HLO parsing, FLOPs and collectives of hand-written programs."""
 
 import textwrap
 
@@ -6,6 +6,7 @@ import pytest
 
 from ssl_jax.plan import collectives, cost_analysis, hlo
 from ssl_jax.plan.collectives import Grid
+from ssl_jax.plan.program import Collective
 
 LOOP = textwrap.dedent("""\
     HloModule jit_step, num_partitions=8, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
@@ -68,38 +69,41 @@ LOOP = textwrap.dedent("""\
 GRID = Grid((("data", 4), ("fsdp", 2)), (0, 0, 0, 0, 1, 1, 1, 1), "ici")
 
 
-def of_line(line: str, grid: Grid = GRID, partitions: int = 0) -> collectives.Exchange:
-    """The one collective of a program that consists of it."""
+def parse_collective(line: str, grid: Grid = GRID, partitions: int = 0) -> Collective:
+    """Returns the collective of a program with this single instruction."""
     header = f"HloModule jit_f, num_partitions={partitions or grid.size}"
     text = f"{header}\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {line}\n}}\n"
-    (found,) = collectives.exchanges(hlo.Module(text), grid)
-    return found
+    (instruction,) = collectives.find_collectives(hlo.Module(text), grid)
+    return instruction.collective
 
 
-def test_a_loops_body_counts_as_often_as_it_runs():
+def test_loop_body_counts_every_iteration():
     module = hlo.Module(LOOP)
-    (product,) = cost_analysis.products(module)
+    (product,) = cost_analysis.find_products(module)
     # 8 x 4 sums of 4 products, five times.
     assert (product.flops, product.count) == (2 * 8 * 4 * 4, 5)
     assert product.source == "while/body/dot_general"
     assert product.shape == "f32[8,4]"
-    assert product.line == "losses/pairs.py:151"  # of ours, though JAX's own code is further in
-    assert cost_analysis.total([product]) == 5 * 256
+    # The line of this package, although a frame of JAX is further in.
+    assert product.line == "losses/pairs.py:151"
+    assert cost_analysis.total_flops([product]) == 5 * 256
 
 
-def test_a_collective_in_a_loop():
-    (found,) = collectives.exchanges(hlo.Module(LOOP), GRID)
-    fact = found.fact
+def test_collective_in_a_loop():
+    (instruction,) = collectives.find_collectives(hlo.Module(LOOP), GRID)
+    collective = instruction.collective
     # Groups {0,4}, {1,5}, ...: half of the axis "data", across the two slices.
-    assert (fact.kind, fact.bytes, fact.count, fact.group) == ("all-reduce", 128 + 6, 5, 2)
-    assert (fact.axis, fact.network, fact.source) == ("other", "dcn", "psum")
-    assert found.line == "losses/pairs.py:151"
-    assert found.shapes == ("f32[8,4]", "bf16[3]")
+    assert (collective.kind, collective.bytes) == ("all-reduce", 128 + 6)
+    assert (collective.count, collective.group) == (5, 2)
+    assert (collective.axis, collective.network) == ("other", "dcn")
+    assert collective.source == "psum"
+    assert instruction.line == "losses/pairs.py:151"
+    assert instruction.shapes == ("f32[8,4]", "bf16[3]")
 
 
-def test_a_known_number_of_executions_goes_first():
+def test_known_trip_count_overrides_the_loop_condition():
     known = 'body=%body, backend_config={"known_trip_count":{"n":"7"}}'
-    (product,) = cost_analysis.products(hlo.Module(LOOP.replace("body=%body", known)))
+    (product,) = cost_analysis.find_products(hlo.Module(LOOP.replace("body=%body", known)))
     assert product.count == 7
 
 
@@ -121,28 +125,26 @@ def test_a_known_number_of_executions_goes_first():
         ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", 4, "other", "ici"),
     ],
 )
-def test_groups_in_every_spelling(groups, group, axis, network):
-    fact = of_line(
+def test_device_groups_in_every_notation(groups, group, axis, network):
+    collective = parse_collective(
         f"%g = f32[16]{{0}} all-gather(%x), replica_groups={groups}, dimensions={{0}}"
-    ).fact
-    assert (fact.group, fact.axis, fact.network) == (group, axis, network)
-    assert (fact.kind, fact.bytes) == ("all-gather", 64)
+    )
+    assert (collective.group, collective.axis, collective.network) == (group, axis, network)
+    assert (collective.kind, collective.bytes) == ("all-gather", 64)
 
 
-def test_results_of_starts_are_told_from_their_operands():
+def test_start_instructions_count_results_and_not_operands():
     gather = "%s = (f32[2]{0}, bf16[3]{0}, f32[16]{0}, bf16[24]{0}) all-gather-start(%x, %y)"
-    assert of_line(gather + ", replica_groups={}, dimensions={0}").fact.bytes == 64 + 48
+    assert parse_collective(gather + ", replica_groups={}, dimensions={0}").bytes == 64 + 48
     permute = "%p = (f32[4]{0}, f32[4]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x)"
     ring = ", source_target_pairs={" + ",".join(f"{{{i},{(i + 1) % 8}}}" for i in range(8)) + "}"
-    fact = of_line(permute + ring).fact
-    assert (fact.kind, fact.bytes, fact.group, fact.axis) == (
-        *("collective-permute", 16, 8),
-        "data,fsdp",
-    )
+    collective = parse_collective(permute + ring)
+    assert (collective.kind, collective.bytes) == ("collective-permute", 16)
+    assert (collective.group, collective.axis) == (8, "data,fsdp")
 
 
-def test_steps_of_one_gather_count_once():
-    """libtpu runs an all-gather in parts beside other work; each part repeats it in full."""
+def test_parts_of_one_all_gather_count_once():
+    """libtpu splits an all-gather into parts, each of which repeats the whole instruction."""
     part = textwrap.dedent("""\
         %part.{n} (p: f32[2]) -> f32[16] {{
           %p.{n} = f32[2]{{0}} parameter(0)
@@ -156,29 +158,30 @@ def test_steps_of_one_gather_count_once():
         entry += f"  %f.{n} = (f32[2], f32[16]) fusion(%x), kind=kCustom, calls=%part.{n}\n"
     text = "HloModule jit_f, num_partitions=8\n\n" + part.format(n=0, target="AsyncCollectiveStart")
     text += part.format(n=1, target="Other") + part.format(n=2, target="AsyncCollectiveDone")
-    (found,) = collectives.exchanges(hlo.Module(text + entry + "}\n"), GRID)
-    assert (found.fact.bytes, found.fact.count) == (64, 1)
+    (instruction,) = collectives.find_collectives(hlo.Module(text + entry + "}\n"), GRID)
+    assert (instruction.collective.bytes, instruction.collective.count) == (64, 1)
 
 
-def test_a_convolution_counts_no_padding_and_no_holes():
-    """By hand: one axis of 4 with taps of 3 and padding 1 meets 10 elements, not 12."""
+def test_convolution_flops_exclude_padding():
+    """Worked by hand: an axis of 4 with 3 taps and padding 1 meets 10 elements, not 12."""
     line = "%y = f32[2,4,4,5]{3,2,1,0} convolution(%x, %k), window={size=3x3 pad=1_1x1_1}"
     start = "%x = f32[2,4,4,3]{3,2,1,0} parameter(0)\n  %k = f32[3,3,3,5]{3,2,1,0} parameter(1)\n  "
     text = f"HloModule jit_f\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {start}{line}"
-    (found,) = cost_analysis.products(hlo.Module(text + ", dim_labels=b01f_01io->b01f\n}\n"))
-    assert found.flops == 2 * 2 * 3 * 5 * 10 * 10
+    (product,) = cost_analysis.find_products(hlo.Module(text + ", dim_labels=b01f_01io->b01f\n}\n"))
+    assert product.flops == 2 * 2 * 3 * 5 * 10 * 10
 
 
-def test_a_program_for_slices_is_that_of_one():
-    """libtpu compiles for one slice's devices and calls on the hosts to join the slices."""
+def test_program_for_several_slices():
+    """libtpu compiles for the devices of one slice; hosts exchange between slices."""
     inside = "%g = f32[8]{0} all-gather(%x), replica_groups={{0,2},{1,3}}, dimensions={0}"
-    fact = of_line(inside, partitions=4).fact
-    assert (fact.group, fact.axis, fact.network) == (2, "data", "ici")  # of 2 x 2 in a slice
-    joining = (
+    collective = parse_collective(inside, partitions=4)
+    # A slice is a mesh of 2 x 2.
+    assert (collective.group, collective.axis, collective.network) == (2, "data", "ici")
+    transfer = (
         "%r = (f32[1,2,128]{2,1,0:T(2,128)}, u32[], token[]) recv(%a), channel_id=2, "
         'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",'
         '_xla_megascale_transfer_type="ALL_REDUCE"}'
     )
-    fact = of_line(joining, partitions=4).fact
-    assert (fact.kind, fact.bytes, fact.group) == ("all-reduce", 1024, 2)
-    assert (fact.axis, fact.network) == ("data", "dcn")
+    collective = parse_collective(transfer, partitions=4)
+    assert (collective.kind, collective.bytes, collective.group) == ("all-reduce", 1024, 2)
+    assert (collective.axis, collective.network) == ("data", "dcn")

@@ -1,4 +1,4 @@
-"""`python -m ssl_jax.plan` as a user calls it."""
+"""The command `python -m ssl_jax.plan`."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ TINY = (
 
 
 def plan(*arguments):
-    """(exit code, stdout, stderr, CPU seconds)."""
+    """Runs the command and returns (exit code, stdout, stderr, CPU seconds)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(
         [sys.executable, "-m", "ssl_jax.plan", *arguments],
@@ -37,7 +37,7 @@ def plan(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "words"),
     [
         (("--topology=v5e:16y16",), 64, "v5e"),
         (("--topology=cpu:8,cpu:4",), 64, "--sweep"),
@@ -53,24 +53,25 @@ def plan(*arguments):
         (("--topology=cpu:8", "--config.optim.lrr=1"), 78, "did you mean"),
     ],
 )
-def test_mistakes_are_answered_before_jax_is_imported(arguments, code, says, tmp_path):
-    found, _, message, seconds = plan(DIGITS, f"--output={tmp_path}/plan", *arguments)
-    assert found == code, message
-    assert says in message
+def test_mistakes_are_reported_before_jax_is_imported(arguments, code, words, tmp_path):
+    actual, _, message, seconds = plan(DIGITS, f"--output={tmp_path}/plan", *arguments)
+    assert actual == code, message
+    assert words in message
     assert not (tmp_path / "plan").exists()
     assert seconds < 2, f"took {seconds:.1f} s"
 
 
-def test_a_step_is_planned_run_and_found_again(tmp_path):
-    """8 virtual devices: compiled, run, told; then a second time without a compiler."""
+def test_plan_with_check_then_again_from_the_cache(tmp_path):
+    """The first call compiles for 8 virtual devices and runs the step; the second does neither."""
     command = (DIGITS, *TINY, "--topology=cpu:8", f"--output={tmp_path}")
-    code, told, message, _ = plan(*command, "--check")
+    code, output, message, _ = plan(*command, "--check")
     assert code == 0, message
-    assert "cpu:8" in told
-    assert "FITS" in told
+    assert "cpu:8" in output
+    assert "FITS" in output
     content = json.loads((tmp_path / "plan.json").read_text())
     forecast, measured = content["forecast"], content["checked"]
-    # One 16 row batch of tiny images: wrong by a factor is the machine, by a thousand the model.
+    # The batch has 16 tiny images, so load on this machine may change the time by a factor. An
+    # error in the model would be a factor of a thousand.
     assert 1 / 30 < measured["step"] / forecast["step"] < 30
     assert content["totals"]["steps"] == 36 * 1297 // 16 + 1
     gradients = [c for c in forecast["collectives"] if c["kind"] == "all-reduce"]
@@ -83,24 +84,24 @@ def test_a_step_is_planned_run_and_found_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_survives_what_cannot_be_and_names_the_cheapest(tmp_path):
+def test_sweep_continues_after_invalid_sizes_and_names_the_cheapest(tmp_path):
     command = (DIGITS, *TINY, "--topology=cpu:2", "--sweep", "--batches=16,17", "--price=cpu=2")
-    code, told, message, _ = plan(*command, f"--output={tmp_path}")
+    code, output, message, _ = plan(*command, f"--output={tmp_path}")
     assert code == 0, message
-    assert "nearest sizes that do: 16, 18" in told
-    assert "Cheapest that fits: cpu:2, batch 16" in told
+    assert "nearest sizes that do: 16, 18" in output
+    assert "Cheapest that fits: cpu:2, batch 16" in output
     first, second = json.loads((tmp_path / "sweep.json").read_text())
     assert (first["batch_size"], second["plan"]) == (16, None)
     hours = first["plan"]["totals"]["chip_hours"]
-    assert f"cost {2 * hours:,.2f}" in told
+    assert f"cost {2 * hours:,.2f}" in output
     assert (tmp_path / "cpu-2-b16-m0-f1" / "plan.html").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="pip install libtpu")
-def test_a_small_tpu_slice(tmp_path):
-    code, told, message, _ = plan(DIGITS, *TINY, "--topology=v5e:2x2", f"--output={tmp_path}")
+def test_plan_of_a_small_tpu_slice(tmp_path):
+    code, output, message, _ = plan(DIGITS, *TINY, "--topology=v5e:2x2", f"--output={tmp_path}")
     assert code == 0, message
-    assert "v5e:2x2: 4 chips" in told
+    assert "v5e:2x2: 4 chips" in output
     content = json.loads((tmp_path / "plan.json").read_text())
     assert content["forecast"]["inside"] > 0
