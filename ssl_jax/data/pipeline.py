@@ -7,7 +7,6 @@ batch may hold an example twice), any step is reached at once, and each host rea
 """
 
 import math
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from ssl_jax.data.loader import Loader
 from ssl_jax.data.sources import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
 from ssl_jax.inputs.image.views import View
+from ssl_jax.jobs.cores import usable_cores
 
 OnBadImage = Literal["stop", "quarantine"]
 _PREFETCH = 2  # batches
@@ -198,8 +198,7 @@ def _call(tf: Any, load: Callable, index: Any) -> tuple[Any, Any, Any, Any]:
 
 def _run(tf: Any, dataset: Any, example: Callable, b: int) -> Any:
     """Maps, batches and reads ahead, in a fixed order, on as many threads as there are cores."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.jobs.cores import usable_cores
 from ssl_jax.parallel import sizes
 
 DATA, FSDP = "data", "fsdp"
@@ -134,7 +135,7 @@ def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views:
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if asked or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return
-    for devices in range(min(_cores(), (microbatch or batch_size) // ROWS_PER_CORE), 1, -1):
+    for devices in range(min(usable_cores(), (microbatch or batch_size) // ROWS_PER_CORE), 1, -1):
         with contextlib.suppress(Fault):
             check_batch(batch_size, devices, microbatch=microbatch, bn_group=bn_group, views=views)
             # Too late where the caller has used JAX before: then the devices are what they are.
@@ -143,14 +144,9 @@ def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views:
             return
 
 
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def compiler_options(mesh: Mesh) -> dict[str, bool | int] | None:
     """What `jax.jit` should tell the compiler of a program that runs for long on this mesh."""
-    if mesh.devices.flat[0].platform != "cpu" or not 1 < _cores() <= mesh.size:
+    if mesh.devices.flat[0].platform != "cpu" or not 1 < usable_cores() <= mesh.size:
         return None
     # Every core has its device: a convolution that spreads over threads takes them from another.
     # Measured on a small ResNet's step: 10 % less time by this, 8 % by whole AVX-512 registers.

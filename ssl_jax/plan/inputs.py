@@ -1,7 +1,6 @@
 """Whether the hosts can feed the chips: the real pipeline, measured on this machine."""
 
 import io
-import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -143,9 +142,3 @@ def generated(width: int, height: int, *, quality: int = 90) -> Source:
         describe=lambda index: f"generated image {index}",
         label=lambda index: -1,
     )
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

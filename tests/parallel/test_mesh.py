@@ -54,7 +54,7 @@ def _devices(batch, cores=4, **env):
 def test_cores_that_divide_the_batch_are_chosen(batch, division, want, monkeypatch):
     chosen = {"jax_num_cpu_devices": 1}
     monkeypatch.delenv("XLA_FLAGS")
-    monkeypatch.setattr("ssl_jax.parallel.mesh._cores", lambda: 4)
+    monkeypatch.setattr("ssl_jax.parallel.mesh.usable_cores", lambda: 4)
     monkeypatch.setattr(jax.config, "update", chosen.__setitem__)
     parallel.use_cores(batch, **division)
     assert chosen == {"jax_num_cpu_devices": want}
