@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import app, flags
 
-from ssl_jax.jobs import goodput
+from ssl_jax.jobs import heartbeat, progress
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def main(_: Any) -> None:
             good = life(broken, folder, lengths, moments)
             if good is not None:
                 sent, clean = sent + 1, clean + good
-            if goodput.saved_step(broken) == FLAGS.steps:
+            if progress.saved_step(broken) == FLAGS.steps:
                 print(f"     run {runs} is whole: {difference(whole, broken)}", flush=True)
                 runs += 1
         broken = pathlib.Path(folder, f"broken{runs}")
@@ -114,7 +114,7 @@ def life(
 
 def phase_of(path: pathlib.Path, children: list[subprocess.Popen]) -> str:
     """What process 0 does, by its own heartbeat."""
-    beat = goodput.heartbeat(path, 0)
+    beat = heartbeat.read(path, 0)
     if beat.get("pid") != children[0].pid:
         return PHASES[0]
     return "train" if beat["phase"] == "save" else beat["phase"]

@@ -21,7 +21,7 @@ from absl import flags
 
 from ssl_jax import cli
 from ssl_jax.errors import IO_ERROR, USAGE, Fault
-from ssl_jax.jobs.process_number import rank
+from ssl_jax.jobs.process_number import process_number
 from ssl_jax.rundir import workdir
 from ssl_jax.study import folder, grid, listing, run
 from ssl_jax.study.cells import Cell
@@ -92,7 +92,7 @@ def one(study: Study, index: str) -> None:
         print(f"{cell.name}: {folder.status(study, cell)}")
         return
     with run.Runner(study) as runner:
-        sys.exit(runner.one(cell, write=rank(os.environ) == 0, show=True))
+        sys.exit(runner.one(cell, write=process_number(os.environ) == 0, show=True))
 
 
 def numbered(study: Study, index: str) -> Cell:
