@@ -164,9 +164,9 @@ def make_train_step(
             return loss.mean(), (stats, (logits.argmax(-1) == label).mean())
 
         layouts = state_shardings(state, LAYOUT, mesh)
-        params = parallel.gathered("parameters", state.params, mesh)
+        params = parallel.replicate_parameters("parameters", state.params, mesh)
         (loss, (stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        grads = parallel.constrained(grads, layouts.params)
+        grads = parallel.constrain(grads, layouts.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": loss,
@@ -180,6 +180,6 @@ def make_train_step(
             extra={"batch_stats": stats},
             opt_state=opt_state,
         )
-        return parallel.constrained(new, layouts), metrics
+        return parallel.constrain(new, layouts), metrics
 
     return train_step

@@ -47,21 +47,21 @@ def open_and(train: Train, make_config: Callable[[Stop], ConfigDict]) -> None:
     path = flags.FLAGS.workdir
     if workdir.is_remote(path):
         raise Fault(f"--workdir={path}: give a local or mounted folder", USAGE)
-    with Stop(last=True) as stop, contextlib.ExitStack() as stack:
+    with Stop(ignore_signals_after=True) as stop, contextlib.ExitStack() as stack:
         config = make_config(stop)
         cli.start(stop)
         from ssl_jax.jobs import bootstrap
 
         use_cores(config)
-        bootstrap.show()
+        bootstrap.print_devices()
 
         def open_it() -> None:
             run = stack.enter_context(workdir.open_workdir(path))
             check_config(config, run, flags.FLAGS.allow_change)
 
-        bootstrap.on_first(open_it)
+        bootstrap.run_on_process_0(open_it)
         run = workdir.Workdir(workdir.absolute(path))
-        bootstrap.check_shared(run.path)
+        bootstrap.check_shared_folder(run.path)
         train(config, run, stop)
 
 
@@ -102,7 +102,7 @@ def use_cores(config: ConfigDict) -> None:
     """Makes CPU cores devices, as many as divide the config's batch; before JAX looks for any."""
     from ssl_jax import parallel
 
-    parallel.use_cores(config.train.batch_size, **_division(config))
+    parallel.use_cpu_cores_as_devices(config.train.batch_size, **_division(config))
 
 
 def _division(config: ConfigDict) -> dict[str, int]:
@@ -153,7 +153,7 @@ def fit(
             keep=config.train.keep,
         ) as checkpoints,
     ):
-        stop.wait_for(checkpoints)
+        stop.set_checkpoints(checkpoints)
         restored = checkpoints.restore_latest(parts.abstract_state)
         state, start, before = restored or (parts.new_state(), 0, data)
         check_data(before, data)
@@ -170,7 +170,7 @@ def fit(
                 of_run = metadata.collect(config, parts.mesh, parts.source, verb)
                 run.write_json("metadata.json", of_run)
                 build.draw_views(config, parts.source, run.path / "figures" / "views.png")
-            with stop.gently():
+            with stop.deferred():
                 state = loop(config, run, parts, state, start, checkpoints, stop, watchdog, data)
                 watchdog.enter("save")  # a signal in the last step waits for it here
         watchdog.enter("finish")
@@ -223,7 +223,7 @@ def loop(
                 log.pending = (k, metrics)
                 checkpoints.check()
                 watchdog.step(k)
-                stopping = stop.reached(k)  # asked once: it may change on the next line
+                stopping = stop.should_stop(k)  # asked once: it may change on the next line
                 if k % config.train.checkpoint_every == 0 or k == total or stopping:
                     with watchdog.saving():
                         log.settle()

@@ -176,7 +176,7 @@ def make_train_step(
         # The method never sees the labels: they stay behind here.
         inputs = {name: value for name, value in batch.items() if name != "label"}
         layouts = state_shardings(state, method.layout, mesh)
-        before = parallel.gathered(method.layout, state.extra, mesh)
+        before = parallel.replicate_parameters(method.layout, state.extra, mesh)
 
         def objective(params, outputs):
             return method.objective(params, before, outputs, objective_key, state.step)
@@ -184,10 +184,10 @@ def make_train_step(
         (loss, (extra, metrics), outputs, stats), grads, measured = value_and_grad(
             lambda params, chunk: encode(params, before, chunk, encode_key),
             objective,
-            parallel.gathered("parameters", state.params, mesh),
+            parallel.replicate_parameters("parameters", state.params, mesh),
             inputs,
         )
-        grads = parallel.constrained(grads, layouts.params)
+        grads = parallel.constrain(grads, layouts.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -210,7 +210,7 @@ def make_train_step(
             opt_state=opt_state,
             probe=probe_state,
         )
-        return parallel.constrained(new, layouts), metrics
+        return parallel.constrain(new, layouts), metrics
 
     return train_step
 
