@@ -19,7 +19,7 @@ FILE = "goodput.json"
 
 @dataclasses.dataclass
 class Attempt:
-    """One start of the command. The fields are written to goodput.json.
+    """A start of the command. The fields are written to goodput.json.
 
     Args:
       started: start time, in seconds since the epoch.

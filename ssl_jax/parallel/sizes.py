@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """One size of the config and the result of its check.
+    """A size of the config and the result of its check.
 
     Attributes:
       field: name of the config field.
