@@ -60,7 +60,7 @@ class Stop:
         self._first_signal_time = 0.0  # monotonic; 0 before the first signal
 
     def join_job(self) -> None:
-        """From now on, stops together with the other processes of the job, if there are any."""
+        """Makes a signal to any process stop all processes of the job, if there are several."""
         import jax
 
         if self._job is None and jax.distributed.is_initialized():
