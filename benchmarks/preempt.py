@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import app, flags
 
-from ssl_jax.jobs import goodput
+from ssl_jax.jobs import heartbeat, progress
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ def main(_: Any) -> None:
             is_clean = run_and_stop(workdir, folder, lengths, moments)
             if is_clean is not None:
                 sent, clean = sent + 1, clean + is_clean
-            if goodput.saved_step(workdir) == FLAGS.steps:
+            if progress.saved_step(workdir) == FLAGS.steps:
                 print(f"     run {runs} completed: {difference(reference, workdir)}", flush=True)
                 runs += 1
         workdir = pathlib.Path(folder, f"interrupted{runs}")
@@ -121,7 +121,7 @@ def run_and_stop(
 
 def current_phase(workdir: pathlib.Path, processes: list[subprocess.Popen]) -> str:
     """Returns the phase of process 0 by its heartbeat."""
-    beat = goodput.heartbeat(workdir, 0)
+    beat = heartbeat.read(workdir, 0)
     if beat.get("pid") != processes[0].pid:
         return PHASES[0]
     return "train" if beat["phase"] == "save" else beat["phase"]

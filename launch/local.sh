@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Runs a command as several processes of one training on this machine.
+# Runs a command as one training job of several processes on this machine.
 #
 #   launch/local.sh -n PROCESSES [-d DEVICES] [-g GRACE] [--print] -- COMMAND...
 #
-#   -n PROCESSES  how many; the machine's GPUs are divided evenly among them
-#   -d DEVICES    virtual CPU devices of each process, instead of GPUs
-#   -g GRACE      seconds between the first failure and the end of the others (60)
-#   --print       print what would run, run nothing
+#   -n PROCESSES  number of processes; the machine's GPUs are split evenly among them
+#   -d DEVICES    number of virtual CPU devices per process, instead of GPUs
+#   -g GRACE      seconds that the other processes get after the first failure (60)
+#   --print       print the commands and run nothing
 #
-# Lines are prefixed with the process number. SIGTERM and SIGINT go on to every process. The exit
-# code is the first one that is not 0; 75 ("stopped, run me again") gives way to any other, since it
-# holds only when every process says so. Restarts: python -m ssl_jax.supervise -- launch/local.sh ...
+# Every output line is prefixed with its process number. SIGTERM and SIGINT are forwarded to every
+# process. The exit code is the first one that is not 0. Code 75 (stopped early, state saved) is the
+# exception: it is returned only if no process exits with another nonzero code. For restarts, run
+# python -m ssl_jax.supervise -- launch/local.sh ...
 set -euo pipefail
 
 fail() { echo "launch/local.sh: $*; see --help" >&2; exit 64; }
-number() { [[ ${2-} =~ ^[1-9][0-9]*$ ]] || fail "$1 needs a number above 0, not '${2-}'"; }
+number() { [[ ${2-} =~ ^[1-9][0-9]*$ ]] || fail "$1 must be an integer above 0, not '${2-}'"; }
 
 processes='' devices='' grace=60 print=''
 while (($#)); do
@@ -25,11 +26,11 @@ while (($#)); do
     --print) print=1; shift ;;
     --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --) shift; break ;;
-    *) fail "unknown option '$1' (the command goes behind --)" ;;
+    *) fail "unknown option '$1' (put the command after --)" ;;
   esac
 done
 [[ $processes ]] || fail '-n PROCESSES is missing'
-(($#)) || fail 'the command behind -- is missing'
+(($#)) || fail 'the command after -- is missing'
 
 gpus=()
 if [[ ! $devices && ${JAX_PLATFORMS-} != cpu ]]; then
@@ -39,12 +40,12 @@ if [[ ! $devices && ${JAX_PLATFORMS-} != cpu ]]; then
     mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader)
   fi
   ((${#gpus[@]} % processes == 0)) ||
-    fail "${#gpus[@]} GPUs cannot be divided among $processes processes: change -n"
+    fail "${#gpus[@]} GPUs cannot be split evenly among $processes processes: change -n"
 fi
 share=$((${#gpus[@]} / processes))
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
-# Fills `line` with the environment and the command of one process.
+# Sets `line` to the environment and the command of one process.
 compose() {
   local process=$1 own
   line=(env SSL_JAX_COORDINATOR="127.0.0.1:$port" SSL_JAX_PROCESSES="$processes" SSL_JAX_PROCESS="$process")
@@ -65,18 +66,18 @@ if [[ $print ]]; then
   exit 0
 fi
 
-# Job control gives every process a group of its own: Ctrl-C reaches it once, through us, and what it
-# leaves behind can be ended with it.
+# Job control gives every process its own process group. Ctrl-C then reaches it only once, through
+# this script, and the script can kill the children that a process leaves behind.
 set -m
 pipes=$(mktemp -d)
 pids=() readers=()
 # shellcheck disable=SC2317  # traps call it
-pass() { for pid in "${pids[@]}"; do kill -s "$1" -- "$2$pid" 2>/dev/null || true; done; }
-trap 'pass KILL -; rm -rf "$pipes"' EXIT
-trap '' USR1 # of a supervisor: asks the workers for their stacks, and would end us and the readers
-asked=''
-trap 'asked=TERM' TERM # until all are there to be told
-trap 'asked=INT' INT
+signal_all() { for pid in "${pids[@]}"; do kill -s "$1" -- "$2$pid" 2>/dev/null || true; done; }
+trap 'signal_all KILL -; rm -rf "$pipes"' EXIT
+trap '' USR1 # a supervisor's request for stacks: would kill this script and its output readers
+pending=''
+trap 'pending=TERM' TERM # kept until all processes have started
+trap 'pending=INT' INT
 
 for ((i = 0; i < processes; i++)); do
   compose "$i"
@@ -84,13 +85,14 @@ for ((i = 0; i < processes; i++)); do
   sed -u "s/^/[$i] /" <"$pipes/$i" & readers+=($!)
   "${line[@]}" >"$pipes/$i" 2>&1 </dev/null & pids+=($!)
 done
-sleep 0.2 # a child that is still this script, about to become its command, would swallow a signal
-trap 'pass TERM ""' TERM
-trap 'pass INT ""' INT
-[[ ! $asked ]] || pass "$asked" ""
+sleep 0.2 # before a child executes its command, it is a copy of this script and loses signals
+trap 'signal_all TERM ""' TERM
+trap 'signal_all INT ""' INT
+[[ ! $pending ]] || signal_all "$pending" ""
 
-# Of those that end in one moment, a code of the program's own tells more than death by a signal.
-telling() { echo $(($1 == 0 ? 0 : $1 == 75 ? 1 : $1 > 128 ? 2 : 3)); }
+# Compares processes that exit at the same time: a code of the program says more about the cause
+# than death by a signal.
+severity() { echo $(($1 == 0 ? 0 : $1 == 75 ? 1 : $1 > 128 ? 2 : 3)); }
 mkfifo "$pipes/never"
 exec {never}<>"$pipes/never"
 code=0 deadline=''
@@ -104,15 +106,15 @@ while ((${#pids[@]})); do
     unset "pids[i]"
     ((own)) || continue
     echo "launch/local.sh: process $i ended with code $own" >&2
-    (($(telling "$own") <= $(telling "$worst"))) || worst=$own
-    deadline=${deadline:-$((SECONDS + grace + 1))} # whole seconds, so up to one more
+    (($(severity "$own") <= $(severity "$worst"))) || worst=$own
+    deadline=${deadline:-$((SECONDS + grace + 1))} # 1 more: SECONDS is rounded down
   done
   ((code != 0 && code != 75 || worst == 0)) || code=$worst
   if [[ $deadline ]] && ((SECONDS >= deadline && ${#pids[@]})); then
-    echo "launch/local.sh: ending the others, $grace s after the first failure" >&2
-    pass KILL -
+    echo "launch/local.sh: killing the other processes $grace s after the first failure" >&2
+    signal_all KILL -
   fi
-  # A builtin that waits: while a program did, the terminal's Ctrl-C would go to that program alone.
+  # Waits with a builtin: with a program like sleep, Ctrl-C would interrupt only that program.
   read -rt 0.2 -u "$never" || true
 done
 wait "${readers[@]}"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Fills in one of the YAML files beside this script, and submits it.
+# Fills in one of the YAML files in this folder and submits it.
 #
 #   launch/render.sh [--print] FILE NAME=VALUE... -- COMMAND...
 #
-#   launch/render.sh gke_jobset.yaml NAME=run1 ... -- python -m ssl_jax.train ...     kubectl create
-#   launch/render.sh skypilot.yaml NAME=run1 ... -- python -m ssl_jax.train ...       sky jobs launch
+#   launch/render.sh gke_jobset.yaml NAME=run1 ... -- python -m ssl_jax.train ...    kubectl create
+#   launch/render.sh skypilot.yaml NAME=run1 ... -- python -m ssl_jax.train ...      sky jobs launch
 #
-#   --print   print the YAML and, as comments, the line that would submit it; run nothing
+#   --print   print the YAML, with the command that would submit it as a comment; run nothing
 #
-# Each file's first comment says what its values mean. None has a default; one that is missing is named.
+# The first comment of each file explains its values. All values are required.
 set -euo pipefail
 
 fail() { echo "launch/render.sh: $*" >&2; exit 64; }
@@ -20,24 +20,24 @@ esac
 file=${1-}
 [[ $file ]] || fail 'the FILE is missing; see --help'
 [[ -e $file ]] || file=$(dirname "$0")/$file
-[[ -e $file ]] || fail "there is no file '$1', neither here nor beside this script"
+[[ -e $file ]] || fail "there is no file '$1', neither in this folder nor next to render.sh"
 shift
 
-# Comments stay in the file: what they say of a value is for who fills it in.
+# Removes the comments: they explain the values to the person who fills them in.
 text=$(grep -v '^ *#' "$file")
 while (($#)) && [[ $1 != -- ]]; do
   [[ $1 =~ ^[A-Z_]+=[A-Za-z0-9._:/@+-]+$ ]] ||
-    fail "'$1' is no NAME=VALUE of letters, digits and ._:/@+- (the command goes behind --)"
+    fail "'$1' is not NAME=VALUE with letters, digits and ._:/@+- (put the command after --)"
   name=${1%%=*}
   [[ $name != COMMAND && $text == *"\${$name}"* ]] || fail "$(basename "$file") has no value '$name'"
   text=${text//"\${$name}"/"${1#*=}"}
   shift
 done
-(($# > 1)) || fail 'the command behind -- is missing'
+(($# > 1)) || fail 'the command after -- is missing'
 shift
-# One line, whatever is in it: bash writes a newline as $'\n'.
+# %q keeps the command on one line: bash writes a newline as $'\n'.
 printf -v command '%q ' "$@"
-# shellcheck disable=SC2016  # the file's, not bash's
+# shellcheck disable=SC2016  # a variable of the file, not of bash
 missing=$(grep -o '\${[A-Z_]*}' <<<"${text//'${COMMAND}'/}" | sort -u | tr -d '${}' | tr '\n' ' ') || true
 [[ ! $missing ]] || fail "$(basename "$file") needs ${missing% }: add NAME=VALUE for each; see its first comment"
 # shellcheck disable=SC2016

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Runs a command on every host of Cloud TPU slices, from request to deletion, through preemptions.
+# Requests Cloud TPU slices, runs a command on all their hosts until it is done, and deletes them.
 #
 #   launch/tpu_vm.sh --project=PROJECT --zone=ZONE --name=NAME --type=v5litepod-256 \
 #       --version=v2-alpha-tpuv5-lite [options] -- COMMAND...
 #
-#   --project --zone    where; there are no defaults
-#   --name              of the queued resource. One that exists is gone on with: after this machine
-#                       was away, the same line takes up the run that went on without it
-#   --type --version    accelerator type and runtime version, as Google's TPU pages name them
-#   --spot              cheaper, may be preempted
-#   --slices=N          N slices joined by the data centre's network (1)
-#   --ref=REF           the revision to run; default this checkout's tracked files, as they are
-#   --setup=COMMAND     runs on every host first, such as mounting the file system of the workdir
-#   --keep              leave the queued resource there at the end
-#   --print             print what would run, run nothing
+#   --project --zone    Google Cloud project and zone; both are required
+#   --name              name of the queued resource. An existing one is reused: if this machine lost
+#                       its connection, the same command reattaches to the run
+#   --type --version    accelerator type and runtime version, as named in Google's TPU documentation
+#   --spot              use Spot capacity: cheaper, may be preempted
+#   --slices=N          number of slices, connected by the data centre network (1)
+#   --ref=REF           git revision to run; default: tracked files with uncommitted changes
+#   --setup=COMMAND     runs first on every host, e.g. to mount the file system of the workdir
+#   --keep              do not delete the queued resource at the end
+#   --print             print the commands and run nothing
 #
-# Requests the slices as a queued resource, waits, installs, runs COMMAND in the checkout on all hosts
-# and shows their output. Runs COMMAND again after 75, three times after a crash, and on new slices
-# after a preemption; any other code is the exit code. Ends, Ctrl-C too, by deleting the queued
-# resource. The workdir must be on a file system that all hosts see and that outlives them. TPU v7x
-# and later are not in this API: use gke_jobset.yaml.
+# Requests the slices as a queued resource, waits for them, installs this checkout, runs COMMAND in
+# it on all hosts and shows their output. Reruns COMMAND after exit code 75, up to three times after
+# crashes, and on new slices after a preemption. Passes any other exit code on. Deletes the queued
+# resource at the end, also after Ctrl-C. The workdir must be on a file system that all hosts mount
+# and that outlives them. This API does not support TPU v7x and later: use gke_jobset.yaml.
 set -euo pipefail
 
 say() { echo "launch/tpu_vm.sh: $*" >&2; }
@@ -32,19 +32,19 @@ while (($#)); do
     --spot | --keep | --print) printf -v "${1#--}" 1 ;;
     --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --) shift; break ;;
-    *) fail 64 "unknown option '$1' (values follow =, the command goes behind --); see --help" ;;
+    *) fail 64 "unknown option '$1' (use --NAME=VALUE; put the command after --); see --help" ;;
   esac
   shift
 done
 for flag in project zone name type version; do
   [[ ${!flag} ]] || fail 64 "--$flag=... is missing; see --help"
 done
-[[ $slices =~ ^[1-9][0-9]*$ ]] || fail 64 "--slices needs a number above 0, not '$slices'"
-(($#)) || fail 64 'the command behind -- is missing; see --help'
+[[ $slices =~ ^[1-9][0-9]*$ ]] || fail 64 "--slices must be an integer above 0, not '$slices'"
+(($#)) || fail 64 'the command after -- is missing; see --help'
 printf -v command '%q ' "$@"
 
-# Runtime images bring Python 3.10; uv finds or fetches a newer one.
-# A host that was started anew has its disk, but not what --setup did.
+# Installs once per boot: a rebooted host keeps its disk, but for example not the mounts of --setup.
+# Runtime images have Python 3.10; uv finds or downloads a newer version.
 boot=/proc/sys/kernel/random/boot_id
 installed="[ \"\$(cat ssl_jax/.installed)\" = \"\$(cat $boot)\" ]"
 install="set -e
@@ -56,7 +56,7 @@ python3 -m uv venv --quiet --python '>=3.11' .venv
 python3 -m uv pip install --quiet --python .venv/bin/python -r requirements.txt 'jax[tpu]'
 cat $boot >.installed"
 
-# The command outlives the connection; when it runs already, this only shows its output.
+# The command survives a broken connection. If it already runs, this only shows its output.
 run="cd ssl_jax
 start() { trap '' HUP; PATH=\$PWD/.venv/bin:\$PATH; $command; echo \$? >run.code; }
 if ! kill -0 \$(cat run.pid 2>/dev/null) 2>/dev/null; then
@@ -69,7 +69,7 @@ show() {
   if [[ ! $print ]]; then "$@"; else printf '%q' "$1"; printf ' %q' "${@:2}"; echo; fi
 }
 tpu() { show gcloud compute tpus queued-resources "$@" --project="$project" --zone="$zone" --quiet; }
-# All hosts at once: in groups, the first group would wait for the second.
+# On all hosts at once: in batches, the first batch would wait forever for the second.
 everywhere() { tpu "$@" --node=all --worker=all --batch-size=all; }
 create() {
   local nodes=(--node-id="$name")
@@ -83,7 +83,7 @@ codes() { everywhere ssh "$name" --command='cat ssl_jax/run.code'; }
 delete() { tpu delete "$name" --force; }
 
 cd "$(dirname "$0")/.."
-# Packed once: after a preemption the same code goes on, whatever was edited meanwhile.
+# Packed once, so that edits in the meantime do not change the code after a preemption.
 ref=${ref:-$(git stash create)}
 archive=ssl_jax.tar.gz
 [[ $print ]] || { folder=$(mktemp -d); archive=$folder/$archive; trap 'rm -rf "$folder"' EXIT; }
@@ -93,48 +93,48 @@ if [[ $print ]]; then
   exit 0
 fi
 
-made='' crashes=0 missed=0 last='' running=''
-trap 'rm -rf "$folder"; [[ ! $running ]] || kill -- -"$running"; [[ ! $made || $keep ]] || delete' EXIT
+created='' crashes=0 quick_exits=0 last='' running=''
+trap 'rm -rf "$folder"; [[ ! $running ]] || kill -- -"$running"; [[ ! $created || $keep ]] || delete' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-again() {
-  ((++missed <= 20)) || fail 1 "$name: 20 tries in a row ended within a minute"
+retry_later() {
+  ((++quick_exits <= 20)) || fail 1 "$name: 20 attempts in a row ended within a minute"
   sleep 30
 }
 train() {
-  local began=$SECONDS ended code restart='' crash=''
+  local began=$SECONDS exit_codes code restart='' crash=''
   everywhere ssh "$name" --command="$installed" 2>/dev/null || install || return 0
-  # In the background, and in a group of its own: bash looks at a signal only once what runs in the
-  # foreground has ended, which takes days.
+  # In the background and in its own process group: bash handles a signal only after its foreground
+  # command ends, which can take days.
   set -m
   run </dev/null & running=$!
   set +m
   wait "$running" || true
   running=''
-  ((SECONDS - began < 60)) || missed=0
-  ended=$(codes) || return 0
-  for code in $ended; do
+  ((SECONDS - began < 60)) || quick_exits=0
+  exit_codes=$(codes) || return 0
+  for code in $exit_codes; do
     case $code in
       0) ;;
       75) restart=1 ;;
       81 | 13[1-9] | 14?) crash=$code restart=1 ;;
-      *) fail "$code" "the command ended with code $code" ;;
+      *) fail "$code" "the command exited with code $code" ;;
     esac
   done
   [[ $restart ]] || exit 0
   [[ ! $crash ]] || ((++crashes <= 3)) || fail "$crash" "crashed for the fourth time, with code $crash"
-  say "ended with codes ${ended//$'\n'/ }; running the same command again"
+  say "exited with codes ${exit_codes//$'\n'/ }; running the same command again"
 }
 while :; do
   state=$(state 2>/dev/null) || state=''
-  [[ $state == "$last" ]] || say "$name: ${state:-not there}"
+  [[ $state == "$last" ]] || say "$name: ${state:-does not exist}"
   last=$state
   case $state in
-    '') if [[ $made ]]; then again; else create; made=1; fi ;;
-    ACTIVE) made=1; train; again ;;
-    FAILED) made=1; fail 1 "the request failed: $(tpu describe "$name" '--format=value(state)')" ;;
-    SUSPENDED) made=1; say 'preempted; asking for new slices'; delete; made='' ;;
-    # Whatever else it is called, it is on the way; these names have changed before.
-    *) made=1; missed=0; sleep 30 ;;
+    '') if [[ $created ]]; then retry_later; else create; created=1; fi ;;
+    ACTIVE) created=1; train; retry_later ;;
+    FAILED) created=1; fail 1 "the request failed: $(tpu describe "$name" '--format=value(state)')" ;;
+    SUSPENDED) created=1; say 'preempted; requesting new slices'; delete; created='' ;;
+    # Any other state means that the request is in progress. Google has renamed these states before.
+    *) created=1; quick_exits=0; sleep 30 ;;
   esac
 done

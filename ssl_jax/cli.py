@@ -20,7 +20,7 @@ from ssl_jax.errors import (
     exit_code,
 )
 from ssl_jax.jobs.stop import Stop
-from ssl_jax.jobs.streams import outlast_readers
+from ssl_jax.jobs.streams import make_streams_resilient
 
 FLAGS = flags.FLAGS
 
@@ -52,9 +52,9 @@ def start(stop: Stop) -> None:
     """
     from ssl_jax.jobs import bootstrap
 
-    place = FLAGS.coordinator, FLAGS.processes, FLAGS.process
-    bootstrap.start(*place, timeout=FLAGS.start_timeout)
-    stop.join()
+    job = FLAGS.coordinator, FLAGS.processes, FLAGS.process
+    bootstrap.connect(*job, timeout=FLAGS.start_timeout)
+    stop.join_job()
 
 
 def define_section(name: str) -> None:
@@ -96,7 +96,7 @@ def run(main: Callable[[], None]) -> None:
     # to machine, which would make a run depend on where its images were augmented.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    outlast_readers()
+    make_streams_resilient()
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
 
@@ -128,7 +128,7 @@ def _leave(text: str, code: int) -> None:
         return
     from ssl_jax.jobs import bootstrap
 
-    bootstrap.leave(text, code)
+    bootstrap.exit_now(text, code)
 
 
 def _parse(argv: list[str]) -> list[str]:

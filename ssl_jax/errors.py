@@ -1,7 +1,8 @@
-"""The one exception that users see, and the exit codes of every command (sysexits style).
+"""The exception for failures that users can fix, and the exit codes of all commands.
 
-A leaf that any module may import: raising `Fault` deep inside the data pipeline ends the command
-with one clear message and the documented exit code, never a traceback.
+Any module may import this one. A `Fault` raised anywhere, for example in the data pipeline, ends
+the command with one clear message and the documented exit code, without a traceback. The codes
+follow the style of sysexits.h.
 """
 
 USAGE = 64
@@ -13,14 +14,14 @@ STOPPED_EARLY = 75  # state saved: run the same command again
 BAD_CHECKPOINT = 76
 BAD_CONFIG = 78
 NUMERIC = 80
-WATCHDOG = 81  # no step for too long (stacks in the workdir), or processes that never came
+WATCHDOG = 81  # no step for too long (stacks in the workdir), or processes that never connected
 OUT_OF_MEMORY = 82
 REPLICATED_WORK = 83  # a plan found work that every device repeats
 INTERRUPTED = 130  # Ctrl-C, state saved
 
 
 class Fault(Exception):
-    """A failure that the user can act on.
+    """A failure that the user can fix.
 
     Args:
       message: what happened, where (path, step), and what to do.
@@ -33,7 +34,7 @@ class Fault(Exception):
 
 
 def exit_code(error: BaseException) -> int:
-    """What a command that ends by `error` tells: a Fault's own code, 1 for what nobody foresaw."""
+    """Returns the exit code of a command that ends with `error`; 1 for an unexpected error."""
     if isinstance(error, Fault):
         return error.code
     if isinstance(error, KeyboardInterrupt):

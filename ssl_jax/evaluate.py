@@ -34,7 +34,7 @@ def main() -> None:
     if flags.FLAGS.data_dir:
         changes["data"].setdefault("dir", flags.FLAGS.data_dir)
     weights = flags.FLAGS.pretrained
-    with Stop(last=True) as stop:
+    with Stop(ignore_signals_after=True) as stop:
         if weights:  # JAX reads them
             cli.start(stop)
         config = pretrained(path, weights, changes) if weights else of_run(path)
@@ -136,8 +136,8 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     here = config.copy_and_resolve_references()
     here.data = data
     transfer = is_transfer(config.data, data)
-    parallel.use_cores(config.eval.batch_size)
-    bootstrap.show()
+    parallel.use_cpu_cores_as_devices(config.eval.batch_size)
+    bootstrap.print_devices()
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)

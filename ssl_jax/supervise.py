@@ -1,14 +1,17 @@
-"""Run a command again and again until it is done: after a preemption, a crash, or when stuck.
+"""Runs a command and restarts it after preemptions, crashes and hangs, until it is done.
 
     python -m ssl_jax.supervise -- python -m ssl_jax.train --config=FILE:VARIANT --workdir=DIR
 
-COMMAND is started again when it ends with 75 (stopped early, state saved), 81 (watchdog, or
-processes that never came), 134 (aborted: another process is gone) or by a signal; every other code
-is passed on. SIGTERM and SIGINT go to COMMAND, whose code then ends this one too; a third one kills
-it. After 3 restarts without a new checkpoint it gives up. When what told of life in COMMAND's
---workdir is silent for --stall seconds, COMMAND is asked for its stacks, killed, and started again.
-`WORKDIR/goodput.json` says where the time went. On several hosts each has its own supervisor.
-Standard library only.
+Restarts COMMAND if it exits with 75 (stopped early, state saved), 81 (watchdog, or processes that
+never connected) or 134 (aborted because another process is gone), or if a signal kills it. Passes
+every other exit code on. Gives up after 3 restarts in a row without a new checkpoint.
+
+Forwards SIGTERM and SIGINT to COMMAND and then exits with the exit code of COMMAND. A third signal
+kills COMMAND.
+
+Watches COMMAND's --workdir for signs of life. If they stop for --stall seconds, COMMAND writes its
+stack traces and is killed and restarted. `WORKDIR/goodput.json` shows where the time went. On
+several hosts, run one supervisor per host. Standard library only.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import pathlib
 import sys
 
 from ssl_jax.errors import USAGE
-from ssl_jax.jobs.process_number import rank
+from ssl_jax.jobs.process_number import process_number
 from ssl_jax.jobs.supervisor import Supervisor
 
 
@@ -32,42 +35,52 @@ def main(arguments: list[str]) -> int:
         usage="%(prog)s [--stall=SECONDS] [--max_backoff=SECONDS] -- COMMAND...",
         exit_on_error=False,
     )
-    parser.add_argument("--stall", type=float, default=1800.0, help="0: never (default 1800)")
-    parser.add_argument("--max_backoff", type=float, default=60.0, help="default 60")
+    parser.add_argument(
+        "--stall",
+        type=float,
+        default=1800.0,
+        help="seconds without a sign of life before a restart; 0: never (default 1800)",
+    )
+    parser.add_argument(
+        "--max_backoff",
+        type=float,
+        default=60.0,
+        help="longest wait before a restart, in seconds (default 60)",
+    )
     try:
         flags, unknown = parser.parse_known_args(own)
     except argparse.ArgumentError as error:
-        return _refuse(str(error))
+        return _usage_error(str(error))
     if unknown:
-        return _refuse(f"unexpected argument {unknown[0]!r}; COMMAND stands behind --")
+        return _usage_error(f"unexpected argument {unknown[0]!r}: put COMMAND after --")
     if not command:
-        return _refuse("which command? It stands behind --; see --help")
+        return _usage_error("COMMAND is missing: put it after --; see --help")
     if flags.stall < 0 or flags.max_backoff < 0:
-        return _refuse("--stall and --max_backoff are seconds, 0 or more")
+        return _usage_error("--stall and --max_backoff must be 0 or more seconds")
     supervisor = Supervisor(
         command,
         workdir=_workdir(command),
-        process=rank(os.environ, option(command, "process")),
+        process=process_number(os.environ, option(command, "process")),
         stall=flags.stall,
         max_backoff=flags.max_backoff,
     )
     return supervisor.run()
 
 
-def _refuse(message: str) -> int:
+def _usage_error(message: str) -> int:
     print(f"supervise: {message}", file=sys.stderr, flush=True)
     return USAGE
 
 
 def option(command: list[str], name: str) -> str | None:
-    """The value of --NAME=VALUE or --NAME VALUE in a command, the last one; None without it."""
-    found = None
-    for argument, after in zip(command, [*command[1:], None], strict=True):
+    """Returns the last value of --NAME=VALUE or --NAME VALUE in a command; None without one."""
+    value = None
+    for argument, following in zip(command, [*command[1:], None], strict=True):
         if argument.startswith(f"--{name}="):
-            found = argument.partition("=")[2]
+            value = argument.partition("=")[2]
         elif argument == f"--{name}":
-            found = after
-    return found
+            value = following
+    return value
 
 
 def _workdir(command: list[str]) -> pathlib.Path | None:

@@ -137,7 +137,7 @@ def test_a_method_that_generates_images_leaves_a_picture_of_them(tmp_path, monke
 
 def test_batchnorm_groups_count_the_full_size_views_alone(tmp_path):
     config = small(augment__views=3, augment__local={"views": 4, "size": 8}, model__bn_group=128)
-    with pytest.raises(Fault, match=r"192 rows \(3 views an image\)"):
+    with pytest.raises(Fault, match=r"192 rows \(3 views per image\)"):
         run(config, tmp_path / "run")
 
 
@@ -252,7 +252,7 @@ def _poison_views_from(patch, step):
 
 
 def test_batch_that_does_not_divide_over_the_devices(tmp_path):
-    with pytest.raises(Fault, match="8 devices; nearest sizes that do: 96, 104") as refused:
+    with pytest.raises(Fault, match="8 devices; nearest valid sizes: 96, 104") as refused:
         run(small(train__batch_size=100), tmp_path / "run", devices=8)
     assert refused.value.code == 78
     # The mistake has not bound the workdir to its config.

@@ -103,7 +103,7 @@ def _gathered(parts: Parts, state: Any) -> tuple[Tree, Tree]:
     if parts.mesh.shape[parallel.FSDP] == 1:
         return found
     layout = ("parameters", parts.method.layout)
-    return jax.jit(lambda tree: parallel.gathered(layout, tree, parts.mesh))(found)
+    return jax.jit(lambda tree: parallel.replicate_parameters(layout, tree, parts.mesh))(found)
 
 
 def of_checkpoint(

@@ -7,7 +7,6 @@ batch may hold an example twice), any step is reached at once, and each host rea
 """
 
 import math
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from ssl_jax.data.loader import Loader
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
 from ssl_jax.inputs import Input
+from ssl_jax.jobs.cores import usable_cores
 
 OnBadExample = Literal["stop", "quarantine"]
 _PREFETCH = 2  # batches
@@ -217,8 +217,7 @@ def _call(
 
 def _run(tf: Any, dataset: Any, example: Callable, b: int) -> Any:
     """Maps, batches and reads ahead, in a fixed order, on as many threads as there are cores."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

@@ -1,1 +1,1 @@
-"""Processes of a training job: start-up, shared stop on signals, watchdog, supervisor."""
+"""Processes of a training job: start-up, coordinated stop, watchdog, restarts, run history."""

@@ -1,4 +1,4 @@
-"""Several processes as one job: who takes part, how they meet, and how one of them leaves."""
+"""Start-up of a job of several processes: find the job, connect, check what the processes share."""
 
 import os
 import re
@@ -15,121 +15,145 @@ from jax.experimental import multihost_utils
 from ssl_jax.errors import CANNOT_CREATE, USAGE, Fault
 from ssl_jax.jobs import roll_call
 
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
-LATE = 30  # seconds that a network file system may take to show a file
-PORT = 8476  # of process 0, where a cluster gives addresses alone
+HEARTBEAT_TIMEOUT = 30  # seconds without a heartbeat after which JAX counts a process as dead
+FILE_TIMEOUT = 30  # seconds that a network file system may take to show a new file
+DEFAULT_PORT = 8476  # of process 0, if the cluster gives only its address
 T = TypeVar("T")
-_crew = [socket.gethostname()]  # the host of every process of this job
+_hosts = [socket.gethostname()]  # host name of every process of this job
 
 
-class Place(NamedTuple):
-    """One process's place in the job."""
+class JobSpec(NamedTuple):
+    """A job and this process's place in it.
 
-    coordinator: str  # "host:port" of process 0; "" for a job of one process
+    Attributes:
+      coordinator: "host:port" of process 0; "" for a job of one process.
+      processes: number of processes.
+      process: number of this process.
+      local_devices: indices of the host's devices that this process uses; None for all.
+    """
+
+    coordinator: str
     processes: int
     process: int
-    local_devices: list[int] | None = None  # of the host's; None for all
+    local_devices: list[int] | None = None
 
 
-def start(
+def connect(
     coordinator: str = "", processes: int = 0, process: int = -1, *, timeout: int = 300
 ) -> None:
-    """Joins the job that the arguments, the environment or the cluster describe; once, before JAX
-    is used. Without any of them this process is alone.
+    """Connects to the other processes of the job; call it before any other use of JAX.
+
+    The arguments, the environment or the cluster describe the job; see `find_job`. Does nothing
+    for a job of one process, or if already connected.
 
     Args:
-      coordinator: "host:port" of process 0, the same for all; "" to look further.
-      processes, process: how many there are, and which is this one; 0 and -1 to look further.
-      timeout: seconds to wait for all of them.
+      coordinator: "host:port" of process 0, the same in all processes; "" if not given.
+      processes: number of processes; 0 if not given.
+      process: number of this process; -1 if not given.
+      timeout: seconds to wait for all processes.
 
     Raises:
-      Fault: USAGE for an incomplete description, WATCHDOG when processes are missing.
+      Fault: USAGE for an incomplete description, WATCHDOG if processes are missing.
     """
     if jax.distributed.is_initialized():
         return
-    place = find(coordinator, processes, process, os.environ)
-    if place.processes == 1:
+    job = find_job(coordinator, processes, process, os.environ)
+    if job.processes == 1:
         return
-    _crew[:] = roll_call.call(place.coordinator, place.processes, place.process, timeout=timeout)
-    # It would take SIGTERM for itself, and tells of it at steps alone: see ssl_jax.jobs.stop.
+    _hosts[:] = roll_call.call(job.coordinator, job.processes, job.process, timeout=timeout)
+    # JAX's service would handle SIGTERM itself, and only between steps; see ssl_jax.jobs.stop.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        place.coordinator,
-        place.processes,
-        place.process,
-        local_device_ids=place.local_devices,
+        job.coordinator,
+        job.processes,
+        job.process,
+        local_device_ids=job.local_devices,
         initialization_timeout=timeout,
-        heartbeat_timeout_seconds=HEARTBEAT,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         cluster_detection_method="deactivate",
     )
 
 
-def find(coordinator: str, processes: int, process: int, environment: Mapping[str, str]) -> Place:
-    """This process's place: by the arguments, else SSL_JAX_*, else SkyPilot, else JAX's detection.
+def find_job(
+    coordinator: str, processes: int, process: int, environment: Mapping[str, str]
+) -> JobSpec:
+    """Returns the job given by the arguments, SSL_JAX_*, SkyPilot or JAX's cluster detection.
+
+    The first source that is present decides. Without any, the job has one process.
 
     Raises:
-      Fault: one of the three is missing or out of range, or a cluster says nonsense.
+      Fault: USAGE if a value is missing or out of range, or if cluster detection fails.
     """
     if coordinator or processes or process >= 0:
         return _checked(coordinator, str(processes), str(process), _FLAGS)
     if any(name in environment for name in _VARIABLES):
-        found = [environment.get(name, "") for name in _VARIABLES]
-        return _checked(found[0], found[1], found[2], _VARIABLES)
+        values = [environment.get(name, "") for name in _VARIABLES]
+        return _checked(values[0], values[1], values[2], _VARIABLES)
     if "SKYPILOT_NODE_IPS" in environment:
         names = ("SKYPILOT_NODE_IPS", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
         first = environment["SKYPILOT_NODE_IPS"].split()[0]
-        found = [environment.get(name, "") for name in names[1:]]
-        return _checked(f"{first}:{PORT}", found[0], found[1], names)
+        values = [environment.get(name, "") for name in names[1:]]
+        return _checked(f"{first}:{DEFAULT_PORT}", values[0], values[1], names)
     return _detected()
 
 
 _FLAGS = ("--coordinator", "--processes", "--process")
 _VARIABLES = ("SSL_JAX_COORDINATOR", "SSL_JAX_PROCESSES", "SSL_JAX_PROCESS")
-ALONE = Place("", 1, 0)
+SINGLE_PROCESS = JobSpec("", 1, 0)
 
 
-def _checked(coordinator: str, processes: str, process: str, names: tuple[str, ...]) -> Place:
+def _checked(coordinator: str, processes: str, process: str, names: tuple[str, ...]) -> JobSpec:
     if processes == "1":
-        return ALONE
+        return SINGLE_PROCESS
     problems = []
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
-        problems.append(f"{names[0]}={coordinator!r}: HOST:PORT of process 0, the same for all")
+        problems.append(
+            f"{names[0]}={coordinator!r}: must be HOST:PORT of process 0, the same in all processes"
+        )
     count = int(processes) if processes.isdigit() else 0
     if count < 1:
-        problems.append(f"{names[1]}={processes!r}: how many processes there are")
+        problems.append(f"{names[1]}={processes!r}: must be the number of processes")
     if not process.isdigit() or int(process) >= max(count, 1):
-        below = f"0 to {count - 1}" if count else "counted from 0"
-        problems.append(f"{names[2]}={process!r}: which process this is, {below}")
+        allowed = f"0 to {count - 1}" if count else "counted from 0"
+        problems.append(f"{names[2]}={process!r}: must be the number of this process, {allowed}")
     if problems:
-        raise Fault("several processes: give all three:\n  " + "\n  ".join(problems), USAGE)
-    return Place(coordinator, count, int(process))
+        raise Fault(
+            "a job of several processes needs all three values:\n  " + "\n  ".join(problems), USAGE
+        )
+    return JobSpec(coordinator, count, int(process))
 
 
-def _detected() -> Place:
-    """What JAX detects: Slurm, OpenMPI, Cloud TPU, GKE, Kubernetes."""
-    # Public `initialize` does the same, but neither tells before it waits nor who is missing after.
+def _detected() -> JobSpec:
+    """Returns the job that JAX detects: Slurm, OpenMPI, Cloud TPU, GKE, Kubernetes."""
+    # Public `initialize` runs the same detection, but does not show its result before it waits,
+    # nor name the missing processes after.
     from jax._src.clusters import ClusterEnv
 
     try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 300)
-    except Exception as error:  # of a metadata server, Kubernetes' or the parser of a node list
+        detected = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, 300
+        )
+    except Exception as error:  # of a metadata server, of Kubernetes, or of a node list's parser
         raise Fault(
-            f"a cluster was detected, but not this process's place in it: {error}; give "
+            f"a cluster was detected, but not this process's number in it: {error}. Pass "
             f"{', '.join(_FLAGS)}, or --processes=1 to run alone",
             USAGE,
         ) from error
-    coordinator, processes, process, local = found
+    coordinator, processes, process, local = detected
     if coordinator is None or processes is None or process is None or processes == 1:
-        return ALONE
-    return Place(coordinator, processes, process, None if local is None else list(local))
+        return SINGLE_PROCESS
+    return JobSpec(coordinator, processes, process, None if local is None else list(local))
 
 
-def on_first(function: Callable[[], T]) -> T | None:
-    """Calls `function` in process 0 alone; None in the others, which wait for it.
+def run_on_process_0(function: Callable[[], T]) -> T | None:
+    """Calls `function` in process 0 while the other processes wait.
+
+    Returns:
+      The function's result in process 0, None in the other processes.
 
     Raises:
-      Fault: in all processes, when process 0 met one.
+      Fault: in all processes, if the function raised a Fault in process 0.
     """
     if jax.process_count() == 1:
         return function()
@@ -141,12 +165,16 @@ def on_first(function: Callable[[], T]) -> T | None:
             fault = error
     code = int(multihost_utils.broadcast_one_to_all(np.int32(fault.code if fault else 0)))
     if code:
-        raise fault or Fault("process 0 has stopped; its message says why", code)
+        raise fault or Fault("process 0 has stopped; see its message for the cause", code)
     return result
 
 
-def check_shared(folder: os.PathLike[str]) -> None:
-    """Raises Fault, in all processes, unless all of them see `folder` as process 0 does."""
+def check_shared_folder(folder: os.PathLike[str]) -> None:
+    """Checks that all processes see the folder of process 0.
+
+    Raises:
+      Fault: CANNOT_CREATE, in all processes, if some do not see a file that process 0 wrote.
+    """
     if jax.process_count() == 1:
         return
     mark = int(multihost_utils.broadcast_one_to_all(np.int32(os.getpid())))
@@ -154,9 +182,9 @@ def check_shared(folder: os.PathLike[str]) -> None:
     if jax.process_index() == 0:
         with open(file, "w", encoding="utf-8"):
             pass
-    # A network file system may show it late.
     multihost_utils.sync_global_devices("a file in the workdir")
-    deadline = time.monotonic() + LATE
+    # A network file system may show the file with a delay.
+    deadline = time.monotonic() + FILE_TIMEOUT
     while not (seen := os.path.exists(file)) and time.monotonic() < deadline:
         time.sleep(0.1)
     blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(seen)))
@@ -164,42 +192,44 @@ def check_shared(folder: os.PathLike[str]) -> None:
         os.remove(file)
     if len(blind):
         raise Fault(
-            f"{folder} is not the same folder everywhere: what process 0 wrote is not seen by "
-            f"{', '.join(map(str, blind))}. Give --workdir a folder that all hosts mount",
+            f"{folder} is not the same folder on every host: these processes do not see a file "
+            f"that process 0 wrote there: {', '.join(map(str, blind))}. Pass a --workdir that all "
+            "hosts mount",
             CANNOT_CREATE,
         )
 
 
-def show() -> None:
-    """Prints which process has which devices, if there are several; warns of idle GPUs."""
-    here, crew = jax.process_index(), _crew
-    if here == 0 and len(crew) > 1:
-        print(f"{len(crew)} processes, {jax.device_count()} devices", flush=True)
-        for number, host in enumerate(crew):
+def print_devices() -> None:
+    """Prints the devices of each process of a job of several; warns about unused GPUs."""
+    here, hosts = jax.process_index(), _hosts
+    if here == 0 and len(hosts) > 1:
+        print(f"{len(hosts)} processes, {jax.device_count()} devices", flush=True)
+        for number, host in enumerate(hosts):
             own = [d for d in jax.devices() if d.process_index == number]
             kinds = f"{len(own)} x {own[0].device_kind}" if own else "no device"
             print(f"  process {number} on {host}: {kinds}", flush=True)
-    gpus, mates = _gpus(), [n for n, host in enumerate(crew) if host == crew[here]]
-    used = len(mates) * jax.local_device_count() if jax.default_backend() == "gpu" else 0
-    if used < gpus and here == mates[0]:
-        message = f"warning: {crew[here]} has {gpus} GPUs, {used} are used: "
-        advice = "start as many processes on it, or one that sees all (JAX_LOCAL_DEVICE_IDS=0,1,..)"
+    gpus, same_host = _gpu_count(), [n for n, host in enumerate(hosts) if host == hosts[here]]
+    used = len(same_host) * jax.local_device_count() if jax.default_backend() == "gpu" else 0
+    if used < gpus and here == same_host[0]:
+        message = f"warning: {hosts[here]} has {gpus} GPUs, {used} are used. "
+        advice = "Start one process per GPU, or one that sees all (JAX_LOCAL_DEVICE_IDS=0,1,..)"
         if not used:
-            advice = 'install JAX for them, pip install -U "jax[cuda13]"'
+            advice = 'Install JAX with GPU support: pip install -U "jax[cuda13]"'
         print(message + advice, flush=True)
 
 
-def _gpus() -> int:
-    """How many NVIDIA GPUs this process may use."""
+def _gpu_count() -> int:
+    """Returns the number of NVIDIA GPUs that this process may use."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = len([name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)])
-    return found if chosen is None else min(found, len([n for n in chosen.split(",") if n]))
+    installed = len([name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)])
+    return installed if chosen is None else min(installed, len([n for n in chosen.split(",") if n]))
 
 
-def leave(text: str, code: int) -> None:
-    """Prints, and ends one process of several at once; alone, it does nothing.
+def exit_now(text: str, code: int) -> None:
+    """Prints `text` to standard error and ends this process at once, if the job has several.
 
-    The usual end waits for the others, and these may be waiting for this one.
+    A normal exit would wait for the other processes, which may be waiting for this one. Does
+    nothing in a job of one process.
     """
     if jax.distributed.is_initialized():
         print(text, file=sys.stderr)

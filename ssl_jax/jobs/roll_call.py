@@ -1,7 +1,8 @@
-"""All processes of a job meet before JAX starts: JAX aborts when one is missing, and names none.
+"""Roll call: all processes of a job connect to process 0 before JAX starts.
 
-Every process tells process 0 its number and its host, at the address that JAX will use, and gets
-the list of all. A line of JSON each way.
+JAX itself aborts when a process is missing and does not say which one. In the roll call, every
+process sends its number and host name to process 0, at the address that JAX will use later, and
+receives the list of all hosts. Each message is one line of JSON.
 """
 
 import contextlib
@@ -13,41 +14,43 @@ from typing import Any
 
 from ssl_jax.errors import USAGE, WATCHDOG, Fault
 
-GREETING, ANSWER = 2**12, 2**24  # bytes at most
-ALIVE = 15  # seconds after which a host that vanished without a word is given up
-PATIENCE = 2.0  # seconds for a connection to say who it is
-PAUSE = 0.2  # seconds between two tries to reach process 0
+MAX_GREETING, MAX_ANSWER = 2**12, 2**24  # bytes
+KEEPALIVE_SECONDS = 15  # after which a host that vanished without closing is dropped
+GREETING_TIMEOUT = 2.0  # seconds for a connection to send its greeting
+RETRY_INTERVAL = 0.2  # seconds between two attempts to reach process 0
 
 
 def call(coordinator: str, processes: int, process: int, *, timeout: float) -> list[str]:
-    """The hosts of all processes, by their numbers, once all are there.
+    """Waits for all processes; returns their host names, ordered by process number.
 
     Args:
       coordinator: "host:port" of process 0.
-      timeout: seconds.
+      processes: number of processes in the job.
+      process: number of this process.
+      timeout: seconds to wait.
 
     Raises:
-      Fault: WATCHDOG when some are missing, which are named, or process 0's port is taken, which
-        another start may cure; USAGE when two have one number; the code of a process that was
-        stopped before all had met.
+      Fault: WATCHDOG if processes are missing (the message names them) or if process 0's port is
+        taken (another start may use another port); USAGE if two processes have the same number;
+        the exit code of a process that was stopped before all processes connected.
     """
     deadline = time.monotonic() + timeout
     if process:
         answer = _greet(coordinator, process, deadline, timeout)
     else:
-        answer = _receive(coordinator, processes, deadline, timeout)
+        answer = _collect(coordinator, processes, deadline, timeout)
     if "error" in answer:
         raise Fault(answer["error"], answer["code"])
     return answer["hosts"]
 
 
-def _receive(coordinator: str, processes: int, deadline: float, timeout: float) -> dict[str, Any]:
-    """What process 0 does: collects greetings, and answers all at once."""
+def _collect(coordinator: str, processes: int, deadline: float, timeout: float) -> dict[str, Any]:
+    """Collects the greetings as process 0 and answers all processes at once."""
     hosts = {0: socket.gethostname()}
     guests: dict[int, socket.socket] = {}
     answer: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_server(coordinator))
+        server = stack.enter_context(_listen(coordinator))
         try:
             while len(hosts) < processes and not answer:
                 left = max(deadline - time.monotonic(), 0.0)
@@ -58,58 +61,62 @@ def _receive(coordinator: str, processes: int, deadline: float, timeout: float) 
                     guest = stack.enter_context(server.accept()[0])
                     answer = _admit(guest, processes, guests, hosts)
                 else:
-                    answer = _part(ready, guests, hosts)
-        except Fault as fault:  # a signal
-            _tell(guests, {"error": _stopped(0, str(fault)), "code": fault.code})
+                    answer = _remove_disconnected(ready, guests, hosts)
+        except Fault as fault:  # a signal arrived
+            _answer_all(guests, {"error": _stop_message(0, str(fault)), "code": fault.code})
             raise
         answer = answer or {"hosts": [hosts[number] for number in range(processes)]}
-        _tell(guests, answer)
+        _answer_all(guests, answer)
     return answer
 
 
-def _tell(guests: dict[int, socket.socket], answer: dict[str, Any]) -> None:
+def _answer_all(guests: dict[int, socket.socket], answer: dict[str, Any]) -> None:
     for guest in guests.values():
-        with contextlib.suppress(OSError):  # gone again: JAX will notice
+        with contextlib.suppress(OSError):  # disconnected again; JAX will notice
             guest.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _admit(
     guest: socket.socket, processes: int, guests: dict[int, socket.socket], hosts: dict[int, str]
 ) -> dict[str, Any]:
-    """Enters a newcomer; returns what to answer to all if that ends the call, else {}."""
-    _keep_alive(guest)
-    greeting = _line(guest, PATIENCE, GREETING)
+    """Registers a new connection; returns an error answer if that ends the roll call, else {}."""
+    _enable_keepalive(guest)
+    greeting = _read_line(guest, GREETING_TIMEOUT, MAX_GREETING)
     number, host = greeting.get("process"), str(greeting.get("host"))
     if type(number) is not int or not 0 < number < processes:
-        return {}  # whoever it was, it is none of ours
-    if number in guests and _is_there(guests[number]):
-        error = f"two processes say that they are number {number} of {processes}: on "
+        return {}  # not a process of this job
+    if number in guests and _is_connected(guests[number]):
+        error = f"two processes have the same number {number} of {processes}: on "
         guests[-1] = guest
         return {"error": f"{error}{hosts[number]} and on {host}", "code": USAGE}
     guests[number], hosts[number] = guest, host
     return {}
 
 
-def _part(
+def _remove_disconnected(
     ready: list[socket.socket], guests: dict[int, socket.socket], hosts: dict[int, str]
 ) -> dict[str, Any]:
-    """Strikes out who is gone, and may be started again; as `_admit` if one says that it stops."""
+    """Removes processes that disconnected; they may be started again.
+
+    Returns an error answer if one of them was stopped by a signal, else {}.
+    """
     for number in [number for number, guest in guests.items() if guest in ready]:
-        said = _line(guests[number], PATIENCE, GREETING)
+        farewell = _read_line(guests[number], GREETING_TIMEOUT, MAX_GREETING)
         del guests[number], hosts[number]
-        if type(said.get("code")) is int:
-            return {"error": _stopped(number, str(said.get("stops"))), "code": said["code"]}
+        if type(farewell.get("code")) is int:
+            message = _stop_message(number, str(farewell.get("stops")))
+            return {"error": message, "code": farewell["code"]}
     return {}
 
 
-def _stopped(process: int, why: str) -> str:
-    return f"process {process} was stopped before all had met: {why}"
+def _stop_message(process: int, why: str) -> str:
+    return f"process {process} was stopped before all processes connected: {why}"
 
 
-def _server(coordinator: str) -> socket.socket:
+def _listen(coordinator: str) -> socket.socket:
     port = int(coordinator.rpartition(":")[2])
     try:
-        # As JAX's own service: on all addresses, of both kinds where the host has them.
+        # Like JAX's service: on all addresses, IPv4 and IPv6 where the host supports both.
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
         return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
@@ -118,16 +125,18 @@ def _server(coordinator: str) -> socket.socket:
         raise Fault(f"{message}; give all processes another coordinator port", WATCHDOG) from error
 
 
-def _missing(coordinator: str, processes: int, there: set[int], timeout: float) -> dict[str, Any]:
-    absent = sorted(set(range(processes)) - there)
-    shown = ", ".join(map(str, absent[:20])) + (", ..." if len(absent) > 20 else "")
-    error = f"waited {timeout:g} s at {coordinator}: of {processes} processes {len(absent)} "
-    error += f"missing: {shown}. Look at their logs, and whether they reach that address"
+def _missing(
+    coordinator: str, processes: int, connected: set[int], timeout: float
+) -> dict[str, Any]:
+    absent = sorted(set(range(processes)) - connected)
+    numbers = ", ".join(map(str, absent[:20])) + (", ..." if len(absent) > 20 else "")
+    error = f"waited {timeout:g} s at {coordinator}: {len(absent)} of {processes} processes "
+    error += f"missing: {numbers}. Check their logs and whether they can reach this address"
     return {"error": error, "code": WATCHDOG}
 
 
 def _greet(coordinator: str, process: int, deadline: float, timeout: float) -> dict[str, Any]:
-    """What the others do: tell process 0 who they are, as often as it takes, and wait for all."""
+    """Sends the greeting to process 0, with retries, and waits for its answer."""
     host, _, port = coordinator.rpartition(":")
     address = (host.strip("[]"), int(port))
     greeting = {"process": process, "host": socket.gethostname()}
@@ -135,46 +144,47 @@ def _greet(coordinator: str, process: int, deadline: float, timeout: float) -> d
         with contextlib.suppress(OSError), socket.create_connection(address, left) as connection:
             connection.sendall(json.dumps(greeting).encode() + b"\n")
             try:
-                # Process 0 may have been started later, and then waits longer.
-                if answer := _line(connection, left + timeout, ANSWER):
+                # Process 0 may have started later; its timeout then ends later.
+                if answer := _read_line(connection, left + timeout, MAX_ANSWER):
                     return answer
-            except Fault as fault:  # a signal
+            except Fault as fault:  # a signal arrived
                 farewell = {"stops": str(fault), "code": fault.code}
                 connection.sendall(json.dumps(farewell).encode() + b"\n")
                 raise
-        time.sleep(PAUSE)
+        time.sleep(RETRY_INTERVAL)
     error = f"waited {timeout:g} s: process 0 does not answer process {process} at {coordinator}. "
-    error += "Look at its log, and whether this host reaches that address"
+    error += "Check the log of process 0 and whether this host can reach that address"
     return {"error": error, "code": WATCHDOG}
 
 
-def _keep_alive(connection: socket.socket) -> None:
-    """Has the system ask whether the other side is there: a host may vanish without a word."""
+def _enable_keepalive(connection: socket.socket) -> None:
+    """Makes the system detect a host that vanished without closing the connection."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("IDLE", ALIVE // 3), ("INTVL", ALIVE // 3), ("CNT", 2)):
-        if number := getattr(socket, f"TCP_KEEP{option}", None):  # not all on macOS
+    interval = KEEPALIVE_SECONDS // 3
+    for option, value in (("IDLE", interval), ("INTVL", interval), ("CNT", 2)):
+        if number := getattr(socket, f"TCP_KEEP{option}", None):  # macOS lacks some of them
             connection.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
-def _line(connection: socket.socket, patience: float, longest: int) -> dict[str, Any]:
-    """One JSON object of at most `longest` bytes; {} if there is none within `patience` seconds."""
-    deadline = time.monotonic() + patience
+def _read_line(connection: socket.socket, timeout: float, max_bytes: int) -> dict[str, Any]:
+    """Reads one JSON object of at most `max_bytes`; {} if none arrives in `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     text = b""
     try:
         while not text.endswith(b"\n"):
             connection.settimeout(max(deadline - time.monotonic(), 0.001))
             part = connection.recv(2**16)
             text += part
-            if not part or len(text) > longest or time.monotonic() > deadline:
+            if not part or len(text) > max_bytes or time.monotonic() > deadline:
                 return {}
-        found = json.loads(text)
+        message = json.loads(text)
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
-def _is_there(connection: socket.socket) -> bool:
-    """Whether the other side still holds the connection."""
+def _is_connected(connection: socket.socket) -> bool:
+    """Returns whether the other side still holds the connection open."""
     connection.setblocking(False)
     try:
         return connection.recv(1, socket.MSG_PEEK) != b""

@@ -1,11 +1,13 @@
-"""SIGTERM and SIGINT: one process or all of a job stop at one step, with their state saved.
+"""Coordinated stop: on SIGTERM or SIGINT, all processes of a job save the same step and exit.
 
-Where a signal comes decides what happens. In training, every process stops after the same step,
-which they agree on, and saves it. Before and after, there is nothing new to save: all leave at
-once, also while the main thread compiles, where Python would not look at a signal for minutes.
+The effect of a signal depends on the phase. During training, the processes agree on a step; each
+stops after that step and saves it. Before and after training there is nothing new to save, so all
+processes exit at once. This also works while the main thread compiles and would not run Python's
+signal handlers for minutes.
 
-A thread watches, which `signal.set_wakeup_fd` wakes. It agrees with the other processes through
-`peers`, never by a collective: those are for main threads, which call them in one order or hang.
+A background thread, which `signal.set_wakeup_fd` wakes, handles the signals. It agrees with the
+other processes through `coordination` and never through a collective: only main threads may call
+collectives, and all in the same order, or they hang.
 """
 
 import contextlib
@@ -19,87 +21,102 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, NoReturn
 
 from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault, exit_code
-from ssl_jax.jobs.streams import tell
+from ssl_jax.jobs.streams import print_error
 
 START, TRAIN, FINISH = "start", "train", "finish"
-NOW = 0  # in place of the step to stop at
-ANSWER = 5.0  # seconds for the main thread to look at a signal, or to end what it compiles
-UNWIND = 20.0  # seconds for it to leave, once it has looked; a preempted host has 30
-TICK = 0.5  # seconds between two looks at what the other processes say
+NOW = 0  # instead of a step to stop at: exit at once
+HANDLER_TIMEOUT = 5.0  # seconds for the main thread to run the handler or to finish compiling
+UNWIND_TIMEOUT = 20.0  # seconds for the main thread to exit after that; a preempted host has 30
+POLL_INTERVAL = 0.5  # seconds between two looks at the messages of the other processes
 
 
 class Stop:
-    """A context manager in which signals stop the command as this module says.
+    """A context manager in which signals stop the command as described in this module.
 
     Args:
-      last: nothing but the end of the command follows, which signals no longer change.
+      ignore_signals_after: after the context, ignores the signals instead of restoring the old
+        handlers. For a context that only the end of the command follows.
     """
 
     CODES: ClassVar = {signal.SIGTERM: STOPPED_EARLY, signal.SIGINT: INTERRUPTED}
 
-    def __init__(self, *, last: bool = False) -> None:
-        self._last = last
+    def __init__(self, *, ignore_signals_after: bool = False) -> None:
+        self._ignore_signals_after = ignore_signals_after
         self.signal: signal.Signals | None = None
-        self._origin = ""  # " on process 1"
-        self._heard = 0  # signals that the main thread has looked at
-        self._gently = False
-        self._raised: Fault | None = None  # what the handler raised
+        self._origin = ""  # for example " on process 1"
+        self._handled = 0  # signals that the handler has seen
+        self._deferring = False
+        self._raised: Fault | None = None  # raised by the handler
         self._checkpoints: Any = None
-        self._peers: Any = None
-        self._phase, self._count = START, 0
-        self._turn = threading.Condition()
-        self._deciding = self._over = self._parted = False
-        self._stop_at: int | None = None
-        self._received = 0.0  # when the first signal came
+        self._job: Any = None
+        self._phase, self._step = START, 0
+        self._condition = threading.Condition()
+        # While _blocked is set, the main thread waits at its next call: the background thread is
+        # deciding, or ending the process.
+        self._blocked = False
+        self._closed = False
+        self._detached = False  # this process no longer follows the others
+        self._stop_step: int | None = None
+        self._first_signal_time = 0.0  # monotonic; 0 before the first signal
 
-    def join(self) -> None:
-        """Stops together with the other processes of the job from now on, if there are any."""
+    def join_job(self) -> None:
+        """Makes a signal to any process stop all processes of the job, if there are several."""
         import jax
 
-        if self._peers is None and jax.distributed.is_initialized():
-            from ssl_jax.jobs.peers import Peers
+        if self._job is None and jax.distributed.is_initialized():
+            from ssl_jax.jobs.coordination import Job
 
-            self._peers = Peers()
+            self._job = Job()
 
-    def wait_for(self, checkpoints: Any) -> None:
-        """Has `checkpoints.wait()` called before the command ends by a signal."""
+    def set_checkpoints(self, checkpoints: Any) -> None:
+        """Sets the checkpoint writer whose `wait()` is called before a signal ends the command."""
         self._checkpoints = checkpoints
 
     @contextlib.contextmanager
-    def gently(self) -> Iterator[None]:
-        """Inside, a signal is only noted; one that nobody has answered ends the command after."""
-        self._gently = True
+    def deferred(self) -> Iterator[None]:
+        """A context in which a signal is only recorded; `should_stop` tells the training loop.
+
+        If a signal has not stopped the loop, the command ends after the context.
+        """
+        self._deferring = True
         try:
             yield
         except Exception as error:
-            self._explain(error)
+            self._exit_if_caused_elsewhere(error)
             raise
         finally:
-            self._gently = False
-        with self._turn:
-            self._turn.wait_for(lambda: not self._deciding)
+            self._deferring = False
+        with self._condition:
+            self._condition.wait_for(lambda: not self._blocked)
             self._phase = FINISH
-            stopping = self.signal if self._peers is None else self._stop_at is not None
+            stopping = self.signal if self._job is None else self._stop_step is not None
         if stopping:
             raise self.fault("all steps are saved")
 
-    def reached(self, step: int) -> bool:
-        """Whether to save this step and stop; asked once a step, and at the same place by all."""
-        with self._turn:
-            # A process that goes on while the others decide could pass the step they decide on.
-            self._turn.wait_for(lambda: not self._deciding)
-            self._phase, self._count = TRAIN, step
-            if self._peers is None:
+    def should_stop(self, step: int) -> bool:
+        """Returns whether to save this step and stop.
+
+        Every process calls this once per step, at the same place in its loop.
+        """
+        with self._condition:
+            # Wait while the processes decide: otherwise this one could pass the step they choose.
+            self._condition.wait_for(lambda: not self._blocked)
+            self._phase, self._step = TRAIN, step
+            if self._job is None:
                 return self.signal is not None
-            return self._stop_at is not None and step >= self._stop_at
+            return self._stop_step is not None and step >= self._stop_step
 
     def fault(self, saved: str) -> Fault:
-        """What ends the command after the signal, once all processes have saved."""
+        """Returns the Fault that ends the command, once all processes have saved.
+
+        Args:
+          saved: what was saved, for the message.
+        """
         assert self.signal is not None
-        if self._peers is not None:
+        if self._job is not None:
             self._checkpoints.wait()
-            self._peers.meet("saved")
-            self._parted = True
+            self._job.barrier("saved")
+            self._detached = True
         return Fault(self._message(saved), self.CODES[self.signal])
 
     def _message(self, saved: str) -> str:
@@ -110,230 +127,241 @@ class Stop:
         self._pipe, self._wakeup = os.pipe()
         os.set_blocking(self._wakeup, False)
         self._old_wakeup = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
-        self._old = {number: signal.signal(number, self._request) for number in self.CODES}
+        self._old_handlers = {number: signal.signal(number, self._handle) for number in self.CODES}
         self._thread = threading.Thread(target=self._watch, name="stop", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if self._peers is not None:
+        if self._job is not None:
             self._end_together(error)
         elif self.signal and "jax" in sys.modules:
-            # It may have come after the processes had met: then the thread, and with it all, leave.
-            self._deciding = True
-            self.join()
-            self._deciding = self._peers is not None
-        with self._turn:
-            self._turn.wait_for(lambda: not self._deciding)  # for ever, if the thread leaves
-            self._over = True
-        for number, handler in self._old.items():
-            signal.signal(number, signal.SIG_IGN if self._last else handler)
+            # The signal may have arrived after all processes connected. The thread then ends this
+            # process, and with it all others.
+            self._blocked = True
+            self.join_job()
+            self._blocked = self._job is not None
+        with self._condition:
+            self._condition.wait_for(lambda: not self._blocked)  # forever, if the thread exits
+            self._closed = True
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, signal.SIG_IGN if self._ignore_signals_after else handler)
         signal.set_wakeup_fd(self._old_wakeup)
         os.write(self._wakeup, b"\0")
         self._thread.join()
         os.close(self._pipe)
         os.close(self._wakeup)
         if self._raised and error is not None and error is not self._raised:
-            raise self._raised from error  # amid an import, say, which made an error of its own
+            # Other code, for example an import, turned the handler's Fault into its own error.
+            raise self._raised from error
 
-    def _request(self, number: int, _: Any) -> None:
-        """The handler, in the main thread."""
-        self._heard += 1
-        if self._heard > 2:
+    def _handle(self, number: int, _: Any) -> None:
+        """Handles a signal in the main thread."""
+        self._handled += 1
+        if self._handled > 2:
             _exit("third signal: aborting", 128 + number)
-        if self._heard > 1 and (self._gently or self._peers is not None):
-            tell("saving; this signal is ignored, a third one aborts")
+        if self._handled > 1 and (self._deferring or self._job is not None):
+            print_error("saving; this signal is ignored, a third one aborts")
             return
-        if self._peers is None:
+        if self._job is None:
             self.signal = signal.Signals(number)
-            if not self._gently:
+            if not self._deferring:
                 self._raised = self.fault("nothing new to save")
                 raise self._raised
 
-    # The thread.
+    # Methods of the background thread.
 
     def _watch(self) -> None:
-        while not self._over:
-            ready, _, _ = select.select([self._pipe], [], [], TICK)
+        while not self._closed:
+            ready, _, _ = select.select([self._pipe], [], [], POLL_INTERVAL)
             numbers = [n for n in os.read(self._pipe, 64) if n in self.CODES] if ready else []
-            if numbers and not self._received:
-                self._received = time.monotonic()
-                self._first = signal.Signals(numbers[0])
-            if self._over:
+            if numbers and not self._first_signal_time:
+                self._first_signal_time = time.monotonic()
+                self._first_signal = signal.Signals(numbers[0])
+            if self._closed:
                 return
-            if self._peers is None:
-                if self._received and time.monotonic() - self._received > self._patience():
-                    self.signal = self._first
-                    self._leave()
-            elif not self._parted:
-                self._listen()
+            if self._job is None:
+                waited = time.monotonic() - self._first_signal_time
+                if self._first_signal_time and waited > self._timeout():
+                    self.signal = self._first_signal
+                    self._exit_all()
+            elif not self._detached:
+                self._follow_job()
 
-    def _patience(self) -> float:
-        """Seconds from the signal until the thread ends the command of a single process."""
-        if self._gently and self._phase != START:
-            return float("inf")  # a step may take long, and then saves
-        # Imports may swallow what the handler raises, and go on; later there are ends to be tied.
-        return UNWIND if self._raised and self._phase != START else ANSWER
+    def _timeout(self) -> float:
+        """Returns the seconds after the signal until the thread ends a single process."""
+        if self._deferring and self._phase != START:
+            return float("inf")  # a step may take long; the loop then saves it
+        # Before training, an import may have swallowed the handler's Fault. Later, a Fault that
+        # was raised needs time to unwind.
+        return UNWIND_TIMEOUT if self._raised and self._phase != START else HANDLER_TIMEOUT
 
-    def _listen(self) -> None:
-        from ssl_jax.jobs.peers import Gone
+    def _follow_job(self) -> None:
+        from ssl_jax.jobs.coordination import LostProcesses
 
         try:
-            self._peers.beat()
-            if self._received:
-                self._peers.notify("stop", signal=self._first.name)
-            for process, said in self._peers.notices("failed").items():
-                if process != self._peers.process:
-                    self._follow(process, said["code"])
-            if self._stop_at is None and (notices := self._peers.notices("stop")):
+            self._job.beat()
+            if self._first_signal_time:
+                self._job.post_notice("stop", signal=self._first_signal.name)
+            for process, notice in self._job.notices("failed").items():
+                if process != self._job.process:
+                    self._follow_failure(process, notice["code"])
+            if self._stop_step is None and (notices := self._job.notices("stop")):
                 first = min(notices)
                 self.signal = signal.Signals[notices[first]["signal"]]
                 self._origin = f" on process {first}"
-                self._decide()
-        except Gone as gone:
-            if not self._parted:
-                self._leave_without(gone.processes)
-            self._go_on()  # what came too late to stop anything
+                self._agree_on_step()
+        except LostProcesses as lost:
+            if not self._detached:
+                self._exit_without(lost.processes)
+            self._unblock()  # the loss came too late to stop anything
 
-    def _decide(self) -> None:
-        """Agrees with all on the step to stop at, and leaves if there is none to wait for."""
-        with self._turn:
-            self._deciding = True
-            own = self._phase, self._count
-        self._stop_at = self._peers.gather("stop", own, common_step)
-        if self._stop_at == NOW or own[0] == FINISH:
-            self._leave()
-        self._go_on()
+    def _agree_on_step(self) -> None:
+        """Agrees with all processes on the step to stop at; exits if there is none to wait for."""
+        with self._condition:
+            self._blocked = True
+            own = self._phase, self._step
+        self._stop_step = self._job.agree("stop", own, common_step)
+        if self._stop_step == NOW or own[0] == FINISH:
+            self._exit_all()
+        self._unblock()
 
-    def _go_on(self) -> None:
-        with self._turn:
-            self._deciding = False
-            self._turn.notify_all()
+    def _unblock(self) -> None:
+        with self._condition:
+            self._blocked = False
+            self._condition.notify_all()
 
-    def _leave(self) -> NoReturn:
-        """Ends the command from this thread, whatever the main thread does."""
+    def _exit_all(self) -> NoReturn:
+        """Ends the command from this thread, whatever the main thread is doing."""
         assert self.signal is not None
         code, message = self.CODES[self.signal], self._message("nothing new to save")
         try:
-            # While a process compiles, the others' saves would wait for it.
+            # Only after training: if a process still compiles, the other processes' saves would
+            # wait for it.
             if self._checkpoints is not None and self._phase == FINISH:
                 self._checkpoints.wait()
         except Fault as fault:
-            if self._peers is not None:
-                self._fail(fault.code)
+            if self._job is not None:
+                self._announce_failure(fault.code)
             _exit(f"{self.signal.name}: {fault}", fault.code)
-        if self._peers is not None:
-            self._peers.meet("saved")
-            self._peers.part()
+        if self._job is not None:
+            self._job.barrier("saved")
+            self._job.disconnect()
         _exit(message, code)
 
-    def _follow(self, process: int, code: int) -> None:
-        """Ends with another process that failed, unless this one fails by itself meanwhile.
+    def _follow_failure(self, process: int, code: int) -> None:
+        """Ends this process because another one failed, unless this one fails by itself.
 
-        All meet the same bad step, and the main threads say more of it.
+        All processes meet the same bad step, and their main threads report it in more detail.
         """
-        self._await_save()
-        deadline = time.monotonic() + ANSWER
-        while not self._parted and time.monotonic() < deadline:
-            time.sleep(TICK)
-        if self._parted:
+        self._wait_for_save()
+        deadline = time.monotonic() + HANDLER_TIMEOUT
+        while not self._detached and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL)
+        if self._detached:
             return
-        with self._turn:
-            self._deciding = True
-        self._end_with(process, code)
+        with self._condition:
+            self._blocked = True
+        self._exit_after_failure(process, code)
 
-    def _end_with(self, process: int, code: int) -> NoReturn:
-        from ssl_jax.jobs.peers import Gone
+    def _exit_after_failure(self, process: int, code: int) -> NoReturn:
+        from ssl_jax.jobs.coordination import LostProcesses
 
-        with contextlib.suppress(Gone):
-            self._peers.leave()
-        _exit(f"process {process} ended with exit code {code}; its message says why", code)
+        with contextlib.suppress(LostProcesses):
+            self._job.announce_exit()
+        _exit(f"process {process} ended with exit code {code}; see its message for the cause", code)
 
-    def _leave_without(self, processes: list[int]) -> NoReturn:
-        from ssl_jax.jobs.peers import Gone, name
+    def _exit_without(self, processes: list[int]) -> NoReturn:
+        from ssl_jax.jobs.coordination import LostProcesses, format_processes
 
-        with self._turn:
-            self._deciding = True  # the main thread goes nowhere now
-        self._await_save()
-        with contextlib.suppress(Gone):
-            self._peers.leave(processes)
-        what = f"{name(processes)} of {self._peers.count} gone: no sign of life; {self._saved()}"
-        _exit(f"{what}; run the same command again", STOPPED_EARLY)
+        with self._condition:
+            self._blocked = True  # the main thread must not continue
+        self._wait_for_save()
+        with contextlib.suppress(LostProcesses):
+            self._job.announce_exit(processes)
+        lost = f"{format_processes(processes)} of {self._job.count} gone: no sign of life"
+        _exit(f"{lost}; {self._saved_text()}; run the same command again", STOPPED_EARLY)
 
-    def _await_save(self) -> None:
-        """Lets a save that is under way end: process 0 writes manifests after all the others."""
+    def _wait_for_save(self) -> None:
+        """Waits up to UNWIND_TIMEOUT for a running save.
+
+        Process 0 writes the manifest after all other processes have written their part.
+        """
         if self._checkpoints is None:
             return
 
         def wait() -> None:
-            with contextlib.suppress(Exception):  # what is saved is read from the disk after this
+            with contextlib.suppress(Exception):  # the caller reads from disk what is saved
                 self._checkpoints.wait()
 
-        # Without the others it may never end.
+        # In a thread, because a save may never end without the other processes.
         waiting = threading.Thread(target=wait, name="save", daemon=True)
         waiting.start()
-        waiting.join(UNWIND)
+        waiting.join(UNWIND_TIMEOUT)
 
-    def _saved(self) -> str:
+    def _saved_text(self) -> str:
         step = self._checkpoints.latest_step() if self._checkpoints is not None else None
         return f"step {step} is saved" if step else "nothing was saved yet"
 
-    # Ends of the main thread, of several processes.
+    # Ends of the main thread in a job of several processes.
 
     def _end_together(self, error: BaseException | None) -> None:
-        from ssl_jax.jobs.peers import Gone
+        from ssl_jax.jobs.coordination import LostProcesses
 
         if error is None:
             try:
-                self._peers.meet("end")  # the thread still answers signals
-            except Gone as gone:
-                # Of this process, too, if its thread has begun to leave: it parts under our feet.
-                with self._turn:
-                    self._turn.wait_for(lambda: not self._deciding)  # for ever, if so
-                self._leave_without(gone.processes)
-        elif not self._parted:
-            self._explain(error)
-            self._fail(exit_code(error))
+                self._job.barrier("end")  # the thread still answers signals
+            except LostProcesses as lost:
+                # Also raised if this process's own thread exits and so closes the connection. That
+                # thread then ends the process, and this wait lasts forever.
+                with self._condition:
+                    self._condition.wait_for(lambda: not self._blocked)
+                self._exit_without(lost.processes)
+        elif not self._detached:
+            self._exit_if_caused_elsewhere(error)
+            self._announce_failure(exit_code(error))
             return
-        self._parted = True
-        self._peers.part()
+        self._detached = True
+        self._job.disconnect()
 
-    def _explain(self, error: BaseException) -> None:
-        """Ends the command if the error comes of another process that is gone."""
-        if self._peers is None or isinstance(error, Fault):
+    def _exit_if_caused_elsewhere(self, error: BaseException) -> None:
+        """Ends the command if the error was caused by another process that is gone or failed."""
+        if self._job is None or isinstance(error, Fault):
             return
-        with self._turn:
-            self._turn.wait_for(lambda: not self._deciding)  # for ever, if the thread leaves
-        if missing := self._peers.missing():
-            self._leave_without(missing)
-        for process, said in self._peers.notices("failed").items():
-            if process != self._peers.process:
-                self._end_with(process, said["code"])
+        with self._condition:
+            self._condition.wait_for(lambda: not self._blocked)  # forever, if the thread exits
+        if lost := self._job.silent_processes():
+            self._exit_without(lost)
+        for process, notice in self._job.notices("failed").items():
+            if process != self._job.process:
+                self._exit_after_failure(process, notice["code"])
 
-    def _fail(self, code: int) -> None:
-        """Tells the other processes, which would wait for this one, to end as well."""
-        self._parted = True  # from here on this one follows none of them
-        self._peers.notify("failed", code=code)
-        self._peers.leave()
+    def _announce_failure(self, code: int) -> None:
+        """Tells the other processes to end as well; they would wait for this one."""
+        self._detached = True  # from here on, this process follows none of the others
+        self._job.post_notice("failed", code=code)
+        self._job.announce_exit()
 
 
-def common_step(said: list[tuple[str, int]]) -> int:
-    """The step after which all stop, the first that none has reached; or NOW.
+def common_step(reports: list[tuple[str, int]]) -> int:
+    """Returns the step after which all processes stop, or NOW.
 
-    While one process still compiles, the others are in their first step at most: not worth the
-    wait. What comes after training has nothing to save either, and a step beyond the last is that.
+    The step is the first one that no process has reached. The result is NOW if a process still
+    compiles: the others are then at most in their first step, which is not worth the wait. It is
+    also NOW if all processes have finished training. A step after the last one means the end of
+    training.
 
     Args:
-      said: phase and last step reached, of every process.
+      reports: phase and last reached step of every process.
     """
-    phases = {phase for phase, _ in said}
+    phases = {phase for phase, _ in reports}
     if START in phases or phases == {FINISH}:
         return NOW
-    return max(step for _, step in said) + 1
+    return max(step for _, step in reports) + 1
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    tell(message)
+    print_error(message)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os._exit(code)

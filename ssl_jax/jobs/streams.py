@@ -1,4 +1,4 @@
-"""Standard output and error that outlive whoever reads them."""
+"""Standard output and error that keep working when nobody can read them any more."""
 
 import contextlib
 import os
@@ -6,12 +6,12 @@ import sys
 from typing import Any
 
 
-class Lasting:
-    """A standard stream whose failure ends nothing.
+class ResilientStream:
+    """A wrapper around a standard stream that drops text instead of failing.
 
-    A pager that was left, a closed terminal, a log on a full disk: the training is worth more than
-    its lines, which metrics.jsonl has as well. What cannot be written is dropped; the first time is
-    told on standard error.
+    Writes fail when a pager or terminal is closed or when the disk of a log is full. Training must
+    not stop for that, because metrics.jsonl holds the same numbers. The first failure is reported
+    on standard error.
     """
 
     def __init__(self, stream: Any):
@@ -19,40 +19,42 @@ class Lasting:
         self._failed = False
 
     def write(self, text: str) -> int:
-        """Writes, or drops, the text."""
-        with self._surviving():
+        """Writes the text, or drops it if the stream fails; returns its length."""
+        with self._ignoring_errors():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hands over what is buffered, or leaves it for later."""
-        with self._surviving():
+        """Flushes the buffer, or leaves it if the stream fails."""
+        with self._ignoring_errors():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _surviving(self) -> Any:
+    def _ignoring_errors(self) -> Any:
         try:
             yield
         except OSError as error:
             if not self._failed:
                 self._failed = True
-                tell(f"cannot write to {self._stream.name}: {error.strerror}; going on without it")
+                print_error(
+                    f"cannot write to {self._stream.name}: {error.strerror}; continuing without it"
+                )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def outlast_readers() -> None:
-    """Makes standard output and error `Lasting`."""
+def make_streams_resilient() -> None:
+    """Replaces sys.stdout and sys.stderr by `ResilientStream`s."""
     for name in ("stdout", "stderr"):
-        if stream := getattr(sys, name):  # None where it was closed from the start
-            setattr(sys, name, Lasting(stream))
+        if stream := getattr(sys, name):  # None if the stream was closed at start
+            setattr(sys, name, ResilientStream(stream))
 
 
-def tell(message: str) -> None:
-    """A line on standard error, if it can be written; also from a signal's handler.
+def print_error(message: str) -> None:
+    """Writes one line to standard error; ignores failures. Safe in a signal handler.
 
-    Not print: a handler may come here from within another print.
+    Does not use print(): a handler may run in the middle of another print.
     """
     with contextlib.suppress(OSError):
         os.write(2, f"ssl_jax: {message}\n".encode())

@@ -1,4 +1,7 @@
-"""What `ssl_jax.supervise` does: one command, started again until it is done."""
+"""Runs one command and restarts it until it is done; used by `python -m ssl_jax.supervise`.
+
+Standard library only.
+"""
 
 import contextlib
 import dataclasses
@@ -12,18 +15,18 @@ import time
 from typing import Any
 
 from ssl_jax.errors import INTERRUPTED, MISSING_INPUT, STOPPED_EARLY, WATCHDOG
-from ssl_jax.jobs import goodput
+from ssl_jax.jobs import progress, run_history
 
-PATIENCE = 3  # restarts in a row without a new checkpoint
-POLL = 0.1  # seconds
-WRITE_EVERY = 30.0  # seconds between two writings of goodput.json
-STACKS = 2.0  # seconds that a stuck command has for writing its stacks
+MAX_FRUITLESS_RESTARTS = 3  # restarts in a row without a new checkpoint
+POLL_SECONDS = 0.1
+HISTORY_INTERVAL = 30.0  # seconds between two writes of goodput.json
+STACKS_TIMEOUT = 2.0  # seconds that a stuck command has to write its stack traces
 REASONS = {
     0: "done",
     STOPPED_EARLY: "stopped early, its state is saved",
     WATCHDOG: "its watchdog found it stuck",
     128 + signal.SIGABRT: "aborted, as JAX does when another process is gone",
-    128 + signal.SIGKILL: "killed, perhaps for want of memory",
+    128 + signal.SIGKILL: "killed, possibly out of memory",
 }
 
 
@@ -32,11 +35,17 @@ class Supervisor:
     """Runs one command until it ends for good.
 
     Args:
-      workdir: where its checkpoints and signs of life are; None if the command names none.
-      process: its number in a job of several; only 0 writes goodput.json.
-      stall: seconds without a sign of life, after the first; 0 waits for ever.
-      backoff, max_backoff: seconds before the first restart, doubled by each without a new
-        checkpoint, and the most; a random share of up to half is taken off.
+      command: program and arguments.
+      workdir: folder with the command's checkpoints and signs of life; None if the command has
+        no --workdir.
+      process: number of this process in a job of several; only process 0 writes goodput.json.
+      stall: seconds without a sign of life after which the command is killed; counted from the
+        first sign of life. 0 never kills it.
+      backoff: longest wait in seconds before the first restart. Every restart without a new
+        checkpoint doubles it. The wait is shortened at random by up to half.
+      max_backoff: upper limit of the wait, in seconds.
+      max_fruitless_restarts: number of restarts in a row without a new checkpoint after which
+        the supervisor gives up.
     """
 
     command: list[str]
@@ -45,180 +54,190 @@ class Supervisor:
     stall: float = 1800.0
     backoff: float = 1.0
     max_backoff: float = 60.0
-    patience: int = PATIENCE
+    max_fruitless_restarts: int = MAX_FRUITLESS_RESTARTS
 
     def __post_init__(self) -> None:
-        self._child: subprocess.Popen | None = None
+        self._command_process: subprocess.Popen | None = None
         self._signals: list[int] = []
-        self._passed = 0
-        self._lives: list[goodput.Life] = []
-        self._seen = self._manifests()
-        self._sign, self._showed = 0.0, 0.0  # the last sign of life, and when it was new
+        self._forwarded = 0  # signals that were sent on to the command
+        self._attempts: list[run_history.Attempt] = []
+        self._known_manifests = self._manifests()
+        # Modification time of the last sign of life, and the monotonic time when it changed.
+        self._last_sign, self._last_sign_at = 0.0, 0.0
 
     def run(self) -> int:
-        """Returns the exit code: COMMAND's last one."""
+        """Runs and restarts the command; returns its last exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self.workdir is not None and self.process == 0:
-            self._lives = goodput.read(self.workdir)
-        barren = -1  # the first life is no restart
+            self._attempts = run_history.read(self.workdir)
+        fruitless = -1  # the first attempt is not a restart
         while True:
-            life = goodput.Life(time.time(), time.time())
-            self._sign, self._showed = self._last_sign(), 0.0
+            attempt = run_history.Attempt(time.time(), time.time())
+            self._last_sign, self._last_sign_at = self._read_last_sign(), 0.0
             try:
-                # Its own session: Ctrl-C reaches it through us alone, and it dies with all its
-                # children.
-                self._child = subprocess.Popen(self.command, start_new_session=True)
+                # The command gets its own session: Ctrl-C reaches it only through the supervisor,
+                # and it can be killed together with all its children.
+                self._command_process = subprocess.Popen(self.command, start_new_session=True)
             except OSError as error:
-                return self._cannot_start(error)
-            code, reason = self._live(life, self._child)
+                return self._report_start_failure(error)
+            code, reason = self._run_attempt(attempt, self._command_process)
             if self._signals or not is_retryable(code):
                 return code
-            barren = 0 if self._has_new_manifest() else barren + 1
-            if barren >= self.patience:
-                self._say(
-                    f"{reason}; {barren} restarts brought no new checkpoint"
-                    f"{'' if self.workdir else ' (COMMAND names no --workdir)'}: giving up"
+            fruitless = 0 if self._has_new_manifest() else fruitless + 1
+            if fruitless >= self.max_fruitless_restarts:
+                self._print(
+                    f"{reason}; {fruitless} restarts brought no new checkpoint"
+                    f"{'' if self.workdir else ' (COMMAND has no --workdir)'}: giving up"
                 )
                 return code
-            delay = self._delay(max(barren, 0))
-            self._say(f"{reason}{self._where()}; starting again in {delay:.1f} s")
+            delay = self._delay(max(fruitless, 0))
+            self._print(f"{reason}{self._saved_step_text()}; starting again in {delay:.1f} s")
             if not self._sleep(delay):
                 return code
 
-    def _live(self, life: goodput.Life, child: subprocess.Popen) -> tuple[int, str]:
-        """One life of the command: its exit code, and that in words."""
-        self._lives.append(life)
-        self._pass_on()
+    def _run_attempt(
+        self, attempt: run_history.Attempt, process: subprocess.Popen
+    ) -> tuple[int, str]:
+        """Waits until the command ends; returns its exit code and the code in words."""
+        self._attempts.append(attempt)
+        self._forward_signals()
         written, stuck = time.monotonic(), False
-        while _wait(child) is None:
+        while _wait(process) is None:
             if not stuck and self.stall and self._silence() > self.stall:
                 stuck = True
-                self._kill_stuck(child)
-            if time.monotonic() - written > WRITE_EVERY:
+                self._kill_stuck(process)
+            if time.monotonic() - written > HISTORY_INTERVAL:
                 written = time.monotonic()
-                self._account(life)
-        self._child = None
-        _send_all(child.pid, signal.SIGKILL)  # what it left behind would hold the devices
-        code = WATCHDOG if stuck else _exit_code(child)
-        life.code, life.reason = code, self._reason(code, stuck)
-        self._account(life)
-        return code, life.reason
+                self._update_history(attempt)
+        self._command_process = None
+        _send_to_session(process.pid, signal.SIGKILL)  # children left behind hold the devices
+        code = WATCHDOG if stuck else _exit_code(process)
+        attempt.code, attempt.reason = code, self._reason(code, stuck)
+        self._update_history(attempt)
+        return code, attempt.reason
 
     def _reason(self, code: int, stuck: bool) -> str:
         if stuck:
             return f"no sign of life for {self.stall:g} s"
         why = REASONS.get(code) or (
-            f"died by {_signal_name(code - 128)}" if code > 128 else "see its message"
+            f"killed by {_signal_name(code - 128)}" if code > 128 else "see its message"
         )
         return f"exit code {code}: {why}"
 
     def _silence(self) -> float:
-        """Seconds since the last sign of this life; 0 of a command that has shown none so far.
+        """Returns the seconds since the last sign of life; 0 before the first one.
 
-        An evaluation shows none until its numbers are there, whatever it takes. Signs are files'
-        times, which a file server's clock may have given: only that they change is looked at.
+        A command without signs of life, for example an evaluation that writes only its results, is
+        never stuck. Signs of life are modification times, possibly by the clock of a file server,
+        so only changes count and not the times themselves.
         """
-        now, sign = time.monotonic(), self._last_sign()
-        if sign != self._sign:
-            self._sign, self._showed = sign, now
-        return now - self._showed if self._showed else 0.0
+        now, sign = time.monotonic(), self._read_last_sign()
+        if sign != self._last_sign:
+            self._last_sign, self._last_sign_at = sign, now
+        return now - self._last_sign_at if self._last_sign_at else 0.0
 
-    def _last_sign(self) -> float:
+    def _read_last_sign(self) -> float:
         if self.workdir is None:
             return 0.0
         try:
-            return goodput.last_sign(self.workdir, self.process)
-        except OSError:  # a file server that is away; the command itself may not need it now
-            return self._sign
+            return progress.last_sign_of_life(self.workdir, self.process)
+        except OSError:  # the file server is away; the command may not need it now
+            return self._last_sign
 
-    def _kill_stuck(self, child: subprocess.Popen) -> None:
-        self._say(f"no sign of life for {self.stall:g} s: asking for stacks, then killing it")
-        # Workers answer by faulthandler, in C, whatever their threads wait for.
-        _send_all(child.pid, signal.SIGUSR1)
-        deadline = time.monotonic() + STACKS
-        while time.monotonic() < deadline and child.poll() is None:
-            time.sleep(POLL)
-        _send_all(child.pid, signal.SIGKILL)
+    def _kill_stuck(self, process: subprocess.Popen) -> None:
+        self._print(
+            f"no sign of life for {self.stall:g} s: requesting stack traces, then killing COMMAND"
+        )
+        # faulthandler answers SIGUSR1 in C, even if all Python threads are blocked.
+        _send_to_session(process.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + STACKS_TIMEOUT
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(POLL_SECONDS)
+        _send_to_session(process.pid, signal.SIGKILL)
 
-    def _account(self, life: goodput.Life) -> None:
-        """Brings the life up to date, and goodput.json with it."""
-        life.ended = time.time()
+    def _update_history(self, attempt: run_history.Attempt) -> None:
+        """Updates the attempt and goodput.json."""
+        attempt.ended = time.time()
         if self.workdir is None or self.process:
             return
         try:
-            life.learn(self.workdir, self.process)
-            if goodput.is_run(self.workdir):
-                goodput.write(self.workdir, self._lives)
+            attempt.update(self.workdir, self.process)
+            if progress.is_run(self.workdir):
+                run_history.write(self.workdir, self._attempts)
         except OSError as error:
-            self._say(f"cannot write {self.workdir / goodput.FILE}: {error.strerror}")
+            self._print(f"cannot write {self.workdir / run_history.FILE}: {error.strerror}")
 
     def _has_new_manifest(self) -> bool:
         now = self._manifests()
-        new, self._seen = now - self._seen, self._seen | now
+        new = now - self._known_manifests
+        self._known_manifests = self._known_manifests | now
         return bool(new)
 
     def _manifests(self) -> set[tuple[str, int]]:
         try:
-            return goodput.manifests(self.workdir)
+            return progress.manifests(self.workdir)
         except OSError:
             return set()
 
-    def _where(self) -> str:
+    def _saved_step_text(self) -> str:
         try:
-            return f", step {goodput.saved_step(self.workdir)} is saved" if self.workdir else ""
+            return f", step {progress.saved_step(self.workdir)} is saved" if self.workdir else ""
         except OSError:
             return ""
 
-    def _delay(self, barren: int) -> float:
-        return min(self.max_backoff, self.backoff * 2**barren) * random.uniform(0.5, 1.0)
+    def _delay(self, fruitless: int) -> float:
+        return min(self.max_backoff, self.backoff * 2**fruitless) * random.uniform(0.5, 1.0)
 
     def _sleep(self, seconds: float) -> bool:
-        """Waits; False as soon as there is a signal."""
+        """Waits; returns False early if a signal arrives."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._signals:
-            time.sleep(min(POLL, seconds))
+            time.sleep(min(POLL_SECONDS, seconds))
         return not self._signals
 
     def _on_signal(self, number: int, _: Any) -> None:
         self._signals.append(number)
-        self._pass_on()
+        self._forward_signals()
 
-    def _pass_on(self) -> None:
-        child = self._child
-        while child is not None and self._passed < len(self._signals):
-            number = self._signals[self._passed]
-            self._passed += 1
-            if self._passed > 2:
-                self._say("third signal: killing the command")
-                _send_all(child.pid, signal.SIGKILL)
+    def _forward_signals(self) -> None:
+        process = self._command_process
+        while process is not None and self._forwarded < len(self._signals):
+            number = self._signals[self._forwarded]
+            self._forwarded += 1
+            if self._forwarded > 2:
+                self._print("third signal: killing the command")
+                _send_to_session(process.pid, signal.SIGKILL)
             else:
-                _send(child.pid, number)
+                _send(process.pid, number)
 
-    def _cannot_start(self, error: OSError) -> int:
-        self._say(f"cannot start {self.command[0]}: {error.strerror}")
+    def _report_start_failure(self, error: OSError) -> int:
+        self._print(f"cannot start {self.command[0]}: {error.strerror}")
         return MISSING_INPUT
 
-    def _say(self, message: str) -> None:
-        # Not print: a signal's handler may come here from within another print.
-        with contextlib.suppress(OSError):  # nobody reads it any more
+    def _print(self, message: str) -> None:
+        # Not print(): a signal handler may call this in the middle of another print.
+        with contextlib.suppress(OSError):  # standard error has no reader any more
             os.write(sys.stderr.fileno(), f"supervise: {message}\n".encode())
 
 
 def is_retryable(code: int) -> bool:
-    """Whether the same command, run again, goes on: also codes of a shell for death by signal."""
+    """Returns whether a command that exited with `code` may succeed if it runs again.
+
+    Codes above 128 are a shell's codes for death by a signal.
+    """
     return code in (STOPPED_EARLY, WATCHDOG) or (code > 128 and code != INTERRUPTED)
 
 
-def _wait(child: subprocess.Popen) -> int | None:
+def _wait(process: subprocess.Popen) -> int | None:
     try:
-        return child.wait(POLL)
+        return process.wait(POLL_SECONDS)
     except subprocess.TimeoutExpired:
         return None
 
 
-def _exit_code(child: subprocess.Popen) -> int:
-    code = child.returncode
+def _exit_code(process: subprocess.Popen) -> int:
+    code = process.returncode
     return 128 - code if code < 0 else code
 
 
@@ -227,11 +246,12 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _send_all(session: int, number: int) -> None:
-    """Sends a signal to all processes of a session, also those in groups of their own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says so of a dead group
+def _send_to_session(session: int, number: int) -> None:
+    """Sends a signal to all processes of a session, including those in other process groups."""
+    # macOS answers PermissionError for a dead group.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(session, number)
-    processes = os.listdir("/proc") if os.path.isdir("/proc") else []  # not on macOS
+    processes = os.listdir("/proc") if os.path.isdir("/proc") else []  # no /proc on macOS
     for process in map(int, filter(str.isdecimal, processes)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(process) == session != os.getpgid(process):

@@ -1,13 +1,12 @@
-"""A thread that ends a process whose training is stuck, and tells the supervisor of life.
+"""A thread that ends the process when training is stuck, and writes the heartbeat.
 
-JAX's own heartbeat goes on beating while a collective, a disk or a data thread hangs, and all other
-processes wait with this one for ever (jax issue 38503).
+JAX's own heartbeat continues while a collective, a disk or a data thread hangs, and all other
+processes then wait forever (jax issue 38503).
 """
 
 import collections
 import contextlib
 import faulthandler
-import json
 import os
 import pathlib
 import signal
@@ -19,135 +18,139 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from ssl_jax.errors import WATCHDOG
-from ssl_jax.jobs import files
-from ssl_jax.jobs.goodput import HEARTBEATS
-from ssl_jax.jobs.streams import tell
+from ssl_jax.jobs import heartbeat
+from ssl_jax.jobs.streams import print_error
 
-SHORTEST = 60.0  # seconds without a step, at least, before training counts as stuck
-STEPS = 10  # so many median steps without a step
-# Seconds for what has no steps: joining, restoring and compiling; a save; evaluation and report.
-BUDGETS = {"start": 3600.0, "save": 1800.0, "finish": 6 * 3600.0}
-LOOK = 1.0  # seconds between two looks
-WRITE = 5.0  # seconds between two writings of the heartbeat
+# Training is stuck after MEDIAN_STEPS times the median step time without a step, but not before
+# MIN_STEP_TIMEOUT seconds.
+MIN_STEP_TIMEOUT = 60.0
+MEDIAN_STEPS = 10
+# Time limits in seconds of phases without steps. start: connecting, restoring and compiling;
+# save: writing a checkpoint; finish: evaluation and report.
+PHASE_TIMEOUTS = {"start": 3600.0, "save": 1800.0, "finish": 6 * 3600.0}
+CHECK_INTERVAL = 1.0  # seconds between two checks
+WRITE_INTERVAL = 5.0  # seconds between two writes of the heartbeat
 
 
 class Watchdog:
-    """A context manager around training; `step` and `phase` are told what happens.
+    """A context manager around training; the training loop reports its steps and phases to it.
 
     Args:
-      folder: the workdir; `heartbeat/PROCESS.json` says what was told, `PROCESS.stacks` where the
-        threads were when it was stuck, or when SIGUSR1 came.
-      clock: seconds, monotonic.
-      end: called with the message when stuck; ends the process with WATCHDOG.
+      workdir: the run's folder. `heartbeat/PROCESS.json` holds the last report, and
+        `heartbeat/PROCESS.stacks` the stack traces of a stuck process or of one that got SIGUSR1.
+      process: number of this process.
+      clock: monotonic time in seconds.
+      end: called with a message when the process is stuck; the default prints the message and
+        exits with WATCHDOG.
     """
 
     def __init__(
         self,
-        folder: os.PathLike[str],
+        workdir: os.PathLike[str],
         process: int = 0,
         *,
         clock: Callable[[], float] = time.monotonic,
         end: Callable[[str], None] | None = None,
     ):
-        self._folder = pathlib.Path(folder) / HEARTBEATS
+        self._workdir = pathlib.Path(workdir)
+        self._folder = self._workdir / heartbeat.FOLDER
         self._process, self._clock = process, clock
         self._end = _exit if end is None else end
-        self._steps: collections.deque[float] = collections.deque(maxlen=101)
-        self._now = ("start", clock())  # phase and since when, replaced at once: a thread reads it
-        self._sums: dict[str, float] = {}
+        self._step_times: collections.deque[float] = collections.deque(maxlen=101)
+        # Phase and its start time. Always replaced as one tuple, because the thread reads it.
+        self._now = ("start", clock())
+        self._phase_seconds: dict[str, float] = {}
         self._step: int | None = None
-        self._first = 0
+        self._first_step = 0
         self._started = time.time()
         self._wake = threading.Event()
-        self._over = False
+        self._closed = False
 
     def begin(self, step: int) -> None:
-        """Says at which step the run is resumed, 0 for a new one."""
-        self._first = self._step = step
+        """Reports the step at which the run resumes; 0 for a new run."""
+        self._first_step = self._step = step
 
     def step(self, step: int) -> None:
-        """Says that a step is done; the first one begins the training."""
+        """Reports that a step is done; the first report starts the phase "train"."""
         phase, since = self._now
         if phase == "train":
-            self._steps.append(self._clock() - since)
+            self._step_times.append(self._clock() - since)
         self._step = step
-        self._turn_to("train")
+        self._switch_to("train")
         if phase != "train":
             self._wake.set()
 
     def enter(self, phase: str) -> None:
-        """Begins a phase that has a budget, or "end"."""
-        self._turn_to(phase)
+        """Starts a phase of PHASE_TIMEOUTS, or "end"."""
+        self._switch_to(phase)
         self._wake.set()
 
-    def _turn_to(self, phase: str) -> None:
+    def _switch_to(self, phase: str) -> None:
         (before, since), now = self._now, self._clock()
-        self._sums[before] = self._sums.get(before, 0.0) + now - since
+        self._phase_seconds[before] = self._phase_seconds.get(before, 0.0) + now - since
         self._now = (phase, now)
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Around a save within training; its time is no step's."""
-        self._turn_to("save")
+        """A context for saving during training; its time does not count as step time."""
+        self._switch_to("save")
         try:
             yield
         finally:
-            self._turn_to("train")
+            self._switch_to("train")
 
-    def look(self) -> None:
-        """Ends the process if it is stuck; the thread calls it once a second."""
+    def check(self) -> None:
+        """Ends the process if it is stuck; the thread calls this once a second."""
         phase, since = self._now
         silent = self._clock() - since
-        window = BUDGETS.get(phase, self._window())
-        if silent <= window:
+        timeout = PHASE_TIMEOUTS.get(phase, self._step_timeout())
+        if silent <= timeout:
             return
         path = self._folder / f"{self._process}.stacks"
-        with contextlib.suppress(OSError):  # a full disk must not keep it alive
+        with contextlib.suppress(OSError):  # a full disk must not keep a stuck process alive
             self._file.write(f"{time.ctime()}: {phase}, {silent:.0f} s after step {self._step}\n")
             self._file.flush()
         faulthandler.dump_traceback(self._file, all_threads=True)
-        what = "no step" if phase == "train" else f"{phase} not done"
+        what = "no step" if phase == "train" else f"{phase} not finished"
         self._end(
             f"process {self._process} is stuck: {what} for {silent:.0f} s, after step "
-            f"{self._step or 0}{_where()}; stacks of all threads in {path}"
+            f"{self._step or 0}{_current_line()}; stacks of all threads in {path}"
         )
 
-    def _window(self) -> float:
-        if not self._steps:  # nothing tells yet how long a step takes
-            return BUDGETS["start"]
-        return max(SHORTEST, STEPS * statistics.median(self._steps))
+    def _step_timeout(self) -> float:
+        if not self._step_times:  # the duration of a step is not known yet
+            return PHASE_TIMEOUTS["start"]
+        return max(MIN_STEP_TIMEOUT, MEDIAN_STEPS * statistics.median(self._step_times))
 
     def write(self) -> None:
         """Writes the heartbeat."""
-        sums = dict(self._sums)
-        beat = {
+        seconds_of = dict(self._phase_seconds)
+        report = {
             "pid": os.getpid(),
             "started": self._started,
             "phase": self._now[0],
-            "first_step": self._first,
+            "first_step": self._first_step,
             "step": self._step or 0,
-            "phases": {name: round(seconds, 3) for name, seconds in sums.items()},
+            "phases": {name: round(seconds, 3) for name, seconds in seconds_of.items()},
         }
-        # Not durable: this thread must not wait for a slow disk, lest it miss a stuck process.
-        with files.atomic_write(self._folder / f"{self._process}.json", durable=False) as file:
-            file.write(f"{json.dumps(beat)}\n".encode())
+        heartbeat.write(self._workdir, self._process, report)
 
     def _run(self) -> None:
         written = float("-inf")
-        while not self._over:
-            if self._wake.is_set() or self._clock() - written >= WRITE:
+        while not self._closed:
+            if self._wake.is_set() or self._clock() - written >= WRITE_INTERVAL:
                 self._wake.clear()
                 written = self._clock()
-                with contextlib.suppress(OSError):  # a full disk is for those who save to tell
+                with contextlib.suppress(OSError):  # checkpoints and metrics report a full disk
                     self.write()
-            self.look()
-            self._wake.wait(LOOK)
+            self.check()
+            self._wake.wait(CHECK_INTERVAL)
 
     def __enter__(self) -> "Watchdog":
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._process}.stacks"
-        self._file = open(path, "a", encoding="utf-8")  # an earlier life's stacks are still wanted
-        with contextlib.suppress(AttributeError):  # Windows has no signals
+        self._file = open(path, "a", encoding="utf-8")  # keeps the stacks of earlier attempts
+        with contextlib.suppress(AttributeError):  # Windows has no SIGUSR1
             faulthandler.register(signal.SIGUSR1, file=self._file, all_threads=True)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
@@ -155,7 +158,7 @@ class Watchdog:
 
     def __exit__(self, *_: Any) -> None:
         self.enter("end")
-        self._over = True
+        self._closed = True
         self._wake.set()
         self._thread.join()
         with contextlib.suppress(OSError):
@@ -165,17 +168,17 @@ class Watchdog:
         self._file.close()
 
 
-def _where() -> str:
-    """The innermost line of ours that the main thread is at."""
+def _current_line() -> str:
+    """Returns the innermost line of this package that the main thread is executing."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    ours = os.path.dirname(os.path.dirname(__file__))  # the package's folder
-    while frame is not None and not frame.f_code.co_filename.startswith(ours):
+    package = os.path.dirname(os.path.dirname(__file__))
+    while frame is not None and not frame.f_code.co_filename.startswith(package):
         frame = frame.f_back
     if frame is None:
         return ""
-    return f", in {os.path.relpath(frame.f_code.co_filename, ours)}:{frame.f_lineno}"
+    return f", in {os.path.relpath(frame.f_code.co_filename, package)}:{frame.f_lineno}"
 
 
 def _exit(message: str) -> NoReturn:
-    tell(message)
+    print_error(message)
     os._exit(WATCHDOG)

@@ -1,7 +1,7 @@
-"""Devices and processes: the mesh, how arrays lie on it, and how several processes become one job.
+"""The device mesh and the sharding of arrays over it.
 
-The only owner of the axis names: everywhere else the program is written over the global batch, and
-how many devices or hosts hold it never changes what is computed.
+Only this package knows the names of the mesh axes. All other code is written for the global batch:
+the number of devices or hosts never changes what is computed.
 """
 
 from ssl_jax.parallel.mesh import (
@@ -10,14 +10,14 @@ from ssl_jax.parallel.mesh import (
     ROWS,
     check_batch,
     compiler_options,
-    constrained,
-    gathered,
+    constrain,
     make_mesh,
+    replicate_parameters,
     replicated,
     rows,
     shardings,
     to_global,
-    use_cores,
+    use_cpu_cores_as_devices,
 )
 
 __all__ = [
@@ -26,12 +26,12 @@ __all__ = [
     "ROWS",
     "check_batch",
     "compiler_options",
-    "constrained",
-    "gathered",
+    "constrain",
     "make_mesh",
+    "replicate_parameters",
     "replicated",
     "rows",
     "shardings",
     "to_global",
-    "use_cores",
+    "use_cpu_cores_as_devices",
 ]

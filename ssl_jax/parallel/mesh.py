@@ -1,4 +1,4 @@
-"""The mesh, the shardings and the way from host rows to global arrays."""
+"""The mesh, the shardings of arrays over it, and global arrays from the rows of each host."""
 
 import contextlib
 import os
@@ -9,64 +9,69 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.jobs.cores import usable_cores
 from ssl_jax.parallel import sizes
 
 DATA, FSDP = "data", "fsdp"
-ROWS = (DATA, FSDP)  # a batch's rows are divided over all devices, along both axes
-ROWS_PER_CORE = 32  # with fewer, a core as a device spends its time on waiting for the others
-SMALLEST = 2**12  # elements; what is less takes longer to gather than it saves
+ROWS = (DATA, FSDP)  # the rows of a batch are sharded over all devices, along both axes
+MIN_ROWS_PER_CORE = 32  # with fewer rows, a core mostly waits for the other cores
+MIN_FSDP_ELEMENTS = 2**12  # gathering smaller arrays takes longer than sharding saves
 Tree = Any
 
 
 def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
-    """A mesh of axes ("data", "fsdp") over `devices`, by default all devices of all processes.
+    """Returns a mesh with axes ("data", "fsdp").
 
     Args:
-      fsdp: devices over which parameters and optimizer state are divided; 1 for none.
+      devices: devices of the mesh; by default all devices of all processes.
+      fsdp: number of devices that share one copy of the parameters and optimizer state; with 1,
+        every device holds a whole copy.
 
     Raises:
-      Fault: the devices, or those of one slice of a multi-slice job, cannot be divided so.
+      Fault: `fsdp` does not divide the number of devices, or that of one slice of a multi-slice
+        job.
     """
-    # In the order of their processes, so that each one's rows of a batch are neighbours: which
-    # example is where in a batch, and so in which group of BatchNorm, depends on no topology.
-    devices = sorted(jax.devices() if devices is None else devices, key=_place)
+    # Sorted by process, so that the rows of one process are adjacent in the batch. The place of an
+    # example in a batch, and so its BatchNorm group, then does not depend on the topology.
+    devices = sorted(jax.devices() if devices is None else devices, key=_sort_key)
     slices = len({_slice(device) for device in devices})
     if len(devices) // slices % fsdp:
         where = f"the {len(devices) // slices} devices" + (" of a slice" if slices > 1 else "")
         raise Fault(f"parallel.fsdp={fsdp} does not divide {where}", BAD_CONFIG)
-    # Auto: under the default Explicit axes, much of what mixes rows is a sharding type error.
+    # Auto axes: with the default Explicit axes, many operations that mix rows raise type errors.
     grid = np.array(devices).reshape(-1, fsdp)
     return Mesh(grid, ROWS, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _place(device: jax.Device) -> tuple[int, int, int]:
+def _sort_key(device: jax.Device) -> tuple[int, int, int]:
     return _slice(device), device.process_index, device.id
 
 
 def _slice(device: jax.Device) -> int:
-    return getattr(device, "slice_index", None) or 0  # CPUs have none
+    return getattr(device, "slice_index", None) or 0  # CPU devices have no slice_index
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding in which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def rows(mesh: Mesh) -> NamedSharding:
-    """The first axis is divided over the devices."""
+    """Returns the sharding that splits the first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
-def divided(tree: Tree, mesh: Mesh) -> Tree:
-    """Shardings of parameters, and of what has their shapes: the longest axis over FSDP.
+def fsdp_shardings(tree: Tree, mesh: Mesh) -> Tree:
+    """Returns shardings that split parameters, and arrays of the same shapes, along FSDP.
 
-    What is small, or has no axis that FSDP divides, is whole on every device.
+    The longest axis that the FSDP size divides is split. Arrays without such an axis, or with
+    fewer than MIN_FSDP_ELEMENTS elements, are replicated.
     """
     size = mesh.shape[FSDP]
 
     def sharding(leaf: Any) -> NamedSharding:
         axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
-        if size == 1 or leaf.size < SMALLEST or not axes:
+        if size == 1 or leaf.size < MIN_FSDP_ELEMENTS or not axes:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, FSDP))
@@ -74,20 +79,27 @@ def divided(tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(sharding, tree)
 
 
-def gathered(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
-    """Inside jit: what `layout` calls "parameters" whole on every device, to compute with."""
+def replicate_parameters(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
+    """Inside jit, gathers the arrays that `layout` calls "parameters" onto every device.
+
+    Args:
+      layout: prefix tree of words, as for `shardings`.
+      tree: the arrays; those with another word are returned as they are.
+      mesh: the mesh.
+    """
     if mesh.shape[FSDP] == 1:
         return tree
 
-    def of_word(word: str, subtree: Tree) -> Tree:
-        whole = jax.lax.with_sharding_constraint
-        return whole(subtree, replicated(mesh)) if word == "parameters" else subtree
+    def replicate(word: str, subtree: Tree) -> Tree:
+        if word != "parameters":
+            return subtree
+        return jax.lax.with_sharding_constraint(subtree, replicated(mesh))
 
-    return jax.tree.map(of_word, layout, tree)
+    return jax.tree.map(replicate, layout, tree)
 
 
-def constrained(tree: Tree, layout: Tree) -> Tree:
-    """Inside jit: every array divided as its sharding of `layout` says, if any is over FSDP."""
+def constrain(tree: Tree, layout: Tree) -> Tree:
+    """Inside jit, constrains every array to its sharding in `layout`; does nothing without FSDP."""
     leaves = jax.tree.leaves(layout)
     if not leaves or leaves[0].mesh.shape[FSDP] == 1:
         return tree
@@ -95,24 +107,27 @@ def constrained(tree: Tree, layout: Tree) -> Tree:
 
 
 def shardings(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
-    """Turns a prefix tree of words into the leaves' shardings.
+    """Returns the sharding of every leaf of `tree`.
 
-    The words: "replicated", "rows", and "parameters", which are `divided`.
+    Args:
+      layout: prefix tree of words: "replicated", "rows", or "parameters" (see `fsdp_shardings`).
+      tree: arrays or their shapes.
+      mesh: the mesh.
     """
 
-    def of_word(word: str, subtree: Tree) -> Tree:
+    def subtree_shardings(word: str, subtree: Tree) -> Tree:
         if word == "parameters":
-            return divided(subtree, mesh)
+            return fsdp_shardings(subtree, mesh)
         sharding = {"replicated": replicated, "rows": rows}[word](mesh)
         return jax.tree.map(lambda _: sharding, subtree)
 
-    return jax.tree.map(of_word, layout, tree)
+    return jax.tree.map(subtree_shardings, layout, tree)
 
 
 def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays, sharded on the first axis, from the rows that this process holds.
+    """Returns global arrays, sharded on the first axis, from the rows that this process holds.
 
-    64-bit integers become 32-bit: the device sees example indices, never positions in a run.
+    Casts int64 to int32: devices receive example indices, which fit, and never positions in a run.
     """
     sharding = rows(mesh)
     return {
@@ -123,48 +138,61 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
-def use_cores(batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1) -> None:
-    """Makes CPU cores devices, as many as divide the batch, if none was asked for.
+def use_cpu_cores_as_devices(
+    batch_size: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1
+) -> None:
+    """Configures JAX to use each CPU core as a device, as far as the batch can be split.
 
-    XLA keeps 1.4 cores busy with one device's program: as two devices, two cores run a small
-    ResNet's step in two thirds of the time. Nothing changes where there is an accelerator.
+    Picks the largest number of cores that divides the batch and gives every device at least
+    MIN_ROWS_PER_CORE rows. Does nothing if the user has set the number of CPU devices, in a job of
+    several processes, or if JAX has already initialized its devices. Accelerators are not affected.
+
+    One CPU device keeps 1.4 cores busy. Split into two devices, a small ResNet's step takes two
+    thirds of the time on two cores.
+
+    Args:
+      batch_size, microbatch, bn_group, views: as in `check_batch`.
     """
-    if jax.distributed.is_initialized():  # whoever starts several processes shares out the cores
+    if jax.distributed.is_initialized():  # whoever starts several processes assigns the cores
         return
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if asked or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return
-    for devices in range(min(_cores(), (microbatch or batch_size) // ROWS_PER_CORE), 1, -1):
+    most = min(usable_cores(), (microbatch or batch_size) // MIN_ROWS_PER_CORE)
+    for devices in range(most, 1, -1):
         with contextlib.suppress(Fault):
             check_batch(batch_size, devices, microbatch=microbatch, bn_group=bn_group, views=views)
-            # Too late where the caller has used JAX before: then the devices are what they are.
+            # JAX raises RuntimeError if its devices are already initialized.
             with contextlib.suppress(RuntimeError):
                 jax.config.update("jax_num_cpu_devices", devices)
             return
 
 
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def compiler_options(mesh: Mesh) -> dict[str, bool | int] | None:
-    """What `jax.jit` should tell the compiler of a program that runs for long on this mesh."""
-    if mesh.devices.flat[0].platform != "cpu" or not 1 < _cores() <= mesh.size:
+    """Returns the `compiler_options` of `jax.jit` for long-running programs on this mesh."""
+    if mesh.devices.flat[0].platform != "cpu" or not 1 < usable_cores() <= mesh.size:
         return None
-    # Every core has its device: a convolution that spreads over threads takes them from another.
-    # Measured on a small ResNet's step: 10 % less time by this, 8 % by whole AVX-512 registers.
+    # Every core is a device, so a multi-threaded convolution would take cores from other devices.
+    # Measured on the step of a small ResNet: single-threaded Eigen saves 10 % of the time, and
+    # 512-bit vectors (whole AVX-512 registers) save 8 %.
     return {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
 
 
 def check_batch(
     batch_size: int, devices: int, *, microbatch: int = 0, bn_group: int = 0, views: int = 1
 ) -> None:
-    """Checks that a global batch can be divided as asked, before anything is compiled.
+    """Checks that a global batch can be split over the devices, before anything is compiled.
+
+    Args:
+      batch_size: images in the global batch.
+      devices: number of devices.
+      microbatch: images in a micro-batch; 0 for none.
+      bn_group: rows that share BatchNorm statistics; 0 for the whole batch.
+      views: full-size views per image, each a row of BatchNorm.
 
     Raises:
-      Fault: devices would get unequal rows, or a group of `bn_group` rows would cross two chunks;
-        the nearest sizes that are right are named.
+      Fault: devices would get different numbers of rows, or a group of `bn_group` rows would
+        cross two chunks. The message gives the nearest valid sizes.
     """
     checked = sizes.check(
         batch_size=batch_size,
@@ -173,5 +201,5 @@ def check_batch(
         bn_group=bn_group,
         views=views,
     )
-    if wrong := sizes.problems(checked):
-        raise Fault("\n  ".join(wrong), BAD_CONFIG)
+    if problems := sizes.problems(checked):
+        raise Fault("\n  ".join(problems), BAD_CONFIG)

@@ -8,7 +8,7 @@ If lr_rule is a key, each rule gets a base rate such that all rules agree with t
 config's batch size. The same command again skips finished cells, resumes stopped cells and retries
 failed cells. Without --config and --grid, the command continues the study in --workdir. --print
 shows the cells and runs nothing. --gather only writes the table and the page. --jobs writes jobs
-for a cluster; each job runs one cell by --cell. See docs/scale.md.
+for a cluster; each job runs one cell by --cell. See docs/study.md.
 """
 
 import os
@@ -21,7 +21,7 @@ from absl import flags
 
 from ssl_jax import cli
 from ssl_jax.errors import IO_ERROR, USAGE, Fault
-from ssl_jax.jobs.process_number import rank
+from ssl_jax.jobs.process_number import process_number
 from ssl_jax.rundir import workdir
 from ssl_jax.study import grid, study_folder, terminal
 from ssl_jax.study.cells import Cell
@@ -97,7 +97,7 @@ def run_one_cell(study: Study, number: str) -> None:
         print(f"{cell.name}: {study_folder.status(study, cell)}")
         return
     with Runner(study) as runner:
-        sys.exit(runner.run(cell, write=rank(os.environ) == 0, show=True))
+        sys.exit(runner.run(cell, write=process_number(os.environ) == 0, show=True))
 
 
 def numbered_cell(study: Study, number: str) -> Cell:

@@ -44,21 +44,21 @@ def run_in_workdir(train: Train, make_config: Callable[[Stop], ConfigDict]) -> N
     path = flags.FLAGS.workdir
     if workdir.is_remote(path):
         raise Fault(f"--workdir={path}: give a local or mounted folder", USAGE)
-    with Stop(last=True) as stop, contextlib.ExitStack() as stack:
+    with Stop(ignore_signals_after=True) as stop, contextlib.ExitStack() as stack:
         config = make_config(stop)
         cli.start(stop)
         from ssl_jax.jobs import bootstrap
 
         use_cores(config)
-        bootstrap.show()
+        bootstrap.print_devices()
 
         def open_workdir() -> None:
             run = stack.enter_context(workdir.open_workdir(path))
             check_config(config, run, flags.FLAGS.allow_change)
 
-        bootstrap.on_first(open_workdir)
+        bootstrap.run_on_process_0(open_workdir)
         run = workdir.Workdir(workdir.absolute(path))
-        bootstrap.check_shared(run.path)
+        bootstrap.check_shared_folder(run.path)
         train(config, run, stop)
 
 
@@ -106,4 +106,4 @@ def use_cores(config: ConfigDict) -> None:
     """Makes devices of CPU cores, as many as divide the batch; call it before JAX looks for any."""
     from ssl_jax import components, parallel
 
-    parallel.use_cores(config.train.batch_size, **components.batch_sizes(config))
+    parallel.use_cpu_cores_as_devices(config.train.batch_size, **components.batch_sizes(config))

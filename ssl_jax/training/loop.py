@@ -53,7 +53,7 @@ def fit(
             keep=config.train.keep,
         ) as checkpoints,
     ):
-        stop.wait_for(checkpoints)
+        stop.set_checkpoints(checkpoints)
         restored = checkpoints.restore_latest(parts.abstract_state)
         state, start, before = restored or (parts.new_state(), 0, data)
         check_data(before, data)
@@ -72,7 +72,7 @@ def fit(
                 )
                 if parts.input.preview:
                     preview.draw_views(config, parts.source, run.path / "figures" / "views.png")
-            with stop.gently():
+            with stop.deferred():
                 state = train(config, run, parts, state, start, checkpoints, stop, watchdog, data)
                 watchdog.enter("save")  # a signal in the last step waits for it here
         watchdog.enter("finish")
@@ -129,7 +129,7 @@ def train(
                 log.add(k, metrics)
                 checkpoints.check()
                 watchdog.step(k)
-                stopping = stop.reached(k)  # asked once: it may change on the next line
+                stopping = stop.should_stop(k)  # asked once: it may change on the next line
                 if k % config.train.checkpoint_every == 0 or k == total or stopping:
                     with watchdog.saving():
                         log.settle()

@@ -69,7 +69,7 @@ def make_train_step(
         inputs = {name: value for name, value in batch.items() if name != "label"}
         label = {"label": batch["label"]} if supervised else {}
         layouts = state_shardings(state, method.layout, mesh)
-        before = parallel.gathered(method.layout, state.extra, mesh)
+        before = parallel.replicate_parameters(method.layout, state.extra, mesh)
 
         def objective(params: Tree, outputs: dict) -> tuple:
             return method.objective(params, before, outputs | label, objective_key, state.step)
@@ -77,10 +77,10 @@ def make_train_step(
         (loss, (extra, metrics), outputs, stats), grads, measured = value_and_grad(
             lambda params, examples: encode(params, before, examples, encode_key),
             objective,
-            parallel.gathered("parameters", state.params, mesh),
+            parallel.replicate_parameters("parameters", state.params, mesh),
             inputs,
         )
-        grads = parallel.constrained(grads, layouts.params)
+        grads = parallel.constrain(grads, layouts.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -103,6 +103,6 @@ def make_train_step(
             opt_state=opt_state,
             probe=probe_state,
         )
-        return parallel.constrained(new, layouts), metrics
+        return parallel.constrain(new, layouts), metrics
 
     return train_step

@@ -1,4 +1,4 @@
-"""Who takes part in a job: flags, environment, clusters; the roll call, by real sockets."""
+"""Finding the job from flags, environment and clusters; the roll call over real sockets."""
 
 import concurrent.futures
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from ssl_jax.errors import STOPPED_EARLY, USAGE, WATCHDOG, Fault
 from ssl_jax.jobs import bootstrap, roll_call
-from ssl_jax.jobs.bootstrap import ALONE, Place
+from ssl_jax.jobs.bootstrap import SINGLE_PROCESS, JobSpec
 from ssl_jax.jobs.stop import Stop
 
 HOST = socket.gethostname()
@@ -50,48 +50,48 @@ OPENMPI = {
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "place"),
+    ("flags", "environment", "job"),
     [
-        (("a:1", 4, 2), OURS | SLURM, Place("a:1", 4, 2)),
-        (("", 0, -1), OURS | SLURM | SKY, Place("b:2", 8, 7)),
-        (("", 0, -1), SKY, Place("10.0.0.4:8476", 2, 1)),
-        (("", 0, -1), SLURM, Place(f"node07:{65535 - 2**12 + 1 + 42}", 4, 3, [1])),
-        (("", 0, -1), OPENMPI, Place("10.96.0.1:62463", 4, 2, [0])),
-        (("", 0, -1), SLURM | {"SLURM_NTASKS": "1"}, ALONE),
-        (("", 1, -1), OURS | SLURM, ALONE),
-        (("", 0, -1), SLURM | {"SSL_JAX_PROCESSES": "1"}, ALONE),
-        (("", 0, -1), {}, ALONE),
+        (("a:1", 4, 2), OURS | SLURM, JobSpec("a:1", 4, 2)),
+        (("", 0, -1), OURS | SLURM | SKY, JobSpec("b:2", 8, 7)),
+        (("", 0, -1), SKY, JobSpec("10.0.0.4:8476", 2, 1)),
+        (("", 0, -1), SLURM, JobSpec(f"node07:{65535 - 2**12 + 1 + 42}", 4, 3, [1])),
+        (("", 0, -1), OPENMPI, JobSpec("10.96.0.1:62463", 4, 2, [0])),
+        (("", 0, -1), SLURM | {"SLURM_NTASKS": "1"}, SINGLE_PROCESS),
+        (("", 1, -1), OURS | SLURM, SINGLE_PROCESS),
+        (("", 0, -1), SLURM | {"SSL_JAX_PROCESSES": "1"}, SINGLE_PROCESS),
+        (("", 0, -1), {}, SINGLE_PROCESS),
     ],
 )
-def test_flags_then_environment_then_cluster_then_alone(flags, environment, place, monkeypatch):
-    for name, value in environment.items():  # JAX looks for clusters in the real one
+def test_find_job_prefers_flags_then_environment_then_cluster(flags, environment, job, monkeypatch):
+    for name, value in environment.items():  # JAX reads the process environment
         monkeypatch.setenv(name, value)
-    found = bootstrap.find(*flags, os.environ)
-    if place.coordinator.startswith("10.96"):  # JAX computes the port from the job's number
-        found = found._replace(coordinator=place.coordinator)
-    assert found == place
+    actual = bootstrap.find_job(*flags, os.environ)
+    if job.coordinator.startswith("10.96"):  # JAX derives the port from the job number
+        actual = actual._replace(coordinator=job.coordinator)
+    assert actual == job
 
 
 @pytest.mark.parametrize(
-    ("flags", "wrong"),
+    ("flags", "problems"),
     [
-        (("a:1", 4, -1), ["--process='-1': which process this is, 0 to 3"]),
+        (("a:1", 4, -1), ["--process='-1': must be the number of this process, 0 to 3"]),
         (("a:1", 4, 4), ["--process='4'"]),
-        (("a", 0, 0), ["--coordinator='a': HOST:PORT", "--processes='0'"]),
+        (("a", 0, 0), ["--coordinator='a': must be HOST:PORT", "--processes='0'"]),
     ],
 )
-def test_an_incomplete_description_names_all_that_is_missing(flags, wrong):
-    with pytest.raises(Fault) as caught:
-        bootstrap.find(*flags, {})
-    assert caught.value.code == USAGE
-    assert all(part in str(caught.value) for part in wrong)
+def test_incomplete_job_flags_name_every_problem(flags, problems):
+    with pytest.raises(Fault) as error:
+        bootstrap.find_job(*flags, {})
+    assert error.value.code == USAGE
+    assert all(part in str(error.value) for part in problems)
 
 
-def test_a_cluster_that_says_nonsense_is_a_fault(monkeypatch):
+def test_invalid_cluster_values_raise_a_fault(monkeypatch):
     for name, value in (SLURM | {"SLURM_NTASKS": "many"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Fault, match="--processes=1 to run alone"):
-        bootstrap.find("", 0, -1, os.environ)
+        bootstrap.find_job("", 0, -1, os.environ)
 
 
 def call_all(address, numbers, count, timeout):
@@ -100,33 +100,33 @@ def call_all(address, numbers, count, timeout):
     return calls
 
 
-def test_all_learn_who_is_there(address):
-    found = [call.result() for call in call_all(address, [2, 1, 0], 3, 20)]
-    assert found == [[HOST] * 3] * 3
+def test_roll_call_returns_all_hosts_to_every_process(address):
+    hosts = [call.result() for call in call_all(address, [2, 1, 0], 3, 20)]
+    assert hosts == [[HOST] * 3] * 3
 
 
-def test_the_missing_are_named_to_everyone(address):
+def test_every_process_learns_which_processes_are_missing(address):
     for call in call_all(address, [2, 0], 4, 1):
         with pytest.raises(
-            Fault, match=rf"waited 1 s at {address}: of 4 processes 2 missing: 1, 3"
+            Fault, match=rf"waited 1 s at {address}: 2 of 4 processes missing: 1, 3"
         ):
             call.result()
         assert call.exception().code == WATCHDOG
 
 
-def test_without_process_0_the_others_say_so(address):
+def test_other_processes_report_a_missing_process_0(address):
     with pytest.raises(Fault, match=rf"process 0 does not answer process 1 at {address}"):
         roll_call.call(address, 2, 1, timeout=0.5)
 
 
-def test_two_processes_of_one_number_are_named(address):
+def test_roll_call_refuses_two_processes_with_the_same_number(address):
     calls = call_all(address, [1, 1, 0], 3, 20)
     for call in calls:
-        with pytest.raises(Fault, match=f"number 1 of 3: on {HOST} and on {HOST}"):
+        with pytest.raises(Fault, match=f"same number 1 of 3: on {HOST} and on {HOST}"):
             call.result()
 
 
-def test_strangers_and_those_who_come_again_do_not_disturb(address):
+def test_roll_call_ignores_foreign_connections_and_accepts_restarted_processes(address):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         first = pool.submit(roll_call.call, address, 3, 0, timeout=20)
         for greeting in (
@@ -134,31 +134,31 @@ def test_strangers_and_those_who_come_again_do_not_disturb(address):
             b'{"process": 7}\n',
             b'{"process": true}\n',
             b"[]\n",
-            b"[" * 4000 + b"\n",  # nested deeper than Python follows
+            b"[" * 4000 + b"\n",  # nested deeper than the JSON parser allows
             b'{"process": 1, "host": "' + b"x" * 5000 + b'"}\n',
         ):
-            say(address, greeting)
-        say(address, b'{"process": 1, "host": "died, and was started again"}\n')
+            send(address, greeting)
+        send(address, b'{"process": 1, "host": "died, and was started again"}\n')
         others = [pool.submit(roll_call.call, address, 3, n, timeout=20) for n in (1, 2)]
         assert [call.result() for call in (first, *others)] == [[HOST] * 3] * 3
 
 
 @pytest.mark.parametrize("stopped", [0, 1])
-def test_a_signal_before_all_have_met_stops_all(address, stopped):
-    others = [number for number in (0, 1, 2) if number != stopped]  # the fourth never comes
+def test_a_signal_before_all_processes_connect_stops_all(address, stopped):
+    others = [number for number in (0, 1, 2) if number != stopped]  # process 3 never connects
     with concurrent.futures.ThreadPoolExecutor() as pool:
         calls = [pool.submit(roll_call.call, address, 4, n, timeout=20) for n in others]
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(Fault, match="SIGTERM: nothing new to save"), Stop():
             roll_call.call(address, 4, stopped, timeout=20)
     for call in calls:
-        message = f"process {stopped} was stopped before all had met: SIGTERM"
-        with pytest.raises(Fault, match=message) as told:
+        message = f"process {stopped} was stopped before all processes connected: SIGTERM"
+        with pytest.raises(Fault, match=message) as error:
             call.result()
-        assert told.value.code == STOPPED_EARLY
+        assert error.value.code == STOPPED_EARLY
 
 
-def say(address, text):
+def send(address, text):
     host, port = address.split(":")
     deadline = time.monotonic() + 10
     while True:
@@ -171,26 +171,26 @@ def say(address, text):
             time.sleep(0.05)
 
 
-def test_a_greeting_has_seconds_for_the_whole_of_it():
+def test_the_timeout_covers_a_whole_greeting_and_not_each_byte():
     ours, theirs = socket.socketpair()
     with ours, theirs, concurrent.futures.ThreadPoolExecutor() as pool:
-        found = pool.submit(roll_call._line, ours, 0.5, 100)
+        message = pool.submit(roll_call._read_line, ours, 0.5, 100)
         for letter in b'{"process": 1}':
-            if found.done():
+            if message.done():
                 break
             theirs.sendall(bytes([letter]))
             time.sleep(0.1)
-        assert found.result() == {}
+        assert message.result() == {}
 
 
-def test_a_port_that_is_taken(address):
+def test_a_taken_port_raises_a_fault(address):
     taken = socket.create_server(("", int(address.split(":")[1])))
-    with taken, pytest.raises(Fault, match="give all processes another coordinator port") as caught:
+    with taken, pytest.raises(Fault, match="give all processes another coordinator port") as error:
         roll_call.call(address, 2, 0, timeout=1)
-    assert caught.value.code == WATCHDOG  # launch/local.sh takes another one at the next start
+    assert error.value.code == WATCHDOG  # retryable: launch/local.sh picks a new port per start
 
 
-def test_a_lone_process_of_two_ends_by_name_before_jax_aborts(tmp_path, address):
+def test_one_process_of_two_exits_with_a_message_before_jax_aborts(tmp_path, address):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "ssl_jax.train", "--config=configs/simclr.py:digits"),
@@ -204,6 +204,6 @@ def test_a_lone_process_of_two_ends_by_name_before_jax_aborts(tmp_path, address)
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
     assert done.returncode == WATCHDOG
-    assert "of 2 processes 1 missing: 1" in done.stderr
+    assert "1 of 2 processes missing: 1" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "config.json").exists()

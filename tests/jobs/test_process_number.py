@@ -1,8 +1,8 @@
-"""Which process of a job the environment says this is."""
+"""The process number from flag and environment."""
 
 import pytest
 
-from ssl_jax.jobs.process_number import rank
+from ssl_jax.jobs.process_number import process_number
 
 SECOND_SLICE = {"TPU_WORKER_ID": "1", "MEGASCALE_SLICE_ID": "1"}
 
@@ -19,10 +19,10 @@ SECOND_SLICE = {"TPU_WORKER_ID": "1", "MEGASCALE_SLICE_ID": "1"}
         (None, {"SKYPILOT_NODE_RANK": "4"}, 4),
         (None, {"JOB_COMPLETION_INDEX": "3"}, 3),
         (None, {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, 1),
-        # Of two slices, each of which counts from 0.
+        # Two slices, each of which counts its hosts from 0.
         (None, SECOND_SLICE | {"TPU_WORKER_ID": "0"}, 1),
         (None, SECOND_SLICE | {"TPU_WORKER_HOSTNAMES": "c,d"}, 3),
     ],
 )
-def test_rank(flag, environment, number):
-    assert rank(environment, flag) == number
+def test_process_number(flag, environment, number):
+    assert process_number(environment, flag) == number

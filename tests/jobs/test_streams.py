@@ -1,4 +1,4 @@
-"""A command whose output nobody can take any more goes on."""
+"""A command continues when nobody can read its output any more."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ def full_disk():
     [(closed_pipe, "Broken pipe"), (full_disk, "No space left on device")],
 )
 @pytest.mark.parametrize("both", [False, True])
-def test_a_command_outlives_its_readers(stdout, reason, both, tmp_path):
+def test_a_command_continues_without_its_output(stdout, reason, both, tmp_path):
     out = stdout()
     done = subprocess.run(
         [sys.executable, "-c", PRINTING, f"--workdir={tmp_path}"],
@@ -48,5 +48,5 @@ def test_a_command_outlives_its_readers(stdout, reason, both, tmp_path):
     )
     assert (done.returncode, (tmp_path / "done").exists()) == (0, True), done.stderr
     if not both:
-        told = f"ssl_jax: cannot write to <stdout>: {reason}; going on without it\n"
-        assert done.stderr == told
+        message = f"ssl_jax: cannot write to <stdout>: {reason}; continuing without it\n"
+        assert done.stderr == message

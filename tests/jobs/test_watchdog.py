@@ -1,4 +1,4 @@
-"""The watchdog: when it ends a process, what it leaves, what it tells the supervisor."""
+"""The watchdog: when it ends a process, the stacks and the heartbeat that it writes."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import time
 import pytest
 
 from ssl_jax.errors import WATCHDOG
-from ssl_jax.jobs.goodput import HEARTBEATS
-from ssl_jax.jobs.watchdog import BUDGETS, SHORTEST, Watchdog
+from ssl_jax.jobs import heartbeat
+from ssl_jax.jobs.watchdog import MIN_STEP_TIMEOUT, PHASE_TIMEOUTS, Watchdog
 
 
 class Clock:
@@ -22,64 +22,64 @@ class Clock:
 
 @pytest.fixture
 def dog(tmp_path):
-    """A watchdog whose thread does not run: the tests look themselves."""
-    clock, said = Clock(), []
-    dog = Watchdog(tmp_path, 3, clock=clock, end=said.append)
-    (tmp_path / HEARTBEATS).mkdir()
-    with open(tmp_path / HEARTBEATS / "3.stacks", "w") as dog._file:
-        dog.clock, dog.said = clock, said
+    """A watchdog without its thread; the tests call `check` themselves."""
+    clock, messages = Clock(), []
+    dog = Watchdog(tmp_path, 3, clock=clock, end=messages.append)
+    (tmp_path / heartbeat.FOLDER).mkdir()
+    with open(tmp_path / heartbeat.FOLDER / "3.stacks", "w") as dog._file:
+        dog.clock, dog.messages = clock, messages
         yield dog
 
 
-def test_a_step_may_take_a_minute_or_ten_medians(dog):
+def test_training_is_stuck_after_ten_median_steps(dog):
     for step in range(1, 12):
         dog.clock.now += 20.0
         dog.step(step)
     dog.clock.now += 199.0
-    dog.look()
-    assert not dog.said
+    dog.check()
+    assert not dog.messages
     dog.clock.now += 2.0
-    dog.look()
-    assert "process 3 is stuck: no step for 201 s, after step 11" in dog.said[0]
-    assert "3.stacks" in dog.said[0]
+    dog.check()
+    assert "process 3 is stuck: no step for 201 s, after step 11" in dog.messages[0]
+    assert "3.stacks" in dog.messages[0]
 
 
-def test_short_steps_have_a_minute(dog):
+def test_the_shortest_step_timeout_is_a_minute(dog):
     for step in range(1, 5):
         dog.clock.now += 0.1
         dog.step(step)
-    dog.clock.now += SHORTEST
-    dog.look()
-    assert not dog.said
+    dog.clock.now += MIN_STEP_TIMEOUT
+    dog.check()
+    assert not dog.messages
     dog.clock.now += 0.1
-    dog.look()
-    assert dog.said
+    dog.check()
+    assert dog.messages
 
 
-def test_before_a_second_step_nothing_tells_how_long_one_takes(dog):
+def test_until_a_second_step_the_timeout_is_that_of_the_start(dog):
     dog.begin(0)
     dog.clock.now = 200.0  # compilation and the first step
     dog.step(1)
-    dog.clock.now += BUDGETS["start"]
-    dog.look()
-    assert not dog.said
+    dog.clock.now += PHASE_TIMEOUTS["start"]
+    dog.check()
+    assert not dog.messages
     dog.clock.now += 1.0
-    dog.look()
-    assert "no step for 3601 s, after step 1" in dog.said[0]
+    dog.check()
+    assert "no step for 3601 s, after step 1" in dog.messages[0]
 
 
 @pytest.mark.parametrize("phase", ["start", "save", "finish"])
-def test_what_has_no_steps_has_a_budget(dog, phase):
+def test_phases_without_steps_have_timeouts(dog, phase):
     dog.enter(phase)
-    dog.clock.now += BUDGETS[phase]
-    dog.look()
-    assert not dog.said
+    dog.clock.now += PHASE_TIMEOUTS[phase]
+    dog.check()
+    assert not dog.messages
     dog.clock.now += 1
-    dog.look()
-    assert f"{phase} not done for {BUDGETS[phase] + 1:.0f} s" in dog.said[0]
+    dog.check()
+    assert f"{phase} not finished for {PHASE_TIMEOUTS[phase] + 1:.0f} s" in dog.messages[0]
 
 
-def test_the_time_of_a_save_is_no_steps(dog, tmp_path):
+def test_the_time_of_a_save_does_not_count_as_step_time(dog, tmp_path):
     dog.clock.now = 7.0
     dog.begin(40)
     dog.step(41)
@@ -87,13 +87,13 @@ def test_the_time_of_a_save_is_no_steps(dog, tmp_path):
     dog.step(42)
     with dog.saving():
         dog.clock.now += 100.0
-        dog.look()
+        dog.check()
     dog.clock.now += 1.0
     dog.step(43)
     dog.write()
-    assert not dog.said
-    assert dog._window() == SHORTEST
-    beat = json.loads((tmp_path / HEARTBEATS / "3.json").read_text())
+    assert not dog.messages
+    assert dog._step_timeout() == MIN_STEP_TIMEOUT
+    beat = json.loads((tmp_path / heartbeat.FOLDER / "3.json").read_text())
     assert (beat["first_step"], beat["step"], beat["pid"]) == (40, 43, os.getpid())
     assert beat["phases"] == {"start": 7.0, "train": 3.0, "save": 100.0}
 
@@ -103,17 +103,17 @@ def test_a_full_disk_does_not_keep_a_stuck_process_alive(dog):
     with open("/dev/full", "w") as dog._file:
         dog.step(1)
         dog.step(2)
-        dog.clock.now += SHORTEST + 1
-        dog.look()
-        assert dog.said
+        dog.clock.now += MIN_STEP_TIMEOUT + 1
+        dog.check()
+        assert dog.messages
         os.dup2(os.open(os.devnull, os.O_WRONLY), dog._file.fileno())
 
 
 STUCK = """
 import sys, time
-from ssl_jax import watchdog
-watchdog.SHORTEST = 0.5
-watchdog.LOOK = 0.1
+from ssl_jax.jobs import watchdog
+watchdog.MIN_STEP_TIMEOUT = 0.5
+watchdog.CHECK_INTERVAL = 0.1
 with watchdog.Watchdog(sys.argv[1]) as dog:
     dog.step(5)
     dog.step(6)
@@ -121,23 +121,23 @@ with watchdog.Watchdog(sys.argv[1]) as dog:
 """
 
 
-def test_a_stuck_process_ends_with_its_stacks_on_disk(tmp_path):
-    start = time.monotonic()
+def test_a_stuck_process_exits_with_its_stacks_on_disk(tmp_path):
+    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", STUCK, str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == WATCHDOG
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - began < 30
     assert "process 0 is stuck: no step for" in done.stderr
     assert "after step 6" in done.stderr
-    stacks = tmp_path / HEARTBEATS / "0.stacks"
+    stacks = tmp_path / heartbeat.FOLDER / "0.stacks"
     assert 'File "<string>", line 9' in stacks.read_text()
-    with Watchdog(tmp_path):  # the next life
+    with Watchdog(tmp_path):  # the next attempt
         pass
     assert 'File "<string>", line 9' in stacks.read_text()
 
 
-def test_a_stuck_process_ends_also_where_nobody_reads_what_it_says(tmp_path):
+def test_a_stuck_process_exits_even_if_nobody_reads_its_message(tmp_path):
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", STUCK, str(tmp_path)], stderr=written, timeout=30)

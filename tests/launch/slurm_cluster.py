@@ -1,4 +1,4 @@
-"""A Slurm cluster of two nodes on this machine, in a folder, to test launch/slurm.sbatch with."""
+"""A local Slurm cluster of two nodes with all its files in one folder, for tests."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ import time
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
 
-# Nodes by address: JAX takes the coordinator's host from SLURM_STEP_NODELIST, so that it must
-# resolve. A short-lived credential, since a requeued job waits until the last one has expired.
+# Nodes are IP addresses, because JAX takes the coordinator's host from SLURM_STEP_NODELIST and must
+# resolve it. Credentials expire fast, because a requeued job waits until the last one has expired.
 CONFIG = """
 ClusterName=test
 SlurmctldHost=localhost
@@ -44,7 +44,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class Cluster:
-    """Submits and watches jobs; `config` is what SLURM_CONF names."""
+    """Submits and watches jobs of the cluster with the file `config` (SLURM_CONF)."""
 
     def __init__(self, config: pathlib.Path):
         self.environment = os.environ | {"SLURM_CONF": str(config)}
@@ -60,12 +60,12 @@ class Cluster:
         return self.run("sbatch", "--parsable", *arguments, **options)
 
     def job(self, number: str) -> dict[str, str]:
-        """What `scontrol show job` says, by name."""
+        """Returns the fields of `scontrol show job`."""
         text = self.run("scontrol", "--oneliner", "show", "job", number).splitlines()[0]
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
     def wait(self, number: str, *states: str, seconds: float = 60) -> dict[str, str]:
-        """The job, once its state is among `states`."""
+        """Waits until the job's state is one of `states`; returns its fields."""
         return until(
             lambda: (job := self.job(number))["JobState"] in states and job,
             f"job {number} to be {states}",
@@ -74,7 +74,7 @@ class Cluster:
 
 
 def until(ready, what: str, seconds: float = 60):
-    """What `ready()` returns, once that is true."""
+    """Waits until `ready()` returns a true value, and returns it."""
     deadline = time.monotonic() + seconds
     while not (answer := ready()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
@@ -84,7 +84,7 @@ def until(ready, what: str, seconds: float = 60):
 
 @contextlib.contextmanager
 def running(folder: pathlib.Path):
-    """A cluster whose daemons end with the block; all its files are in `folder`."""
+    """A context with a running cluster whose files are all in `folder`."""
     (folder / "state").mkdir()
     config, key = folder / "slurm.conf", folder / "munge.key"
     key.write_bytes(os.urandom(1024))
@@ -92,7 +92,7 @@ def running(folder: pathlib.Path):
     config.write_text(CONFIG.format(folder=folder, ports=free_ports(3)))
     cluster = Cluster(config)
     with contextlib.ExitStack() as daemons:
-        start(daemons, cluster, folder, *munged(folder, key))
+        start(daemons, cluster, folder, *munged_command(folder, key))
         start(daemons, cluster, folder, "slurmctld", "-D", "-f", str(config))
         for node in ("127.0.0.1", "127.0.0.2"):
             start(daemons, cluster, folder, "slurmd", "-D", "-f", str(config), "-N", node)
@@ -101,10 +101,10 @@ def running(folder: pathlib.Path):
         subprocess.run(["scancel", "--user=root"], env=cluster.environment, check=False)
 
 
-def munged(folder, key):
+def munged_command(folder, key):
     files = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
     options = [f"--{name}={folder}/munge.{suffix}" for name, suffix in files.items()]
-    # Forced: a temporary folder is writable by more than munge would like.
+    # --force: munge refuses the permissions of a temporary folder otherwise.
     return ["munged", "--foreground", "--force", f"--key-file={key}", *options]
 
 

@@ -1,4 +1,4 @@
-"""Programs that only record how they were called, put before the real ones on PATH."""
+"""Stand-in programs that record their calls and hide the real programs on PATH."""
 
 import json
 import os
@@ -18,7 +18,7 @@ with open({calls!r}, "a") as file:
 
 
 class Standins:
-    """A folder of programs, and the calls that they recorded."""
+    """A folder of stand-in programs and the calls that they recorded."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder, self.file = folder / "bin", folder / "calls.jsonl"
@@ -26,7 +26,12 @@ class Standins:
         self.environment = os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"}
 
     def put(self, name: str, rest: str = "") -> None:
-        """A program that records itself, and then does `rest` (Python; `call` is its line)."""
+        """Adds a program that records its call and then runs `rest`.
+
+        Args:
+          name: name of the program.
+          rest: Python code, in which `call` is the list of name and arguments.
+        """
         program = self.folder / name
         program.write_text(RECORD.format(python=sys.executable, calls=str(self.file)) + rest)
         program.chmod(0o755)
@@ -42,7 +47,7 @@ class Standins:
 def launch(
     script: str, *arguments: str, environment=None, **options
 ) -> subprocess.CompletedProcess:
-    """Runs one of the launch scripts to its end."""
+    """Runs a launch script to its end."""
     return subprocess.run(
         [LAUNCH / script, *arguments],
         env=environment,

@@ -1,4 +1,4 @@
-"""launch/local.sh with tiny programs: environment, prefix, codes, signals, others' end."""
+"""launch/local.sh with small programs: environment, output, exit codes, signals, clean-up."""
 
 import ast
 import os
@@ -30,49 +30,49 @@ def local(program, *arguments, processes=2, options=(), environment=CPU):
 
 
 def environments(done):
-    found = re.findall(r"^\[(\d)\] (\{.*\})$", done.stdout, re.MULTILINE)
-    return {int(process): ast.literal_eval(text) for process, text in found}
+    matches = re.findall(r"^\[(\d)\] (\{.*\})$", done.stdout, re.MULTILINE)
+    return {int(process): ast.literal_eval(text) for process, text in matches}
 
 
 SHOW = "print({k: v for k, v in os.environ.items() if k.startswith(('SSL_JAX', 'JAX', 'CUDA'))})"
 
 
-def test_every_process_gets_its_environment_and_the_arguments_as_they_are():
+def test_every_process_gets_its_environment_and_unchanged_arguments():
     done, _ = local(SHOW + "; print(sys.argv[1:])", "a  b", "", "$c'd", options=("-d", "4"))
     assert done.returncode == 0, done.stderr
-    found = environments(done)
-    assert found.keys() == {0, 1}
-    for process, environment in found.items():
+    by_process = environments(done)
+    assert by_process.keys() == {0, 1}
+    for process, environment in by_process.items():
         assert environment["SSL_JAX_PROCESS"] == str(process)
         assert environment["SSL_JAX_PROCESSES"] == "2"
         assert environment["JAX_NUM_CPU_DEVICES"] == "4"
         assert re.fullmatch(r"127\.0\.0\.1:\d+", environment["SSL_JAX_COORDINATOR"])
         assert f"[{process}] ['a  b', '', \"$c'd\"]" in done.stdout
-    assert found[0]["SSL_JAX_COORDINATOR"] == found[1]["SSL_JAX_COORDINATOR"]
+    assert by_process[0]["SSL_JAX_COORDINATOR"] == by_process[1]["SSL_JAX_COORDINATOR"]
 
 
 @pytest.mark.parametrize("given", ["4,5,6,7", ""])
-def test_gpus_are_divided(given, tmp_path):
+def test_gpus_are_split_among_the_processes(given, tmp_path):
     programs = standins.Standins(tmp_path)
     programs.put("nvidia-smi", "print('4\\n5\\n6\\n7')")
     environment = {k: v for k, v in programs.environment.items() if k != "JAX_PLATFORMS"}
     environment["CUDA_VISIBLE_DEVICES"] = given
     done, _ = local(SHOW, environment=environment)
-    shares = {p: found["CUDA_VISIBLE_DEVICES"] for p, found in environments(done).items()}
+    shares = {p: variables["CUDA_VISIBLE_DEVICES"] for p, variables in environments(done).items()}
     assert shares == {0: "4,5", 1: "6,7"}
     done, _ = local(SHOW, processes=3, environment=environment)
     assert done.returncode == 64
-    assert "4 GPUs cannot be divided among 3" in done.stderr
+    assert "4 GPUs cannot be split evenly among 3" in done.stderr
 
 
-# Process 0 ends once the script has noticed that process 1 did.
+# Process 0 ends once the script has reported the end of process 1.
 AFTER = "while 'process 1 ended' not in open(sys.argv[1]).read(): time.sleep(0.05)\n"
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "code"),
+    ("process_1", "process_0", "code"),
     [
-        # The cause, and what follows from it: a peer that aborts, or that says it was stopped.
+        # The cause and its consequence: another process that aborts, or one that was stopped.
         ("sys.exit(78)", "os.abort()", 78),
         ("os.kill(os.getpid(), 9)", "sys.exit(1)", 137),
         ("os.kill(os.getpid(), 9)", "sys.exit(75)", 137),
@@ -80,8 +80,8 @@ AFTER = "while 'process 1 ended' not in open(sys.argv[1]).read(): time.sleep(0.0
         ("sys.exit(75)", "sys.exit(74)", 74),
     ],
 )
-def test_the_exit_code_is_the_cause(first, then, code, tmp_path):
-    program = f"{BEGIN}if process == 1: {first}\n{AFTER}{then}"
+def test_the_exit_code_is_that_of_the_cause(process_1, process_0, code, tmp_path):
+    program = f"{BEGIN}if process == 1: {process_1}\n{AFTER}{process_0}"
     log = tmp_path / "log"
     script = standins.LAUNCH / "local.sh"
     command = [script, "-n", "2", "--", sys.executable, "-c", program, log]
@@ -91,7 +91,7 @@ def test_the_exit_code_is_the_cause(first, then, code, tmp_path):
 
 
 @pytest.mark.parametrize("abort", [0, 1])
-def test_of_two_that_end_in_one_moment_the_one_that_says_why_counts(abort):
+def test_at_the_same_time_an_exit_code_of_the_program_wins_over_a_signal(abort):
     program = (
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
         "print(os.getpid(), flush=True); signal.sigwait({signal.SIGUSR1})\n"
@@ -101,7 +101,7 @@ def test_of_two_that_end_in_one_moment_the_one_that_says_why_counts(abort):
     command = [script, "-n", "2", "--", sys.executable, "-c", BEGIN + program]
     with subprocess.Popen(command, env=CPU, stdout=subprocess.PIPE, text=True) as running:
         pids = [int(running.stdout.readline().split()[1]) for _ in range(2)]
-        running.send_signal(signal.SIGSTOP)  # the script sees nothing until both have ended
+        running.send_signal(signal.SIGSTOP)  # the script runs again only after both have ended
         for pid in pids:
             os.kill(pid, signal.SIGUSR1)
         deadline = time.monotonic() + 30
@@ -113,12 +113,12 @@ def test_of_two_that_end_in_one_moment_the_one_that_says_why_counts(abort):
 
 
 def state(pid):
-    """One letter of Linux for what a process does; "" for one that is gone."""
+    """Returns Linux's one-letter state of a process; "" if it does not exist."""
     stat = pathlib.Path("/proc", str(pid), "stat")
     return stat.read_text().split()[2] if stat.exists() else ""
 
 
-def test_the_others_get_time_and_are_then_killed_with_their_children(tmp_path):
+def test_other_processes_are_killed_with_their_children_after_the_grace_time(tmp_path):
     program = (
         "import subprocess\n"
         "if process == 0: sys.exit(65)\n"
@@ -137,7 +137,7 @@ def test_the_others_get_time_and_are_then_killed_with_their_children(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_reach_every_process_once_and_all_are_waited_for(number):
+def test_signals_reach_every_process_once_and_the_script_waits_for_all(number):
     program = (
         "got = []\n"
         "for number in (2, 15): signal.signal(number, lambda n, _: got.append(n))\n"
@@ -162,7 +162,7 @@ def test_a_signal_between_two_starts_is_not_lost(tmp_path):
     # The second process is started a second after the first.
     programs.put("mkfifo", f"import os, time; time.sleep(1); os.execv({real!r}, call)")
     program = (
-        "signal.signal(15, lambda *_: (print('told', flush=True), sys.exit(75)))\n"
+        "signal.signal(15, lambda *_: (print('stopping', flush=True), sys.exit(75)))\n"
         "print('ready', flush=True); time.sleep(100)"
     )
     command = [standins.LAUNCH / "local.sh", "-n", "2", "--", sys.executable, "-c", BEGIN + program]
@@ -171,15 +171,18 @@ def test_a_signal_between_two_starts_is_not_lost(tmp_path):
         assert running.stdout.readline() == "[0] ready\n"
         running.send_signal(signal.SIGTERM)
         rest = running.communicate(timeout=30)[0]
-    assert "[0] told" in rest
-    assert running.returncode in (75, 143)  # the second may have been told before it could listen
+    assert "[0] stopping" in rest
+    assert running.returncode in (
+        75,
+        143,
+    )  # 143 if the second got the signal before it set its handler
 
 
-def test_what_asks_for_stacks_ends_neither_the_script_nor_what_reads(tmp_path):
-    """As a supervisor does: to all processes of the session."""
+def test_the_request_for_stacks_kills_neither_the_script_nor_its_readers(tmp_path):
+    """Sends SIGUSR1 to all processes of the session, like a supervisor."""
     program = (
         "import faulthandler; faulthandler.register(signal.SIGUSR1, file=open(sys.argv[1], 'w'))\n"
-        "signal.signal(15, lambda *_: (print('told', flush=True), sys.exit(75)))\n"
+        "signal.signal(15, lambda *_: (print('stopping', flush=True), sys.exit(75)))\n"
         "print('ready', flush=True)\n"
         "while True: time.sleep(0.05)"
     )
@@ -192,9 +195,9 @@ def test_what_asks_for_stacks_ends_neither_the_script_nor_what_reads(tmp_path):
         start_new_session=True,
     ) as running:
         assert running.stdout.readline() == "[0] ready\n"
-        supervisor._send_all(running.pid, signal.SIGUSR1)
+        supervisor._send_to_session(running.pid, signal.SIGUSR1)
         time.sleep(0.5)
         running.send_signal(signal.SIGTERM)
         rest = running.communicate(timeout=30)[0]
-    assert (rest, running.returncode) == ("[0] told\n", 75)
+    assert (rest, running.returncode) == ("[0] stopping\n", 75)
     assert "line 5 in <module>" in (tmp_path / "stacks").read_text()

@@ -1,4 +1,4 @@
-"""What every launch script promises: clean shell, --help, --print, and no answer but the user's."""
+"""Checks for all launch scripts: shellcheck, --help, --print, missing arguments."""
 
 import shlex
 import shutil
@@ -14,13 +14,13 @@ SKYPILOT = ("skypilot.yaml", "NAME=n", "NODES=2", "ACCELERATORS=H100:8", "SPOT=t
 SKYPILOT += ("EXTRA=cuda13", "BUCKET=s3://b")
 
 
-def test_every_script_is_here():
-    found = {path.name for path in standins.LAUNCH.iterdir() if path.suffix != ".yaml"}
-    assert found == set(SCRIPTS)
+def test_every_script_is_tested():
+    scripts = {path.name for path in standins.LAUNCH.iterdir() if path.suffix != ".yaml"}
+    assert scripts == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_shellcheck_finds_nothing(script):
+def test_shellcheck_reports_nothing(script):
     if not shutil.which("shellcheck"):
         pytest.skip("install shellcheck")
     done = subprocess.run(["shellcheck", standins.LAUNCH / script], capture_output=True, text=True)
@@ -28,7 +28,7 @@ def test_shellcheck_finds_nothing(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_is_the_first_comment_and_nothing_else(script):
+def test_help_prints_only_the_first_comment(script):
     done = standins.launch(script, "--help")
     assert done.returncode == 0
     assert f"launch/{script}" in done.stdout
@@ -38,19 +38,19 @@ def test_help_is_the_first_comment_and_nothing_else(script):
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "named"),
+    ("script", "arguments", "message"),
     [
         ("local.sh", ["--", "true"], "-n PROCESSES"),
         ("local.sh", ["-n", "two", "--", "true"], "'two'"),
-        ("local.sh", ["-n"], "-n needs"),
-        ("local.sh", ["-n", "2"], "behind --"),
+        ("local.sh", ["-n"], "-n must be"),
+        ("local.sh", ["-n", "2"], "after --"),
         ("local.sh", ["-n", "2", "true"], "'true'"),
         ("slurm.sbatch", [], "COMMAND"),
         *(
             ("tpu_vm.sh", [*TPU[:i], *TPU[i + 1 :], "--", "x"], TPU[i].split("=")[0])
             for i in range(5)
         ),
-        ("tpu_vm.sh", [*TPU], "behind --"),
+        ("tpu_vm.sh", [*TPU], "after --"),
         ("tpu_vm.sh", [*TPU, "--slices=0", "--", "x"], "--slices"),
         ("tpu_vm.sh", [*TPU, "--bucket=b", "--", "x"], "'--bucket=b'"),
         ("render.sh", [], "FILE"),
@@ -63,16 +63,16 @@ def test_help_is_the_first_comment_and_nothing_else(script):
         ("render.sh", [*SKYPILOT, "ZONE=z", "--", "x"], "'ZONE'"),
         ("render.sh", [*SKYPILOT, "COMMAND=z", "--", "x"], "'COMMAND'"),
         ("render.sh", ["skypilot.yaml", "NAME=a\nb: c", "--", "x"], "NAME=VALUE"),
-        ("render.sh", [*SKYPILOT], "behind --"),
+        ("render.sh", [*SKYPILOT], "after --"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_runs(script, arguments, named, tmp_path):
+def test_usage_errors_name_the_problem_and_run_nothing(script, arguments, message, tmp_path):
     programs = standins.Standins(tmp_path)
     for name in ("gcloud", "sky", "kubectl", "srun"):
         programs.put(name)
     done = standins.launch(script, *arguments, environment=programs.environment)
     assert done.returncode == 64
-    assert named in done.stderr
+    assert message in done.stderr
     assert not programs.calls()
 
 
@@ -84,7 +84,7 @@ def test_what_is_missing_is_named_and_nothing_runs(script, arguments, named, tmp
         ("render.sh", ["--print", *SKYPILOT, "--"]),
     ],
 )
-def test_print_shows_the_command_as_it_would_run_and_runs_nothing(script, options, tmp_path):
+def test_print_shows_the_exact_command_and_runs_nothing(script, options, tmp_path):
     programs = standins.Standins(tmp_path)
     for name in ("sky", "kubectl", "srun", "scontrol", "python"):
         programs.put(name)
@@ -96,14 +96,14 @@ def test_print_shows_the_command_as_it_would_run_and_runs_nothing(script, option
 
 
 def bash_words(line):
-    """The words of a line as bash reads it."""
+    """Returns the words that bash reads from a line."""
     printed = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True
     )
     return printed.stdout.split("\0")[:-1]
 
 
-def test_the_lines_of_local():
+def test_print_of_local_shows_environment_and_command():
     done = standins.launch(
         *("local.sh", "-n", "2", "-d", "4", "--print", "--", "python", "-m", "x", "--a=b c")
     )
@@ -120,7 +120,7 @@ def test_the_lines_of_local():
     ]
 
 
-def test_the_lines_of_slurm(tmp_path):
+def test_print_of_slurm_shows_srun_and_requeue(tmp_path):
     environment = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "9", "SLURM_CPUS_PER_TASK": "6"}
     done = standins.launch("slurm.sbatch", "--print", "python", "x y", environment=environment)
     assert done.stdout.splitlines() == [

@@ -1,6 +1,7 @@
-"""launch/tpu_vm.sh against a stand-in for gcloud: hosts are folders, what is sent to them is run.
+"""launch/tpu_vm.sh with a stand-in for gcloud. Hosts are folders, and commands run in them.
 
-A scenario is a list of the states that `describe` answers with, one a call, "" for "there is none".
+A scenario is the list of states that successive calls of `describe` return; "" means that the
+queued resource does not exist.
 """
 
 import os
@@ -16,8 +17,8 @@ OPTIONS = ("--project=p", "--zone=z", "--name=n", "--type=v5litepod-16", "--vers
 HOSTS = ("0", "1")
 BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
 
-# Hosts are folders; `ssh` runs its command there as a login shell would. The host's own python3
-# installs nothing: it only records. `lost` counts down connections that break, with their hosts.
+# `ssh` runs its command in the folder of each host, like a login shell. The host's python3 installs
+# nothing and only records its arguments. With a file `lost`, `ssh` fails and removes the hosts.
 GCLOUD = """
 import os, pathlib, shutil, subprocess
 root = pathlib.Path({root!r})
@@ -65,7 +66,7 @@ if verb == "ssh":
 
 
 class Cloud:
-    """A stand-in cloud in a folder, with the states that it will answer with."""
+    """A stand-in cloud in a folder, which reports the given states one after another."""
 
     def __init__(self, folder, *states):
         self.folder = folder
@@ -75,7 +76,7 @@ class Cloud:
         (folder / "states").write_text("\n".join(states))
 
     def launch(self, command, *options):
-        """Runs a program of bash on every host; `$shared` is a folder that outlives the hosts."""
+        """Runs a bash program on every host; `$shared` is a folder that outlives the hosts."""
         program = f"shared={self.folder}\n{command}"
         return standins.launch(
             *("tpu_vm.sh", *OPTIONS, *options, "--", "bash", "-c", program, "x", "a  b", "$c'd"),
@@ -83,7 +84,7 @@ class Cloud:
         )
 
     def verbs(self):
-        """What was asked of gcloud, in order."""
+        """Returns the kinds of gcloud calls, in order."""
         names = []
         for call in self.programs.calls():
             if call[0] != "gcloud":
@@ -114,8 +115,8 @@ def test_a_run_from_request_to_deletion(tmp_path):
         assert not (tmp_path / host).exists()
 
 
-def test_installing_again_leaves_a_command_that_runs_alone(tmp_path):
-    """After an ssh that failed for another reason than that nothing is installed."""
+def test_a_second_installation_does_not_disturb_a_running_command(tmp_path):
+    """The script installs again if the check over ssh fails for another reason."""
     printed = Cloud(tmp_path, "ACTIVE").launch("true", "--print").stdout
     program = f"gcloud() {{ printf '%s\\0' \"$@\"; }}; {printed[printed.index('gcloud') :]}"
     words = subprocess.run(["bash", "-c", program], capture_output=True, text=True).stdout
@@ -130,8 +131,8 @@ def test_installing_again_leaves_a_command_that_runs_alone(tmp_path):
     assert (folder / "run.pid").exists()
 
 
-def test_a_host_that_was_started_anew_is_set_up_again(tmp_path):
-    """Its disk stays, but nothing is mounted."""
+def test_a_rebooted_host_is_set_up_again(tmp_path):
+    """Its disk stays, but its mounts are lost."""
     cloud = Cloud(tmp_path, "", "ACTIVE")
     forget = (
         "mark=$shared/again-$HOST; [ -e $mark ] && exit; touch $mark; echo old >.installed; exit 75"
@@ -141,11 +142,13 @@ def test_a_host_that_was_started_anew_is_set_up_again(tmp_path):
     assert (tmp_path / "0-mounted").read_text() == "mounted\n" * 2
 
 
-def test_what_print_shows_is_what_runs(tmp_path):
+def test_print_shows_the_commands_that_run(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
     assert cloud.launch("true").returncode == 0
     ran = [call for call in cloud.programs.calls() if call[0] == "gcloud"][1:]
-    ran = [call for call in ran if not call[6].startswith("--command=[ ")]  # whether to install
+    ran = [
+        call for call in ran if not call[6].startswith("--command=[ ")
+    ]  # checks of the installation
     cloud.programs.file.unlink()
     printed = cloud.launch("true", "--print")
     assert not cloud.programs.calls()
@@ -155,7 +158,7 @@ def test_what_print_shows_is_what_runs(tmp_path):
             subprocess.run(["bash", "-c", line], env=cloud.programs.environment, check=True)
     shown = cloud.programs.calls()
     [scp] = [call for call in ran if call[4] == "scp"]
-    scp[5] = "ssl_jax.tar.gz"  # which lies in a temporary folder
+    scp[5] = "ssl_jax.tar.gz"  # its real path is in a temporary folder
     assert shown == ran
 
 
@@ -171,7 +174,7 @@ def test_slices_spot_and_setup(tmp_path):
     ]
 
 
-def test_a_preempted_run_goes_on_by_the_same_command_on_new_slices(tmp_path):
+def test_a_preempted_run_continues_on_new_slices(tmp_path):
     states = ("", "ACTIVE", "ACTIVE", "SUSPENDING", "SUSPENDED", "", "PROVISIONING", "ACTIVE")
     cloud = Cloud(tmp_path, *states)
     (tmp_path / "lost").touch()
@@ -188,7 +191,7 @@ def test_a_preempted_run_goes_on_by_the_same_command_on_new_slices(tmp_path):
     assert (tmp_path / "began-0").read_text().splitlines() == [f"{tmp_path}/0/ssl_jax"] * 2
 
 
-def test_75_runs_the_same_command_again_where_it_is_installed(tmp_path):
+def test_exit_code_75_reruns_the_command_without_installing_again(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
     done = cloud.launch("echo again >>$HOME/runs; [ $(wc -l <$HOME/runs) = 3 ] || exit 75")
     assert done.returncode == 0, done.stderr
@@ -197,22 +200,22 @@ def test_75_runs_the_same_command_again_where_it_is_installed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ends", "code", "runs"),
+    ("command", "code", "runs"),
     [
         ("exit 78", 78, 1),
         ("exit 134", 134, 4),
-        # One host's mistake, and the others that say they were stopped.
+        # One host makes a mistake, and the others were stopped.
         ("[ $HOST = 0 ] && exit 75; exit 65", 65, 1),
     ],
 )
-def test_other_codes_end_it(tmp_path, ends, code, runs):
+def test_other_exit_codes_end_the_run(tmp_path, command, code, runs):
     cloud = Cloud(tmp_path, "", "ACTIVE")
-    assert cloud.launch(ends).returncode == code
+    assert cloud.launch(command).returncode == code
     assert cloud.verbs().count("run") == runs
     assert cloud.verbs()[-1] == "delete"
 
 
-def test_a_run_that_goes_on_is_taken_up_and_not_started_again(tmp_path):
+def test_a_second_launch_attaches_to_a_running_command(tmp_path):
     cloud = Cloud(tmp_path, "", "ACTIVE")
     wait = "until [ -e $shared/end ]; do read -rt 0.1 <>$shared/fifo; done; exit 0"
     program = f"echo began | tee -a $shared/began; {wait}"
@@ -221,7 +224,7 @@ def test_a_run_that_goes_on_is_taken_up_and_not_started_again(tmp_path):
     command = [script, *OPTIONS, "--keep", "--", "bash", "-c", f"shared={tmp_path}\n{program}"]
     with subprocess.Popen(command, env=cloud.programs.environment, start_new_session=True) as first:
         wait_for(lambda: (tmp_path / "began").exists() and len(read(tmp_path / "began")) == 2)
-        os.killpg(first.pid, signal.SIGKILL)  # this machine went away
+        os.killpg(first.pid, signal.SIGKILL)  # this machine loses its connection
     (tmp_path / "states").write_text("ACTIVE")
     with subprocess.Popen(
         command, env=cloud.programs.environment, stdout=subprocess.PIPE, text=True
@@ -230,7 +233,7 @@ def test_a_run_that_goes_on_is_taken_up_and_not_started_again(tmp_path):
         (tmp_path / "end").touch()
         assert second.wait(60) == 0
     assert sorted(shown) == ["[host-0] began\n", "[host-1] began\n"]
-    assert len(read(tmp_path / "began")) == 2  # once a host
+    assert len(read(tmp_path / "began")) == 2  # once per host
     assert "delete" not in cloud.verbs()
 
 
@@ -247,7 +250,7 @@ def test_a_signal_while_waiting_deletes_the_request(tmp_path, number):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_command_runs_deletes_the_slices(tmp_path, number):
-    """Bash looks at a signal only after what runs in the foreground, here 40 seconds."""
+    """Bash would handle a signal only after its foreground command, here after 40 seconds."""
     cloud = Cloud(tmp_path, "", "ACTIVE")
     program = f"touch {tmp_path}/began; /bin/sleep 40"
     command = [standins.LAUNCH / "tpu_vm.sh", *OPTIONS, "--", "bash", "-c", program]
@@ -258,7 +261,7 @@ def test_a_signal_while_the_command_runs_deletes_the_slices(tmp_path, number):
     assert cloud.verbs()[-2:] == ["run", "delete"]
 
 
-def test_a_request_that_fails_is_deleted_and_one_that_was_refused_is_not(tmp_path):
+def test_a_failed_request_is_deleted_and_a_refused_one_is_not(tmp_path):
     cloud = Cloud(tmp_path, "", "FAILED")
     done = cloud.launch("true")
     assert done.returncode == 1

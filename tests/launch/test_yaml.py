@@ -1,4 +1,4 @@
-"""The JobSet and the SkyPilot job against schemas: ours always, theirs where they are installed."""
+"""The JobSet and the SkyPilot job, checked with our schemas and with installed official ones."""
 
 import copy
 import json
@@ -45,18 +45,18 @@ def validate(task, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_rendered_fits_the_schema(name):
+def test_a_rendered_file_fits_the_schema(name):
     validate(rendered(name), name)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_not_rendered_does_not(name):
+def test_an_unrendered_file_does_not_fit_the_schema(name):
     task = yaml.safe_load((standins.LAUNCH / name).read_text())
     with pytest.raises(jsonschema.ValidationError):
         validate(task, name)
 
 
-def test_the_jobset_schema_refuses_what_the_api_server_would():
+def test_the_jobset_schema_refuses_what_the_api_server_refuses():
     task = rendered("gke_jobset.yaml")
     spec = ("spec", "replicatedJobs", 0, "template", "spec")
     for path, key, value in [
@@ -89,7 +89,7 @@ def test_a_jobset_runs_the_command_on_every_host_with_all_chips():
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
 
 
-# What Kubernetes' job controller writes into a failed Job's condition.
+# Messages that Kubernetes' job controller writes into the condition of a failed Job.
 EXIT = (
     "Container train for pod default/run1 failed with exit code {} matching FailJob rule at index 1"
 )
@@ -97,7 +97,10 @@ DISRUPTED = "Pod default/run1 has condition DisruptionTarget matching FailJob ru
 
 
 def outcome(spec, code=None, disrupted=False):
-    """What JobSet's controller does when a host ends so, by its and Kubernetes' documents."""
+    """Returns the JobSet controller's action after a host ends with `code` or is disrupted.
+
+    Source: the documentation of JobSet and of Kubernetes' pod failure policy.
+    """
     rules = spec["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
     reason, message = "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     if disrupted:
@@ -112,7 +115,7 @@ def outcome(spec, code=None, disrupted=False):
     return "RestartJobSet"
 
 
-def test_a_jobset_restarts_what_is_worth_it_and_nothing_else():
+def test_a_jobset_restarts_after_crashes_and_fails_after_mistakes():
     spec = rendered("gke_jobset.yaml")["spec"]
     assert outcome(spec, errors.STOPPED_EARLY) == "RestartJobSetAndIgnoreMaxRestarts"
     assert outcome(spec, disrupted=True) == "RestartJobSetAndIgnoreMaxRestarts"
@@ -140,20 +143,22 @@ def test_a_skypilot_job_runs_the_command_in_its_environment(tmp_path):
         ("skypilot.yaml", ["sky", "jobs", "launch", "--yes", "--detach-run"]),
     ],
 )
-def test_without_print_the_same_file_is_submitted(name, call, tmp_path):
+def test_render_submits_the_file_that_print_shows(name, call, tmp_path):
     programs = standins.Standins(tmp_path)
-    kept = tmp_path / "kept.yaml"
+    submitted = tmp_path / "submitted.yaml"
     for program in ("kubectl", "sky"):
-        programs.put(program, f"import shutil; shutil.copy(call[-1], {str(kept)!r}); sys.exit(7)")
+        programs.put(
+            program, f"import shutil; shutil.copy(call[-1], {str(submitted)!r}); sys.exit(7)"
+        )
     arguments = [name, *VALUES[name], "--", *COMMAND]
     done = standins.launch("render.sh", *arguments, environment=programs.environment)
     assert done.returncode == 7
     assert [line[:-1] for line in programs.calls()] == [call]
-    assert yaml.safe_load(kept.read_text()) == rendered(name)
+    assert yaml.safe_load(submitted.read_text()) == rendered(name)
     assert not os.path.exists(programs.calls()[0][-1])
 
 
-def test_kubernetes_own_schema_takes_the_job():
+def test_the_official_kubernetes_schema_accepts_the_job():
     kubernetes_validate = pytest.importorskip(
         "kubernetes_validate", reason="pip install kubernetes-validate (large)"
     )
@@ -162,13 +167,13 @@ def test_kubernetes_own_schema_takes_the_job():
     kubernetes_validate.validate(job, "1.31", strict=True)
 
 
-def test_skypilots_own_parser_takes_the_task(tmp_path):
+def test_the_skypilot_parser_accepts_the_task(tmp_path):
     program = shutil.which("sky")
     if not program:
         pytest.skip("pip install skypilot (large), with its `sky` on PATH")
     file = tmp_path / "task.yaml"
     task = rendered("skypilot.yaml")
-    # Whether the bucket and the checkout exist is asked of the cloud, not of the file.
+    # SkyPilot would look for the bucket and the checkout in the cloud.
     del task["file_mounts"], task["workdir"]
     file.write_text(yaml.safe_dump(task))
     script = f"import sky; print(sky.Task.from_yaml({str(file)!r}).num_nodes)"

@@ -129,7 +129,7 @@ def assert_close(a, b):
 @pytest.fixture(scope="module", autouse=True)
 def shard_parameters_of_any_size():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssl_jax.parallel.mesh.SMALLEST", 1)
+        patch.setattr("ssl_jax.parallel.mesh.MIN_FSDP_ELEMENTS", 1)
         yield
 
 

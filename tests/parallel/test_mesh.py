@@ -1,4 +1,4 @@
-"""The mesh and how arrays lie on it; how a CPU's cores become devices."""
+"""The mesh, the sharding of arrays, and CPU cores as devices."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ import os
 os.sched_getaffinity = lambda _: set(range({cores}))
 import jax
 from ssl_jax import parallel
-parallel.use_cores({batch})
+parallel.use_cpu_cores_as_devices({batch})
 print(jax.device_count())
 """
 
@@ -39,28 +39,30 @@ def _devices(batch, cores=4, **env):
 
 
 @pytest.mark.parametrize(
-    ("batch", "division", "want"),
+    ("batch", "options", "want"),
     [
         (128, {}, 4),
-        (96, {}, 3),  # 32 rows a core
+        (96, {}, 3),  # 32 rows per core
         (130, {}, 2),  # no other number of cores divides it
         (127, {}, 1),
         (40, {}, 1),
         (256, {"microbatch": 64}, 2),
-        # On two devices each would hold half a group of a micro-batch: one device can do it.
+        # On two devices, each would hold half a group of a micro-batch; on one device it fits.
         (256, {"microbatch": 64, "bn_group": 128, "views": 2}, 1),
     ],
 )
-def test_cores_that_divide_the_batch_are_chosen(batch, division, want, monkeypatch):
+def test_the_largest_number_of_cores_that_divides_the_batch_is_used(
+    batch, options, want, monkeypatch
+):
     chosen = {"jax_num_cpu_devices": 1}
     monkeypatch.delenv("XLA_FLAGS")
-    monkeypatch.setattr("ssl_jax.parallel.mesh._cores", lambda: 4)
+    monkeypatch.setattr("ssl_jax.parallel.mesh.usable_cores", lambda: 4)
     monkeypatch.setattr(jax.config, "update", chosen.__setitem__)
-    parallel.use_cores(batch, **division)
+    parallel.use_cpu_cores_as_devices(batch, **options)
     assert chosen == {"jax_num_cpu_devices": want}
 
 
-def test_chosen_cores_are_devices():
+def test_cores_become_devices():
     assert _devices(128) == 4
 
 
@@ -71,23 +73,23 @@ def test_chosen_cores_are_devices():
         {"JAX_NUM_CPU_DEVICES": "3"},
     ],
 )
-def test_what_the_user_asked_for_stays(env):
+def test_the_number_of_devices_set_by_the_user_stays(env):
     assert _devices(128, **env) == 3
 
 
-def fake(process, number, slice_index=0):
+def fake_device(process, number, slice_index=0):
     return types.SimpleNamespace(process_index=process, id=number, slice_index=slice_index)
 
 
-def test_the_rows_of_a_process_and_of_a_slice_are_neighbours():
-    # As a TPU names them: ids run over a torus, whose hosts hold squares of it.
-    devices = [fake((i // 8) * 2 + i % 4 // 2, i) for i in range(16)]
-    devices += [fake(4, 99, slice_index=1), fake(0, 98, slice_index=1)]
-    places = [meshes._place(device)[:2] for device in sorted(devices, key=meshes._place)]
-    assert places == [(0, 0)] * 4 + [(0, 1)] * 4 + [(0, 2)] * 4 + [(0, 3)] * 4 + [(1, 0), (1, 4)]
+def test_the_devices_of_a_process_and_of_a_slice_are_adjacent():
+    # Like TPU ids: they run along the rows of a torus, and each host holds a square of it.
+    devices = [fake_device((i // 8) * 2 + i % 4 // 2, i) for i in range(16)]
+    devices += [fake_device(4, 99, slice_index=1), fake_device(0, 98, slice_index=1)]
+    keys = [meshes._sort_key(device)[:2] for device in sorted(devices, key=meshes._sort_key)]
+    assert keys == [(0, 0)] * 4 + [(0, 1)] * 4 + [(0, 2)] * 4 + [(0, 3)] * 4 + [(1, 0), (1, 4)]
 
 
-def test_a_mesh_has_both_axes_and_rows_lie_over_both():
+def test_rows_are_sharded_over_both_axes():
     mesh = parallel.make_mesh(jax.devices()[:8], fsdp=4)
     assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
     x = parallel.to_global({"x": np.arange(16)}, mesh)["x"]
@@ -95,24 +97,24 @@ def test_a_mesh_has_both_axes_and_rows_lie_over_both():
     assert shares == [[2 * i, 2 * i + 1] for i in range(8)]
 
 
-def test_fsdp_that_does_not_divide_the_devices():
+def test_fsdp_must_divide_the_devices():
     with pytest.raises(Fault, match=r"parallel.fsdp=3 does not divide the 8 devices"):
         parallel.make_mesh(jax.devices()[:8], fsdp=3)
 
 
-def test_parameters_are_divided_along_their_longest_axis():
+def test_parameters_are_sharded_along_their_longest_axis():
     mesh = parallel.make_mesh(jax.devices()[:8], fsdp=4)
     shapes = {
-        "kernel": (3, 3, 256, 64),  # the longest that 4 divides
-        "odd": (8, 4099),  # the longest is prime
+        "kernel": (3, 3, 256, 64),  # the longest axis that 4 divides
+        "prime": (8, 4099),  # the longest axis is prime
         "small": (64,),
         "none": (4099, 3),
     }
     tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    found = {name: s.spec for name, s in parallel.shardings("parameters", tree, mesh).items()}
-    assert found == {
+    specs = {name: s.spec for name, s in parallel.shardings("parameters", tree, mesh).items()}
+    assert specs == {
         "kernel": PartitionSpec(None, None, "fsdp"),
-        "odd": PartitionSpec("fsdp"),
+        "prime": PartitionSpec("fsdp"),
         "small": PartitionSpec(),
         "none": PartitionSpec(),
     }

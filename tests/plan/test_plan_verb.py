@@ -47,7 +47,7 @@ def plan(*arguments):
         (
             ("--topology=cpu:8", "--config.train.batch_size=100"),
             78,
-            "nearest sizes that do: 96, 104",
+            "nearest valid sizes: 96, 104",
         ),
         (("--topology=cpu:8", "--config.data.source=tfds:mine"), 64, "--images=NUMBER"),
         (("--topology=cpu:8", "--config.optim.lrr=1"), 78, "did you mean"),
@@ -88,7 +88,7 @@ def test_sweep_continues_after_invalid_sizes_and_names_the_cheapest(tmp_path):
     command = (DIGITS, *TINY, "--topology=cpu:2", "--sweep", "--batches=16,17", "--price=cpu=2")
     code, output, message, _ = plan(*command, f"--output={tmp_path}")
     assert code == 0, message
-    assert "nearest sizes that do: 16, 18" in output
+    assert "nearest valid sizes: 16, 18" in output
     assert "Cheapest that fits: cpu:2, batch 16" in output
     first, second = json.loads((tmp_path / "sweep.json").read_text())
     assert (first["batch_size"], second["plan"]) == (16, None)

@@ -1,4 +1,4 @@
-"""Two processes by the public command, parameters divided between them, beside one device."""
+"""Jobs of two processes, started with the public command."""
 
 import contextlib
 import json
@@ -15,14 +15,19 @@ import pytest
 from test_train import ROOT, SMALL, run, small
 
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, STOPPED_EARLY
-from ssl_jax.jobs import goodput
+from ssl_jax.jobs import heartbeat, progress
 
 
 @contextlib.contextmanager
 def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train")):
-    """The command in every process, as a launcher starts it; `path` may depend on the process.
+    """Starts the command in every process, like a launcher.
 
-    `before`: a module and its arguments, which get the command. `program`: in place of it.
+    Args:
+      path: the workdir, or a function of the process number that returns it.
+      flags: further flags of the command.
+      processes: number of processes.
+      before: a module with arguments that receives the command, such as the supervisor.
+      program: replaces `-m ssl_jax.train`.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -51,7 +56,7 @@ def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train"
         yield children
     finally:
         for child in children:
-            for _ in range(3 if before else 0):  # a supervisor kills its command by the third
+            for _ in range(3 if before else 0):  # the third signal makes a supervisor kill COMMAND
                 child.terminate()
                 time.sleep(0.2)
             child.kill()
@@ -60,7 +65,7 @@ def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train"
 
 
 def start(path, *flags, **options):
-    """[(exit code, output)] of all processes."""
+    """Runs the command to its end; returns [(exit code, output)] of all processes."""
     with running(path, *flags, **options) as children:
         outputs = [child.communicate(timeout=240)[0] for child in children]
     return [(child.returncode, output) for child, output in zip(children, outputs, strict=True)]
@@ -72,7 +77,7 @@ def wait_for(condition, child):
         time.sleep(0.05)
 
 
-def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     path = tmp_path / "run"
     flags = ("--config.train.steps=5000", "--config.train.checkpoint_every=5000")
     with running(path, *flags) as children:
@@ -93,48 +98,50 @@ def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path):
 def test_a_signal_in_any_phase_stops_both(tmp_path, phase, targets):
     path = tmp_path / "run"
 
-    def begun():
-        return goodput.heartbeat(path, 0).get("phase") == ("train" if phase == "save" else phase)
+    def phase_started():
+        if phase == "save":
+            return progress.saved_step(path) > 0
+        return heartbeat.read(path, 0).get("phase") == phase
 
-    # Saving after every step, most of the time in training is that of saves.
+    # With a save after every step, most of the training time is spent on saves.
     steps = "--config.train.steps=5000" if phase == "save" else "--config.train.steps=3"
     with running(path, steps, "--config.train.checkpoint_every=1") as children:
-        wait_for(begun, children[0])
+        wait_for(phase_started, children[0])
         for target in targets:
             children[target].send_signal(signal.SIGTERM)
         outputs = [child.communicate(timeout=100)[0] for child in children]
-    said = {re.search(r"SIGTERM on process \d: (.*);", output).group(1) for output in outputs}
+    messages = {re.search(r"SIGTERM on process \d: (.*);", output).group(1) for output in outputs}
     assert [child.returncode for child in children] == [STOPPED_EARLY] * 2, outputs
     if phase == "save":
-        assert said == {f"saved step {goodput.saved_step(path)}"}
+        assert messages == {f"saved step {progress.saved_step(path)}"}
     else:
-        assert said == {"nothing new to save"}
-        assert goodput.saved_step(path) == (3 if phase == "finish" else 0)
+        assert messages == {"nothing new to save"}
+        assert progress.saved_step(path) == (3 if phase == "finish" else 0)
     assert "Traceback" not in "".join(outputs)
 
 
 @pytest.mark.slow
-def test_supervisors_bring_two_processes_to_the_end(tmp_path):
-    """One is preempted, and the other killed later: both are started again by themselves."""
+def test_supervisors_finish_a_run_after_a_preemption_and_a_kill(tmp_path):
+    """One process is preempted and the other killed later; the supervisors restart both."""
     path = tmp_path / "run"
     flags = ("--config.train.steps=120", "--config.train.checkpoint_every=10")
     with running(path, *flags, before=("ssl_jax.supervise", "--max_backoff=1", "--")) as children:
         for goal, number in ((12, signal.SIGTERM), (40, signal.SIGKILL)):
-            wait_for(lambda goal=goal: goodput.saved_step(path) >= goal, children[0])
-            os.kill(goodput.heartbeat(path, 1)["pid"], number)
+            wait_for(lambda goal=goal: progress.saved_step(path) >= goal, children[0])
+            os.kill(heartbeat.read(path, 1)["pid"], number)
         outputs = [child.communicate(timeout=300)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert "exit code 75: stopped early, its state is saved, step" in outputs[0]
     assert "exit code 137" in outputs[1]
-    found = json.loads((path / "goodput.json").read_text())
-    assert [life["code"] for life in found["lives"]][::2] == [75, 0]
-    assert found["kept_steps"] == 120
-    assert found["starts"] == 3
+    history = json.loads((path / "goodput.json").read_text())
+    assert [life["code"] for life in history["lives"]][::2] == [75, 0]
+    assert history["kept_steps"] == 120
+    assert history["starts"] == 3
     steps = [line["step"] for line in metrics(path)]
     assert steps == list(range(1, 121))
 
 
-def test_a_process_that_is_killed_is_named_by_the_other(tmp_path):
+def test_the_other_process_names_a_killed_process(tmp_path):
     path = tmp_path / "run"
     with running(path, "--config.train.steps=5000") as children:
         wait_for(lambda: (path / "metrics.jsonl").exists() and len(metrics(path)) > 2, children[0])
@@ -148,21 +155,21 @@ def metrics(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_as_one_device_does(tmp_path):
-    # Seed 1: with seed 0 an activation so near to zero is met that rounding switches it.
+def test_two_processes_with_fsdp_match_one_device(tmp_path):
+    # Seed 1, because with seed 0 an activation is so close to zero that rounding changes its sign.
     fields = ("--config.parallel.fsdp=2", "--config.train.seed=1", "--config.train.steps=3")
-    (code, log), (other, quiet) = start(tmp_path / "two", *fields)
-    assert (code, other) == (0, 0), log + quiet
-    assert "2 processes, 2 devices" in log
-    assert "process 1 on" in log
-    assert "step 3/3" in log
-    assert "step 3/3" not in quiet
+    (code_0, output_0), (code_1, output_1) = start(tmp_path / "two", *fields)
+    assert (code_0, code_1) == (0, 0), output_0 + output_1
+    assert "2 processes, 2 devices" in output_0
+    assert "process 1 on" in output_0
+    assert "step 3/3" in output_0
+    assert "step 3/3" not in output_1
     run(small(train__steps=3, train__seed=1), tmp_path / "one", devices=1, real=True)
     two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
     assert [line["batch_hash"] for line in two] == [line["batch_hash"] for line in one]
     for mine, theirs in zip(two, one, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
-    # What two processes wrote, one goes on from: 3 steps more.
+    # One process resumes from the checkpoint that two processes wrote.
     run(small(train__steps=3, train__seed=1), tmp_path / "two", devices=1, real=True)
 
 
@@ -196,12 +203,12 @@ IN_A_COLLECTIVE = """
 @pytest.mark.parametrize(
     ("fault", "waiting", "code", "message"),
     [
-        ("ValueError('nobody foresaw this')", ASLEEP, 1, "ValueError: nobody foresaw this"),
+        ("ValueError('unexpected')", ASLEEP, 1, "ValueError: unexpected"),
         ("Fault('no image', BAD_DATA)", IN_A_COLLECTIVE, 65, "ssl_jax: no image"),
     ],
 )
-def test_what_ends_one_process_ends_all_by_its_code(failing, fault, waiting, code, message):
-    """Not by JAX's abort, 134, after which a supervisor would start them again."""
+def test_an_error_in_one_process_ends_all_with_its_code(failing, fault, waiting, code, message):
+    """Exit code 134 of JAX's abort would make a supervisor restart them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         flags = [f"--coordinator=127.0.0.1:{probe.getsockname()[1]}", "--processes=2"]
@@ -216,34 +223,34 @@ def test_what_ends_one_process_ends_all_by_its_code(failing, fault, waiting, cod
         )
         for n in range(2)
     ]
-    told = [child.communicate(timeout=60)[1] for child in children]
-    assert [child.returncode for child in children] == [code, code], told
-    assert message in told[failing]
-    assert f"process {failing} ended with exit code {code}" in told[1 - failing]
+    errors = [child.communicate(timeout=60)[1] for child in children]
+    assert [child.returncode for child in children] == [code, code], errors
+    assert message in errors[failing]
+    assert f"process {failing} ended with exit code {code}" in errors[1 - failing]
 
 
-# The command, which does not wait half a minute for a file system to show a file.
-HASTY = """
+# The command with a shorter wait for a file on a network file system.
+IMPATIENT = """
 import runpy
-from ssl_jax.parallel import processes
-processes.LATE = 2
+from ssl_jax.jobs import bootstrap
+bootstrap.FILE_TIMEOUT = 2
 runpy.run_module("ssl_jax.train", run_name="__main__")
 """
 
 
-def test_folders_that_are_not_shared_are_told_by_all(tmp_path):
-    found = start(lambda number: tmp_path / str(number), program=("-c", HASTY))
-    for code, output in found:
+def test_all_processes_refuse_a_workdir_that_is_not_shared(tmp_path):
+    results = start(lambda number: tmp_path / str(number), program=("-c", IMPATIENT))
+    for code, output in results:
         assert code == CANNOT_CREATE, output
-        assert "what process 0 wrote is not seen by 1" in output
+        assert "do not see a file that process 0 wrote there: 1. Pass a --workdir" in output
         assert "Traceback" not in output
 
 
-def test_what_process_0_refuses_ends_all(tmp_path):
+def test_a_config_that_process_0_refuses_ends_all(tmp_path):
     path = pathlib.Path(tmp_path / "run")
     path.mkdir()
     (path / "config.json").write_text(json.dumps(small(train__seed=7).to_dict()))
-    (code, output), (other, told) = start(path)
-    assert (code, other) == (BAD_CONFIG, BAD_CONFIG), output + told
-    assert "train.seed: 7 -> 0" in output
-    assert "its message says why" in told
+    (code_0, output_0), (code_1, output_1) = start(path)
+    assert (code_0, code_1) == (BAD_CONFIG, BAD_CONFIG), output_0 + output_1
+    assert "train.seed: 7 -> 0" in output_0
+    assert "see its message for the cause" in output_1
