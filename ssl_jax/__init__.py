@@ -1,4 +1,4 @@
-"""Self-supervised pre-training in JAX. Start with `ssl-jax --help` or `python -m ssl_jax --help`."""
+"""Self-supervised pre-training in JAX. Start with `python -m ssl_jax --help`."""
 
 from typing import Any
 
