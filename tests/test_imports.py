@@ -22,7 +22,7 @@ TENSORFLOW = {
 LAYERS = (
     ("errors",),
     ("losses", "models", "optim", "inputs", "jobs"),
-    ("weights", "parallel", "data", "config"),
+    ("weights", "parallel", "data", "config", "configs"),
     ("methods", "rundir", "cli"),
     ("report", "components"),
     ("pretrained", "training"),
