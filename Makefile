@@ -42,9 +42,11 @@ lint: $(VENV)/.dev
 package:
 	PYTHON=$(PYTHON) .ci/package
 
-# Builds the documentation into site/; a broken link is an error. `mkdocs serve` shows it.
+# Builds the documentation into site/. A broken link is an error, and so is a page that loads a file
+# from another server.
 docs: $(VENV)/.docs
-	$(VENV)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	! grep -rlE "<(script|link|img|iframe)[^>]+(src|href)=.?https?://" site --include=*.html
 
 clean:
 	rm -rf $(VENV) $(DEMO) build site
@@ -67,6 +69,6 @@ $(VENV)/.torch: requirements-torch.txt $(VENV)/.dev
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
 	touch $@
 
-$(VENV)/.docs: requirements-docs.txt $(VENV)/.core
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.dev
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
