@@ -157,7 +157,7 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             if "config" not in FLAGS:
-                _stop(f"--{error.flagname}: a run has its config; see --help", USAGE)
+                _stop(f"--{error.flagname}: this verb uses the run's config; see --help", USAGE)
             _stop(_misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG)
         _stop(f"{error}; see --help", USAGE)
     except (AttributeError, KeyError) as error:
@@ -168,7 +168,7 @@ def _parse(argv: list[str]) -> list[str]:
         _stop(f"bad config: {error}", BAD_CONFIG)
     except flags.Error as error:
         text = str(error).strip()
-        if "Error whilst parsing config file" in text:  # followed by the file's own traceback
+        if "Error whilst parsing config file" in text:  # the traceback of the file follows
             _stop(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
         if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
             _stop(f"{missing[1]} is missing; see --help", USAGE)
@@ -179,7 +179,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _show_help() -> NoReturn:
-    """Prints the verb's docstring and all its flags, whichever of our modules defined them."""
+    """Prints the verb's docstring and the flags that it and our other modules define."""
     for module, defined in FLAGS.flags_by_module_dict().items():
         if module.startswith("ssl_jax."):
             for flag in defined:
@@ -189,7 +189,7 @@ def _show_help() -> NoReturn:
 
 
 def _with_config_paths(argv: list[str]) -> list[str]:
-    """Replaces names of shipped configs by paths; sys.argv, which runs record, keeps the names."""
+    """Replaces names of shipped configs by paths. Runs record sys.argv, which keeps the names."""
     words = list(argv)
     for i, word in enumerate(words):
         flag, equals, value = word.partition("=")
