@@ -3,32 +3,32 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test test-slow parity pods slurm lint clean
+.PHONY: demo test test-slow parity pods slurm lint package docs clean
 
 demo: $(VENV)/.core
-	$(RUN) -m ssl_jax.train --config=configs/simclr.py:digits --workdir=$(DEMO)
+	$(RUN) -m ssl_jax.train --config=simclr:digits --workdir=$(DEMO)
 
-# A file stays on one worker: its fixtures train models.
+# Tests of one file run on one worker, since they share fixtures that train models.
 test: $(VENV)/.dev
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
 
-# What plain pytest leaves out.
+# The tests that plain pytest skips.
 test-slow: $(VENV)/.dev
 	$(RUN) -m pytest -m slow --durations=10
 
-# Encoders and exports against timm, torchvision and onnxruntime, losses against lightly's; torch is
-# large, so it is not in the requirements.
+# Compares encoders and exports with timm, torchvision and onnxruntime, and losses with lightly.
+# torch is large, so only this target installs it.
 parity: $(VENV)/.torch
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/models/test_resnet_timm.py \
 		tests/models/test_vit_timm.py tests/losses/test_lightly.py \
 		tests/weights/test_timm.py tests/weights/files/test_weight_files.py \
 		tests/export tests/report/test_model_card.py
 
-# The step compiled for TPUs, which needs no TPU but libtpu, a large wheel.
+# Compiles training steps for TPUs. This needs no TPU, but the large wheel libtpu.
 pods: $(VENV)/.pods
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 -m "slow or not slow" tests/plan
 
-# Jobs on a real Slurm, which the tests start on this machine and end again; as root, after
+# Runs jobs on a real Slurm, which the tests start and stop on this machine. Needs root and
 # `apt-get install slurm-wlm munge`.
 slurm: $(VENV)/.dev
 	$(RUN) -m pytest -m slow --durations=10 tests/launch/test_slurm.py
@@ -38,10 +38,20 @@ lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-clean:
-	rm -rf $(VENV) $(DEMO)
+# Builds the wheel and trains with it in a clean environment, from an empty folder.
+package:
+	PYTHON=$(PYTHON) .ci/package
 
-# A stamp per requirements file: installing again happens only when the file changed.
+# Builds the documentation into site/. A broken link is an error, and so is a page that loads a file
+# from another server.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	! grep -rlE "<(script|link|img|iframe)[^>]+(src|href)=.?https?://" site --include=*.html
+
+clean:
+	rm -rf $(VENV) $(DEMO) build site
+
+# Each stamp belongs to one requirements file; packages are installed again when the file changes.
 $(VENV)/.core: requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -57,4 +67,8 @@ $(VENV)/.pods: $(VENV)/.dev
 
 $(VENV)/.torch: requirements-torch.txt $(VENV)/.dev
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
+	touch $@
+
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@

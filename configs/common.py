@@ -1,5 +1,6 @@
 """What the configs of all methods share: how a variant is chosen, its views, data and budget."""
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,15 +22,21 @@ def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
     name, _, recipe = arg.partition(",augment=")
     by_name = {variant.__name__: variant for variant in variants}
     if name not in by_name:
-        raise ValueError(f"unknown variant {name!r}; there are: {', '.join(by_name)}")
+        raise _unknown("variant", name, list(by_name))
     if recipe and recipe not in RECIPES:
-        raise ValueError(f"unknown augmentation {recipe!r}; there are: {', '.join(RECIPES)}")
+        raise _unknown("augmentation", recipe, list(RECIPES))
     config = default_config()
     config.method = method
     by_name[name](config)
     if recipe:
         set_views(config, recipe, size=config.augment.size)
     return config
+
+
+def _unknown(kind: str, name: str, choices: list[str]) -> ValueError:
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    return ValueError(f"unknown {kind} {name!r}; {hint} choices are: {', '.join(choices)}")
 
 
 def set_views(config: ConfigDict, recipe: str, **overrides: Any) -> None:

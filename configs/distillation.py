@@ -18,7 +18,7 @@ The teacher is a workdir of `ssl_jax.finetune`; no label is read but for evaluat
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssl_jax.configs import common
 
 METHOD = {
     "name": "distillation",

@@ -15,7 +15,7 @@ Hinton 2002, Hinton, Osindero and Teh 2006; persistent chains: Tieleman 2008.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssl_jax.configs import common
 
 METHOD = {
     "name": "rbm",

@@ -14,7 +14,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ssl_jax.configs import common
 
 METHOD = {
     "name": "vicreg",

@@ -1,6 +1,8 @@
-"""Self-supervised pre-training in JAX. `python -m ssl_jax.train --help` is the front door."""
+"""Self-supervised pre-training in JAX. Start with `python -m ssl_jax --help`."""
 
 from typing import Any
+
+__version__ = "0.1.0"
 
 
 def load_backbone(path: Any, **options: Any) -> Any:

@@ -1,16 +1,22 @@
-"""What every verb shares: flags, friendly errors, exit codes."""
+"""The command line of every verb: common flags, shipped configs, one-line errors, exit codes.
+
+`cli.run` is the entry point of every verb. It reports a mistake in one message and exits with the
+documented code (`ssl_jax.errors`), in under two seconds and before JAX or TensorFlow is imported.
+"""
 
 import os
+import pathlib
 import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
+from ssl_jax import configs
 from ssl_jax.errors import (
     BAD_CONFIG,
     INTERRUPTED,
@@ -23,32 +29,39 @@ from ssl_jax.jobs.stop import Stop
 from ssl_jax.jobs.streams import make_streams_resilient
 
 FLAGS = flags.FLAGS
+HELP = ("--help", "-help", "-h", "--helpshort")
 
 
 def define_config() -> None:
-    """Declares --config=FILE[:VARIANT] and its overrides --config.a.b=value."""
-    config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/simclr.py:digits.")
+    """Defines --config=NAME[:VARIANT] or FILE[:VARIANT], and overrides --config.FIELD=VALUE."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Shipped config such as simclr:digits, or path/to/file.py:variant."
+    )
     flags.mark_flag_as_required("config")
 
 
 def define_workdir() -> None:
-    """Declares --workdir."""
-    flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes it.")
+    """Defines --workdir."""
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run. Repeat the same command to resume the run."
+    )
     flags.mark_flag_as_required("workdir")
 
 
 def define_processes() -> None:
-    """Declares --coordinator, --processes, --process and --start_timeout."""
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, of a job of several processes.")
-    flags.DEFINE_integer("processes", 0, "How many processes the job has.", lower_bound=0)
-    flags.DEFINE_integer("process", -1, "Which of them this is, from 0.", lower_bound=-1)
-    flags.DEFINE_integer("start_timeout", 300, "Seconds to wait for all of them.", lower_bound=1)
+    """Defines --coordinator, --processes, --process and --start_timeout."""
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for jobs of several processes.")
+    flags.DEFINE_integer("processes", 0, "Number of processes of the job.", lower_bound=0)
+    flags.DEFINE_integer("process", -1, "Index of this process, from 0.", lower_bound=-1)
+    flags.DEFINE_integer(
+        "start_timeout", 300, "Seconds to wait for all processes to connect.", lower_bound=1
+    )
 
 
 def start(stop: Stop) -> None:
-    """Joins the job's other processes, if there are any, and stops with them from then on.
+    """Connects this process to the other processes of the job, so that they stop together.
 
-    Before any other use of JAX. Called again, it does nothing.
+    Call it before any other use of JAX. A second call does nothing.
     """
     from ssl_jax.jobs import bootstrap
 
@@ -63,13 +76,13 @@ def define_section(name: str) -> None:
 
 
 def define_overrides(config: ConfigDict) -> None:
-    """Declares --config.FIELD=VALUE for the fields of `config`, without a file."""
+    """Defines --config.FIELD=VALUE for the fields of `config`, without a config file."""
     _define("config", config, prefix="")
 
 
 def _define(name: str, config: ConfigDict, prefix: str) -> None:
-    # ml_collections looks at the command line already here, and answers a misspelt field by a
-    # traceback.
+    # ml_collections reads the command line when it defines the flag, and raises a traceback for a
+    # misspelt field.
     known = list(configuration.flatten(config, prefix))
     for argument in sys.argv[1:]:
         field = prefix + argument.split("=")[0].removeprefix(f"--{name}.")
@@ -79,7 +92,7 @@ def _define(name: str, config: ConfigDict, prefix: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`; a Fault becomes one message and its exit code."""
+    """Parses the flags and calls `main`. A Fault becomes one message and its exit code."""
 
     def guarded(argv: list[str]) -> None:
         if argv[1:]:
@@ -102,7 +115,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _message(error: BaseException) -> str:
-    """What the user is told; "" for what nobody foresaw, whose traceback is wanted."""
+    """Returns the message for the user; "" for an unexpected error, which needs its traceback."""
     code = exit_code(error)
     if isinstance(error, Fault):
         return str(error)
@@ -116,14 +129,14 @@ def _message(error: BaseException) -> str:
     return ""
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     _leave(f"ssl_jax: {message}", code)
     print(f"ssl_jax: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def _leave(text: str, code: int) -> None:
-    """Prints, and ends one process of several, whose usual end would wait for the others."""
+    """Ends a process of a multi-process job, whose normal exit would wait for the others."""
     if "jax" not in sys.modules:
         return
     from ssl_jax.jobs import bootstrap
@@ -132,15 +145,19 @@ def _leave(text: str, code: int) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; what ml_collections reports by traceback becomes one line."""
-    if "--help" in argv or "-h" in argv or "--helpfull" in argv:
+    """Parses the flags, and turns the tracebacks of ml_collections into one line."""
+    if "--helpfull" in argv:
         return app.parse_flags_with_usage(argv)
+    if set(HELP) & set(argv):
+        _show_help()
     try:
-        return FLAGS(argv, known_only=False)
+        return FLAGS(_with_config_paths(argv), known_only=False)
+    except Fault as error:
+        _stop(str(error), error.code)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             if "config" not in FLAGS:
-                _stop(f"--{error.flagname}: a run has its config; see --help", USAGE)
+                _stop(f"--{error.flagname}: this verb uses the run's config; see --help", USAGE)
             _stop(_misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG)
         _stop(f"{error}; see --help", USAGE)
     except (AttributeError, KeyError) as error:
@@ -151,7 +168,7 @@ def _parse(argv: list[str]) -> list[str]:
         _stop(f"bad config: {error}", BAD_CONFIG)
     except flags.Error as error:
         text = str(error).strip()
-        if "Error whilst parsing config file" in text:  # followed by the file's own traceback
+        if "Error whilst parsing config file" in text:  # the traceback of the file follows
             _stop(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
         if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
             _stop(f"{missing[1]} is missing; see --help", USAGE)
@@ -159,6 +176,50 @@ def _parse(argv: list[str]) -> list[str]:
     except (ValueError, TypeError) as error:
         _stop(f"bad config: {error}", BAD_CONFIG)
     raise AssertionError("unreachable")
+
+
+def _show_help() -> NoReturn:
+    """Prints the verb's docstring and the flags that it and our other modules define."""
+    for module, defined in FLAGS.flags_by_module_dict().items():
+        if module.startswith("ssl_jax."):
+            for flag in defined:
+                FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.usage(shorthelp=True, writeto_stdout=True)
+    sys.exit(0)
+
+
+def _with_config_paths(argv: list[str]) -> list[str]:
+    """Replaces names of shipped configs by paths. Runs record sys.argv, which keeps the names."""
+    words = list(argv)
+    for i, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if equals:
+            words[i] = f"{flag}={config_path(value)}"
+        elif i + 1 < len(words):
+            words[i + 1] = config_path(words[i + 1])
+    return words
+
+
+def config_path(value: str) -> str:
+    """Returns the value of --config with the name of a shipped config replaced by its path.
+
+    Args:
+      value: "simclr:digits", or the path of a file, which is returned unchanged.
+
+    Raises:
+      Fault: no shipped config has this name.
+    """
+    name, colon, variant = value.partition(":")
+    if name.endswith(".py") or os.sep in name:
+        return value
+    names = configs.names()
+    if name not in names:
+        hint = configuration.nearest(name, names)
+        message = f"--config={value}: no config is named {name!r}; {hint}"
+        raise Fault(f"{message}\n  a file is given as --config=path/to/file.py:variant", BAD_CONFIG)
+    return f"{configs.FOLDER / name}.py{colon}{variant}"
 
 
 def _known_fields() -> list[str]:
@@ -171,15 +232,22 @@ def _misspelt(field: str, known: list[str]) -> str:
 
 
 def config() -> ConfigDict:
-    """The config that the command line gave; raises Fault with every problem at once."""
+    """Returns the config that the command line gives.
+
+    Raises:
+      Fault: the file is missing, or the config has problems; the message names all of them.
+    """
     value = FLAGS.config
     try:
-        dict(value)  # a file that is not there answers only when it is looked into
+        dict(value)  # ml_collections reports a missing file only when the config is read
     except OSError as error:
         flag: Any = FLAGS["config"]
         message = f"--config: there is no file {flag.config_filename}"
+        name = pathlib.Path(flag.config_filename).stem
+        if name in configs.names():
+            message += f"; the shipped config is --config={name}:VARIANT, without a path"
         raise Fault(message, BAD_CONFIG) from error
     configuration.allow_modules(value)
-    if found := configuration.problems(value):
-        raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
+    if problems := configuration.problems(value):
+        raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
     return value

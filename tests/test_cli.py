@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one clear message, the documented exit code, within seconds."""
+"""Mistakes on the command line give one clear message and the documented exit code, in seconds."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ DIGITS = "--config=configs/simclr.py:digits"
 
 
 def ssl_jax(verb, *arguments, **environment):
-    """Runs a verb as a user does; returns (exit code, stderr, CPU seconds)."""
+    """Runs a verb as a user would; returns (exit code, stderr, CPU seconds)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(
         [sys.executable, "-m", f"ssl_jax.{verb}", *arguments],
@@ -32,7 +32,7 @@ def ssl_jax(verb, *arguments, **environment):
 
 
 @pytest.mark.parametrize(
-    ("argument", "code", "says"),
+    ("argument", "code", "text"),
     [
         ("--config.optim.lrr=1", 78, "did you mean 'optim.lr"),
         ("--config.opt.lr=1", 78, "did you mean 'optim.lr'"),
@@ -52,17 +52,17 @@ def ssl_jax(verb, *arguments, **environment):
         ("stray", 64, "stray"),
     ],
 )
-def test_mistakes_are_answered_before_jax_is_imported(argument, code, says, tmp_path):
-    found, message, seconds = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run", argument)
-    assert found == code, message
-    assert says in message
+def test_mistakes_are_reported_in_two_seconds(argument, code, text, tmp_path):
+    exit_code, message, seconds = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run", argument)
+    assert exit_code == code, message
+    assert text in message
     assert len(message.strip().splitlines()) <= 3
     assert not (tmp_path / "run").exists()
-    # CPU time, since the wall clock counts the machine's other work as well.
+    # CPU time, because other work of the machine lengthens the wall-clock time.
     assert seconds < 2, f"took {seconds:.1f} s"
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     wrong = ["--config.optim.lr=-1.0", "--config.augment.flip=2.0", "--config.optim.name=adam"]
     code, message, _ = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run", *wrong)
     assert code == 78
@@ -70,26 +70,28 @@ def test_all_problems_are_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "text"),
     [
         ("configs/simclr.py:digit", "digits, cifar10"),
+        ("simclr:digit", "did you mean 'digits'?"),
+        ("simcrl:digits", "did you mean 'simclr'?"),
         ("configs/simclr.py:digits,augment=moco", "moco_v2"),
         ("configs/nothing.py", "nothing.py"),
     ],
 )
-def test_a_config_that_does_not_exist(config, says, tmp_path):
+def test_missing_config_or_variant_is_named(config, text, tmp_path):
     code, message, _ = ssl_jax("train", f"--config={config}", f"--workdir={tmp_path}/run")
     assert code == 78
-    assert says in message
+    assert text in message
 
 
-def test_missing_workdir_flag():
+def test_missing_workdir_flag_is_named():
     code, message, _ = ssl_jax("train", DIGITS)
     assert code == 64
     assert "--workdir is missing; see --help" in message
 
 
-def test_workdir_that_is_a_file(tmp_path):
+def test_workdir_that_is_a_file_stays_unchanged(tmp_path):
     (tmp_path / "run").write_text("mine")
     code, message, _ = ssl_jax("train", DIGITS, f"--workdir={tmp_path}/run")
     assert code == 73
@@ -97,7 +99,7 @@ def test_workdir_that_is_a_file(tmp_path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_evaluating_and_reporting_what_is_not_there(tmp_path):
+def test_missing_runs_and_weights_are_named(tmp_path):
     for verb in ("evaluate", "report"):
         code, message, _ = ssl_jax(verb, f"--workdir={tmp_path}/none")
         assert code == 66, message
@@ -108,11 +110,11 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
     assert (code, "none is missing" in message) == (66, True), message
     assert not (tmp_path / "new").exists()
     code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--config.eval.knn_k=5")
-    assert (code, "a run has its config" in message) == (64, True)
+    assert (code, "uses the run's config" in message) == (64, True)
 
 
 @pytest.mark.parametrize(
-    ("argument", "code", "says"),
+    ("argument", "code", "text"),
     [
         ("--config.optim.lrr=1", 78, "did you mean 'optim.lr"),
         ("--config.finetune.head_layr=1", 78, "did you mean 'finetune.head_layer'"),
@@ -122,19 +124,19 @@ def test_evaluating_and_reporting_what_is_not_there(tmp_path):
         ("--pretrained=none", 66, "no run at"),
     ],
 )
-def test_mistakes_in_fine_tuning(argument, code, says, tmp_path):
+def test_mistakes_in_finetune_are_reported_in_two_seconds(argument, code, text, tmp_path):
     config = configuration.to_json(configuration.default_config())
     (tmp_path / "config.json").write_text(config)
-    found, message, seconds = ssl_jax(
+    exit_code, message, seconds = ssl_jax(
         "finetune", f"--pretrained={tmp_path}", f"--workdir={tmp_path}/run", *argument.split()
     )
-    assert found == code, message
-    assert says in message
+    assert exit_code == code, message
+    assert text in message
     assert not (tmp_path / "run").exists()
     assert seconds < 2, f"took {seconds:.1f} s"
 
 
-def test_help_names_the_flags():
+def test_help_lists_the_flags():
     result = subprocess.run(
         [sys.executable, "-m", "ssl_jax.train", "--help"], cwd=ROOT, capture_output=True, text=True
     )
@@ -142,7 +144,7 @@ def test_help_names_the_flags():
     assert "--workdir" in result.stdout
 
 
-def test_a_misspelt_field_of_an_evaluation(tmp_path):
+def test_misspelt_evaluation_field_suggests_the_nearest(tmp_path):
     code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--eval.label_per_class=1")
     assert code == 78
     assert "did you mean 'eval.labels_per_class" in message

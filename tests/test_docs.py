@@ -1,54 +1,101 @@
-"""What the documents promise: every command names a verb, a config and flags that exist."""
+"""The documentation names commands, configs, flags and files that exist, and its Python runs."""
 
+import functools
 import importlib
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
 
+from ssl_jax import __main__ as command
+from ssl_jax import cli, configs, finetune
 from ssl_jax import config as configuration
-from ssl_jax import finetune
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*.py")]
+DOCS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+SOURCES = [*DOCS, *ROOT.glob("configs/*.py"), *ROOT.glob("benchmarks/*.py")]
 SOURCES += [*ROOT.glob("ssl_jax/*.py"), *ROOT.glob("ssl_jax/*/__main__.py")]
-COMMAND = re.compile(r"python -m ((?:ssl_jax|benchmarks)\.\w+)((?:[^`\n\\]|\\\n)*)")
+HEAD = re.compile(r"(?:python -m (ssl_jax|benchmarks)\.|\b(ssl-jax) )(\w+)")
+REST = re.compile(
+    r"(?:[^`\n\\]|\\\\?\n)*"
+)  # up to the end of the line, of the code, or a lone backslash
+PLACEHOLDERS = re.compile(r"VARIANT|FILE|NAME|\.\.\.|^mine\.py|^path/to/")
 
 
 def commands():
+    """Yields (package, verb, arguments) of each command, also of a command in another one."""
     for path in SOURCES:
-        for module, rest in COMMAND.findall(path.read_text()):
-            yield pytest.param(module, rest.replace("\\\n", " "), id=f"{path.name}: {module}")
+        text = path.read_text()
+        for match in HEAD.finditer(text):
+            package, verb = match[1] or "ssl_jax", match[3]
+            rest = REST.match(text, match.end())[0]
+            rest = re.split(r" --(?: |$)|&&| \| ", re.sub(r"\\\\?\n", " ", rest))[0]
+            if verb != "VERB":
+                yield pytest.param(package, verb, rest, id=f"{path.name}: {package}.{verb}")
 
 
-def load(argument):
-    """The config of `configs/FILE.py:VARIANT`."""
-    file, _, variant = argument.partition(":")
-    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+def load(value):
+    """Returns the config that the value of --config names."""
+    path = pathlib.Path(cli.config_path(value).partition(":")[0])
+    path = path if path.is_absolute() else ROOT / path
+    assert path.parent in (configs.FOLDER, ROOT / "configs"), value
+    variant = value.partition(":")[2]
+    module = importlib.import_module(f"ssl_jax.configs.{path.stem}")
     return module.get_config(variant) if variant else module.get_config()
 
 
-@pytest.mark.parametrize(("module", "rest"), list(commands()))
-def test_command(module, rest):
-    assert importlib.util.find_spec(module), f"no module {module}"
+@functools.cache
+def flags_of(verb):
+    """The flags that `ssl-jax VERB --help` lists."""
+    words = [sys.executable, "-m", f"ssl_jax.{verb}", "--help"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(re.findall(r"--(?:\[no\])?(\w+)", result.stdout))
+
+
+@pytest.mark.parametrize(("package", "verb", "rest"), list(commands()))
+def test_command(package, verb, rest):
+    assert importlib.util.find_spec(f"{package}.{verb}"), f"no module {package}.{verb}"
     words = shlex.split(rest.replace("[", "").replace("]", ""), comments=True)
-    flags = dict(word[2:].split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    words = [word[2:] for word in words if word.startswith("--")]
+    flags = dict(word.split("=", 1) for word in words if "=" in word)
     config = configuration.default_config()
     where = flags.get("config", "")
-    if "VARIANT" not in where and "FILE" not in where and where not in ("", "..."):
+    if where and not PLACEHOLDERS.search(where):
         config = load(where)
-    if module == "ssl_jax.finetune":
+    if verb == "finetune":
         config = finetune.overridable()
     fields = configuration.flatten(config)
-    for name in flags:
-        if name.startswith(("config.", "eval.")) and "FIELD" not in name:
-            assert name.removeprefix("config.") in fields, name
+    known = flags_of(verb) if package == "ssl_jax" and verb in command.VERBS else None
+    for name in (word.partition("=")[0] for word in words):
+        if name.startswith(("config.", "eval.", "data.")):
+            if "FIELD" not in name:
+                assert name.removeprefix("config.") in fields, name
+        elif known is not None and name != "help":
+            assert name in known, f"{verb} has no flag --{name}"
+
+
+def test_commands_are_found():
+    found = [param.values for param in commands()]
+    assert len(found) > 100
+    assert {verb for package, verb, _ in found if package == "ssl_jax"} >= set(command.VERBS)
+
+
+def test_config_fields_in_text_exist():
+    """Flags that stand alone in the guides, such as `--config.optim.lr=0.1`."""
+    known = configuration.flatten(configuration.default_config()).keys()
+    known |= configuration.flatten(finetune.overridable()).keys()
+    for path in DOCS:
+        for name in re.findall(r"--config\.([\w.]+\w)", path.read_text()):
+            # Each method has its own hyperparameters.
+            exempt = name == "FIELD" or name.startswith("method.")
+            assert exempt or name in known, f"{path.name}: {name}"
 
 
 def test_other_views_by_argument():
-    simclr = importlib.import_module("configs.simclr")
+    simclr = importlib.import_module("ssl_jax.configs.simclr")
     config = simclr.get_config("imagenet,augment=byol")
     assert config.augment.second.to_dict() == {"blur": 0.1, "solarize": 0.2}
     assert config.augment.blur == 1
@@ -58,16 +105,74 @@ def test_other_views_by_argument():
 def test_python_in_the_readme_runs():
     import jax
 
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
         names = {"z": jax.random.normal(jax.random.key(0), (4, 2, 8))}
         exec(compile(block, "README.md", "exec"), names)
         assert names["loss"] > 0
+
+
+@pytest.mark.parametrize("page", ["train", "add_a_method"])
+def test_config_files_in_the_guides_are_valid(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names = {}
+    exec(compile(block, f"{page}.md", "exec"), names)
+    for variant in ("mine",) if page == "train" else ("cifar10", "cifar10_cpu", "imagenet"):
+        assert configuration.problems(names["get_config"](variant)) == []
+
+
+def test_links_lead_to_files_and_headings():
+    for path in DOCS:
+        text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith(("http://", "https://")):
+                continue
+            file, _, anchor = target.partition("#")
+            linked = path.parent / file if file else path
+            assert linked.is_file(), f"{path.name} links to {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.M)
+                assert anchor in map(slug, headings), f"{path.name} links to {target}"
+
+
+def slug(heading):
+    """The anchor that GitHub and MkDocs give a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_page_is_in_the_navigation():
+    site = (ROOT / "mkdocs.yml").read_text()
+    for path in (ROOT / "docs").rglob("*.md"):
+        name = path.relative_to(ROOT / "docs").as_posix()
+        assert re.search(rf"(?<![\w/]){re.escape(name)}$", site, re.M), name
+
+
+def test_every_exit_code_is_in_the_table():
+    from ssl_jax import errors
+
+    codes = {str(value) for value in vars(errors).values() if isinstance(value, int)}
+    table = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert codes <= set(re.findall(r"^\| (\d+) \|", table, re.M))
+
+
+def test_pictures_are_small():
+    for path in (ROOT / "docs" / "images").iterdir():
+        assert path.stat().st_size < 150_000, path.name
+
+
+def test_versions_agree():
+    import ssl_jax
+
+    assert f"## [{ssl_jax.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {ssl_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_nothing_names_a_machine():
     banned = re.compile(r"(?<![\w.])/(?:work|root|home|tmp)/")
     folders = ("ssl_jax", "configs", "benchmarks", "docs", "launch")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.[pm][yd]")]
-    for path in [*files, ROOT / "README.md", ROOT / "Makefile"]:
+    for path in [*files, *ROOT.glob("*.md"), ROOT / "Makefile"]:
         assert not banned.search(path.read_text()), path
     assert sys.version_info >= (3, 11)

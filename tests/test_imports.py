@@ -23,7 +23,7 @@ LAYERS = (
     ("errors",),
     ("plugins",),
     ("losses", "models", "optim", "inputs", "jobs"),
-    ("weights", "parallel", "data", "config"),
+    ("weights", "parallel", "data", "config", "configs"),
     ("methods", "rundir", "cli"),
     ("report", "components"),
     ("pretrained", "training"),

@@ -1,0 +1,23 @@
+"""Config files of all methods, importable as `ssl_jax.configs` in a checkout and when installed.
+
+In a checkout the files are in the top-level folder `configs/`, and this package points there.
+`pip install` copies them beside this file. `from ssl_jax.configs import common` therefore works
+from every working folder, and never finds another project's `configs` folder.
+"""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # mypy checks the checkout, where the module has this name
+    from configs import common as common
+
+_here = pathlib.Path(__file__).resolve().parent
+_installed = any(file.name != "__init__.py" for file in _here.glob("*.py"))
+FOLDER = _here if _installed else _here.parents[1] / "configs"
+__path__ = [str(FOLDER)]
+
+
+def names() -> list[str]:
+    """Returns the names of the config files, without those that only hold shared functions."""
+    files = sorted(FOLDER.glob("[!_]*.py"))
+    return [file.stem for file in files if "\ndef get_config(" in file.read_text()]
