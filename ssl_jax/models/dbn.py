@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ssl_jax.models import VISIBLE
+
 Machine = dict[str, jax.Array]
 EPSILON = 1e-3  # of a pixel's range: flat images stay flat
-KINDS = ("bernoulli", "gaussian")
 
 
 class RBM(nn.Module):
@@ -68,8 +69,8 @@ class DBN(nn.Module):
           ValueError: an unknown kind of visible units, or no machine.
         """
         del train
-        if self.visible not in KINDS or not self.widths:
-            raise ValueError(f"DBN of {self.widths} over {self.visible!r}: visible is of {KINDS}")
+        if self.visible not in VISIBLE or not self.widths:
+            raise ValueError(f"DBN of {self.widths} over {self.visible!r}: visible is of {VISIBLE}")
         x = pixels(images, self.visible, self.sigma)
         layers = []
         for i, width in enumerate(self.widths):

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ssl_jax.models import PADDINGS, STEMS
 from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.norm import BatchNorm
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 SK_MIN_CHANNELS = 32
-PADDINGS = ("torch", "simclr", "same")
 Layer = Callable[..., Any]
 
 
@@ -177,7 +177,7 @@ class ResNet(nn.Module):
             is none, or selective kernels in basic blocks or under SAME.
         """
         base = round(64 * self.width)
-        if base < 1 or self.stem not in ("imagenet", "cifar"):
+        if base < 1 or self.stem not in STEMS:
             raise ValueError(f"width {self.width} or stem {self.stem!r}: 'imagenet' or 'cifar'")
         if self.sk_ratio and self.block is BasicBlock:
             raise ValueError(f"sk_ratio {self.sk_ratio}: selective kernels need resnet50 or deeper")

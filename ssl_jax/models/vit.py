@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from ssl_jax.models import POOLS
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 EPSILON = 1e-6
@@ -152,7 +153,7 @@ class ViT(nn.Module):
         Raises:
           ValueError: as `tokens`, or on an unknown pooling.
         """
-        if self.pool not in ("token", "mean"):
+        if self.pool not in POOLS:
             raise ValueError(f"pool {self.pool!r}: 'token' or 'mean'")
         tokens = self.tokens(x, train)
         return tokens[:, 0] if self.pool == "token" else tokens[:, 1:].mean(1)

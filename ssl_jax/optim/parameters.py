@@ -79,8 +79,8 @@ def table(
 
     Args:
       params: arrays or ShapeDtypeStructs.
-      main: "name", "weight_decay" and, if any, "weight_decay_end" of `optim.make`.
-      groups, frozen: of `optim.make`.
+      main: "name", "weight_decay" and, if any, "weight_decay_end" of `optimizers.make`.
+      groups, frozen: of `optimizers.make`.
     """
     groups = groups or {}
     header = ("parameter", "shape", "size", "decayed", "adapted", "optimizer")
