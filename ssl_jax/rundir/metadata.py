@@ -20,7 +20,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cp
 
 def config_hash(config: ConfigDict) -> str:
     """sha256 of the fields that make a run what it is; the same for every place it runs on."""
-    flat = configuration.without_added(configuration.flatten(config))
+    flat = configuration.drop_implied(configuration.flatten(config))
     identity = {k: _plain(v) for k, v in flat.items() if configuration.is_identity(k)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

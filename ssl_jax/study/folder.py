@@ -90,7 +90,7 @@ def arguments(path: pathlib.Path) -> list[str]:
 
 def _check(path: pathlib.Path, before: dict[str, Any], config: ConfigDict) -> None:
     old, new = (
-        configuration.without_added(configuration.flatten(one))
+        configuration.drop_implied(configuration.flatten(one))
         for one in (before, json.loads(configuration.to_json(config)))
     )
     differing = [

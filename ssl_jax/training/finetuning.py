@@ -40,7 +40,7 @@ def parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
     """Builds a fine-tuning; nothing is compiled or computed yet.
 
     Args:
-      config: of `configuration.finetuning`.
+      config: of `configuration.finetuning_config`.
       weights: (params, batch_stats) of `classifier.pretrained`.
 
     Raises:
