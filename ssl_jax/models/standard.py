@@ -3,26 +3,32 @@
 import jax
 import jax.numpy as jnp
 
-MEAN = (0.0, 0.0, 0.0)
+MEAN = (0.0, 0.0, 0.0)  # neutral: standardisation changes nothing
 STD = (1.0, 1.0, 1.0)
 
 
 def standardise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Subtracts `mean` from images [n, h, w, 3] in [0, 1] and divides by `std`.
+    """Subtracts `mean` from images [n, h, w, c] in [0, 1] and divides by `std`.
 
-    Mean 0 and std 1 return the images unchanged.
+    Mean 0 and std 1, of any length, return the images unchanged.
+
+    Args:
+      images: floating point.
+      mean, std: one number per channel.
 
     Raises:
-      ValueError: if mean or std does not have three numbers, or a standard deviation is not
-        positive.
+      ValueError: if mean or std does not have one number per channel, or a standard deviation is
+        not positive.
     """
-    if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
-        raise ValueError(
-            f"mean and std must have three numbers each, and std must be positive; "
-            f"got mean {mean} and std {std}"
-        )
-    if tuple(mean) == MEAN and tuple(std) == STD:
+    neutral = not any(mean) and all(deviation == 1 for deviation in std)
+    if neutral:
         return images
+    channels = images.shape[-1]
+    if {len(mean), len(std)} != {channels} or not all(deviation > 0 for deviation in std):
+        raise ValueError(
+            f"mean and std must have one number per channel, and std must be positive; got "
+            f"mean {mean} and std {std} for {channels} channels"
+        )
     dtype = jnp.promote_types(images.dtype, jnp.float32)
-    shift, scale = (jnp.asarray(v, dtype).reshape(1, 1, 1, 3) for v in (mean, std))
+    shift, scale = (jnp.asarray(v, dtype).reshape(1, 1, 1, channels) for v in (mean, std))
     return (images.astype(dtype) - shift) / scale
