@@ -15,7 +15,7 @@ HOST_NETWORK = 25e9  # bytes/s: a network card of 200 Gbit/s
 
 
 class Chip(NamedTuple):
-    """One accelerator as it is sold.
+    """Accelerator as it is sold.
 
     Attributes:
       kind: "tpu", "gpu" or "cpu".

@@ -26,7 +26,7 @@ _OPERAND = re.compile(r"(?:^|, )(?:/\*[^*]*\*/)?(?:[^,%]* )?%?([\w.\-]+)(?=,|$)"
 
 
 class Array(NamedTuple):
-    """One array of an instruction's result.
+    """Array in the result of an instruction.
 
     Attributes:
       layout: for example "3,0,2,1:T(8,128)(2,1)S(1)"; "" if the program prints no layout.
@@ -55,7 +55,7 @@ class Array(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """One instruction; its arrays are those of one device.
+    """Instruction of a program for one device.
 
     Attributes:
       result: arrays of the result; all arrays of a tuple.

@@ -12,7 +12,7 @@ from ssl_jax.plan.run_totals import Totals
 
 
 class Plan(NamedTuple):
-    """One training on one topology; the field names are the keys of plan.json.
+    """Plan of one training on one topology; the field names are the keys of plan.json.
 
     Attributes:
       name: the training, for example "simclr resnet50, batch 4,096".

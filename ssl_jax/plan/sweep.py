@@ -20,7 +20,7 @@ Planner = Callable[[ConfigDict, Topology, pathlib.Path], Plan]
 
 
 class Point(NamedTuple):
-    """One training on one topology; the field names are the keys of sweep.json.
+    """Training on one topology with given sizes; the field names are the keys of sweep.json.
 
     Attributes:
       topology: name of the topology.
