@@ -165,7 +165,7 @@ def of_backbone(
     encoder = backbone.encoder
     weights = {TRAINED: backbone.variables}
     if baselines:
-        images = jnp.zeros((2, backbone.size, backbone.size, 3))
+        images = jnp.zeros((2, backbone.size, backbone.size, backbone.channels))
         weights[UNTRAINED] = _born(lambda: encoder.init(jax.random.key(seed), images, False), mesh)
     return Subject(
         name=name,

@@ -12,9 +12,13 @@ SEED = 0
 TOLERANCE = 1e-5  # limit of the largest difference divided by the largest output
 
 
-def images(size: int) -> np.ndarray:
-    """Returns two seeded images, float32 [2, size, size, 3] in [0, 1]."""
-    return np.random.default_rng(SEED).uniform(size=(2, size, size, 3)).astype(np.float32)
+def images(subject: Subject) -> np.ndarray:
+    """Returns two seeded images of the subject's size, float32 [2, s, s, c] in [0, 1]."""
+    return np.random.default_rng(SEED).uniform(size=_shape(subject)).astype(np.float32)
+
+
+def _shape(subject: Subject) -> tuple[int, int, int, int]:
+    return 2, subject.size, subject.size, subject.backbone.channels
 
 
 def nchw(x: np.ndarray) -> np.ndarray:
@@ -77,7 +81,7 @@ def record(
       errors: relative error by reader.
     """
     mean, std = subject.standardisation
-    shape = [2, subject.size, subject.size, 3]
+    shape = list(_shape(subject))
     steps = [f"numpy.random.default_rng({SEED}).uniform(size={shape}).astype('float32')"]
     if image_input.standardised and (any(mean) or set(std) != {1.0}):
         steps.append(f"(images - {list(mean)}) / {list(std)}")

@@ -81,7 +81,7 @@ class Subject:
     @functools.cached_property
     def features(self) -> int:
         """Number of features per image."""
-        images = jax.ShapeDtypeStruct((1, self.size, self.size, 3), np.float32)
+        images = jax.ShapeDtypeStruct((1, self.size, self.size, self.backbone.channels), np.float32)
         return jax.eval_shape(self.forward, variables_tree(self.weights), images)[0].shape[1]
 
     def forward(self, variables: Tree, images: jax.Array) -> tuple[jax.Array, ...]:
@@ -89,7 +89,7 @@ class Subject:
 
         Args:
           variables: tree of arrays as `variables_tree` returns it.
-          images: [n, size, size, 3] in [0, 1].
+          images: [n, size, size, c] in [0, 1].
 
         Raises:
           Fault: if the classifier is behind a head of unknown structure.

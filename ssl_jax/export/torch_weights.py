@@ -18,9 +18,15 @@ def layout(subject: Subject) -> Any:
     """Returns the module with the name map of the encoder: `torch_resnet` or `torch_vit`.
 
     Raises:
-      Fault: if the encoder is neither a ResNet nor a ViT.
+      Fault: if the encoder is neither a ResNet nor a ViT, or does not take RGB images.
     """
     name = subject.model["name"]
+    if subject.backbone.channels != 3:
+        raise Fault(
+            f"PyTorch's definitions take RGB images, but this encoder takes images of "
+            f"{subject.backbone.channels} channels. Use --format=npz, stablehlo, savedmodel or orbax",
+            USAGE,
+        )
     if name in models.RESNETS:
         return torch_resnet
     if name in models.VITS:
@@ -62,7 +68,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     import safetensors.numpy
 
     arrays = safetensors.numpy.load_file(folder / FILE)
-    images = check.images(subject.size)
+    images = check.images(subject)
     weights: Weights = layout(subject).decode(arrays, model=subject.model)
     outputs = {"jax": subject.run_weights(weights, images)}
     if torch_runtime.is_installed():

@@ -36,7 +36,7 @@ def write(subject: Subject, name: str, out: pathlib.Path) -> WrittenExport:
     require_space(out, subject.bytes)
     with replace_folder(folder) as new:
         module.write(subject, new)
-        expected = subject.run_weights(subject.weights, check.images(subject.size))
+        expected = subject.run_weights(subject.weights, check.images(subject))
         outputs = module.read(subject, new)
         errors = check.require_agreement(outputs, expected, f"{subject.name} as {name}")
         record = check.record(subject, name, module.INPUT, expected, errors)

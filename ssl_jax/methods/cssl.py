@@ -106,7 +106,7 @@ def make(
         raise ValueError(f"dropout and min_share must be in [0, 1), got {dropout} and {min_share}")
     size, dtype = run.seen["views"].shape[1], encoder.dtype
     code = MLP((hidden_dim, code_dim), last_norm="plain", dtype=dtype)
-    decoder = Decoder(size, decoder_width, dtype=dtype)
+    decoder = Decoder(size, decoder_width, run.seen["views"].shape[-1], dtype=dtype)
     networks = Chain(run.bn_group, 2, encoder=encoder, code=code, decoder=decoder)
     discriminator = DropoutMLP((hidden_dim, hidden_dim, 1), dropout)
 

@@ -48,7 +48,12 @@ def make(
     if not 0 < visible < patches:
         raise ValueError(f"mask_ratio {mask_ratio} leaves {visible} of {patches} patches visible")
     decoder = MaskedDecoder(
-        encoder.patch_size, decoder_dim, decoder_depth, decoder_heads, encoder.dtype
+        patch_size=encoder.patch_size,
+        width=decoder_dim,
+        depth=decoder_depth,
+        heads=decoder_heads,
+        channels=run.seen["views"].shape[-1],
+        dtype=encoder.dtype,
     )
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

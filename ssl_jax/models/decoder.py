@@ -23,6 +23,7 @@ class Decoder(nn.Module):
     Attributes:
       size: side of the image in pixels.
       width: channels after the last doubling. Each earlier stage has twice as many, at most 512.
+      channels: channels of the image.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       dtype: dtype of activations; parameters are float32.
@@ -30,27 +31,28 @@ class Decoder(nn.Module):
 
     size: int
     width: int = 64
+    channels: int = 3
     bn_group: int = 0
     bn_views: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, code: jax.Array, train: bool) -> jax.Array:
-        """Codes [n, d] -> images [n, size, size, 3] in [0, 1], in float32 or wider."""
+        """Codes [n, d] -> images [n, size, size, channels] in [0, 1], in float32 or wider."""
         side, doublings = self.size, 0
         while side > MAX_DENSE_SIDE:
             side, doublings = -(-side // 2), doublings + 1
-        channels = [min(self.width << i, MAX_CHANNELS) for i in reversed(range(doublings + 1))]
-        x = nn.Dense(side**2 * channels[0], use_bias=False, dtype=self.dtype, name="dense")(code)
-        x = self._activate(x.reshape(len(x), side, side, channels[0]), "bn0", train)
+        widths = [min(self.width << i, MAX_CHANNELS) for i in reversed(range(doublings + 1))]
+        x = nn.Dense(side**2 * widths[0], use_bias=False, dtype=self.dtype, name="dense")(code)
+        x = self._activate(x.reshape(len(x), side, side, widths[0]), "bn0", train)
         for i in range(1, doublings + 1):
             x = x.repeat(2, axis=1).repeat(2, axis=2)
-            x = self._conv(x, channels[i], f"conv{i}", use_bias=False)
+            x = self._conv(x, widths[i], f"conv{i}", use_bias=False)
             x = self._activate(x, f"bn{i}", train)
         first = (x.shape[1] - self.size) // 2
         x = x[:, first : first + self.size, first : first + self.size]
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.sigmoid(self._conv(x, 3, "pixels", dtype=wide_dtype))
+        return nn.sigmoid(self._conv(x, self.channels, "pixels", dtype=wide_dtype))
 
     def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         norm = BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype, name=name)

@@ -18,6 +18,7 @@ class MaskedDecoder(nn.Module):
       width: width of the transformer blocks.
       depth: number of transformer blocks.
       heads: attention heads per block.
+      channels: channels of the images.
       dtype: dtype of activations; parameters are float32.
 
     Source: MAE (He et al. 2021, arXiv 2111.06377), section 3 and appendix A.1.
@@ -27,11 +28,12 @@ class MaskedDecoder(nn.Module):
     width: int = 512
     depth: int = 8
     heads: int = 16
+    channels: int = 3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: jax.Array, order: jax.Array, grid: tuple[int, int]) -> jax.Array:
-        """Predicts all patches, [n, t, patch_size² · 3] in float32 or wider, in row-major order.
+        """Predicts all patches, [n, t, patch_size² · channels] in float32 or wider, in row-major order.
 
         Args:
           tokens: [n, 1 + k, f], the class token and the tokens of the patches order[:, :k].
@@ -53,4 +55,4 @@ class MaskedDecoder(nn.Module):
         for i in range(self.depth):
             x = Block(self.heads, 4, self.dtype, name=f"blocks_{i}")(x)
         x = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x)
-        return dense(3 * self.patch_size**2, dtype=wide_dtype, name="pixels")(x[:, 1:])
+        return dense(self.channels * self.patch_size**2, dtype=wide_dtype, name="pixels")(x[:, 1:])

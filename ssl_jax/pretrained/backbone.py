@@ -39,7 +39,8 @@ class Backbone:
     """
 
     weights: Weights
-    size: int  # pixels a side
+    size: int  # side of the images, in pixels
+    channels: int = 3
     crop: float = 1.0  # central part of an image's short side that is shown
     classes: tuple[str, ...] = ()  # of the classifier in weights.others, if there is one
     origin: str = ""  # for people: "runs/digits, step 360"
@@ -68,9 +69,9 @@ class Backbone:
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", None)
         known = dtype == np.uint8 or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
-        if len(shape) != 4 or shape[-1] != 3 or not known:
+        if len(shape) != 4 or shape[-1] != self.channels or not known:
             raise ValueError(
-                f"images are an array [n, h, w, 3], float in [0, 1] or uint8, not {shape} of "
+                f"images are an array [n, h, w, {self.channels}], float in [0, 1] or uint8, not {shape} of "
                 f"{dtype or type(images).__name__}"
             )
         return self._features(self.variables, images)
@@ -130,6 +131,7 @@ def of_run(config: ConfigDict, path: pathlib.Path, *, dtype: Any = jnp.float32) 
     return Backbone(
         Weights(model, params["encoder"], stats.get("encoder", {}), others),
         size=config.augment.size,
+        channels=config.data.get("channels", 3),  # older runs lack the field
         crop=config.eval.crop,
         classes=tuple(meta.get("classes", ())) if "finetune" in config else (),
         origin=f"{path.name}, step {step:,}",

@@ -31,7 +31,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
         arrays = dict(file)
     decode = npz_vit.decode if uses_google_names(subject) else native.decode
     weights = decode(arrays, model=subject.model)
-    return {"jax": subject.run_weights(weights, check.images(subject.size))}
+    return {"jax": subject.run_weights(weights, check.images(subject))}
 
 
 def uses_google_names(subject: Subject) -> bool:

@@ -32,7 +32,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
     network = torch_runtime.build_network(
         torch_weights.config(subject), torch_weights.encode(subject)
     )
-    images = check.images(subject.size)
+    images = check.images(subject)
     torch_runtime.write_onnx(network, images, subject.has_logits, folder / FILE)
     _strip(folder / FILE)
 
@@ -58,7 +58,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
-    images = check.nchw(check.images(subject.size))
+    images = check.nchw(check.images(subject))
     rows = [session.run(None, {"images": image[None]}) for image in images]
     return {
         "onnxruntime": name_outputs(session.run(None, {"images": images})),

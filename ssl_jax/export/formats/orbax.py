@@ -36,7 +36,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     with ocp.StandardCheckpointer() as reader:
         tree = jax.tree.map(np.asarray, reader.restore(folder.absolute() / FILE))
     weights = subject.weights._replace(**{name: tree[name] for name in _tree(subject)})
-    return {"jax": subject.run_weights(weights, check.images(subject.size))}
+    return {"jax": subject.run_weights(weights, check.images(subject))}
 
 
 def usage(subject: Subject, folder: pathlib.PurePath) -> str:

@@ -68,7 +68,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     import tensorflow as tf
 
     model = tf.saved_model.load(str(folder / FILE))
-    images = tf.constant(check.images(subject.size))
+    images = tf.constant(check.images(subject))
     outputs = model.signatures["serving_default"](images=images)
     names = ("features", "logits") if subject.has_logits else ("features",)
     return {"tensorflow": name_outputs([outputs[name] for name in names])}

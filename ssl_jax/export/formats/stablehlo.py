@@ -55,7 +55,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     import jax.export
 
     program = jax.export.deserialize(bytearray((folder / FILE).read_bytes()))
-    outputs = program.call(check.images(subject.size))
+    outputs = program.call(check.images(subject))
     return {"jax": name_outputs(outputs if subject.has_logits else [outputs])}
 
 

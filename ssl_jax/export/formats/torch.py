@@ -37,7 +37,7 @@ def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarr
     outputs = torch_weights.read(subject, folder)
     if "torch" in outputs:
         network = torch_runtime.load_export(folder)
-        images = check.images(subject.size)
+        images = check.images(subject)
         outputs["torch"] = torch_runtime.run_network(network, images, subject.has_logits)
     return outputs
 
