@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ssl_jax.models import VISIBLE
+
 Machine = dict[str, jax.Array]
 EPSILON = 1e-3  # added to a pixel standard deviation in [0, 1]: flat images stay flat
-KINDS = ("bernoulli", "gaussian")
 
 
 class RBM(nn.Module):
@@ -74,10 +75,10 @@ class DBN(nn.Module):
           ValueError: if the kind of visible units is unknown or `widths` is empty.
         """
         del train
-        if self.visible not in KINDS or not self.widths:
+        if self.visible not in VISIBLE or not self.widths:
             raise ValueError(
                 f"DBN with widths {self.widths} and visible {self.visible!r}: widths must not be "
-                f"empty and visible must be one of {KINDS}"
+                f"empty and visible must be one of {VISIBLE}"
             )
         x = pixels(images, self.visible, self.sigma)
         layers = []

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ssl_jax.models import PADDINGS, STEMS
 from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.norm import BatchNorm
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 SK_MIN_CHANNELS = 32
-PADDINGS = ("torch", "simclr", "same")
 Layer = Callable[..., Any]
 
 
@@ -195,7 +195,7 @@ class ResNet(nn.Module):
             or std is invalid, or selective kernels are combined with basic blocks or SAME padding.
         """
         base = round(64 * self.width)
-        if base < 1 or self.stem not in ("imagenet", "cifar"):
+        if base < 1 or self.stem not in STEMS:
             raise ValueError(
                 f"width must give at least one channel, got {self.width}; "
                 f"stem must be 'imagenet' or 'cifar', got {self.stem!r}"

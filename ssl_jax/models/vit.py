@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from ssl_jax.models import POOLS
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 EPSILON = 1e-6
@@ -158,7 +159,7 @@ class ViT(nn.Module):
         Raises:
           ValueError: as in `tokens`, or if the pooling is unknown.
         """
-        if self.pool not in ("token", "mean"):
+        if self.pool not in POOLS:
             raise ValueError(f"pool must be 'token' or 'mean', got {self.pool!r}")
         tokens = self.tokens(x, train)
         return tokens[:, 0] if self.pool == "token" else tokens[:, 1:].mean(1)

@@ -1,5 +1,8 @@
-"""Optimizers (LARS, SGD, AdamW), learning-rate schedules, and masks over parameters."""
+"""Optimizers, learning-rate schedules, and masks over parameters.
 
-from ssl_jax.optim.optimizers import make
+Importing this package imports no JAX, so that a command checks a name within milliseconds.
+"""
 
-__all__ = ["make"]
+NAMES = ("adamw", "lars", "sgd")
+LR_RULES = ("constant", "linear", "sqrt")
+SCHEDULES = ("constant", "cosine", "step")

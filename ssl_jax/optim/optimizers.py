@@ -13,12 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_jax.optim import parameters
+from ssl_jax.optim import LR_RULES, NAMES, SCHEDULES, parameters
 from ssl_jax.optim.parameters import is_weight
 
-NAMES = ("adamw", "lars", "sgd")
-LR_RULES = ("constant", "linear", "sqrt")
-SCHEDULES = ("constant", "cosine", "step")
 Schedule = Callable[[Any], jax.Array]
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 import tiny
 
-from ssl_jax import parallel
+from ssl_jax import models, parallel
 from ssl_jax.methods import Run, rbm
 from ssl_jax.models import dbn
 from ssl_jax.training import step
@@ -64,7 +64,7 @@ def statistics(machine, v):
 
 @pytest.mark.parametrize("machine", [0, 1])
 @pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("visible", dbn.KINDS)
+@pytest.mark.parametrize("visible", models.VISIBLE)
 def test_gradient_is_contrastive_divergence(visible, persistent, machine):
     kind = "bernoulli" if machine else visible
     with jax.enable_x64(True):

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from ssl_jax import optim
 from ssl_jax.optim import optimizers
 
 WARMUP, TOTAL, PEAK = 3, 12, 0.7
@@ -269,7 +270,7 @@ def net_params():
     return jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes["params"])
 
 
-@pytest.mark.parametrize("name", optimizers.NAMES)
+@pytest.mark.parametrize("name", optim.NAMES)
 def test_zero_gradient_moves_only_decayed_parameters(name, net_params):
     tx, _ = make(name, warmup_steps=0, weight_decay=0.1)
     zeros = jax.tree.map(np.zeros_like, net_params)
@@ -285,7 +286,7 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("name", optimizers.NAMES)
+@pytest.mark.parametrize("name", optim.NAMES)
 @pytest.mark.parametrize("clip_norm", [0.0, 3.0])
 def test_state_paths_match_those_in_old_checkpoints(name, clip_norm):
     """Other paths would make old checkpoints unreadable. Clipping can be changed on resume."""
