@@ -92,7 +92,7 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
             message = f"{path} holds another run; choose another --workdir for {weights}"
             raise Fault(message, BAD_CONFIG)
         return config
-    config = configuration.default_config()
+    config = configuration.evaluation_config()
     if workdir.is_run(origin):
         before = configuration.load(pathlib.Path(origin))
         config.data.update(before.data)

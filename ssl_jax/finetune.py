@@ -49,7 +49,7 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     before = _before(path)
     if "finetune" in before:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
-    config = configuration.finetuning(before)
+    config = configuration.finetuning_config(before)
     config.update_from_flattened_dict(overrides)
     config.finetune.pretrained = str(_folder(pretrained))
     if found := configuration.problems(config):
@@ -64,12 +64,12 @@ def _before(path: pathlib.Path) -> ConfigDict:
     from ssl_jax.pretrained import backbone  # imports JAX: what the file holds decides the config
 
     found = backbone.load(path)
-    return configuration.imported(found.weights.model, found.size, found.crop)
+    return configuration.imported_config(found.weights.model, found.size, found.crop)
 
 
 def overridable() -> ConfigDict:
     """The fields that have flags; model and method are as pre-trained."""
-    config = configuration.finetuning(configuration.default_config())
+    config = configuration.finetuning_config(configuration.default_config())
     with config.unlocked():
         del config.model, config.method, config.finetune.pretrained
         # One view of every image, the whole batch at once, and no probe of features.

@@ -20,7 +20,7 @@ TENSORFLOW = {
 # The layers of the package, lowest first. A module imports only from lower layers and from its own
 # package.
 LAYERS = (
-    ("errors",),
+    ("errors", "field"),
     ("plugins",),
     ("losses", "models", "optim", "inputs", "jobs"),
     ("weights", "parallel", "data", "config", "configs"),
@@ -33,7 +33,7 @@ LAYERS = (
 )
 # Modules that do not keep to the layers yet.
 PENDING = {
-    *("assess", "config", "evaluate", "finetune", "train", "pretrained.backbone"),
+    *("assess", "evaluate", "finetune", "train", "pretrained.backbone"),
     *("training.finetuning", "training.loop"),
 }
 LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}

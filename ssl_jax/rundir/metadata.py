@@ -23,7 +23,7 @@ def config_hash(config: ConfigDict) -> str:
 
     Schedule fields and free fields (paths, logging, devices) do not change the hash.
     """
-    flat = configuration.without_added(configuration.flatten(config))
+    flat = configuration.drop_implied(configuration.flatten(config))
     identity = {k: _plain(v) for k, v in flat.items() if configuration.is_identity(k)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

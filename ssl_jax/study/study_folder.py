@@ -108,7 +108,7 @@ def saved_arguments(path: pathlib.Path) -> list[str]:
 
 def _check_same_config(path: pathlib.Path, before: dict[str, Any], config: ConfigDict) -> None:
     old, new = (
-        configuration.without_added(configuration.flatten(content))
+        configuration.drop_implied(configuration.flatten(content))
         for content in (before, json.loads(configuration.to_json(config)))
     )
     differing = [

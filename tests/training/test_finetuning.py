@@ -208,7 +208,7 @@ def test_the_default_recipe_of_fine_tuning():
     """SimCLR's, section 4 and appendix, with the geometry of pre-training alone."""
     pretrained = dino.get_config("imagenet")
     pretrained.train.batch_size = 4096
-    config = configuration.finetuning(pretrained)
+    config = configuration.finetuning_config(pretrained)
     (view,) = views_from_fields(config.augment.to_dict())
     assert (view.jitter, view.grayscale, view.blur, view.solarize) == (0, 0, 0, 0)
     assert (view.size, view.crop_area, view.flip) == (224, pretrained.augment.crop_area, 0.5)

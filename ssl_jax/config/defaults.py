@@ -1,0 +1,100 @@
+"""Configs to start from: a pre-training, a fine-tuning, and weights of another project."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from ssl_jax.config import fields, valid
+from ssl_jax.field import Field, Unset
+from ssl_jax.inputs.image.recipes import RECIPES
+
+
+def default_config(source: str = "digits") -> ConfigDict:
+    """Returns a config with every field of a pre-training, for a file in `configs/` to complete.
+
+    Fields that belong to a recipe, such as `optim.lr`, are None: `problems` refuses them until the
+    file or the command line sets them. The model has a ResNet's fields.
+
+    Args:
+      source: `config.data.source`, whose modality decides the fields of `augment`.
+    """
+    config = ConfigDict()
+    config.data = _section(fields.DATA)
+    config.data.source = source
+    config.augment = fields.modality(source).default_fields()
+    config.model = _section(fields.MODEL + fields.RESNET)
+    config.method = _section(fields.METHOD)
+    config.optim = _section(fields.OPTIM)
+    config.train = _section(fields.TRAIN)
+    config.parallel = _section(fields.PARALLEL)
+    config.eval = _section(fields.EVAL)
+    return config
+
+
+def _section(rows: tuple[Field, ...]) -> dict[str, Any]:
+    return {row.name.partition(".")[2]: _value(row.default) for row in rows}
+
+
+def _value(default: Any) -> Any:
+    # A placeholder is None, but knows the type by which a flag is parsed.
+    return placeholder(default.type) if isinstance(default, Unset) else default
+
+
+def finetuning_config(pretrained: ConfigDict) -> ConfigDict:
+    """Returns the default config for fine-tuning a run.
+
+    The recipe is SimCLR's for few labels (arXiv 2002.05709, appendix on semi-supervised learning):
+    SGD with Nesterov momentum at 0.05 * batch / 256, 60 epochs (30 epochs for 10 % of the labels),
+    no warm-up, no weight decay. Views are cropped and flipped as in pre-training, without its
+    other augmentations. SimCLR v2's LARS at 0.005 * sqrt(batch) needs long runs of large batches:
+    on CIFAR-10, 400 steps of 128 images ended 10 points below this recipe.
+
+    Args:
+      pretrained: config of the pre-training run, or from `imported_config`.
+    """
+    config = pretrained.copy_and_resolve_references()
+    defaults = default_config(pretrained.data.source)
+    with config.unlocked():
+        config.augment = defaults.augment
+        geometry = ("size", "crop_area", "crop_aspect", "flip", "placement")
+        config.augment.update({field: pretrained.augment[field] for field in geometry})
+        config.augment.update(views=1, jitter=0.0, grayscale=0.0, blur=0.0)
+        config.optim = defaults.optim
+        config.optim.update(
+            name="sgd", lr=0.05, lr_rule="linear", schedule="cosine", warmup_epochs=0.0,
+            weight_decay=0.0, momentum=0.9, nesterov=True,
+        )  # fmt: skip
+        config.train.update(epochs=60.0, steps=0, microbatch=0, noise_scale=False, probe=False)
+        config.train.batch_size = min(pretrained.train.batch_size or 1024, 1024)
+        config.finetune = _section(fields.FINETUNE)
+    return config
+
+
+def imported_config(model: dict[str, Any], size: int, crop: float) -> ConfigDict:
+    """Returns the config of a run in whose place another project trained the weights.
+
+    Args:
+      model: fields of `models.get`.
+      size: width and height of the images, in pixels.
+      crop: central part of an image's short side that evaluation shows.
+    """
+    config = evaluation_config()
+    with config.unlocked():
+        run_fields = {field: config.model[field] for field in ("bn_group", "dtype", "init")}
+        config.model = {**model, **run_fields}
+        config.method = {"name": valid.IMPORTED}
+        config.augment.update(size=size, crop_area=(0.08, 1.0))
+        config.train.batch_size = 256  # of fine-tuning
+        config.eval.crop = crop
+    return config
+
+
+def evaluation_config() -> ConfigDict:
+    """Returns the config for evaluating weights that no run of ours trained.
+
+    Alignment and uniformity are measured between SimCLR's views, whatever the weights.
+    """
+    config = default_config()
+    config.augment.update(RECIPES["simclr_imagenet"][0]._asdict())
+    return config

@@ -1,0 +1,51 @@
+"""Names that config fields accept, and the valid values that only one or two fields have."""
+
+import itertools
+import pathlib
+import pkgutil
+from typing import Any
+
+from ssl_jax.field import FINITE, FINITE_ABOVE_0, INFINITY, Valid, number, numbers
+
+
+def _modules(folder: str) -> tuple[str, ...]:
+    """Names of the public modules in a folder of the package, found without importing them."""
+    path = pathlib.Path(__file__).parent.parent / folder
+    return tuple(sorted(m.name for m in pkgutil.iter_modules([str(path)]) if m.name[0] != "_"))
+
+
+METHODS = _modules("methods")
+IMPORTED = "imported"  # name of the method if another project trained the weights
+# Protocols are the modules of evals/protocols/. The tuple is used until that folder exists.
+PROTOCOLS = _modules("evals/protocols") or (
+    *("knn", "linear", "label_free", "few_shot", "layers", "linear_sgd"),
+)
+DTYPES = ("auto", "float32", "bfloat16")
+ON_BAD_IMAGE = ("stop", "quarantine")
+
+
+def _is_source(name: Any) -> bool:
+    return name in ("digits", "folder") or str(name).startswith("tfds:")
+
+
+SOURCE = Valid("digits, folder or tfds:<name>", _is_source, ("digits", "folder", "tfds:<name>"))
+LABELS = numbers(
+    "each 0 (all labels) or at least 2: one label is held out",
+    lambda counts: all(n == 0 or n > 1 for n in counts),
+)
+MEAN = numbers("three finite numbers", lambda x: len(x) == 3 and all(abs(n) < INFINITY for n in x))
+STD = numbers(
+    "three finite numbers above 0", lambda x: len(x) == 3 and all(map(FINITE_ABOVE_0.accepts, x))
+)
+RATES = numbers(
+    "one rate or more, each above 0", lambda x: len(x) > 0 and all(map(FINITE_ABOVE_0.accepts, x))
+)
+WIDTHS = numbers(
+    "one number or more, each at least 1", lambda x: len(x) > 0 and all(n >= 1 for n in x)
+)
+DROP = number("in (0, 1)", lambda x: 0 < x < 1)
+DROPS = numbers(
+    "fractions of the run, rising, each in (0, 1)",
+    lambda x: all(a < b for a, b in itertools.pairwise((0, *x, 1))),
+)
+DECAY_END = Valid("a finite number, 0 or more, or None", lambda x: x is None or FINITE.accepts(x))
