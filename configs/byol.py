@@ -1,15 +1,17 @@
-"""BYOL (Grill et al. 2020, arXiv 2006.07733), and its variants by argument.
+"""BYOL (Grill et al. 2020, arXiv 2006.07733).
 
     python -m ssl_jax.train --config=configs/byol.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, batch 4096, 1000 epochs. Expected: 74.3 % linear top-1 (paper, table 1);
-              not run here yet. :imagenet_300: 72.5; :imagenet_100.
-:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 92.6 % linear (solo-learn); not run
+:imagenet     ResNet-50, batch 4096, 1000 epochs. Expected: 74.3 % linear top-1 (paper, table 1).
+              Not run here yet.
+:imagenet_300, :imagenet_100  The authors' presets for shorter runs. Expected: 72.5 % after 300
+              epochs. Not run here yet.
+:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 92.6 % linear (solo-learn). Not run
               here yet.
-:cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
+:cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
+              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
-"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
+"VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict
@@ -18,27 +20,31 @@ from ssl_jax.configs import common
 
 METHOD = {
     "name": "byol",
-    "momentum": 0.996,
-    "hidden_dim": 4096,
+    "momentum": 0.996,  # of the target at the first step; rises to 1 by a cosine
+    "hidden_dim": 4096,  # projector and predictor, two layers each
     "output_dim": 256,
 }
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
-    """`arg`: a variant, and optionally other views: "cifar10,augment=simclr_cifar"."""
+    """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet, imagenet_300, imagenet_100)
 
 
 def imagenet(config: ConfigDict) -> None:
-    """The paper's section 3.3 and appendix B; the rate comes after the momentum buffer."""
+    """ResNet-50 by section 3.3 and appendix B: LARS at 0.2 * batch / 256."""
     common.imagenet(config)
-    common.set_views(config, "byol")
-    config.optim.update(lr=0.2, weight_decay=1.5e-6, lr_in_momentum=False)
+    common.set_views(config, "byol", size=224)
+    config.model.update(name="resnet50", zero_gamma=True)
+    config.optim.update(
+        name="lars", lr=0.2, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1.5e-6, momentum=0.9, lr_in_momentum=False,
+    )  # fmt: skip
     config.train.update(batch_size=4096, epochs=1000.0)
 
 
 def imagenet_300(config: ConfigDict) -> None:
-    """Shorter runs want a faster target: the authors' presets."""
+    """The authors' preset for 300 epochs. A shorter run needs a faster target."""
     imagenet(config)
     config.method.momentum = 0.99
     config.optim.update(lr=0.3, weight_decay=1e-6)
@@ -46,21 +52,32 @@ def imagenet_300(config: ConfigDict) -> None:
 
 
 def imagenet_100(config: ConfigDict) -> None:
-    """As 300 epochs, at a higher rate."""
+    """The authors' preset for 100 epochs: the preset for 300 epochs at a higher rate."""
     imagenet_300(config)
     config.optim.lr = 0.45
     config.train.epochs = 100.0
 
 
 def cifar10(config: ConfigDict) -> None:
-    """After solo-learn's recipe: LARS 1.0 at batch 256."""
+    """ResNet-18 after solo-learn's recipe: LARS at 1.0 for a batch of 256."""
     common.cifar10(config)
+    common.set_views(config, "simclr_cifar", size=32)
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.momentum = 0.99
-    config.optim.update(lr=1.0, weight_decay=1e-5, lr_in_momentum=False)
-    config.train.batch_size = 256
+    config.optim.update(
+        name="lars", lr=1.0, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-5, momentum=0.9, lr_in_momentum=False,
+    )  # fmt: skip
+    config.train.update(batch_size=256, epochs=1000.0)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """The small encoder that learns something real on 2 CPU cores."""
-    common.cifar10_cpu(config)
+    """Trains the small encoder for 2 CPU cores."""
+    common.cifar10_cpu(config, steps=1100)
+    common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(momentum=0.97, hidden_dim=256, output_dim=128)
+    config.optim.update(
+        name="adamw", lr=5e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.batch_size = 128

@@ -1,12 +1,12 @@
-"""MAE (He et al. 2021, arXiv 2111.06377), and its variants by argument.
+"""MAE (He et al. 2021, arXiv 2111.06377).
 
     python -m ssl_jax.train --config=configs/mae.py:VARIANT --workdir=runs/NAME
 
 :imagenet     ViT-B/16, batch 4096, 1600 epochs. Expected: 68.0 % linear top-1, 83.6 % fine-tuned
-              (paper, tables 11 and 3); not run here yet.
-:cifar10      ViT-Ti/4, batch 512, 1000 epochs; no published figure; not run here yet.
-:cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
+              (paper, tables 11 and 3). Not run here yet.
+:cifar10      ViT-Ti/4, batch 512, 1000 epochs. No number is published. Not run here yet.
+:cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
+              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 """
 
 from ml_collections import ConfigDict
@@ -15,8 +15,8 @@ from ssl_jax.configs import common
 
 METHOD = {
     "name": "mae",
-    "mask_ratio": 0.75,
-    "normalize_pixels": True,
+    "mask_ratio": 0.75,  # fraction of the patches that are hidden
+    "normalize_pixels": True,  # targets are standardised per patch
     "decoder_dim": 512,
     "decoder_depth": 8,
     "decoder_heads": 16,
@@ -24,37 +24,48 @@ METHOD = {
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
-    """`arg`: a variant, and optionally other views: "cifar10,augment=simclr_cifar"."""
+    """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
-    """ViT-B: appendix A.1, table 8."""
+    """ViT-B/16 by appendix A.1, table 8."""
     common.imagenet(config)
-    common.set_views(config, "crop_flip", crop_area=(0.2, 1.0))
+    common.set_views(config, "crop_flip", size=224, crop_area=(0.2, 1.0))
     config.augment.views = 1
     common.vit(config, "vit_base")
-    config.optim.update(name="adamw", lr=1.5e-4, weight_decay=0.05, b2=0.95, warmup_epochs=40.0)
+    config.optim.update(
+        name="adamw", lr=1.5e-4, lr_rule="linear", schedule="cosine", warmup_epochs=40.0,
+        weight_decay=0.05, momentum=0.9, b2=0.95,
+    )  # fmt: skip
     config.train.update(batch_size=4096, epochs=1600.0)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """ViT-Ti on patches of 4 pixels."""
+    """ViT-Ti on patches of 4x4 pixels."""
     common.cifar10(config)
     common.set_views(config, "crop_flip", size=32, crop_area=(0.2, 1.0))
     config.augment.views = 1
     common.vit(config, "vit_tiny", patch_size=4)
     config.model.pool = "mean"
     config.method.update(decoder_dim=128, decoder_depth=4, decoder_heads=4)
-    config.optim.update(name="adamw", lr=1.5e-4, weight_decay=0.05, b2=0.95, warmup_epochs=40.0)
+    config.optim.update(
+        name="adamw", lr=1.5e-4, lr_rule="linear", schedule="cosine", warmup_epochs=40.0,
+        weight_decay=0.05, momentum=0.9, b2=0.95,
+    )  # fmt: skip
+    config.train.update(batch_size=512, epochs=1000.0)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """A ViT of width 64 for 2 CPU cores."""
-    common.cifar10_cpu(config)
+    """Trains a ViT of width 64 on 2 CPU cores."""
+    common.cifar10_cpu(config, steps=1100)
     common.set_views(config, "crop_flip", size=24, crop_area=(0.2, 1.0))
     config.augment.views = 1
     common.vit(config, "vit_micro", patch_size=4)
     config.model.pool = "mean"
     config.method.update(decoder_dim=32, decoder_depth=1, decoder_heads=4)
-    config.optim.update(lr=2e-3, weight_decay=0.05, b2=0.95)
+    config.optim.update(
+        name="adamw", lr=2e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
+        weight_decay=0.05, momentum=0.9, b2=0.95,
+    )  # fmt: skip
+    config.train.batch_size = 128

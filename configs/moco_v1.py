@@ -1,14 +1,14 @@
-"""MoCo v1 (He et al. 2019, arXiv 1911.05722), and its variants by argument.
+"""MoCo v1 (He et al. 2019, arXiv 1911.05722).
 
     python -m ssl_jax.train --config=configs/moco_v1.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, 200 epochs of batch 256, statistics in 8 groups of 32 images. Expected:
-              60.6 % linear top-1 (paper, table 1); not run here yet.
-:cifar10      ResNet-18, batch 512, 1000 epochs; no published figure; not run here yet.
-:cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
+:imagenet     ResNet-50, batch 256, 200 epochs, BatchNorm statistics in 8 groups of 32 images.
+              Expected: 60.6 % linear top-1 (paper, table 1). Not run here yet.
+:cifar10      ResNet-18, batch 512, 1000 epochs. No number is published. Not run here yet.
+:cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
+              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
-"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
+"VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict
@@ -22,35 +22,52 @@ METHOD = {
     "queue_size": 65536,  # a multiple of train.batch_size
     "head_depth": 1,
     "output_dim": 128,
-    "shuffle_groups": 8,
+    "shuffle_groups": 8,  # normalisation groups among which keys are permuted
 }
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
-    """`arg`: a variant, and optionally other views: "cifar10,augment=simclr_cifar"."""
+    """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
-    """SGD at 0.03 for batch 256, divided by 10 at epochs 120 and 160 of 200: section 4."""
+    """ResNet-50 by section 4: SGD at 0.03 for a batch of 256.
+
+    The rate is divided by 10 at epochs 120 and 160 of 200.
+    """
     common.imagenet(config)
-    common.set_views(config, "moco_v1")
-    config.model.update(bn_group=64, zero_gamma=False)  # 32 images in two views
-    config.optim.update(name="sgd", lr=0.03, lr_rule="constant", weight_decay=1e-4)
-    config.optim.update(schedule="step", drops=(0.6, 0.8), warmup_epochs=0.0)
+    common.set_views(config, "moco_v1", size=224)
+    config.model.update(name="resnet50", zero_gamma=False, bn_group=64)  # 32 images in two views
+    config.optim.update(
+        name="sgd", lr=0.03, lr_rule="constant", schedule="step", drops=(0.6, 0.8), drop=0.1,
+        warmup_epochs=0.0, weight_decay=1e-4, momentum=0.9,
+    )  # fmt: skip
     config.train.update(batch_size=256, epochs=200.0)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """A smaller queue and a faster momentum encoder, which short epochs want."""
+    """ResNet-18 with a smaller queue and a faster momentum encoder, for the short epochs."""
     common.cifar10(config)
-    config.model.update(bn_group=128, zero_gamma=False)  # 64 images: 8 groups of the batch
+    common.set_views(config, "simclr_cifar", size=32)
+    # 64 images in two views: 8 groups in a batch.
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=False, bn_group=128)
     config.method.update(temperature=0.1, momentum=0.99, queue_size=4096)
-    config.optim.update(name="sgd", lr=0.06, lr_rule="constant", weight_decay=5e-4)
+    config.optim.update(
+        name="sgd", lr=0.06, lr_rule="constant", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=5e-4, momentum=0.9,
+    )  # fmt: skip
+    config.train.update(batch_size=512, epochs=1000.0)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """The small encoder that learns something real on 2 CPU cores."""
-    common.cifar10_cpu(config)
-    config.model.bn_group = 64  # 32 images: 4 groups of the batch
+    """Trains the small encoder for 2 CPU cores."""
+    common.cifar10_cpu(config, steps=1100)
+    common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
+    config.model.bn_group = 64  # 32 images in two views: 4 groups in a batch
     config.method.update(temperature=0.1, momentum=0.99, queue_size=4096, shuffle_groups=4)
+    config.optim.update(
+        name="adamw", lr=5e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.batch_size = 128

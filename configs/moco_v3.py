@@ -1,17 +1,19 @@
-"""MoCo v3 (Chen et al. 2021, arXiv 2104.02057), and its variants by argument.
+"""MoCo v3 (Chen et al. 2021, arXiv 2104.02057).
 
     python -m ssl_jax.train --config=configs/moco_v3.py:VARIANT --workdir=runs/NAME
 
 :imagenet     ResNet-50, batch 4096, 300 epochs. Expected: 72.8 % linear top-1 (authors'
-              repository); not run here yet. :imagenet_100: 68.9; :imagenet_1000: 74.6.
-:imagenet_vit_small, :imagenet_vit_base  300 epochs, frozen patch embedding. Expected: 73.2 and
-              76.7; not run here yet.
-:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 93.1 % linear (solo-learn); not run
+              repository). Not run here yet.
+:imagenet_100, :imagenet_1000  ResNet-50, 100 and 1000 epochs. Expected: 68.9 % and 74.6 %. Not
+              run here yet.
+:imagenet_vit_small, :imagenet_vit_base  300 epochs, frozen patch embedding. Expected: 73.2 % and
+              76.7 %. Not run here yet.
+:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 93.1 % linear (solo-learn). Not run
               here yet.
-:cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
+:cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
+              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
-"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
+"VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict
@@ -21,16 +23,16 @@ from ssl_jax.configs import common
 METHOD = {
     "name": "moco_v3",
     "temperature": 1.0,
-    "momentum": 0.99,
-    "head_depth": 2,
-    "predictor_norm": False,  # ViT: True
+    "momentum": 0.99,  # of the momentum encoder at the first step; rises to 1 by a cosine
+    "head_depth": 2,  # layers of the projector; ViT: 3. The predictor has two.
+    "predictor_norm": False,  # BatchNorm at the end of the predictor; ViT: True
     "hidden_dim": 4096,
     "output_dim": 256,
 }
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
-    """`arg`: a variant, and optionally other views: "cifar10,augment=simclr_cifar"."""
+    """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(
         arg,
         METHOD,
@@ -40,22 +42,26 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
 
 
 def imagenet(config: ConfigDict) -> None:
-    """ResNet-50 by the authors' CONFIG.md: LARS 0.3 x batch / 256."""
+    """ResNet-50 by the authors' CONFIG.md: LARS at 0.3 * batch / 256."""
     common.imagenet(config)
-    common.set_views(config, "moco_v3")
-    config.optim.update(lr=0.3, weight_decay=1e-6, lr_in_momentum=False)
+    common.set_views(config, "moco_v3", size=224)
+    config.model.update(name="resnet50", zero_gamma=True)
+    config.optim.update(
+        name="lars", lr=0.3, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-6, momentum=0.9, lr_in_momentum=False,
+    )  # fmt: skip
     config.train.update(batch_size=4096, epochs=300.0)
 
 
 def imagenet_100(config: ConfigDict) -> None:
-    """100 epochs want twice the rate."""
+    """The authors' recipe for 100 epochs, at twice the rate."""
     imagenet(config)
     config.optim.lr = 0.6
     config.train.epochs = 100.0
 
 
 def imagenet_1000(config: ConfigDict) -> None:
-    """1000 epochs want a slower momentum encoder and more decay."""
+    """The authors' recipe for 1000 epochs: slower momentum encoder, higher weight decay."""
     imagenet(config)
     config.method.momentum = 0.996
     config.optim.weight_decay = 1.5e-6
@@ -63,31 +69,47 @@ def imagenet_1000(config: ConfigDict) -> None:
 
 
 def imagenet_vit_small(config: ConfigDict) -> None:
-    """ViT-S with 12 heads by the authors' CONFIG.md; crops from 0.08, as BYOL's."""
-    imagenet(config)
-    common.set_views(config, "byol")
+    """ViT-S with 12 heads by the authors' CONFIG.md. Smallest crop area: 0.08, as in BYOL."""
+    common.imagenet(config)
+    common.set_views(config, "byol", size=224)
     common.vit(config, "vit_small_moco")
     config.method.update(temperature=0.2, head_depth=3, predictor_norm=True)
-    config.optim.update(name="adamw", lr=1.5e-4, weight_decay=0.1, warmup_epochs=40.0)
+    # AdamW ignores lr_in_momentum. Runs of earlier versions have this value.
+    config.optim.update(
+        name="adamw", lr=1.5e-4, lr_rule="linear", schedule="cosine", warmup_epochs=40.0,
+        weight_decay=0.1, momentum=0.9, b2=0.999, lr_in_momentum=False,
+    )  # fmt: skip
     # Section 4.2: a patch embedding that never changes makes large batches stable.
     config.optim.frozen = ("encoder/patch_embed",)
+    config.train.update(batch_size=4096, epochs=300.0)
 
 
 def imagenet_vit_base(config: ConfigDict) -> None:
-    """As ViT-S."""
+    """ViT-B with the recipe of ViT-S."""
     imagenet_vit_small(config)
     common.vit(config, "vit_base")
 
 
 def cifar10(config: ConfigDict) -> None:
-    """After solo-learn's recipe: LARS 0.3 at batch 256, temperature 0.2."""
+    """ResNet-18 after solo-learn's recipe: LARS at 0.3 for a batch of 256, temperature 0.2."""
     common.cifar10(config)
+    common.set_views(config, "simclr_cifar", size=32)
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.temperature = 0.2
-    config.optim.update(lr=0.3, weight_decay=1e-6, lr_in_momentum=False)
-    config.train.batch_size = 256
+    config.optim.update(
+        name="lars", lr=0.3, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-6, momentum=0.9, lr_in_momentum=False,
+    )  # fmt: skip
+    config.train.update(batch_size=256, epochs=1000.0)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """The small encoder that learns something real on 2 CPU cores."""
-    common.cifar10_cpu(config)
+    """Trains the small encoder for 2 CPU cores."""
+    common.cifar10_cpu(config, steps=1100)
+    common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(temperature=0.2, hidden_dim=256, output_dim=128)
+    config.optim.update(
+        name="adamw", lr=5e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.batch_size = 128

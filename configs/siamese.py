@@ -1,14 +1,14 @@
-"""Siamese networks by margin (Hadsell 2006) or triplets (arXiv 1503.03832), and variants.
+"""Siamese networks with a margin loss (Hadsell 2006) or a triplet loss (arXiv 1503.03832).
 
     python -m ssl_jax.train --config=configs/siamese.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, batch 512, 100 epochs. Both papers learn from labelled or known pairs:
-              there is no published figure for two views; not run here yet.
-:cifar10      ResNet-18, batch 512, 1000 epochs; likewise.
-:cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
+:imagenet     ResNet-50, batch 512, 100 epochs. Both papers learn from labelled or known pairs, so
+              no number is published for two views. Not run here yet.
+:cifar10      ResNet-18, batch 512, 1000 epochs. No number is published. Not run here yet.
+:cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
+              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
-"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
+"VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict
@@ -17,34 +17,50 @@ from ssl_jax.configs import common
 
 METHOD = {
     "name": "siamese",
-    "loss": "triplet",  # or margin
+    "loss": "triplet",  # triplet | margin
     "margin": 0.2,
-    "mining": "semi_hard",  # of triplets: semi_hard, batch_hard, all
-    "hidden_dim": 0,  # the encoder's width
+    "mining": "semi_hard",  # of triplets: semi_hard | batch_hard | all
+    "hidden_dim": 0,  # 0: the encoder's width
     "output_dim": 128,
 }
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
-    """`arg`: a variant, and optionally other views: "cifar10,augment=simclr_cifar"."""
+    """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
-    """SimCLR's views; embeddings of 128, margin 0.2 and semi-hard mining as FaceNet."""
+    """ResNet-50 with SimCLR's views. Width 128, margin 0.2 and semi-hard mining are FaceNet's."""
     common.imagenet(config)
-    common.set_views(config, "simclr_imagenet")
-    config.optim.update(name="sgd", lr=0.05, weight_decay=1e-4)
+    common.set_views(config, "simclr_imagenet", size=224)
+    config.model.update(name="resnet50", zero_gamma=True)
+    config.optim.update(
+        name="sgd", lr=0.05, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-4, momentum=0.9,
+    )  # fmt: skip
     config.train.update(batch_size=512, epochs=100.0)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """As ImageNet."""
+    """ResNet-18 with the same loss as on ImageNet."""
     common.cifar10(config)
-    config.optim.update(name="sgd", lr=0.03, lr_rule="constant", weight_decay=5e-4)
+    common.set_views(config, "simclr_cifar", size=32)
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
+    config.optim.update(
+        name="sgd", lr=0.03, lr_rule="constant", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=5e-4, momentum=0.9,
+    )  # fmt: skip
+    config.train.update(batch_size=512, epochs=1000.0)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """The small encoder that learns something real on 2 CPU cores."""
-    common.cifar10_cpu(config)
+    """Trains the small encoder for 2 CPU cores."""
+    common.cifar10_cpu(config, steps=1100)
+    common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(hidden_dim=256)
+    config.optim.update(
+        name="adamw", lr=5e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.batch_size = 128

@@ -1,15 +1,15 @@
-"""VICReg (Bardes et al. 2021, arXiv 2105.04906), and its variants by argument.
+"""VICReg (Bardes et al. 2021, arXiv 2105.04906).
 
     python -m ssl_jax.train --config=configs/vicreg.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, batch 2048, 1000 epochs. Expected: 73.2 % linear top-1 (paper, table 1);
-              not run here yet.
-:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 92.1 % linear (solo-learn); not run
+:imagenet     ResNet-50, batch 2048, 1000 epochs. Expected: 73.2 % linear top-1 (paper, table 1).
+              Not run here yet.
+:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 92.1 % linear (solo-learn). Not run
               here yet.
-:cifar10_cpu  with --config.data.dir=DATA_DIR, where tensorflow-datasets has prepared cifar10: a
-              small encoder for 2 CPU cores; a part of it is measured in docs/methods.md.
+:cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
+              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
-"VARIANT,augment=simclr_cifar" takes the views of another recipe of `ssl_jax.inputs.image.recipes`.
+"VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
 
 from ml_collections import ConfigDict
@@ -18,36 +18,51 @@ from ssl_jax.configs import common
 
 METHOD = {
     "name": "vicreg",
-    "sim": 25.0,
-    "std": 25.0,
-    "cov": 1.0,
-    "hidden_dim": 8192,
+    "sim": 25.0,  # weight of invariance
+    "std": 25.0,  # weight of variance
+    "cov": 1.0,  # weight of covariance
+    "hidden_dim": 8192,  # expander of three layers
     "output_dim": 8192,
 }
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
-    """`arg`: a variant, and optionally other views: "cifar10,augment=simclr_cifar"."""
+    """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
-    """LARS 0.2 x batch / 256: section 4.2."""
+    """ResNet-50 by section 4.2: LARS at 0.2 * batch / 256."""
     common.imagenet(config)
-    common.set_views(config, "byol")
-    config.optim.update(lr=0.2, weight_decay=1e-6, lr_in_momentum=False)
+    common.set_views(config, "byol", size=224)
+    config.model.update(name="resnet50", zero_gamma=True)
+    config.optim.update(
+        name="lars", lr=0.2, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-6, momentum=0.9, lr_in_momentum=False,
+    )  # fmt: skip
     config.train.update(batch_size=2048, epochs=1000.0)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """ResNet-18 with an expander of 2048."""
+    """ResNet-18 with an expander of width 2048."""
     common.cifar10(config)
+    common.set_views(config, "simclr_cifar", size=32)
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.update(hidden_dim=2048, output_dim=2048)
-    config.optim.update(lr=0.3, weight_decay=1e-4, lr_in_momentum=False)
-    config.train.batch_size = 256
+    config.optim.update(
+        name="lars", lr=0.3, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-4, momentum=0.9, lr_in_momentum=False,
+    )  # fmt: skip
+    config.train.update(batch_size=256, epochs=1000.0)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """The small encoder that learns something real on 2 CPU cores."""
-    common.cifar10_cpu(config)
+    """Trains the small encoder for 2 CPU cores."""
+    common.cifar10_cpu(config, steps=1100)
+    common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(hidden_dim=256, output_dim=256)
+    config.optim.update(
+        name="adamw", lr=5e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.batch_size = 128
