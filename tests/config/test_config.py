@@ -1,4 +1,4 @@
-"""The views that a config asks for: what is refused, and how a file and the command line set it."""
+"""Views of a config: which mistakes are refused, and how a file and the command line set views."""
 
 import pytest
 from absl import flags
@@ -11,7 +11,7 @@ LOCAL = {"views": 6, "size": 96, "crop_area": (0.05, 0.14)}
 
 
 def problems(**augment):
-    config = configuration.default_config()
+    config = get_config("imagenet")
     config.augment.update(augment)
     return configuration.problems(config)
 
@@ -26,12 +26,12 @@ def problems(**augment):
         {"second": {"size": 224}},
     ],
 )
-def test_valid_views(augment):
+def test_valid_views_have_no_problems(augment):
     assert problems(**augment) == []
 
 
 @pytest.mark.parametrize(
-    ("augment", "says"),
+    ("augment", "message_start"),
     [
         ({"views": 0}, "augment.views=0: at least 1"),
         ({"size": 0}, "augment.size=0: at least 1"),
@@ -42,25 +42,31 @@ def test_valid_views(augment):
             "augment.local.crop_aera: unknown; did you mean 'crop_a",
         ),
         ({"local": {**LOCAL, "view": 1}}, "augment.local.view: unknown; did you mean 'views'"),
-        ({"local": {"size": 96}}, "augment.local.views=None: how many, at least 1"),
-        ({"local": {**LOCAL, "views": 0}}, "augment.local.views=0: how many, at least 1"),
-        ({"local": {**LOCAL, "views": 1.5}}, "augment.local.views=1.5: how many, at least 1"),
-        ({"local": {"views": 6}}, "augment.local.size=224: another size than augment.size"),
+        ({"local": {"size": 96}}, "augment.local.views=None: a whole number, at least 1"),
+        (
+            {"local": {**LOCAL, "views": 0}},
+            "augment.local.views=0: a whole number, at least 1",
+        ),
+        (
+            {"local": {**LOCAL, "views": 1.5}},
+            "augment.local.views=1.5: a whole number, at least 1",
+        ),
+        ({"local": {"views": 6}}, "augment.local.size=224: must differ from augment.size"),
         ({"local": {**LOCAL, "size": 0}}, "augment.local.size=0: at least 1"),
         ({"local": {**LOCAL, "crop_area": (0.3, 0.1)}}, "augment.local.crop_area=(0.3, 0.1): (low"),
         ({"flip": 2.0, "second": {"blur": 0.1}, "local": LOCAL}, "augment.flip=2.0: a probability"),
     ],
 )
-def test_each_mistake_is_told_once(augment, says):
+def test_each_mistake_is_reported_once(augment, message_start):
     (message,) = problems(**augment)
-    assert message.startswith(says)
+    assert message.startswith(message_start)
 
 
-def test_a_file_adds_local_views_and_the_command_line_changes_them(monkeypatch):
-    config = configuration.default_config()
+def test_command_line_changes_local_views_of_a_file(monkeypatch):
+    config = get_config("imagenet")
     config.augment.local = LOCAL
     arguments = ["program", "--config.augment.views=1", "--config.augment.local.views=8"]
-    monkeypatch.setattr("sys.argv", arguments)  # where ml_collections looks for overrides
+    monkeypatch.setattr("sys.argv", arguments)  # ml_collections reads overrides from there
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values)
     values(arguments)
@@ -69,26 +75,9 @@ def test_a_file_adds_local_views_and_the_command_line_changes_them(monkeypatch):
     assert configuration.problems(config) == []
     again = configuration.from_json(configuration.to_json(config))
     assert configuration.changes(again, config) == {"identity": [], "schedule": []}
-    assert configuration.changes(configuration.default_config(), config)["identity"] == [
+    assert configuration.changes(get_config("imagenet"), config)["identity"] == [
         "augment.local.crop_area: 'absent' -> [0.05, 0.14]",
         "augment.local.size: 'absent' -> 96",
         "augment.local.views: 'absent' -> 8",
         "augment.views: 2 -> 1",
     ]
-
-
-def test_a_run_from_before_a_field_goes_on():
-    from ssl_jax.rundir import metadata
-
-    new = get_config("digits")
-    old = new.copy_and_resolve_references()
-    with old.unlocked():
-        for field in configuration.ADDED:
-            section, name = field.split(".")
-            if name in old[section]:
-                del old[section][name]
-    assert configuration.changes(old.to_dict(), new) == {"identity": [], "schedule": []}
-    assert metadata.config_hash(old) == metadata.config_hash(new)
-    new.model.padding = "same"
-    assert configuration.changes(old.to_dict(), new)["identity"]
-    assert metadata.config_hash(old) != metadata.config_hash(new)

@@ -1,4 +1,4 @@
-"""The optimizer's fields: what is refused, what they build, what may change in a run."""
+"""Fields of `config.optim`: refused values, the optimizer they build, and changes on resume."""
 
 import json
 
@@ -19,7 +19,7 @@ def digits(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message_start"),
     [
         ({"schedule": "stp"}, "optim.schedule='stp': did you mean 'step'?"),
         ({"drops": (0.8, 0.6)}, "optim.drops=(0.8, 0.6): fractions of the run, rising"),
@@ -41,18 +41,18 @@ def digits(**changes):
         ({"groups": {"head": {"nesterov": 0}}}, "optim.groups.head.nesterov=0: True or False"),
     ],
 )  # fmt: skip
-def test_one_problem_is_told_once(changes, says):
+def test_each_mistake_is_reported_once(changes, message_start):
     (problem,) = configuration.problems(digits(**changes))
-    assert problem.startswith(says)
+    assert problem.startswith(message_start)
 
 
-def test_the_example_in_the_defaults_is_valid():
+def test_groups_and_a_final_weight_decay_are_valid():
     groups = {"predictor": {"schedule": "constant"}, "head": {"weight_decay_end": None, "lr": 1}}
     assert configuration.problems(digits(groups=groups, weight_decay_end=0.4)) == []
 
 
-def test_a_group_counts_its_own_warm_up_in_epochs():
-    # 1297 images in batches of 128: an epoch of 10.13 steps.
+def test_a_group_has_its_own_warm_up_in_epochs():
+    # 1297 images in batches of 128 make an epoch of 10.13 steps.
     config = digits(
         name="sgd", lr=1.0, warmup_epochs=0.0, weight_decay=0.0, momentum=0.0, schedule="constant",
         groups={"head": {"warmup_epochs": 1.0}, "tail": {"warmup_epochs": 1e6}},
@@ -64,11 +64,11 @@ def test_a_group_counts_its_own_warm_up_in_epochs():
         updates, state = tx.update(params, state, params)
         assert float(updates["encoder"]) == -1
         assert float(updates["head"]) == pytest.approx(-min(step / 10, 1))
-        assert float(updates["tail"]) == pytest.approx(-step / 30)  # no longer than the run
+        assert float(updates["tail"]) == pytest.approx(-step / 30)  # at most the whole run
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "pattern"),
     [
         ({"groups": {"haed": {"lr": 0.1}}}, "groups: .*'haed'; the top level has: encoder, head"),
         (
@@ -77,8 +77,8 @@ def test_a_group_counts_its_own_warm_up_in_epochs():
         ),
     ],
 )
-def test_what_the_model_does_not_have_is_a_fault(changes, says):
-    with pytest.raises(Fault, match=says) as refused:
+def test_groups_and_frozen_paths_must_exist_in_the_model(changes, pattern):
+    with pytest.raises(Fault, match=pattern) as refused:
         build.parts(digits(**changes), parallel.make_mesh(jax.devices()[:1]))
     assert refused.value.code == BAD_CONFIG
 
@@ -95,20 +95,19 @@ def test_the_table_shows_groups_and_frozen_parameters():
     }  # fmt: skip
 
 
-def test_what_shapes_the_optimizers_state_makes_another_run():
-    def kind(**changes):
-        found = configuration.changes(
-            json.loads(configuration.to_json(digits())), digits(**changes)
-        )
-        return [name for name, lines in found.items() if lines]
+def test_fields_that_shape_the_optimizer_state_are_of_the_identity_class():
+    def kinds(**changes):
+        old = json.loads(configuration.to_json(digits()))
+        differences = configuration.changes(old, digits(**changes))
+        return [kind for kind, lines in differences.items() if lines]
 
-    assert kind() == []
+    assert kinds() == []
     for changes in (
         {"groups": {"head": {"lr": 0.1}}},
         {"frozen": ("encoder/conv1",)},
         {"weight_decay_end": 0.4},
         {"lr_in_momentum": False},
     ):
-        assert kind(**changes) == ["identity"], changes
+        assert kinds(**changes) == ["identity"], changes
     for changes in ({"clip_norm": 3.0}, {"schedule": "step"}, {"b2": 0.95}, {"nesterov": True}):
-        assert kind(**changes) == ["schedule"], changes
+        assert kinds(**changes) == ["schedule"], changes

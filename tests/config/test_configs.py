@@ -1,4 +1,4 @@
-"""Every variant of every config: complete, valid, documented, and a method can be made of it."""
+"""Every variant of every config file is complete, valid and documented, and makes a method."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ SIZES = {"digits": 1297, "cifar10": 50_000, "imagenet": 1_281_167}
 
 
 def variants(name):
-    """The functions of a config file that make a variant."""
+    """Returns the names of the functions that complete a variant in a config file."""
     module = importlib.import_module(f"configs.{name}")
     functions = inspect.getmembers(module, inspect.isfunction)
     own = [f for f, function in functions if function.__module__ == module.__name__]
@@ -28,7 +28,7 @@ def variants(name):
 @pytest.mark.parametrize(
     ("name", "variant"), [(name, variant) for name in NAMES for variant in variants(name)]
 )
-def test_variant(name, variant, monkeypatch):
+def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeypatch):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config(variant)
     assert configuration.problems(config) == []
@@ -42,7 +42,7 @@ def test_variant(name, variant, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_has_the_three_variants_and_a_name_for_the_report(name):
+def test_a_config_file_has_three_variants_and_is_documented(name):
     assert {"imagenet", "cifar10", "cifar10_cpu"} <= set(variants(name))
     config = importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
     assert config.method.name in display_names.METHOD_NAMES

@@ -95,7 +95,7 @@ def problems(augment: Mapping[str, Any]) -> list[str]:
     if local:
         count = local.pop("views", None)
         if not isinstance(count, int) or count < 1:
-            sentences.append(f"augment.local.views={count!r}: number of local views, at least 1")
+            sentences.append(f"augment.local.views={count!r}: a whole number, at least 1")
         if local.get("size", size) == size:
             need = "must differ from augment.size; augment.views counts views of that size"
             sentences.append(f"augment.local.size={size}: {need}")
