@@ -34,33 +34,35 @@ PATHS = any_value("paths of parameters, such as ('encoder/patch_embed',)")
 GROUPS = any_value("{module: {field: value}}, such as {'predictor': {'schedule': 'constant'}}")
 
 DATA = (
-    Field("data.source", "digits", "Data source.", valid.SOURCE, IDENTITY),
-    Field("data.dir", "", "Folder of the images, or data_dir of tfds.", STRING, FREE),
-    Field("data.split", "train", "Training split; tfds: also 'train[:10000]'.", STRING, IDENTITY),
+    Field("data.source", "digits", "Source of the examples.", valid.SOURCE, IDENTITY),
+    Field("data.dir", "", "Folder of the images, or tensorflow-datasets' data_dir.", STRING, FREE),
+    Field("data.split", "train", "Split for training; of tfds also 'train[:10000]'.", STRING,
+          IDENTITY),
     Field("data.eval_split", "test", "Labelled split for evaluation; '': none.", STRING, FREE),
-    Field(
-        "data.on_bad_image", "stop", "Policy for unreadable images.",
-        one_of(*valid.ON_BAD_IMAGE), FREE,
-    ),
-    Field("data.max_bad", 0.001, "Largest fraction of images in quarantine.", FINITE, FREE),
+    Field("data.on_bad_image", "stop",
+          "quarantine replaces an unreadable image by the next readable image.",
+          one_of(*valid.ON_BAD_IMAGE), FREE),
+    Field("data.max_bad", 0.001, "Largest fraction of the images that quarantine replaces.", FINITE,
+          FREE),
 )  # fmt: skip
 
 MODEL = (
-    Field("model.name", Unset(str), "Encoder.", one_of(*models.names()), IDENTITY),
-    Field("model.mean", (0.0, 0.0, 0.0), "Mean subtracted from images in [0, 1].", valid.MEAN,
-          IDENTITY, before=(0.0, 0.0, 0.0)),
-    Field("model.std", (1.0, 1.0, 1.0), "Standard deviation that images are divided by.", valid.STD,
-          IDENTITY, before=(1.0, 1.0, 1.0)),
+    Field("model.name", Unset(str), "Name of the encoder.", one_of(*models.names()), IDENTITY),
+    Field("model.mean", (0.0, 0.0, 0.0), "Mean that is subtracted from images in [0, 1].",
+          valid.MEAN, IDENTITY, before=(0.0, 0.0, 0.0)),
+    Field("model.std", (1.0, 1.0, 1.0), "Standard deviation that images are then divided by.",
+          valid.STD, IDENTITY, before=(1.0, 1.0, 1.0)),
     Field("model.init", "", "Run, export or weights file that the encoder starts from; '': none.",
           STRING, IDENTITY, before=""),
     Field("model.bn_group", 0, "Rows (views of images) that share BatchNorm statistics; 0: all.",
           AT_LEAST_0, IDENTITY),
-    Field("model.dtype", "auto", "Activations; auto: bfloat16 on accelerators, float32 on CPUs.",
+    Field("model.dtype", "auto",
+          "Dtype of activations; auto: bfloat16 on accelerators, float32 on CPUs.",
           one_of(*valid.DTYPES), FREE),
 )  # fmt: skip
 RESNET = (
     Field("model.width", 1.0, "Factor on the number of channels.", ABOVE_0, IDENTITY),
-    Field("model.stem", "imagenet", "First layers, for large or small images.",
+    Field("model.stem", "imagenet", "First layers: imagenet for large images, cifar for small.",
           one_of(*models.STEMS), IDENTITY),
     Field("model.sk_ratio", 0.0, "Reduction of selective kernels; SimCLR v2: 0.0625; 0: none.",
           FINITE, IDENTITY),
@@ -70,83 +72,94 @@ RESNET = (
 )  # fmt: skip
 VIT = (
     Field("model.patch_size", 16, "Side of a patch, in pixels.", AT_LEAST_1, IDENTITY),
-    Field("model.mlp_ratio", 4, "Hidden width of an MLP / width of a token.", AT_LEAST_1, IDENTITY),
-    Field("model.pool", "token", "Features: class token, or mean of the patch tokens.",
+    Field("model.mlp_ratio", 4, "Hidden width of an MLP, divided by the width of a token.",
+          AT_LEAST_1, IDENTITY),
+    Field("model.pool", "token", "Features: the class token, or the mean of the patch tokens.",
           one_of(*models.POOLS), IDENTITY),
     Field("model.positions", "sincos", "Position embedding.", one_of(*models.POSITIONS), IDENTITY,
           before="sincos"),
 )  # fmt: skip
 DBN = (
     Field("model.widths", (1024, 1024), "Hidden units of each machine.", valid.WIDTHS, IDENTITY),
-    Field("model.visible", "gaussian", "Visible units.", one_of(*models.VISIBLE), IDENTITY),
+    Field("model.visible", "gaussian", "Type of the visible units.", one_of(*models.VISIBLE),
+          IDENTITY),
     Field("model.sigma", 1.0, "Standard deviation of Gaussian units.", FINITE_ABOVE_0, IDENTITY),
+)  # fmt: skip
+
+METHOD = (
+    Field("method.name", Unset(str), "Name of the method.", one_of(*valid.METHODS), IDENTITY),
 )
 
-METHOD = (Field("method.name", Unset(str), "Method.", one_of(*valid.METHODS), IDENTITY),)
-
 OPTIM = (
-    Field("optim.name", Unset(str), "Optimizer.", one_of(*optim.NAMES), IDENTITY),
-    Field("optim.lr", Unset(float), "Learning rate, which `lr_rule` scales.", FINITE, SCHEDULE),
-    Field("optim.lr_rule", Unset(str), "linear: lr * batch / 256; sqrt: lr * sqrt(batch).",
+    Field("optim.name", Unset(str), "Name of the optimizer.", one_of(*optim.NAMES), IDENTITY),
+    Field("optim.lr", Unset(float), "Base learning rate, before `lr_rule`.", FINITE, SCHEDULE),
+    Field("optim.lr_rule", Unset(str),
+          "Peak rate: constant: lr; linear: lr * batch / 256; sqrt: lr * sqrt(batch).",
           one_of(*optim.LR_RULES), SCHEDULE),
-    Field("optim.schedule", Unset(str), "Learning rate after the warm-up.",
+    Field("optim.schedule", Unset(str), "Shape of the learning rate after the warm-up.",
           one_of(*optim.SCHEDULES), SCHEDULE),
-    Field("optim.warmup_epochs", Unset(float), "Linear warm-up, in epochs.", FINITE, SCHEDULE),
-    Field("optim.drops", (0.6, 0.8), "step schedule: when the rate drops, as fractions of the run.",
+    Field("optim.warmup_epochs", Unset(float), "Length of the linear warm-up, in epochs.", FINITE,
+          SCHEDULE),
+    Field("optim.drops", (0.6, 0.8), "step schedule: fractions of the run at which the rate drops.",
           valid.DROPS, SCHEDULE),
     Field("optim.drop", 0.1, "step schedule: factor of each drop.", valid.DROP, SCHEDULE),
-    Field("optim.weight_decay", Unset(float), "Weight decay of kernels.", FINITE, SCHEDULE),
+    Field("optim.weight_decay", Unset(float),
+          "Weight decay; biases and normalisation parameters have none.", FINITE, SCHEDULE),
     Field("optim.weight_decay_end", Unset(float, required=False),
-          "Weight decay at the end of a cosine; None: constant.", valid.DECAY_END, IDENTITY),
-    Field("optim.momentum", Unset(float), "lars, sgd: momentum; adamw: b1.", BELOW_1, SCHEDULE),
-    Field("optim.nesterov", False, "lars, sgd: Nesterov momentum.", BOOLEAN, SCHEDULE),
-    Field("optim.b2", 0.999, "adamw: decay of the second moment.", BELOW_1, SCHEDULE),
+          "Weight decay at the end of a half cosine; None: constant.", valid.DECAY_END, IDENTITY),
+    Field("optim.momentum", Unset(float), "Momentum of lars and sgd; b1 of adamw.", BELOW_1,
+          SCHEDULE),
+    Field("optim.nesterov", False, "Nesterov momentum of lars and sgd.", BOOLEAN, SCHEDULE),
+    Field("optim.b2", 0.999, "Decay of adamw's second moment.", BELOW_1, SCHEDULE),
     Field("optim.lr_in_momentum", True,
-          "lars: scale by the rate before the momentum; False: after it (BYOL, MoCo v3).", BOOLEAN,
+          "lars: apply the rate before the momentum; False: after it, as BYOL and MoCo v3.",
+          BOOLEAN, IDENTITY),
+    Field("optim.groups", {}, "Optimizer fields that differ for parts of the model.", GROUPS,
           IDENTITY),
-    Field("optim.groups", {}, "Other optimizer fields for modules of the model.", GROUPS, IDENTITY),
-    Field("optim.frozen", (), "Parameters that never change.", PATHS, IDENTITY),
-    Field("optim.clip_norm", 0.0, "Largest norm of the whole gradient; 0: any.", FINITE, SCHEDULE),
+    Field("optim.frozen", (), "Paths of parameters that never change.", PATHS, IDENTITY),
+    Field("optim.clip_norm", 0.0, "Largest norm of the whole gradient; 0: no limit.", FINITE,
+          SCHEDULE),
 )  # fmt: skip
 # Fields of the whole optimizer, which a group of parameters cannot change.
 NOT_IN_GROUPS = ("groups", "frozen", "clip_norm")
 
 TRAIN = (
     Field("train.batch_size", Unset(int), "Global batch, in examples.", AT_LEAST_1, IDENTITY),
-    Field("train.epochs", 0.0, "Length of the run.", FINITE, SCHEDULE),
-    Field("train.steps", 0, "Length of the run, in place of epochs if above 0.", AT_LEAST_0,
-          SCHEDULE),
+    Field("train.epochs", 0.0, "Length of the run, in epochs.", FINITE, SCHEDULE),
+    Field("train.steps", 0, "Length of the run, in steps; if above 0, it replaces epochs.",
+          AT_LEAST_0, SCHEDULE),
     Field("train.microbatch", 0, "Examples encoded at once over all devices; 0: the whole batch.",
           AT_LEAST_0, FREE),
     Field("train.noise_scale", False, "Log the gradient noise scale; needs micro-batches.", BOOLEAN,
           FREE),
-    Field("train.seed", 0, "Root of all randomness.", INTEGER, IDENTITY),
+    Field("train.seed", 0, "Root of all random numbers.", INTEGER, IDENTITY),
     Field("train.probe", True, "Train an online linear probe if there are labels.", BOOLEAN,
           IDENTITY),
-    Field("train.log_every", 10, "Steps between log lines.", AT_LEAST_1, FREE),
-    Field("train.checkpoint_every", 500, "Steps between checkpoints.", AT_LEAST_1, FREE),
+    Field("train.log_every", 10, "Steps between two log lines.", AT_LEAST_1, FREE),
+    Field("train.checkpoint_every", 500, "Steps between two checkpoints.", AT_LEAST_1, FREE),
     Field("train.keep", 2, "Number of checkpoints to keep.", AT_LEAST_1, FREE),
 )  # fmt: skip
 
 PARALLEL = (
-    Field("parallel.fsdp", 1, "Devices that share one copy of the parameters.", AT_LEAST_1, FREE),
+    Field("parallel.fsdp", 1, "Devices that divide the parameters; 1: none.", AT_LEAST_1, FREE),
 )
 
 EVAL = (
-    Field("eval.protocols", ("knn", "linear", "label_free"), "See docs/evaluation.md.",
-          words(*valid.PROTOCOLS), FREE),
+    Field("eval.protocols", ("knn", "linear", "label_free"),
+          "Evaluations to run; docs/evaluation.md describes them.", words(*valid.PROTOCOLS), FREE),
     Field("eval.batch_size", 256, "Examples per batch.", AT_LEAST_1, FREE),
     Field("eval.crop", 1.0, "Central crop, as a fraction of the short side; ImageNet: 0.875.",
           POSITIVE_FRACTION, FREE),
-    Field("eval.knn_k", 200, "Neighbours.", AT_LEAST_1, FREE),
-    Field("eval.knn_temperature", 0.1, "Temperature of the neighbours' weights.", ABOVE_0, FREE),
-    Field("eval.labels_per_class", (0,), "linear: one evaluation per number; 0: all labels.",
-          valid.LABELS, FREE),
+    Field("eval.knn_k", 200, "knn: number of neighbours.", AT_LEAST_1, FREE),
+    Field("eval.knn_temperature", 0.1, "knn: temperature of the vote's weights.", ABOVE_0, FREE),
+    Field("eval.labels_per_class", (0,),
+          "linear: labels per class, one evaluation per number; 0: all labels.", valid.LABELS,
+          FREE),
     Field("eval.draws", 1, "linear: random draws, if not all labels are used.", AT_LEAST_1, FREE),
     Field("eval.few_shot_draws", 5, "few_shot: random draws of labels.", AT_LEAST_1, FREE),
-    Field("eval.sgd_epochs", 90.0, "linear_sgd: epochs.", FINITE_ABOVE_0, FREE),
+    Field("eval.sgd_epochs", 90.0, "linear_sgd: length, in epochs.", FINITE_ABOVE_0, FREE),
     Field("eval.sgd_lr", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
-          "linear_sgd: rates to try, times batch / 256.", valid.RATES, FREE),
+          "linear_sgd: rates to try, times batch / 256; the best is used.", valid.RATES, FREE),
     Field("eval.sgd_batch_size", 256, "linear_sgd: examples per batch.", AT_LEAST_1, FREE),
     Field("eval.max_train", 0, "Training examples to use; 0: all.", INTEGER, FREE),
     Field("eval.baselines", True, "Also evaluate the untrained encoder and the raw input.", BOOLEAN,
@@ -159,8 +172,8 @@ FINETUNE = (
           AT_LEAST_0, IDENTITY),
     Field("finetune.fraction", 1.0, "Fraction of each class's labels.", POSITIVE_FRACTION,
           IDENTITY),
-    Field("finetune.labels_per_class", 0, "Labels per class, in place of a fraction; 0: fraction.",
-          AT_LEAST_0, IDENTITY),
+    Field("finetune.labels_per_class", 0,
+          "Labels per class, in place of a fraction; 0: use the fraction.", AT_LEAST_0, IDENTITY),
 )  # fmt: skip
 
 # Every field of the table except those of `augment`.

@@ -123,7 +123,7 @@ def test_describe_has_one_row_of_text_per_field():
     assert rows.keys() == {field.name for field in TABLE}
     assert all(isinstance(text, str) and text for row in rows.values() for text in row)
     assert rows["optim.lr"] == (
-        *("optim.lr", "required", "Learning rate, which `lr_rule` scales."),
+        *("optim.lr", "required", "Base learning rate, before `lr_rule`."),
         *("a finite number, 0 or more", "schedule"),
     )
     assert rows["optim.name"].valid == "one of adamw, lars, sgd"
