@@ -9,13 +9,13 @@ from ssl_jax.config import fields, valid
 from ssl_jax.config.files import flatten
 from ssl_jax.field import Unset, nearest
 
-Values = dict[str, Any]  # flat
+Values = dict[str, Any]  # of a flat config
 
 
 def problems(config: ConfigDict) -> list[str]:
-    """Returns one sentence per mistake in the values of `config`."""
+    """Returns one sentence per mistake in the values of `config`, with the field's name."""
     flat = flatten(config)
-    # No run trains this config: its method is only a name, and it needs no recipe.
+    # With this section the config is only evaluated: it needs no recipe, and its method is a label.
     trained = "pretrained" not in config
     rows = [row for row in fields.FIELDS if row.name in flat]
     if not trained or ("finetune" in config and flat["method.name"] == valid.IMPORTED):
