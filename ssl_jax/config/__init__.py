@@ -8,6 +8,7 @@ plain keyword arguments.
 from ssl_jax.config.changes import changes, drop_implied
 from ssl_jax.config.checks import problems
 from ssl_jax.config.defaults import (
+    allow_modules,
     default_config,
     evaluation_config,
     finetuning_config,
@@ -22,6 +23,7 @@ __all__ = [
     "IMPLIED",
     "IMPORTED",
     "PROTOCOLS",
+    "allow_modules",
     "changes",
     "default_config",
     "describe",

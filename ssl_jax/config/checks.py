@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssl_jax import inputs
 from ssl_jax.config import fields, valid
 from ssl_jax.config.files import flatten
 from ssl_jax.field import Unset, nearest
@@ -34,7 +35,7 @@ def problems(config: ConfigDict) -> list[str]:
         cross_field += _train_problems(flat)
     for name, need in cross_field:
         sentences.setdefault(name, f"{name}={flat[name]!r}: {need}")
-    augment = fields.modality(flat["data.source"]).problems(config.augment.to_dict())
+    augment = inputs.modality(flat["data.source"]).problems(config.augment.to_dict())
     return [*sentences.values(), *_group_problems(config.optim), *augment]
 
 
