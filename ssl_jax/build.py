@@ -56,7 +56,7 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
     """Builds a fine-tuning run; nothing is compiled or computed yet.
 
     Args:
-      config: made by `configuration.finetuning`.
+      config: made by `configuration.finetuning_config`.
       weights: (params, batch_stats) of `classifier.pretrained`.
 
     Raises:

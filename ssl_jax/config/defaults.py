@@ -17,29 +17,25 @@ def default_config(source: str = "digits") -> ConfigDict:
     Fields that belong to a recipe, such as `optim.lr`, are None: `problems` refuses them until the
     file or the command line sets them. The model has a ResNet's fields.
 
-    A config file that names a source outside the package thereby allows its module.
+    A config file that names a source outside the package allows its module to be imported.
 
     Args:
       source: `config.data.source`, whose modality decides the fields of `augment`.
     """
     if plugins.is_external(source):
         plugins.allow(source)
-    return config_for_source(source)
+    return untrusted_defaults(source)
 
 
 def allow_modules(config: ConfigDict) -> None:
-    """Allows the modules outside the package that a config of the user's own names."""
+    """Allows the modules outside the package that a config written by the user names."""
     for name in (config.data.source, config.method.name, config.model.name):
-        if name and plugins.is_external(name):
+        if plugins.is_external(name or ""):
             plugins.allow(name)
 
 
-def config_for_source(source: str) -> ConfigDict:
-    """Returns `default_config`, without allowing a module outside the package.
-
-    Raises:
-      Fault: the source is in such a module, and nobody allowed it.
-    """
+def untrusted_defaults(source: str) -> ConfigDict:
+    """Returns `default_config(source)` without allowing the source's module to be imported."""
     config = ConfigDict()
     config.data = _section(fields.DATA)
     config.data.source = source
@@ -67,21 +63,21 @@ def finetuning_config(pretrained: ConfigDict) -> ConfigDict:
 
     The recipe is SimCLR's for few labels (arXiv 2002.05709, appendix on semi-supervised learning):
     SGD with Nesterov momentum at 0.05 * batch / 256, 60 epochs (30 epochs for 10 % of the labels),
-    no warm-up, no weight decay. Views are cropped and flipped as in pre-training, without its
-    other augmentations. SimCLR v2's LARS at 0.005 * sqrt(batch) needs long runs of large batches:
-    on CIFAR-10, 400 steps of 128 images ended 10 points below this recipe.
+    no warm-up, no weight decay. SimCLR v2's LARS at 0.005 * sqrt(batch) needs long runs of large
+    batches: on CIFAR-10, 400 steps of 128 images ended 10 points below this recipe.
+
+    Images are cropped and flipped as in pre-training, without its other augmentations. A modality
+    without `light_fields` keeps the augmentations of pre-training.
 
     Args:
       pretrained: config of the pre-training run, or from `imported_config`.
     """
     config = pretrained.copy_and_resolve_references()
-    defaults = config_for_source(pretrained.data.source)
+    modality = inputs.modality(pretrained.data.source)
     with config.unlocked():
-        config.augment = defaults.augment
-        geometry = ("size", "crop_area", "crop_aspect", "flip", "placement")
-        config.augment.update({field: pretrained.augment[field] for field in geometry})
-        config.augment.update(views=1, jitter=0.0, grayscale=0.0, blur=0.0)
-        config.optim = defaults.optim
+        if hasattr(modality, "light_fields"):
+            config.augment = modality.light_fields(pretrained.augment.to_dict())
+        config.optim = _section(fields.OPTIM)
         config.optim.update(
             name="sgd", lr=0.05, lr_rule="linear", schedule="cosine", warmup_epochs=0.0,
             weight_decay=0.0, momentum=0.9, nesterov=True,

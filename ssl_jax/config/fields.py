@@ -38,9 +38,9 @@ DATA = (
     Field("data.split", "train", "Split for training; of tfds also 'train[:10000]'.", STRING,
           IDENTITY),
     Field("data.eval_split", "test", "Labelled split for evaluation; '': none.", STRING, FREE),
-    Field("data.channels", 3, "Channels of the images: 1 (grey), 3 (RGB) or 4 (RGBA).", AT_LEAST_1,
+    Field("data.channels", 3, "Channels of images: 1 (grey), 3 (RGB) or 4 (RGBA).", AT_LEAST_1,
           IDENTITY, before=3),
-    Field("data.label", "", "Label field for the probe and evaluation; '': the default field.",
+    Field("data.label", "", "Label field for the probe and for evaluation; '': the default field.",
           STRING, FREE, before=""),
     Field("data.on_bad_image", "stop",
           "quarantine replaces an unreadable image by the next readable image.",
@@ -50,8 +50,7 @@ DATA = (
 )  # fmt: skip
 
 MODEL = (
-    Field("model.name", Unset(str), "Name of the encoder, or module:Class of another module.",
-          valid.MODEL, IDENTITY),
+    Field("model.name", Unset(str), "Name of the encoder.", valid.ENCODER, IDENTITY),
     Field("model.mean", (0.0, 0.0, 0.0), "Mean that is subtracted from images in [0, 1].",
           valid.MEAN, IDENTITY, before=(0.0, 0.0, 0.0)),
     Field("model.std", (1.0, 1.0, 1.0), "Standard deviation that images are then divided by.",
@@ -90,15 +89,7 @@ DBN = (
     Field("model.sigma", 1.0, "Standard deviation of Gaussian units.", FINITE_ABOVE_0, IDENTITY),
 )  # fmt: skip
 
-METHOD = (
-    Field(
-        "method.name",
-        Unset(str),
-        "Name of the method, or module:function of another module.",
-        valid.METHOD,
-        IDENTITY,
-    ),
-)
+METHOD = (Field("method.name", Unset(str), "Name of the method.", valid.METHOD, IDENTITY),)
 
 OPTIM = (
     Field("optim.name", Unset(str), "Name of the optimizer.", one_of(*optim.NAMES), IDENTITY),
@@ -202,12 +193,16 @@ IMPLIED = {field.name: field.before for field in FIELDS if field.before is not .
 
 
 def augment_fields(source: str) -> tuple[Field, ...]:
-    """Returns the table of `config.augment` for a data source; names are like "augment.size"."""
+    """Returns the table of `config.augment` for a data source; names are like "augment.size".
+
+    A modality without a table, `FIELDS`, has no rows. All its fields are of the identity class.
+    """
     rows = getattr(inputs.modality(source), "FIELDS", ())
     return tuple(row._replace(name=f"augment.{row.name}") for row in rows)
 
 
-_CLASSES = {field.name: field.kind for field in (*FIELDS, *augment_fields("digits"))}
+_AUGMENT_FIELDS = (field for source in inputs.MODALITIES for field in augment_fields(source))
+_CLASSES = {field.name: field.kind for field in (*FIELDS, *_AUGMENT_FIELDS)}
 
 
 def identity_class(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssl_jax.config.defaults import config_for_source
+from ssl_jax.config.defaults import untrusted_defaults
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 
 
@@ -45,9 +45,11 @@ def from_json(text: str) -> ConfigDict:
 def load(path: pathlib.Path) -> ConfigDict:
     """Returns the config of the run in the folder `path`. Missing fields get their defaults.
 
+    The config may come from anybody, so it allows no module outside the package to be imported.
+
     Raises:
-      Fault: the folder has no config.json, config.json is not JSON, or it names a module outside
-        the package that nobody allowed.
+      Fault: the folder has no config.json, config.json is not JSON, or the modality of its data
+        source is in a module that the user did not allow.
     """
     file = path / "config.json"
     if not file.is_file():
@@ -56,8 +58,7 @@ def load(path: pathlib.Path) -> ConfigDict:
         saved = from_json(file.read_text())
     except ValueError as error:
         raise Fault(f"{file} is not JSON: {error}; restore it", BAD_DATA) from error
-    # The file may come from anybody, so it allows no module to be imported.
-    config = config_for_source(saved.get("data", {}).get("source", "digits"))
+    config = untrusted_defaults(saved.get("data", {}).get("source", "digits"))
     with config.unlocked():
         # An encoder and a method have fields of their own: defaults of others must not be added.
         config.model, config.method = {}, {}

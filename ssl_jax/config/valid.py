@@ -6,7 +6,7 @@ import pkgutil
 from typing import Any
 
 from ssl_jax import models, plugins
-from ssl_jax.field import FINITE, FINITE_ABOVE_0, INFINITY, Valid, number, numbers
+from ssl_jax.field import FINITE, FINITE_ABOVE_0, INFINITY, Valid, number, numbers, one_of
 
 
 def _modules(folder: str) -> tuple[str, ...]:
@@ -25,27 +25,22 @@ DTYPES = ("auto", "float32", "bfloat16")
 ON_BAD_IMAGE = ("stop", "quarantine")
 
 
-def _names(*names: str) -> Valid:
-    """Accepts names of the package and "module:attribute" of other modules."""
-    return Valid(
-        f"one of {', '.join(names)}, or module:attribute of another module",
-        lambda name: name in names or plugins.is_external(str(name)),
-        names,
-    )
-
-
 def _is_source(name: Any) -> bool:
-    return (
-        name in ("digits", "folder") or str(name).startswith("tfds:") or plugins.is_external(name)
+    return name in ("digits", "folder") or str(name).startswith("tfds:")
+
+
+def _or_external(names: Valid) -> Valid:
+    """Also accepts "module:attribute", the name of an object outside the package."""
+    return names._replace(
+        text=f"{names.text}, or module:attribute",
+        accepts=lambda name: names.accepts(name) or plugins.is_external(str(name)),
     )
 
 
-SOURCE = Valid(
-    "digits, folder, tfds:<name>, or module:function of another module",
-    _is_source,
-    ("digits", "folder", "tfds:<name>"),
-)
-MODEL, METHOD = _names(*models.names()), _names(*METHODS)
+SOURCES = ("digits", "folder", "tfds:<name>")
+SOURCE = _or_external(Valid(f"one of {', '.join(SOURCES)}", _is_source, SOURCES))
+ENCODER = _or_external(one_of(*models.names()))
+METHOD = _or_external(one_of(*METHODS))
 LABELS = numbers(
     "each 0 (all labels) or at least 2: one label is held out",
     lambda counts: all(n == 0 or n > 1 for n in counts),

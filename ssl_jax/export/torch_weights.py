@@ -23,8 +23,9 @@ def layout(subject: Subject) -> Any:
     name = subject.model["name"]
     if subject.backbone.channels != 3:
         raise Fault(
-            f"PyTorch's definitions take RGB images, but this encoder takes images of "
-            f"{subject.backbone.channels} channels. Use --format=npz, stablehlo, savedmodel or orbax",
+            f"PyTorch's definitions take RGB images, but this encoder takes images with "
+            f"{subject.backbone.channels} channels. Use --format=npz, stablehlo, savedmodel or "
+            "orbax",
             USAGE,
         )
     if name in models.RESNETS:

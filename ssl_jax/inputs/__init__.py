@@ -78,6 +78,8 @@ def modality(source: str) -> Any:
     The module has `default_fields() -> dict` (the defaults of `config.augment`),
     `problems(augment) -> list[str]` (sentences about bad values) and
     `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts).
+    Optional are `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`,
+    and `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning.
 
     Args:
       source: `config.data.source`: a source of the package, or "module:function" of another

@@ -33,7 +33,7 @@ class MaskedDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, order: jax.Array, grid: tuple[int, int]) -> jax.Array:
-        """Predicts all patches, [n, t, patch_size² · channels] in float32 or wider, in row-major order.
+        """Predicts all patches in row-major order, [n, t, patch_size² · channels], float32 or wider.
 
         Args:
           tokens: [n, 1 + k, f], the class token and the tokens of the patches order[:, :k].

@@ -71,8 +71,8 @@ class Backbone:
         known = dtype == np.uint8 or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
         if len(shape) != 4 or shape[-1] != self.channels or not known:
             raise ValueError(
-                f"images are an array [n, h, w, {self.channels}], float in [0, 1] or uint8, not {shape} of "
-                f"{dtype or type(images).__name__}"
+                f"images must be an array [n, h, w, {self.channels}], float in [0, 1] or uint8, "
+                f"not {shape} of {dtype or type(images).__name__}"
             )
         return self._features(self.variables, images)
 

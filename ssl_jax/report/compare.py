@@ -10,7 +10,7 @@ from ssl_jax.errors import CANNOT_CREATE, USAGE, Fault
 from ssl_jax.report import display_names, seed_groups
 from ssl_jax.report.accuracies import Accuracy
 from ssl_jax.report.evaluation_sections import accuracy_cell
-from ssl_jax.report.evaluations import BASELINES
+from ssl_jax.report.evaluations import baselines_in
 from ssl_jax.report.figures import comparison_curves
 from ssl_jax.report.figures.training_curves import SMOOTH_FROM
 from ssl_jax.report.html_elements import (
@@ -112,7 +112,8 @@ def _own_rows(groups: Sequence[Group], columns: Sequence[Column]) -> list[str]:
 def _baseline_rows(groups: Sequence[Group], columns: Sequence[Column]) -> list[str]:
     """Returns the rows of the baselines; groups whose values agree share one row."""
     rows = []
-    for name in BASELINES:
+    evals = [e for column in columns for group in column.evaluations for e in group if e]
+    for name in baselines_in(evals):
         column_means = [column.means(groups, name) for column in columns]
         shared: list[tuple[list[Mean | None], list[str]]] = []  # values, names of their groups
         for i, group in enumerate(groups):

@@ -21,7 +21,8 @@ LABEL_FREE = {  # {key in the results: (name, meaning)}
     "uniformity": ("Uniformity", "0 when all images are equal, lower the more evenly they spread"),
     "feature_std": ("Standard deviation", "× √f: 1 when spread evenly, 0 when all are equal"),
 }
-BASELINES = ("untrained encoder", "raw pixels")
+UNTRAINED = "untrained encoder"
+RAW = "raw pixels"  # of images; the raw baseline of another modality is "raw ..."
 CURVE_KINDS = ("few_shot", "layers")  # kinds whose results are lists of numbers
 Evaluation = dict[str, Any]
 
@@ -115,7 +116,7 @@ def not_above_baselines(run: Run) -> list[str]:
             own = accuracy_of(result_of(evaluation, own_features(run, evaluation)))
             baselines = [
                 accuracy.percent
-                for name in BASELINES
+                for name in baselines_in([evaluation])
                 if (accuracy := accuracy_of(result_of(evaluation, name)))
             ]
             if own and baselines and own.percent <= max(baselines):
@@ -159,12 +160,23 @@ def feature_sets(evals: Iterable[Evaluation]) -> list[str]:
     return list(dict.fromkeys(name for evaluation in evals for name in _results(evaluation)))
 
 
+def is_baseline(name: str) -> bool:
+    """Tells whether a feature set is the untrained encoder or the raw input."""
+    return name == UNTRAINED or name.startswith("raw ")
+
+
+def baselines_in(evals: Iterable[Evaluation]) -> tuple[str, str]:
+    """Returns the names of the two baselines; the raw input has its modality's name."""
+    raw = (name for name in feature_sets(evals) if name.startswith("raw "))
+    return UNTRAINED, next(raw, RAW)
+
+
 def own_features(run: Run, evaluation: Evaluation) -> str:
     """Returns the run's own feature set: its method's, or the first that is no baseline."""
     names = feature_sets([evaluation])
     if run.method in names:
         return run.method
-    return next((name for name in names if name not in BASELINES), "")
+    return next((name for name in names if not is_baseline(name)), "")
 
 
 def result_of(evaluation: Evaluation, name: str) -> Any:

@@ -52,9 +52,9 @@ def neighbours_section(run: Run) -> str:
     """Draws and shows images whose features are most similar."""
     path = run.workdir / "figures" / "neighbours.png"
     sample = run.sample
-    if not sample or not neighbours.draw(
-        sample["image"], sample["features"], sample["label"], run.classes, path
-    ):
+    if not sample or "image" not in sample:
+        return section("Nearest neighbours", placeholder(_why_no_sample(run)))
+    if not neighbours.draw(sample["image"], sample["features"], sample["label"], run.classes, path):
         return section("Nearest neighbours", placeholder(_why_no_sample(run)))
     caption = "Left of each row: a query; then its six nearest neighbours in cosine similarity "
     caption += f"among {len(sample['features']):,} images."

@@ -7,7 +7,7 @@ from typing import Any
 from ssl_jax.report import evaluations, model_card_header
 from ssl_jax.report.accuracies import accuracy_of, format_accuracy, spread_note
 from ssl_jax.report.display_names import METHOD_NAMES, data_name, evaluation_name
-from ssl_jax.report.evaluations import BASELINES, Evaluation, protocol_of, result_of
+from ssl_jax.report.evaluations import Evaluation, protocol_of, result_of
 from ssl_jax.report.formatting import as_text, flatten, one_line
 from ssl_jax.report.run_files import Run
 
@@ -140,8 +140,9 @@ def _accuracies(run: Run, evals: Mapping[str, Evaluation]) -> str:
     """Returns a table: for each evaluation the accuracies, the baselines and the protocol."""
     rows: list[list[Any]] = []
     shown, previous = [], ""
+    baselines = evaluations.baselines_in(evals.values())
     for evaluation in evaluations.split_by_shots(evals):
-        names = (evaluations.own_features(run, evaluation), *BASELINES)
+        names = (evaluations.own_features(run, evaluation), *baselines)
         accuracies = [accuracy_of(result_of(evaluation, name)) for name in names]
         shown += accuracies
         cells = [format_accuracy(accuracy) for accuracy in accuracies]
@@ -153,7 +154,7 @@ def _accuracies(run: Run, evals: Mapping[str, Evaluation]) -> str:
         return ""
     step = evaluations.evaluated_steps(evals.values())
     sentence = "Top-1 accuracy in per cent" + (f", at step {step}. " if step else ". ")
-    head = ["Evaluation", "These weights", *BASELINES, "Protocol"]
+    head = ["Evaluation", "These weights", *baselines, "Protocol"]
     return f"{sentence}{spread_note(shown)}".strip() + "\n\n" + table(head, rows)
 
 

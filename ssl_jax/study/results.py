@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ssl_jax.report import display_names, evaluations
 from ssl_jax.report.accuracies import accuracy_of
-from ssl_jax.report.evaluations import BASELINES, Evaluation
+from ssl_jax.report.evaluations import Evaluation
 from ssl_jax.report.run_files import Run, metric_series, read_run
 from ssl_jax.study import grid, study_folder
 from ssl_jax.study.cells import Cell
@@ -133,13 +133,14 @@ def evaluation_names(results: Sequence[Result]) -> dict[str, str]:
 
 def baseline_accuracies(results: Sequence[Result], name: str) -> dict[str, float]:
     """Returns {baseline: mean accuracy in per cent over the cells that have it}."""
+    evals = [e for result in results for e in result.evaluations.values()]
     accuracies = {
         baseline: [
             accuracy
             for result in results
             if (accuracy := result.accuracy(name, baseline)) is not None
         ]
-        for baseline in BASELINES
+        for baseline in evaluations.baselines_in(evals)
     }
     return {baseline: statistics.mean(values) for baseline, values in accuracies.items() if values}
 

@@ -10,6 +10,8 @@ from configs import byol
 from configs.simclr import get_config
 from ssl_jax import config as configuration
 from ssl_jax.config import fields
+from ssl_jax.config.defaults import untrusted_defaults
+from ssl_jax.errors import Fault
 from ssl_jax.field import FREE, IDENTITY, SCHEDULE, Unset
 from ssl_jax.inputs.image.fields import DEFAULT_VIEW, VIEW_FIELDS
 from ssl_jax.inputs.image.recipes import RECIPES
@@ -173,3 +175,41 @@ def test_configs_without_a_pre_training_of_ours_are_valid():
     assert (tuned.train.batch_size, tuned.method.name) == (256, configuration.IMPORTED)
     plain = configuration.finetuning_config(configuration.default_config())
     assert [p.split()[0] for p in configuration.problems(plain)] == ["model.name", "method.name"]
+
+
+def test_a_modality_outside_the_package_brings_its_own_fields(tmp_path, monkeypatch):
+    (tmp_path / "series_modality.py").write_text(
+        "def default_fields():\n    return {'window': 16}\n"
+        "def problems(augment):\n"
+        "    return [] if augment['window'] > 0 else ['augment.window: more than 0']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SSL_JAX_MODULES", "")
+    source = "series_modality:open_source"
+    with pytest.raises(Fault, match="SSL_JAX_MODULES=series_modality"):
+        untrusted_defaults(source)
+    config = configuration.default_config(source)  # a config file of the user allows the module
+    assert config.augment.to_dict() == {"window": 16}
+    config.augment.window = 0
+    assert configuration.problems(config)[-1] == "augment.window: more than 0"
+    assert not [p for p in configuration.problems(config) if p.startswith("data.source")]
+    assert not [row for row in configuration.describe(source) if row.name.startswith("augment.")]
+    tuned = configuration.finetuning_config(config)
+    assert tuned.augment.to_dict() == {"window": 0}
+    (tmp_path / "config.json").write_text(configuration.to_json(config))
+    assert configuration.load(tmp_path).augment.to_dict() == {"window": 0}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "valid"),
+    [
+        ("method.name", "mine:make", True),
+        ("model.name", "my.module:Encoder", True),
+        ("data.source", "mine:open_source", True),
+        ("method.name", "simcrl", False),
+        ("data.source", "digits:x y", False),
+    ],
+)
+def test_names_of_objects_outside_the_package_are_valid(field, value, valid):
+    (row,) = (row for row in fields.FIELDS if row.name == field)
+    assert (row.valid.problem(value) == "") == valid

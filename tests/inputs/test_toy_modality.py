@@ -164,7 +164,10 @@ def get_config():
     config = configuration.default_config(f"{MODULE}:open_series")
     config.method = {"name": f"{MODULE}:make", "temperature": 0.2}
     config.model = {"name": f"{MODULE}:Encoder", "dtype": "float32", "bn_group": 0, "init": ""}
-    config.optim.update(name="adamw", lr=1e-2, lr_rule="constant", warmup_epochs=0.0)
+    config.optim.update(
+        name="adamw", lr=1e-2, lr_rule="constant", schedule="constant", warmup_epochs=0.0,
+        weight_decay=0.0, momentum=0.9,
+    )  # fmt: skip
     config.train.update(batch_size=32, steps=4, log_every=1, checkpoint_every=2)
     config.eval.update(labels_per_class=(0,), knn_k=5, batch_size=32)
     return config

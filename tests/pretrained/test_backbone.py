@@ -69,7 +69,7 @@ def test_images_of_other_shapes_or_kinds_are_refused(trained, tiny_models):
     net = backbone.load(trained)
     one = images()[0]
     for wrong in (one, one[None, ..., :1], images().astype(np.int64), [1, 2], None):
-        with pytest.raises(ValueError, match="images are an array"):
+        with pytest.raises(ValueError, match="images must be an array"):
             net(wrong)
     assert "run, step 2" in repr(net)
     assert len(repr(net)) < 500

@@ -75,6 +75,12 @@ def default_fields() -> dict[str, Any]:
     return {field.name: field.default for field in FIELDS}
 
 
+def light_fields(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of one lightly augmented view: the crop and flip of `augment` alone."""
+    geometry = ("size", "crop_area", "crop_aspect", "flip", "placement")
+    return default_fields() | {name: augment[name] for name in geometry} | {"views": 1}
+
+
 def problems(augment: Mapping[str, Any]) -> list[str]:
     """Returns one sentence per mistake in `config.augment`."""
     known = [field.name for field in VIEW_FIELDS]
