@@ -33,7 +33,9 @@ class MaskedDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, order: jax.Array, grid: tuple[int, int]) -> jax.Array:
-        """Predicts all patches in row-major order, [n, t, patch_size² · channels], float32 or wider.
+        """Predicts all patches, [n, t, patch_size² · channels] in row-major order.
+
+        The pixels are float32 or wider.
 
         Args:
           tokens: [n, 1 + k, f], the class token and the tokens of the patches order[:, :k].

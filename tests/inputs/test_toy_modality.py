@@ -28,6 +28,7 @@ from ssl_jax.jobs.stop import Stop
 from ssl_jax.losses import nt_xent
 from ssl_jax.methods import Method
 from ssl_jax.models.chain import Chain
+from ssl_jax.parallel.mesh import make_mesh
 from ssl_jax.report import page
 from ssl_jax.rundir import workdir
 from ssl_jax.training import command
@@ -182,7 +183,7 @@ def allowed(monkeypatch):
 
 
 def run(config, path, monkeypatch, devices):
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    mesh = make_mesh(jax.devices()[:devices])
     monkeypatch.setattr(parallel, "make_mesh", lambda **_: mesh)
     assert not configuration.problems(config)
     with workdir.open_workdir(path) as folder, Stop() as stop:

@@ -13,6 +13,7 @@ import tiny
 from ssl_jax import models, parallel
 from ssl_jax.methods import Run, rbm
 from ssl_jax.models import dbn
+from ssl_jax.training import state as states
 from ssl_jax.training import step
 from ssl_jax.training.probe import Probe
 
@@ -110,11 +111,11 @@ def test_gradient_is_contrastive_divergence(visible, persistent, machine):
 @pytest.mark.parametrize(("persistent", "largest_divergence"), [(False, 0.06), (True, 0.03)])
 def test_learns_a_distribution_with_known_likelihood(persistent, largest_divergence):
     """Sums the divergence from the data's distribution over all 16 states of 4 binary pixels."""
-    states = np.array(list(itertools.product((0.0, 1.0), repeat=4)), np.float32)
-    p = np.exp(2 * (states[:, 0] == states[:, 3]) + 2 * (states[:, 1] != states[:, 2]))
+    patterns = np.array(list(itertools.product((0.0, 1.0), repeat=4)), np.float32)
+    p = np.exp(2 * (patterns[:, 0] == patterns[:, 3]) + 2 * (patterns[:, 1] != patterns[:, 2]))
     p /= p.sum()
     counts = np.round(p * 512).astype(int)
-    data = np.repeat(states, counts, axis=0)
+    data = np.repeat(patterns, counts, axis=0)
     p, b = counts / counts.sum(), len(data)
     method = make(
         widths=(8,),
@@ -135,7 +136,7 @@ def test_learns_a_distribution_with_known_likelihood(persistent, largest_diverge
         jax.jit(init)()
     )
     weights = state.extra["stack"]["rbm0"]
-    logits = -dbn.free_energy(weights, jnp.asarray(states), "bernoulli", jnp.float32)
+    logits = -dbn.free_energy(weights, jnp.asarray(patterns), "bernoulli", jnp.float32)
     divergence = (p * (np.log(p) - np.asarray(jax.nn.log_softmax(logits)))).sum()
     uniform = (p * (np.log(p) + np.log(16))).sum()
     assert uniform > 0.5
@@ -144,7 +145,7 @@ def test_learns_a_distribution_with_known_likelihood(persistent, largest_diverge
 
 def trajectory(method, devices=1, microbatch=0, tx=None):
     tx, mesh = tx or optax.sgd(0.1), parallel.make_mesh(jax.devices()[:devices])
-    states = []
+    history = []
     init = states.init_fn(method, tx, Probe(0), rows()[0], seed=2)
     train = jax.jit(
         step.make_train_step(
@@ -162,9 +163,9 @@ def trajectory(method, devices=1, microbatch=0, tx=None):
         for name, chains in state.extra.get("chains", {}).items():
             assert len(chains.addressable_shards[0].data) == B // devices, name
         for batch in rows():
-            states.append(jax.device_get(state))
+            history.append(jax.device_get(state))
             state, _ = train(state, parallel.to_global(batch, mesh))
-    return [*states, jax.device_get(state)]
+    return [*history, jax.device_get(state)]
 
 
 def test_persistent_chains_are_the_same_on_8_devices():
@@ -180,10 +181,10 @@ def test_machines_learn_in_turn_and_then_stay_fixed():
         method = make()
         images = rows()[0]["views"][:, 0]
         # Weight decay and Adam's momentum also move parameters that have no gradient.
-        states = trajectory(method, tx=optax.adamw(0.1, weight_decay=0.1))
-        features = [np.asarray(method.features(s.params, s.extra, images)) for s in states]
-    assert [int(s.extra["machine"]) for s in states] == [0, 0, 0, 1, 1, 1, 1]
-    for k, state in enumerate(states):
+        history = trajectory(method, tx=optax.adamw(0.1, weight_decay=0.1))
+        features = [np.asarray(method.features(s.params, s.extra, images)) for s in history]
+    assert [int(s.extra["machine"]) for s in history] == [0, 0, 0, 1, 1, 1, 1]
+    for k, state in enumerate(history):
         learning = NAMES[0 if k <= 3 else 1]  # the machine that was copied after the last step
         for x, y in zip(
             jax.tree.leaves(state.extra["stack"][learning]),
@@ -194,13 +195,13 @@ def test_machines_learn_in_turn_and_then_stay_fixed():
         if k > 3:
             for x, y in zip(
                 jax.tree.leaves(state.extra["stack"]["rbm0"]),
-                jax.tree.leaves(states[3].extra["stack"]["rbm0"]),
+                jax.tree.leaves(history[3].extra["stack"]["rbm0"]),
                 strict=True,
             ):
                 np.testing.assert_array_equal(x, y)
             moved = (
                 state.params["encoder"]["rbm0"]["kernel"]
-                - states[3].params["encoder"]["rbm0"]["kernel"]
+                - history[3].params["encoder"]["rbm0"]["kernel"]
             )
             assert moved.any()
         assert (features[k][:, 5:] == 0).all() == (k < 3)
