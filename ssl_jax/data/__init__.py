@@ -1,1 +1,1 @@
-"""Data: `sources` (where examples come from) and `pipeline` (which ones, when, in which batch)."""
+"""Data: `sources` opens data sources; `pipeline` decides which examples form which batch."""

@@ -12,14 +12,14 @@ TEST_IMAGES = 500
 
 
 def open_digits(split: str, channels: int = 3) -> Source:
-    """Opens the 1,797 handwritten digits, 8×8 grey, value · 255 / 16 rounded.
+    """Opens the 1,797 handwritten digits: 8×8 grey pixels with the value round(v · 255 / 16).
 
-    "test" holds the first 500 digits in the order of the SHA-256 of their number, "train" the other
-    1,297. The split never changes and is not stratified.
+    "test" holds the first 500 digits in the order of the SHA-256 of their number, and "train" the
+    other 1,297. The split never changes and is not stratified.
 
     Args:
       split: "train" or "test".
-      channels: the grey value is repeated so many times.
+      channels: number of channels; the grey value is repeated.
 
     Raises:
       Fault: no such split.
@@ -28,7 +28,8 @@ def open_digits(split: str, channels: int = 3) -> Source:
 
     slices = {"train": slice(TEST_IMAGES, None), "test": slice(0, TEST_IMAGES)}
     if split not in slices:
-        raise Fault(f"digits has no split {split!r}; there are: train, test", MISSING_INPUT)
+        message = f"digits has no split {split!r}; available splits: train, test"
+        raise Fault(message, MISSING_INPUT)
     rows = _order()[slices[split]]
     digits = load_digits()
     grey = np.rint(digits.images[rows] * (255 / 16)).astype(np.uint8)
@@ -48,5 +49,5 @@ def open_digits(split: str, channels: int = 3) -> Source:
 
 @functools.cache
 def _order() -> list[int]:
-    """All 1,797 digits in an order that depends on no library: by the SHA-256 of their number."""
+    """Returns the numbers of all 1,797 digits, sorted by their SHA-256; depends on no library."""
     return sorted(range(1797), key=lambda i: hashlib.sha256(str(i).encode()).digest())

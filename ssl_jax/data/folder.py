@@ -16,43 +16,42 @@ _log = logging.getLogger(__name__)
 def open_folder(data_dir: str, split: str, channels: int = 3) -> Source:
     """Opens a folder of images.
 
-    `data_dir/split/CLASS/**/image` has labels: the class folders, in bytewise order of their names
-    (an empty one counts). `data_dir/split/image` has none. Where there is no folder
-    `data_dir/split`, "train" is `data_dir` itself, unless a folder in it is called like a split;
-    any other split is missing. Hidden files and folders are passed over, links are followed.
-    Examples are in bytewise order of their paths, class by class.
+    Images at `data_dir/split/CLASS/**/image` have labels: the class folders, in bytewise order of
+    their names; an empty class folder counts. Images at `data_dir/split/image` have no labels.
+
+    If `data_dir/split` does not exist, "train" is `data_dir` itself, unless a folder in `data_dir`
+    has the name of a split. Any other split is missing. Hidden files and folders are skipped, and
+    links are followed. Examples are in bytewise order of their paths, class by class.
 
     Args:
-      data_dir: the folder of all splits.
-      split: name of a folder in it.
-      channels: of the decoded images; see `decode.decode`.
+      data_dir: folder that holds the splits.
+      split: name of a folder in `data_dir`.
+      channels: number of channels of the decoded images; see `decode.decode`.
 
     Raises:
-      Fault: no such folder (66), no image in it (65), or a number of channels that image files do
-        not have (78).
+      Fault: no such folder (66), no image in it (65), or image files cannot be decoded to
+        `channels` channels (78).
     """
     decode.check_channels(channels)
     root = _root(data_dir, split)
     names, files = _entries(root)
     if names and files:
-        _log.warning("%s: passed over %d files beside the class folders", root, len(files))
+        _log.warning("%s: skipped %d files beside the class folders", root, len(files))
     paths, labels = [], []
     skipped: collections.Counter[str] = collections.Counter()
     for label, name in enumerate(names or [""]):
-        found = _images(os.path.join(root, name) if name else root, skipped)
-        if name and not found:
+        images = _images(os.path.join(root, name) if name else root, skipped)
+        if name and not images:
             _log.warning("%s: class folder %r holds no image", root, name)
-        paths += found
-        labels += [label if name else -1] * len(found)
+        paths += images
+        labels += [label if name else -1] * len(images)
     if skipped:
         kinds = ", ".join(f"{n} {ext or 'without extension'}" for ext, n in skipped.most_common(5))
-        _log.warning(
-            "%s: passed over files that are not images by their extension: %s", root, kinds
-        )
+        _log.warning("%s: skipped files without the extension of an image: %s", root, kinds)
     if not paths:
         raise Fault(
-            f"no image in {root}; expected files that end in {', '.join(sorted(EXTENSIONS))}, in "
-            "one folder for each class or, without labels, in the folder itself.",
+            f"no image in {root}; expected files that end in {', '.join(sorted(EXTENSIONS))}. Put "
+            "them into one folder per class or, without labels, into the folder itself.",
             BAD_DATA,
         )
 
@@ -93,16 +92,16 @@ def _root(data_dir: str, split: str) -> str:
     names, _ = _entries(data_dir)
     if split == "train" and not _SPLITS & {name.lower() for name in names}:
         return data_dir
-    there = ", ".join(names[:10]) + (", …" if len(names) > 10 else "") or "no folder at all"
+    folders = ", ".join(names[:10]) + (", …" if len(names) > 10 else "") or "none"
     raise Fault(
-        f"no folder {os.path.abspath(root)} for the split {split!r}; in {data_dir} there is: "
-        f"{there}. Create it, or choose another split.",
+        f"no folder {os.path.abspath(root)} for the split {split!r}; folders in {data_dir}: "
+        f"{folders}. Create the folder, or choose another split.",
         MISSING_INPUT,
     )
 
 
 def _entries(root: str) -> tuple[list[str], list[str]]:
-    """Returns the folders and the files in a folder, hidden ones left out, in bytewise order."""
+    """Returns the folders and the files in a folder without hidden ones, in bytewise order."""
     with os.scandir(root) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
     folders = [entry.name for entry in visible if entry.is_dir()]
@@ -111,8 +110,8 @@ def _entries(root: str) -> tuple[list[str], list[str]]:
 
 
 def _images(root: str, skipped: collections.Counter[str]) -> list[str]:
-    """Returns the image files below a folder in bytewise order; counts the others in `skipped`."""
-    found = []
+    """Returns the image files below a folder in bytewise order; counts other files in `skipped`."""
+    images = []
     for folder, names, files in os.walk(root, followlinks=True):
         names[:] = [name for name in names if not name.startswith(".")]
         for name in files:
@@ -120,7 +119,7 @@ def _images(root: str, skipped: collections.Counter[str]) -> list[str]:
             if name.startswith("."):
                 continue
             if extension in EXTENSIONS:
-                found.append(os.path.join(folder, name))
+                images.append(os.path.join(folder, name))
             else:
                 skipped[extension] += 1
-    return sorted(found, key=os.fsencode)
+    return sorted(images, key=os.fsencode)

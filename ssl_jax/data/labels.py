@@ -1,4 +1,4 @@
-"""Chooses the labelled examples that fine-tuning and linear evaluation may use."""
+"""Draws the labelled examples that fine-tuning and linear evaluation use."""
 
 import numpy as np
 
@@ -7,21 +7,22 @@ from ssl_jax.errors import BAD_DATA, Fault
 
 
 def labelled_subset(source: Source, *, fraction: float, per_class: int, seed: int) -> Source:
-    """Returns the examples that may show their labels, as many of every class.
+    """Returns a source of the labelled examples that fine-tuning trains on.
 
     Args:
-      fraction: share of every class, at least one example; 1 takes all.
-      per_class: examples of every class, instead of a fraction; 0 for the fraction. The first draw
-        of linear evaluation takes the same examples.
-      seed: of the draw.
+      source: the training examples.
+      fraction: fraction of each class, at least one example per class; 1 takes all.
+      per_class: number of examples of each class; 0 uses `fraction`. The first draw of linear
+        evaluation takes the same examples.
+      seed: seed of the draw.
 
     Raises:
-      Fault: no labels, or too few.
+      Fault: the source has no labels, or a class has too few.
     """
     labels = np.array([source.read_label(index) for index in range(source.size)])
     has_label = np.flatnonzero(labels >= 0)
     if not source.classes or not len(has_label):
-        raise Fault(f"{source.name} has no labels: fine-tuning learns from them", BAD_DATA)
+        raise Fault(f"{source.name} has no labels, and fine-tuning needs them", BAD_DATA)
     if fraction == 1 and not per_class:
         return source if len(has_label) == source.size else subset(source, has_label)
     present, codes = np.unique(labels[has_label], return_inverse=True)
@@ -35,24 +36,24 @@ def labelled_subset(source: Source, *, fraction: float, per_class: int, seed: in
 def draw_labels(
     codes: np.ndarray, per_class: int | np.ndarray, *, rng: np.random.Generator, names: np.ndarray
 ) -> np.ndarray:
-    """Draws rows of every class, without replacement, and returns them sorted.
+    """Draws rows of each class without replacement and returns them sorted.
 
     Args:
       codes: int [n], labels as 0..k-1.
-      per_class: rows of every class: one number, or an array [k].
-      rng: the generator of the draw.
+      per_class: number of rows per class: one number, or an array [k].
+      rng: random generator.
       names: [k], class names for the message.
 
     Raises:
-      Fault: a class has fewer rows.
+      Fault: a class has too few rows.
     """
     counts = np.bincount(codes)
     wanted = np.broadcast_to(per_class, counts.shape)
     if (counts < wanted).any():
-        poor = int((counts - wanted).argmin())
+        scarce = int((counts - wanted).argmin())
         raise Fault(
-            f"{wanted[poor]} labels per class asked, but class {names[poor]} has {counts[poor]} in "
-            "the train split; lower labels_per_class",
+            f"{wanted[scarce]} labels per class asked, but class {names[scarce]} has "
+            f"{counts[scarce]} in the train split; lower labels_per_class",
             BAD_DATA,
         )
     drawn = [

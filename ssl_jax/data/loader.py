@@ -9,25 +9,25 @@ import numpy as np
 from ssl_jax.data.source import Labels, Record, Source, Spec
 from ssl_jax.errors import BAD_DATA, Fault
 
-BLANK_SIZE = 32  # of an axis of any length, in the array that stands for an unreadable one
+BLANK_SIZE = 32  # length of a variable axis in the zeros that replace an unreadable example
 _log = logging.getLogger(__name__)
 
 
 class Loader:
-    """Loads examples from many threads; never raises there.
+    """Loads examples in many threads and raises no exception there.
 
-    An exception inside a TensorFlow thread comes out as another type below a wall of text.
-    Therefore the loader keeps the exception and marks its row; the consumer of the row raises it
-    (`raise_first`).
+    TensorFlow would replace an exception of its threads by another type with a long text. The
+    loader therefore stores the exception and marks its row. The consumer of the row raises it with
+    `raise_first`.
 
     Args:
       source: the examples.
       record: the arrays of a record, in the order in which they are returned.
       quarantine: replace or mask unreadable examples instead of failing.
-      max_bad: largest fraction of unreadable examples.
+      max_bad: largest tolerated fraction of unreadable examples.
 
     Attributes:
-      bad: index -> reason, of every unreadable example met so far.
+      bad: {index: reason} of the unreadable examples so far.
     """
 
     def __init__(self, source: Source, record: Spec, *, quarantine: bool, max_bad: float):
@@ -44,10 +44,10 @@ class Loader:
         self._lock = threading.Lock()
 
     def load_or_replace(self, index: np.ndarray) -> list[Any]:
-        """Returns [*record, label, index, failure] of the first readable of index, index + 1, ...
+        """Returns [*record, label, index, failure] of the first readable example from `index` on.
 
-        Which example that is follows from the index and the data alone, so all hosts agree on it.
-        `failure` is -1, or the number under which the exception is kept.
+        The result depends only on the index and the data, so all hosts agree on it. `failure` is
+        -1, or the number under which the exception is stored.
         """
         for candidate in range(int(index), int(index) + self._source.size):
             try:
@@ -61,9 +61,9 @@ class Loader:
         return self._failed(np.int64(index), nothing)
 
     def load_or_mask(self, index: np.ndarray) -> list[Any]:
-        """Returns [*record, label, mask, failure]; mask is False where nothing was read.
+        """Returns [*record, label, mask, failure]; mask is False if no example was read.
 
-        Nothing is read for an index in quarantine and for a negative one, which is padding.
+        No example is read for an index in quarantine, or for a negative index, which is padding.
         """
         try:
             loaded = self._load(int(index)) if index >= 0 else None
@@ -83,11 +83,12 @@ class Loader:
         record, labels = loaded
         return [*(record[name] for name in self._names), np.int32(self._source.label(labels))]
 
-    def _failed(self, third: Any, error: Exception) -> list[Any]:
+    def _failed(self, index_or_mask: Any, error: Exception) -> list[Any]:
+        """Stores the exception; returns the outputs of a failed row."""
         with self._lock:
             number = len(self._failures)
             self._failures[number] = error
-        return [*self._blank, np.int32(-1), third, np.int64(number)]
+        return [*self._blank, np.int32(-1), index_or_mask, np.int64(number)]
 
     def _load(self, index: int) -> tuple[Record, Labels] | None:
         """Returns (record, labels), or None if the example is in quarantine."""
@@ -100,11 +101,11 @@ class Loader:
             return None
 
     def _report(self, index: int, reason: str) -> None:
-        """Takes an example into quarantine, or raises Fault."""
+        """Puts an example into quarantine, or raises Fault."""
         where = self._source.describe(index)
         if not self._quarantine:
             raise Fault(
-                f"{where}: {reason}. Repair or remove it, or go on without it by "
+                f"{where}: {reason}. Repair or remove it, or replace it in training by "
                 "--config.data.on_bad_image=quarantine",
                 BAD_DATA,
             )
@@ -113,10 +114,11 @@ class Loader:
                 return
             self.bad[index] = reason
             count = len(self.bad)
-        _log.warning("unreadable, goes into quarantine: %s: %s", where, reason)
+        _log.warning("unreadable, put into quarantine: %s: %s", where, reason)
         if count > self._max_bad * self._source.size:
             raise Fault(
                 f"{count} of {self._source.size} examples are unreadable, more than max_bad = "
-                f"{self._max_bad:g}; the last: {where}: {reason}. Repair the data, or allow more.",
+                f"{self._max_bad:g}; the last is {where}: {reason}. Repair the data, or raise "
+                "--config.data.max_bad.",
                 BAD_DATA,
             )

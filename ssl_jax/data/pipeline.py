@@ -1,9 +1,12 @@
-"""Which examples are in which batch, and the way from their bytes to arrays, on tf.data.
+"""Decides which examples form which batch, and loads them as arrays by tf.data.
 
-Global batch k takes the positions [k·B, (k+1)·B) of one endless sequence: position g is place
-g % N of epoch g // N, and the place names an example through `order.shuffle`. So every example
-comes exactly once in an epoch, an epoch's tail shares a batch with the next one's head (such a
-batch may hold an example twice), any step is reached at once, and each host reads its own rows.
+Global batch k takes the positions [k·B, (k+1)·B) of one endless sequence. Position g is place
+g % N of epoch g // N, and `order.shuffle` maps the place to an example. Therefore:
+
+* Every example occurs exactly once per epoch.
+* The end of an epoch shares a batch with the start of the next epoch. Such a batch may hold an
+  example twice.
+* Starting at any step costs nothing, and each host reads only its rows.
 """
 
 import math
@@ -25,23 +28,23 @@ _PREFETCH = 2  # batches
 
 
 def total_steps(size: int, batch_size: int, epochs: float) -> int:
-    """Returns the smallest number of steps in which every example comes `epochs` times."""
+    """Returns the smallest number of steps in which every example occurs `epochs` times."""
     return math.ceil(epochs * size / batch_size)
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
-    """An iterator of batches that raises what went wrong with a row instead of returning it.
+    """Iterator of batches. If a row failed to load, it raises the row's exception.
 
     Attributes:
-      bad: index -> reason, of every unreadable example met so far (quarantine only).
+      bad: {index: reason} of the unreadable examples so far (quarantine only).
     """
 
     def __init__(self, dataset: Any, loader: Loader):
         self._loader = loader
         self._iterators = [dataset.as_numpy_iterator()]
         self.bad = loader.bad
-        # At the end of the program too: TensorFlow's threads call Python, and a program whose
-        # interpreter ends while they still do hangs for ever, now and then.
+        # Also runs when the program ends: TensorFlow's threads call Python, and if the interpreter
+        # ends meanwhile, the process sometimes hangs.
         self._finalizer = weakref.finalize(self, self._iterators.clear)
 
     def __next__(self) -> dict[str, np.ndarray]:
@@ -52,14 +55,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def close(self) -> None:
-        """Stops the threads that read ahead, and with them the iteration."""
+        """Stops the threads that read ahead, and ends the iteration."""
         self._finalizer()
 
 
 def rows(
     step: int, *, size: int, batch_size: int, seed: int, host: tuple[int, int] = (0, 1)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (epoch, index), int64 [b] each: this host's rows of global batch `step`."""
+    """Returns (epoch, index) of this host's rows of global batch `step`, int64 [b] each."""
     process, processes = host
     b = batch_size // processes
     g = np.int64(step) * batch_size + process * b + np.arange(b, dtype=np.int64)
@@ -71,8 +74,8 @@ def check_size(source: Source, batch_size: int) -> None:
     """Raises Fault if the source has fewer examples than one batch."""
     if source.size < batch_size:
         raise Fault(
-            f"{source.size} examples < batch {batch_size} in {source.name}: choose a batch_size of "
-            "at most the number of examples, or more data.",
+            f"{source.size} examples < batch {batch_size} in {source.name}. Lower "
+            "train.batch_size to at most the number of examples, or add data.",
             BAD_DATA,
         )
 
@@ -94,14 +97,14 @@ def train_batches(
     Args:
       source: the examples.
       example_input: turns a record into the arrays that are shipped to the device.
-      batch_size: of the global batch.
-      seed: with the epoch it determines the order.
+      batch_size: size of the global batch.
+      seed: seed of the run; seed and epoch determine the order.
       start_step: first step.
-      num_steps: length of the whole run, not of the rest of it.
-      host: (process, number of processes); each gets its own batch_size / processes rows.
-      on_bad_example: "stop" raises at an unreadable example; "quarantine" puts the next readable
-        example in its place (its record, label and index, under the random decisions of the
-        missing one), logs each bad example once and collects it in `Batches.bad`.
+      num_steps: length of the whole run, counted from step 0.
+      host: (process, number of processes); each process gets batch_size / processes rows.
+      on_bad_example: "stop" raises at an unreadable example. "quarantine" replaces it by the next
+        readable example: record, label and index are those of the replacement, random decisions
+        are those of the unreadable one. Each bad example is logged once and added to `Batches.bad`.
       max_bad: largest fraction of unreadable examples that quarantine tolerates.
 
     Returns:
@@ -110,8 +113,8 @@ def train_batches(
 
     Raises:
       Fault: the source has fewer examples than one batch, or (from the iterator) an example is
-        unreadable (65); batch_size does not divide by the number of hosts, or the source's records
-        are not those of the input (78).
+        unreadable (65); batch_size is not divisible by the number of processes, or the source's
+        records do not fit the input (78).
     """
     tf = _tensorflow()
     _check_hosts(batch_size, host)
@@ -142,14 +145,14 @@ def eval_batches(
     on_bad_example: OnBadExample = "stop",
     max_bad: float = 0.001,
 ) -> Batches:
-    """Returns the batches of one pass in the order of the index, as evaluation arrays.
+    """Returns the batches of one pass in index order, as evaluation arrays.
 
     Args:
       source: the examples.
       example_input: turns a record into its evaluation arrays.
-      batch_size: of the global batch.
-      host: (process, number of processes); all get the same number of batches.
-      indices: which examples, in this order; all by default.
+      batch_size: size of the global batch.
+      host: (process, number of processes); all processes get the same number of batches.
+      indices: indices of the examples, in this order; all examples by default.
       on_bad_example: "stop" raises at an unreadable example; "quarantine" masks its row.
       max_bad: largest fraction of unreadable examples that quarantine tolerates.
 
@@ -164,11 +167,11 @@ def eval_batches(
     tf = _tensorflow()
     _check_hosts(batch_size, host)
     loader = _loader(source, example_input, on_bad_example, max_bad)
-    chosen = np.arange(source.size) if indices is None else np.asarray(indices)
-    batches = -(-len(chosen) // batch_size)
+    selected = np.arange(source.size) if indices is None else np.asarray(indices)
+    batches = -(-len(selected) // batch_size)
     padded = np.full(batches * batch_size, -1, np.int64)
-    padded[: len(chosen)] = chosen
-    own = padded.reshape(batches, host[1], batch_size // host[1])[:, host[0]].reshape(-1)
+    padded[: len(selected)] = selected
+    host_rows = padded.reshape(batches, host[1], batch_size // host[1])[:, host[0]].reshape(-1)
 
     def example(index: Any) -> dict[str, Any]:
         load = loader.load_or_mask
@@ -178,36 +181,42 @@ def eval_batches(
         )
         return {"input": arrays, "index": index, "label": label, "mask": mask, "failure": failure}
 
-    dataset = tf.data.Dataset.from_tensor_slices(own)
+    dataset = tf.data.Dataset.from_tensor_slices(host_rows)
     return Batches(_run(tf, dataset, example, batch_size // host[1]), loader)
 
 
 def _loader(source: Source, example_input: Input, on_bad_example: str, max_bad: float) -> Loader:
-    wanted, given = _plain(example_input.record), _plain(source.record)
-    if wanted != given:
+    expected, actual = _comparable(example_input.record), _comparable(source.record)
+    if expected != actual:
         raise Fault(
-            f"{source.name} has records {given}, but this config's input takes {wanted}. Choose a "
-            "source of the same modality, or correct the fields of config.data and config.augment",
+            f"{source.name} has records {actual}, but this config's input takes {expected}. Choose "
+            "a source of the same modality, or correct the fields of config.data and "
+            "config.augment",
             BAD_CONFIG,
         )
     quarantine = on_bad_example == "quarantine"
     return Loader(source, example_input.record, quarantine=quarantine, max_bad=max_bad)
 
 
-def _plain(spec: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+def _comparable(spec: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """Returns {name: (name of the dtype, shape)} of a record's arrays."""
     return {name: (np.dtype(dtype).name, tuple(shape)) for name, (dtype, shape) in spec.items()}
 
 
 def _call(
-    tf: Any, load: Callable, index: Any, example_input: Input, third: Any
+    tf: Any, load: Callable, index: Any, example_input: Input, index_or_mask: Any
 ) -> tuple[dict[str, Any], Any, Any, Any]:
-    """Calls one of the loader's two functions from a TensorFlow graph.
+    """Calls `Loader.load_or_replace` or `Loader.load_or_mask` from a TensorFlow graph.
 
-    Returns (record, label, third output, failure).
+    Args:
+      index_or_mask: dtype of the function's output after the label.
+
+    Returns:
+      (record, label, index or mask, failure).
     """
     spec = example_input.record
     dtypes = [tf.as_dtype(dtype) for dtype, _ in spec.values()]
-    outputs = tf.numpy_function(load, [index], [*dtypes, tf.int32, third, tf.int64])
+    outputs = tf.numpy_function(load, [index], [*dtypes, tf.int32, index_or_mask, tf.int64])
     shapes = [*(shape for _, shape in spec.values()), (), (), ()]
     for output, shape in zip(outputs, shapes, strict=True):
         output.set_shape(shape)
@@ -216,7 +225,7 @@ def _call(
 
 
 def _run(tf: Any, dataset: Any, example: Callable, b: int) -> Any:
-    """Maps, batches and reads ahead, in a fixed order, on as many threads as there are cores."""
+    """Maps, batches and prefetches in a fixed order, with one thread per usable core."""
     cores = usable_cores()
     options = tf.data.Options()
     options.deterministic = True
@@ -231,16 +240,16 @@ def _check_hosts(batch_size: int, host: tuple[int, int]) -> None:
     processes = host[1]
     if batch_size % processes:
         below = batch_size // processes * processes
-        near = [n for n in (below, below + processes) if n]
+        nearest = [n for n in (below, below + processes) if n]
         raise Fault(
-            f"batch_size {batch_size} does not divide by {processes} processes; nearest that do: "
-            f"{', '.join(map(str, near))}",
+            f"batch_size {batch_size} is not divisible by {processes} processes; nearest valid "
+            f"sizes: {', '.join(map(str, nearest))}",
             BAD_CONFIG,
         )
 
 
 def _tensorflow() -> Any:
-    """Imports TensorFlow without a claim on the accelerators' memory."""
+    """Imports TensorFlow and hides the GPUs from it, so that it reserves none of their memory."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

@@ -1,4 +1,4 @@
-"""A dataset that TensorFlow Datasets has prepared, as a source with random access."""
+"""Opens a dataset that TensorFlow Datasets prepared, as a source with random access."""
 
 import os
 import threading
@@ -14,28 +14,27 @@ from ssl_jax.data.source import Labels, Record, Source, image_record
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.inputs.image import decode
 
-_PROBE_URL = "https://storage.googleapis.com/tfds-data"  # where TFDS itself keeps its mirror
+_PROBE_URL = "https://storage.googleapis.com/tfds-data"  # the mirror of TFDS
 _PROBE_SECONDS = 3
 
 
 def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> Source:
-    """Opens `NAME[/CONFIG][:VERSION]`, prepared below `data_dir` as TFRecord or ArrayRecord.
+    """Opens the dataset `NAME[/CONFIG][:VERSION]`, prepared as TFRecord or ArrayRecord.
 
-    `split` may be a slice as TFDS writes it: "train[:10000]", "train[:10%]", "train+test".
-
-    The dataset needs a feature "image"; every feature that is a class label becomes a label field.
-    A dataset that is not there is downloaded and prepared, if there is a network and nothing to be
-    fetched by hand.
+    The dataset needs a feature "image". Every class label among its features becomes a label field.
+    A missing dataset is downloaded and prepared, if the network is available and no part must be
+    downloaded by hand.
 
     Args:
-      name: of the dataset, optionally with its config and version.
+      name: name of the dataset, optionally with its config and version.
       data_dir: data_dir of tensorflow-datasets.
-      split: one split, a slice or a sum of splits.
-      channels: of the decoded images; see `decode.decode`.
+      split: a split, a slice or a sum in the notation of TFDS, for example "train[:10000]",
+        "train[:10%]" or "train+test".
+      channels: number of channels of the decoded images; see `decode.decode`.
 
     Raises:
-      Fault: the dataset, split or a shard is missing (66); a shard is damaged or there is no
-        image in the examples (65); a number of channels that image files do not have (78).
+      Fault: the dataset, the split or a shard is missing (66); a shard is damaged, or the examples
+        have no image (65); image files cannot be decoded to `channels` channels (78).
     """
     import tensorflow_datasets as tfds
 
@@ -50,9 +49,9 @@ def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> So
     try:
         info = splits[split]
     except ValueError as error:
-        there = f"{', '.join(splits)}, or slices of these, e.g. 'train[:10000]'"
+        available = f"{', '.join(splits)}, and slices of them such as 'train[:10000]'"
         first_line = str(error).strip().split("\n")[0]
-        message = f"{name} has no split {split!r}; there are: {there} ({first_line})"
+        message = f"{name} has no split {split!r}; available splits: {available} ({first_line})"
         raise Fault(message, MISSING_INPUT) from None
     class_names = {
         field: tuple(feature.names)
@@ -79,8 +78,8 @@ def _loaders(
 ) -> tuple[Callable[[int], tuple[Record, Labels]], Callable[[int], Labels]]:
     """Returns `Source.load` and `Source.read_labels`.
 
-    TFDS writes each feature under its own name in a tf.train.Example. Reading it there takes a
-    tenth of the time of `features.deserialize_example_np`.
+    TFDS stores each feature under its name in a tf.train.Example. Reading the example directly
+    takes 10 % of the time of `features.deserialize_example_np`.
     """
     import tensorflow as tf
 
@@ -99,8 +98,8 @@ def _loaders(
 
 
 def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[[int], str]]:
-    """Returns `index -> serialised example` and `index -> where it lies`."""
-    parts = split.file_instructions  # a slice of a shard each; without examples there is none
+    """Returns `index -> serialised example` and `index -> shard and record`."""
+    parts = split.file_instructions  # slices of shards; [] for a split without examples
     paths = [part.filename for part in parts]
     lengths = [part.examples_in_shard for part in parts]
     starts = np.cumsum([0, *lengths[:-1]])
@@ -111,8 +110,8 @@ def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[
     if kind == "tfrecord":
         if "://" in str(builder.data_path):
             raise Fault(
-                f"{builder.data_path}: TFRecord is read at random, which needs local files; copy "
-                "the dataset to a local disk, or prepare it as array_record.",
+                f"{builder.data_path}: random access to TFRecord needs local files. Copy the "
+                "dataset to a local disk, or prepare it as array_record.",
                 BAD_DATA,
             )
         records = tfrecord.Records(paths, lengths)
@@ -126,7 +125,7 @@ def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[
 
 
 def _builder(name: str, data_dir: str) -> Any:
-    """Returns a TFDS builder whose files are there, prepared now if need be."""
+    """Returns a TFDS builder whose files exist; prepares the dataset if it is missing."""
     import tensorflow_datasets as tfds
 
     try:
@@ -136,9 +135,9 @@ def _builder(name: str, data_dir: str) -> Any:
     except ValueError:
         form = "NAME[/CONFIG][:VERSION]"
         raise Fault(f"{name!r} is not the name of a dataset ({form})", BAD_CONFIG) from None
-    where = os.path.abspath(data_dir)
-    missing = f"dataset {name!r} is not in {where}"
-    command = f"tfds build {name} --data_dir={where}"
+    folder = os.path.abspath(data_dir)
+    missing = f"dataset {name!r} is not in {folder}"
+    command = f"tfds build {name} --data_dir={folder}"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:
@@ -147,26 +146,28 @@ def _builder(name: str, data_dir: str) -> Any:
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         manual = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise Fault(
-            f"{missing}, and parts of it must be fetched by hand into {where}/downloads/manual: "
+            f"{missing}, and parts of it must be downloaded by hand to {folder}/downloads/manual: "
             f"{manual} Then prepare it with: {command}",
             MISSING_INPUT,
         )
     if not _online():
         raise Fault(
-            f"{missing}, and there is no network. Prepare it where there is one, with: {command}",
+            f"{missing}, and there is no network. Prepare it on a machine with network access: "
+            f"{command}",
             MISSING_INPUT,
         )
     try:
         builder.download_and_prepare()
     except Exception as error:
         raise Fault(
-            f"{missing}, and preparing it failed: {error}. Try it by hand: {command}", MISSING_INPUT
+            f"{missing}, and preparing it failed: {error}. Try to prepare it with: {command}",
+            MISSING_INPUT,
         ) from error
     return builder
 
 
 def _online() -> bool:
-    """Whether the network answers within seconds; TFDS itself would try for minutes."""
+    """Returns True if the network answers within seconds; TFDS would retry for minutes."""
     answers = []
 
     def probe() -> None:
@@ -175,10 +176,10 @@ def _online() -> bool:
             answers.append(True)
         except urllib.error.HTTPError:
             answers.append(True)
-        except Exception:  # whatever it is, TFDS would not get through either
+        except Exception:  # TFDS would fail for the same reason
             pass
 
-    # A thread, because the timeout does not cover the resolution of the name.
+    # A thread, because the timeout of `urlopen` does not cover the DNS lookup.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(_PROBE_SECONDS + 1)

@@ -1,4 +1,4 @@
-"""Where examples come from: a stable number for every example, its record and its labels."""
+"""Defines a data source: a stable number for every example, its record and its labels."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ from ssl_jax.errors import BAD_CONFIG, Fault
 
 Record = dict[str, np.ndarray]
 Labels = dict[str, int]
-Spec = Mapping[str, tuple[Any, tuple[int | None, ...]]]  # name -> (dtype, shape; None: any length)
+Spec = Mapping[str, tuple[Any, tuple[int | None, ...]]]  # name -> (dtype, shape); None: any length
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The examples of one split, numbered [0, size); `load` may be called from many threads.
+    """The examples of one split, numbered [0, size). `load` may be called from many threads.
 
-    The numbers depend on the data alone, so they are the same in every process and every run.
+    The numbers depend only on the data, so they are the same in every process and every run.
     """
 
     name: str
@@ -27,14 +27,14 @@ class Source:
     """The arrays of a record, as `inputs.Input.record` describes them."""
 
     load: Callable[[int], tuple[Record, Labels]]
-    """index -> (record, labels). Raises ValueError with the reason if the data of this example are
-    damaged, Fault if they cannot be read at all."""
+    """index -> (record, labels). Raises ValueError with the reason if the data of the example are
+    damaged, and Fault if they cannot be read."""
 
     describe: Callable[[int], str]
-    """index -> where the example lies, for messages: a file, or a shard and a record number."""
+    """index -> location of the example for messages: a file, or a shard and a record number."""
 
     read_labels: Callable[[int], Labels] = lambda index: {}
-    """index -> labels alone, without decoding the record. -1 means that the label is missing."""
+    """index -> labels, without decoding the record. -1 means that the label is missing."""
 
     class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Names of the classes of every label field, in the order of the label's numbers. Empty if the
@@ -61,7 +61,7 @@ def choose_label(source: Source, field: str) -> Source:
     """Returns the source with `field` as the label field in use.
 
     Args:
-      field: name of a label field; "" takes "label" if there is one, else the first field.
+      field: name of a label field; "" takes "label" if the source has it, else the first field.
 
     Raises:
       Fault: the source has no such label field.
@@ -70,13 +70,14 @@ def choose_label(source: Source, field: str) -> Source:
     if not field:
         field = "label" if "label" in names or not names else names[0]
     elif field not in names:
-        has = f"its label fields are: {', '.join(names)}" if names else "it has no labels"
-        raise Fault(f"data.label={field!r}: {source.name} has no such label; {has}", BAD_CONFIG)
+        known = f"its label fields are: {', '.join(names)}" if names else "it has no labels"
+        message = f"data.label={field!r}: {source.name} has no label of this name; {known}"
+        raise Fault(message, BAD_CONFIG)
     return dataclasses.replace(source, label_field=field if names else "")
 
 
 def subset(source: Source, rows: np.ndarray) -> Source:
-    """Returns the source with the examples `rows` alone, numbered anew in this order."""
+    """Returns a source with only the examples `rows`, numbered from 0 in this order."""
     return dataclasses.replace(
         source,
         size=len(rows),
@@ -87,5 +88,5 @@ def subset(source: Source, rows: np.ndarray) -> Source:
 
 
 def image_record(channels: int) -> Spec:
-    """The record of an image: "image" uint8 [h, w, channels] of any size."""
+    """Returns the spec of an image's record: "image" uint8 [h, w, channels] of any size."""
     return {"image": (np.uint8, (None, None, channels))}

@@ -12,15 +12,17 @@ def open_source(
     """Opens one split of the source called `name`.
 
     Args:
-      name: "digits" (scikit-learn's, needs no files), "folder" (images below data_dir/split: see
+      name: "digits" (of scikit-learn, needs no files), "folder" (images below data_dir/split, see
         `folder.open_folder`), "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets
-        prepared in data_dir: see `prepared.open_prepared`) or "module:function" of a module of the
-        user, a function (data_dir, split) -> Source.
+        prepared in data_dir, see `prepared.open_prepared`) or "module:function", a function
+        (data_dir, split) -> Source in a module of the user.
+      data_dir: folder of the data; "digits" ignores it.
+      split: name of the split.
       channels: channels of the images: 1 (grey), 3 (RGB) or 4 (RGBA); other modalities ignore it.
-      label: the label field that the probe and evaluation use; "" takes the default one.
+      label: the label field that the probe and evaluation use; "" takes the default field.
 
     Raises:
-      Fault: the data are missing (66) or bad (65); there is no such source or label (78).
+      Fault: the data are missing (66) or bad (65); no such source or label exists (78).
     """
     if name == "digits":
         source = digits.open_digits(split, channels)
@@ -33,6 +35,6 @@ def open_source(
     elif plugins.is_external(name):
         source = plugins.load(name)(data_dir, split)
     else:
-        message = f"unknown data source {name!r}; there are: digits, folder, tfds:NAME and, for a "
-        raise Fault(f"{message}module of your own, MODULE:FUNCTION", BAD_CONFIG)
+        message = f"unknown data source {name!r}; choose digits, folder, tfds:NAME or, in a module "
+        raise Fault(f"{message}of your own, MODULE:FUNCTION", BAD_CONFIG)
     return choose_label(source, label)

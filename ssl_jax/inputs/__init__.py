@@ -1,7 +1,7 @@
-"""Inputs: what one example is. One package or module per modality; images are `inputs.image`.
+"""Inputs describe an example. Each modality has a package or module; images: `inputs.image`.
 
 An `Input` is the only description of an example. The pipeline, the training step, the plan,
-evaluation and reports read its fields, so none of them knows what an image is. Importing this
+evaluation and reports read its fields, so none of them contains code for images. Importing this
 package imports neither JAX nor TensorFlow.
 """
 
@@ -18,7 +18,7 @@ MODALITIES = {"digits": "image", "folder": "image", "tfds": "image"}
 
 
 class Input(NamedTuple):
-    """One modality under one config: the way of an example from its record to the method.
+    """Functions and shapes that take an example of one modality from its record to the method.
 
     Shapes are those of one example, without the batch axis. `shipped`, `seen` and `evaluated` hold
     `jax.ShapeDtypeStruct`s.
@@ -76,15 +76,15 @@ def modality(source: str) -> Any:
     """Returns the module of a data source's modality.
 
     The module has `default_fields() -> dict` (the defaults of `config.augment`),
-    `problems(augment) -> list[str]` (sentences about bad values) and
-    `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts).
-    Optional are `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`,
+    `problems(augment) -> list[str]` (one sentence per bad value) and
+    `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts). It
+    may also have `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`,
     and `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning.
 
     Args:
       source: `config.data.source`: a source of the package, or "module:function" of another
-        module, whose attribute MODALITY names its modality: one of the package ("image"), or a
-        module; without that attribute the module itself is the modality.
+        module. The attribute MODALITY of that module names its modality: one of the package
+        ("image") or a module. Without the attribute, the module itself is the modality.
 
     Raises:
       Fault: the module is not allowed or cannot be imported.

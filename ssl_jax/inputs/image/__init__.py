@@ -1,7 +1,7 @@
 """The image modality: random views from one specification, one sampler and two executors.
 
-`views` is the specification and `recipes` holds the published ones; both are plain data. `host`
-(TensorFlow) draws every random decision and crops. Then either `host` or `device` (JAX) does the
+`views` is the specification, and `recipes` holds published recipes; both are plain data. `host`
+(TensorFlow) draws every random decision and crops. Then either `host` or `device` (JAX) applies the
 colour operations; both give equal pixels. `decode` turns files into pixels.
 """
 
@@ -15,6 +15,6 @@ __all__ = ["FIELDS", "default_fields", "light_fields", "make_input", "problems"]
 
 def make_input(**sections: Any) -> Input:
     """Makes the input of images; see `make.make_input`."""
-    from ssl_jax.inputs.image import make  # not above: a config is checked before NumPy is imported
+    from ssl_jax.inputs.image import make  # here: configs are checked before NumPy is imported
 
     return make.make_input(**sections)

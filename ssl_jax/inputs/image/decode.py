@@ -25,7 +25,8 @@ _UPRIGHT = {
 
 @functools.cache
 def _pillow() -> types.ModuleType:
-    from PIL import Image, WebPImagePlugin  # Pillow itself loads WebP only after all else failed
+    # Pillow tries WebP only after all other formats failed, unless its plugin is imported.
+    from PIL import Image, WebPImagePlugin
 
     del WebPImagePlugin
     return Image
@@ -34,17 +35,17 @@ def _pillow() -> types.ModuleType:
 def check_channels(channels: int) -> None:
     """Raises Fault if `decode` cannot make images of `channels` channels."""
     if channels not in MODES:
-        need = "image files are decoded to 1 (grey), 3 (RGB) or 4 (RGBA) channels"
-        raise Fault(f"data.channels={channels}: {need}", BAD_CONFIG)
+        modes = "image files are decoded to 1 (grey), 3 (RGB) or 4 (RGBA) channels"
+        raise Fault(f"data.channels={channels}: {modes}", BAD_CONFIG)
 
 
 def decode(data: bytes, channels: int = 3) -> np.ndarray:
     """Decodes an image to upright grey, RGB or RGBA pixels.
 
-    Reads JPEG, PNG, WebP, BMP and GIF, whatever the file's name, and the first frame of an
-    animation. Grey is repeated for RGB. Transparency is composited on white, unless 4 channels
-    keep it. Pillow converts CMYK without a colour profile. 16-bit grey v becomes round(v / 257). An
-    EXIF orientation is applied.
+    Reads JPEG, PNG, WebP, BMP and GIF; the content decides, not the file name. Of an animation, the
+    first frame is read. Grey is repeated for RGB. Transparency is composited on white for 1 and 3
+    channels and kept for 4. Pillow converts CMYK without a colour profile. A 16-bit grey value v
+    becomes round(v / 257). The EXIF orientation is applied.
 
     Args:
       data: the whole file.
@@ -54,8 +55,9 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
       uint8 [h, w, channels].
 
     Raises:
-      ValueError: with the reason; empty, not an image, truncated, or more than 179 megapixels
-        by its header (refused before any pixel is decoded).
+      ValueError: the data are empty, not an image, truncated or damaged, or the header claims more
+        than 179 megapixels; the message gives the reason. Such a header is refused before any pixel
+        is decoded.
     """
     image_module = _pillow()
     if not data:
@@ -70,19 +72,19 @@ def decode(data: bytes, channels: int = 3) -> np.ndarray:
             return upright.reshape(*upright.shape[:2], channels)
     except image_module.UnidentifiedImageError:
         start = data[:16].decode("latin-1")
-        raise ValueError(f"not a {', '.join(FORMATS)} image; it begins with {start!r}") from None
+        raise ValueError(f"not a {', '.join(FORMATS)} image: it starts with {start!r}") from None
     except image_module.DecompressionBombError as error:
         raise ValueError(f"refused: {error}") from None
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+    except Exception as error:  # Pillow's plugins raise many exception types for damaged files
         raise ValueError(f"damaged: {error}") from error
 
 
 def _rgb(image: Any) -> Any:
-    """Any mode to "RGB"."""
+    """Converts an image of any mode to "RGB"."""
     image_module = _pillow()
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's conversion would clip at 255
         values = np.asarray(image).astype(np.int64)
         grey = (values.clip(0, 65535) + 128) // 257
         return image_module.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -93,13 +95,13 @@ def _rgb(image: Any) -> Any:
 
 
 def _rgba(image: Any) -> Any:
-    """Any mode to "RGBA", opaque where the image has no transparency."""
+    """Converts an image of any mode to "RGBA"; it is opaque if the image has no transparency."""
     return (image if image.has_transparency_data else _rgb(image)).convert("RGBA")
 
 
-def _upright(rgb: Any, image: Any) -> Any:
-    """Applies the EXIF orientation of `image` to its pixels `rgb`."""
+def _upright(pixels: Any, image: Any) -> Any:
+    """Applies the EXIF orientation of `image` to its converted pixels."""
     orientation = image.getexif().get(_ORIENTATION)
     if orientation not in _UPRIGHT:
-        return rgb
-    return rgb.transpose(getattr(_pillow().Transpose, _UPRIGHT[orientation]))
+        return pixels
+    return pixels.transpose(getattr(_pillow().Transpose, _UPRIGHT[orientation]))

@@ -1,10 +1,12 @@
-"""The executor that does the colour work inside the jitted step, from shipped decisions.
+"""The device executor: colour operations inside the jitted step, from the host's decisions.
 
-The operations are those of SimCLR's code (Chen et al. 2020, appendix A): brightness multiplies,
-contrast is about the mean of each channel, saturation and hue are HSV's as in `tf.image`, grey has
-the weights of Rec. 601. One deviation: the blur mirrors the image at its edges, where SimCLR pads
-with zeros and so marks every blurred view by a dark frame. Written per image and mapped with
-`vmap`: nothing here makes examples meet, so a batch sharded on its first axis stays where it is.
+The operations are those of SimCLR's code (Chen et al. 2020, appendix A). Brightness multiplies.
+Contrast scales around the mean of each channel. Saturation and hue are those of HSV, as in
+`tf.image`. Grey has the weights of Rec. 601. There is one difference: the blur mirrors the image at
+its edges. SimCLR pads with zeros, which gives every blurred view a dark frame.
+
+Each function works on one image and is mapped with `vmap`. No operation combines examples, so a
+batch that is sharded on its first axis stays on its devices.
 """
 
 from collections.abc import Callable
@@ -24,20 +26,26 @@ from ssl_jax.inputs.image.views import (
     blur_radius,
 )
 
-NOTHING = -1
-# One array per channel, because slicing a stacked image between the operations makes XLA recompute
-# it channel by channel, 3**n times.
+NO_OPERATION = -1
+# One array per channel. If operations slice a stacked image, XLA recomputes it channel by channel,
+# 3**n times for n operations.
 Planes = tuple[jax.Array, ...]
 
 
 def apply(crops: jax.Array, decisions: jax.Array, views: tuple[View, ...]) -> jax.Array:
-    """Turns the host's crops and decisions into views.
+    """Makes views from the host's crops and decisions.
 
-    crops: uint8 [b, v, s, s, c]; decisions: float32 [b, v, len(Decisions)], both from
-    `host.make(..., placement="device")` with the same `views`. Returns float32 [b, v, s, s, c] in
-    [0, 1]. What a view never does (probability or strength 0) is not compiled.
+    Operations that a view never applies (probability or strength 0) are not compiled.
+
+    Args:
+      crops: uint8 [b, v, s, s, c], from `host.make(..., placement="device")`.
+      decisions: float32 [b, v, len(Decisions)], from the same function.
+      views: the v views that `host.make` got.
+
+    Returns:
+      float32 [b, v, s, s, c] in [0, 1].
     """
-    if len(set(views)) == 1:  # one program instead of equal ones side by side
+    if len(set(views)) == 1:  # compiles one program instead of v equal ones
         return jax.vmap(jax.vmap(partial(_colour, view=views[0])))(crops, decisions)
     columns = [
         jax.vmap(partial(_colour, view=view))(crops[:, v], decisions[:, v])
@@ -47,17 +55,18 @@ def apply(crops: jax.Array, decisions: jax.Array, views: tuple[View, ...]) -> ja
 
 
 def _colour(crop: jax.Array, decisions: jax.Array, view: View) -> jax.Array:
+    """Applies the colour operations to one crop: uint8 [s, s, c] -> float32 in [0, 1]."""
     d = Decisions(*(decisions[i] for i in range(len(Decisions._fields))))
     x = crop.astype(jnp.float32) / 255
-    rgb = tuple(x[..., channel] for channel in range(x.shape[-1]))
+    planes = tuple(x[..., channel] for channel in range(x.shape[-1]))
     if view.jitter:
-        rgb = _where(d.jitter > 0, _jittered(rgb, d, view), rgb)
+        planes = _select(d.jitter > 0, _jitter(planes, d, view), planes)
     if view.grayscale:
-        gray = 0.2989 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
-        rgb = _where(d.grayscale > 0, (gray, gray, gray), rgb)
-    x = jnp.stack(rgb, axis=-1)
+        gray = 0.2989 * planes[0] + 0.587 * planes[1] + 0.114 * planes[2]
+        planes = _select(d.grayscale > 0, (gray, gray, gray), planes)
+    x = jnp.stack(planes, axis=-1)
     if view.blur:
-        x = jnp.where(d.blur > 0, _blurred(x, d.blur_sigma, view), x)
+        x = jnp.where(d.blur > 0, _blur(x, d.blur_sigma, view), x)
     if view.solarize:
         x = jnp.where((d.solarize > 0) & (x >= 0.5), 1 - x, x)
     if view.noise:
@@ -65,79 +74,79 @@ def _colour(crop: jax.Array, decisions: jax.Array, view: View) -> jax.Array:
     return x
 
 
-def _where(condition: jax.Array, yes: Planes, no: Planes) -> Planes:
+def _select(condition: jax.Array, yes: Planes, no: Planes) -> Planes:
     return tuple(jnp.where(condition, y, n) for y, n in zip(yes, no, strict=True))
 
 
-def _each(rgb: Planes, op: Callable[[jax.Array], jax.Array]) -> Planes:
-    """`op` on every plane, clipped to [0, 1]."""
-    return tuple(jnp.clip(op(plane), 0, 1) for plane in rgb)
+def _map_planes(planes: Planes, op: Callable[[jax.Array], jax.Array]) -> Planes:
+    """Applies `op` to every plane and clips the result to [0, 1]."""
+    return tuple(jnp.clip(op(plane), 0, 1) for plane in planes)
 
 
-def _jittered(rgb: Planes, d: Decisions, view: View) -> Planes:
-    """The four operations in the decided order, clipped after each.
+def _jitter(planes: Planes, d: Decisions, view: View) -> Planes:
+    """Applies the four jitter operations in the decided order and clips after each.
 
-    Orders differ within a batch, and a batched switch computes every branch. Contrast alone needs
-    more than one pixel, so the other three are chosen pixel by pixel before and after it: two
-    fusible passes and one mean, instead of four passes and four means.
+    Orders differ within a batch, and a batched switch would compute every branch. Only contrast
+    needs more than one pixel. The other three operations are therefore selected pixel by pixel
+    before and after it: two fusible passes and one mean, instead of four passes and four means.
     """
     order = jnp.asarray(ORDERS, jnp.int32)[d.order.astype(jnp.int32)]
     place = jnp.argmax(order == CONTRAST)
     for i in range(3):
-        rgb = _pixelwise(rgb, jnp.where(i < place, order[i], NOTHING), d, view)
+        planes = _pixelwise(planes, jnp.where(i < place, order[i], NO_OPERATION), d, view)
     if view.contrast:
-        rgb = _each(rgb, lambda x: _contrasted(x, d.contrast))
+        planes = _map_planes(planes, lambda x: _adjust_contrast(x, d.contrast))
     for i in range(1, 4):
-        rgb = _pixelwise(rgb, jnp.where(i > place, order[i], NOTHING), d, view)
-    return rgb
+        planes = _pixelwise(planes, jnp.where(i > place, order[i], NO_OPERATION), d, view)
+    return planes
 
 
-def _pixelwise(rgb: Planes, op: jax.Array, d: Decisions, view: View) -> Planes:
-    """Applies the operation numbered `op`, unless it is NOTHING or without strength."""
-    result = rgb
+def _pixelwise(planes: Planes, op: jax.Array, d: Decisions, view: View) -> Planes:
+    """Applies the operation numbered `op`, unless it is NO_OPERATION or has strength 0."""
+    result = planes
     if view.brightness:
-        bright = _each(rgb, lambda x: x * d.brightness)
-        result = _where(op == BRIGHTNESS, bright, result)
+        bright = _map_planes(planes, lambda x: x * d.brightness)
+        result = _select(op == BRIGHTNESS, bright, result)
     if view.saturation:
-        result = _where(op == SATURATION, _saturated(rgb, d.saturation), result)
+        result = _select(op == SATURATION, _adjust_saturation(planes, d.saturation), result)
     if view.hue:
-        result = _where(op == HUE, _turned(rgb, d.hue), result)
+        result = _select(op == HUE, _shift_hue(planes, d.hue), result)
     return result
 
 
-def _contrasted(plane: jax.Array, factor: jax.Array) -> jax.Array:
+def _adjust_contrast(plane: jax.Array, factor: jax.Array) -> jax.Array:
     mean = jnp.mean(plane)
     return (plane - mean) * factor + mean
 
 
 def _value_chroma(rgb: Planes) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """HSV's value, the chroma, and the chroma's inverse (1 where the pixel is grey)."""
+    """Returns HSV's value, the chroma, and the inverse of the chroma (1 for grey pixels)."""
     r, g, b = rgb
     value = jnp.maximum(jnp.maximum(r, g), b)
     chroma = value - jnp.minimum(jnp.minimum(r, g), b)
     return value, chroma, 1 / jnp.where(chroma > 0, chroma, 1)
 
 
-def _saturated(rgb: Planes, factor: jax.Array) -> Planes:
-    """HSV's saturation times `factor`, at most 1: channels move along the line to the value."""
+def _adjust_saturation(rgb: Planes, factor: jax.Array) -> Planes:
+    """Multiplies HSV's saturation by `factor`, up to 1, by moving channels to or from the value."""
     value, _, inverse = _value_chroma(rgb)
     factor = jnp.minimum(factor, value * inverse)
-    return _each(rgb, lambda x: value - (value - x) * factor)
+    return _map_planes(rgb, lambda x: value - (value - x) * factor)
 
 
-def _turned(rgb: Planes, turns: jax.Array) -> Planes:
-    """HSV's hue moved by `turns` full turns."""
+def _shift_hue(rgb: Planes, turns: jax.Array) -> Planes:
+    """Shifts HSV's hue by `turns` full turns."""
     r, g, b = rgb
     value, chroma, inverse = _value_chroma(rgb)
     hue = jnp.where(g == value, (b - r) * inverse + 2, (r - g) * inverse + 4)
     hue = jnp.where(r == value, (g - b) * inverse, hue) + 6 * turns
     hue = hue - 6 * jnp.floor(hue / 6)  # `%` makes the whole jitter four times slower on a CPU
     shares = jnp.abs(hue - 3) - 1, 2 - jnp.abs(hue - 2), 2 - jnp.abs(hue - 4)
-    return _each(shares, lambda share: value - chroma * (1 - jnp.clip(share, 0, 1)))
+    return _map_planes(shares, lambda share: value - chroma * (1 - jnp.clip(share, 0, 1)))
 
 
-def _blurred(x: jax.Array, sigma: jax.Array, view: View) -> jax.Array:
-    """Separable Gaussian blur, mirrored at the edges (without repeating the edge pixel)."""
+def _blur(x: jax.Array, sigma: jax.Array, view: View) -> jax.Array:
+    """Blurs by a separable Gaussian; edges are mirrored without repeating the edge pixel."""
     radius = blur_radius(view)
     taps = jnp.exp(-(jnp.arange(-radius, radius + 1, dtype=jnp.float32) ** 2) / (2 * sigma**2))
     taps = taps / jnp.sum(taps)
@@ -152,11 +161,11 @@ def _blurred(x: jax.Array, sigma: jax.Array, view: View) -> jax.Array:
 
 
 def _gaussian(seed: jax.Array, size: int) -> jax.Array:
-    """The field of standard normal noise named `seed`: float32 [s, s, 1], equal in all channels.
+    """Returns standard normal noise for `seed`: float32 [s, s, 1], equal in all channels.
 
-    Box-Muller on two hashes per pixel (MurmurHash3's finalizer), because no generator is common to
-    TensorFlow and JAX; integers agree to the bit. Hashing the counter before the key is added keeps
-    neighbouring seeds from giving shifted fields.
+    Applies Box-Muller to two hashes per pixel (MurmurHash3's finaliser). TensorFlow and JAX have no
+    generator in common, but their integers agree to the bit. The counter is hashed before the key
+    is added; otherwise neighbouring seeds would give shifted copies of one field.
     """
 
     def mix(h: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from ssl_jax.field import (
 )
 from ssl_jax.inputs.image.views import View
 
-# Crop and flip, without any colour operation. Other views belong to a method's recipe.
+# Crop and flip without colour operations; the config of a method adds the operations of its recipe.
 DEFAULT_VIEW = View(jitter=0.0, grayscale=0.0, blur=0.0)
 PLACEMENTS = ("host", "device")
 _RANGE = numbers(
@@ -76,7 +76,7 @@ def default_fields() -> dict[str, Any]:
 
 
 def light_fields(augment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of one lightly augmented view: the crop and flip of `augment` alone."""
+    """Returns the fields of one lightly augmented view: only the crop and flip of `augment`."""
     geometry = ("size", "crop_area", "crop_aspect", "flip", "placement")
     return default_fields() | {name: augment[name] for name in geometry} | {"views": 1}
 

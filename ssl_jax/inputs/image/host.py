@@ -1,7 +1,7 @@
-"""The sampler of every random decision, and the executor that runs beside the decoder.
+"""The sampler of random decisions, and the host executor, both in TensorFlow.
 
-TensorFlow is imported inside the functions, so that a machine without it can import the package.
-`augment.device` states the operations; here TensorFlow's own kernels do the same.
+TensorFlow is imported inside the functions, so that the package can be imported without it. The
+operations are described in `inputs.image.device`; here TensorFlow's kernels compute them.
 """
 
 import math
@@ -15,9 +15,9 @@ from ssl_jax.inputs.image.views import ORDERS, Decisions, View, blur_radius, fac
 
 Tensor = Any  # tf.Tensor
 ATTEMPTS = 10  # boxes tried before the fallback, as in Inception's crop
-FIELDS = Decisions._fields[4:]  # what is drawn after the box
-DRAWS = 64  # for each view; more than are used, so that a new field leaves the old ones' values
-PHILOX = 1  # named, so that the bits do not depend on what TensorFlow prefers on a device
+FIELDS = Decisions._fields[4:]  # the decisions other than the crop box
+DRAWS = 64  # numbers per view; spare ones allow new fields without changing the values of old ones
+PHILOX = 1  # a fixed generator: TensorFlow's default depends on the device
 
 
 def make(
@@ -25,16 +25,19 @@ def make(
 ) -> Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]:
     """Builds the function that makes the random views of one image.
 
-    The function takes (image uint8 [h, w, c] of any size, epoch int64, index int64), runs eagerly
-    or inside `tf.data`'s map, and its result depends on these, `views` and `seed` alone. It returns
-      placement "host":   views float32 [v, s, s, c] in [0, 1];
-      placement "device": views uint8 [v, s, s, c], decisions float32 [v, len(Decisions)], the
-                          input of `device.apply`, which gives the pixels of placement "host";
-    both of the full-size views, and likewise local_views (and local_decisions) of the local ones,
-    if `groups(views)` has any. The crop is resized (bicubic, antialiased), clipped and rounded to
-    uint8 and mirrored first, in both placements; the colour work starts from these bytes.
+    The function takes (image uint8 [h, w, c] of any size, epoch int64, index int64). It runs
+    eagerly or inside `tf.data`'s map. Its result depends only on these arguments, `views` and
+    `seed`. It returns a dict of the full-size views:
+      placement "host":   "views" float32 [v, s, s, c] in [0, 1];
+      placement "device": "views" uint8 [v, s, s, c] and "decisions" float32 [v, len(Decisions)];
+                          `device.apply` makes the pixels of placement "host" from them.
+    If `groups(views)` has local views, the dict also has "local_views" (and "local_decisions").
 
-    Raises Fault (bad config) for another placement, or views that `groups` refuses.
+    In both placements, the crop is first resized (bicubic, antialiased), clipped, rounded to uint8
+    and mirrored. The colour operations start from these bytes.
+
+    Raises:
+      Fault: unknown placement, or views that `groups` refuses.
     """
     if placement not in ("host", "device"):
         raise Fault(f"placement is 'host' or 'device', not {placement!r}", BAD_CONFIG)
@@ -46,9 +49,9 @@ def make(
         decisions = _decide(_uniform(seed, epoch, index, len(views)), tf.shape(image), views)
         arrays: dict[str, Tensor] = {}
         for prefix, group in parts:
-            own, decisions = decisions[: len(group)], decisions[len(group) :]
-            made = _views_of_one_size(image, own, group, placement)
-            arrays |= {prefix + name: value for name, value in made.items()}
+            group_decisions, decisions = decisions[: len(group)], decisions[len(group) :]
+            group_arrays = _views_of_one_size(image, group_decisions, group, placement)
+            arrays |= {prefix + name: value for name, value in group_arrays.items()}
         return arrays
 
     return augment
@@ -57,22 +60,30 @@ def make(
 def _views_of_one_size(
     image: Tensor, decisions: Tensor, views: Sequence[View], placement: str
 ) -> dict[str, Tensor]:
-    """The views of one size, stacked: see `make`."""
+    """Returns the arrays of the views of one size, stacked; see `make`."""
     import tensorflow as tf
 
     crops = _crops(image, decisions, views)
     if placement == "device":
         return {"views": tf.stack(crops), "decisions": decisions}
-    chosen = [Decisions(*tf.unstack(row)) for row in tf.unstack(decisions)]
-    triples = zip(crops, chosen, views, strict=True)
+    rows = [Decisions(*tf.unstack(row)) for row in tf.unstack(decisions)]
+    triples = zip(crops, rows, views, strict=True)
     return {"views": tf.stack([_colour(crop, d, view) for crop, d, view in triples])}
 
 
 def center_view(image: Tensor, *, size: int, crop: float) -> Tensor:
-    """The evaluation view: short side resized to size / crop, centre cut out; uint8 [s, s, c].
+    """Returns the evaluation view: the short side resized to size / crop, then the centre cut out.
 
-    image: uint8 [h, w, c]. One resampling of the window alone (bicubic, antialiased), so a very
-    long image costs no more. SimCLR and most linear evaluations: size 224, crop 0.875.
+    Only the window is resampled (bicubic, antialiased), so a very long image costs no more. SimCLR
+    and most linear evaluations use size 224 and crop 0.875.
+
+    Args:
+      image: uint8 [h, w, c].
+      size: side of the view in pixels.
+      crop: fraction of the short side that the view shows.
+
+    Returns:
+      uint8 [size, size, c].
     """
     import tensorflow as tf
 
@@ -96,11 +107,11 @@ def _to_bytes(pixels: Tensor) -> Tensor:
 
 
 def _uniform(seed: int, epoch: Tensor, index: Tensor, views: int) -> Tensor:
-    """Uniform float32 [v, DRAWS] in [0, 1), a function of (seed, epoch, index, view) alone.
+    """Returns uniform float32 [v, DRAWS] in [0, 1) that depend only on (seed, epoch, index, view).
 
-    Multiples of 2**-23. Philox is a bijection of its 128-bit counter, here (epoch and block of
-    four numbers, index): no two positions of a run share a number. A view has 16 blocks, and the
-    low 20 bits of the counter hold them.
+    The numbers are multiples of 2**-23. Philox is a bijection of its 128-bit counter, which here
+    holds the epoch, the block of four numbers, and the index. No two positions of a run therefore
+    share a number. A view has 16 blocks; they are counted in the low 20 bits of the first word.
     """
     import tensorflow as tf
 
@@ -115,13 +126,15 @@ def _uniform(seed: int, epoch: Tensor, index: Tensor, views: int) -> Tensor:
 
 
 def _decide(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
-    """All decisions of all views, float32 [v, len(Decisions)], from uniform [v, DRAWS].
+    """Returns all decisions of all views, float32 [v, len(Decisions)], from uniform [v, DRAWS].
 
-    A few operations on all views at once: TensorFlow spends microseconds on starting each.
+    A few operations handle all views at once, because TensorFlow needs microseconds to start each
+    operation.
     """
     import tensorflow as tf
 
-    probability, low, span, whole = np.array([_laws(view) for view in views]).transpose(2, 0, 1)
+    ranges = np.array([_distributions(view) for view in views])
+    probability, low, span, whole = ranges.transpose(2, 0, 1)
     u = uniform[:, 2 * ATTEMPTS + 2 :][:, : len(FIELDS)]
     drawn = tf.cast(u < probability.astype(np.float32), tf.float32)
     drawn += low.astype(np.float32) + span.astype(np.float32) * u
@@ -129,9 +142,12 @@ def _decide(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
     return tf.concat([_boxes(uniform, shape, views), drawn], 1)
 
 
-def _laws(view: View) -> list[tuple[float, float, float, bool]]:
-    """(probability, low, span, whole) of each of FIELDS: with u uniform in [0, 1), the decision is
-    (u < probability) + low + span u, rounded down where it is whole. Off: 0."""
+def _distributions(view: View) -> list[tuple[float, float, float, bool]]:
+    """Returns (probability, low, span, whole) for each of FIELDS.
+
+    With u uniform in [0, 1), the decision is (u < probability) + low + span * u. It is rounded down
+    if `whole` is True. Operations that are switched off have zeros.
+    """
 
     def chance(probability: float) -> tuple[float, float, float, bool]:
         return probability, 0, 0, False
@@ -139,7 +155,7 @@ def _laws(view: View) -> list[tuple[float, float, float, bool]]:
     def between(low: float, high: float) -> tuple[float, float, float, bool]:
         return 0, low, high - low, False
 
-    laws = {
+    fields = {
         "flip": chance(view.flip),
         "grayscale": chance(view.grayscale),
         "blur": chance(view.blur),
@@ -147,7 +163,7 @@ def _laws(view: View) -> list[tuple[float, float, float, bool]]:
         "noise": between(0, view.noise),
     }
     if view.jitter:
-        laws |= {
+        fields |= {
             "jitter": chance(view.jitter),
             "order": (0, 0, len(ORDERS), True),
             "brightness": between(*factors(view.brightness)),
@@ -156,18 +172,19 @@ def _laws(view: View) -> list[tuple[float, float, float, bool]]:
             "hue": between(-view.hue, view.hue),
         }
     if view.blur:
-        laws["blur_sigma"] = between(*view.blur_sigma)
+        fields["blur_sigma"] = between(*view.blur_sigma)
     if view.noise:
-        laws["noise_seed"] = (0, 0, 2**23, True)
-    return [laws.get(field, chance(0)) for field in FIELDS]
+        fields["noise_seed"] = (0, 0, 2**23, True)
+    return [fields.get(field, chance(0)) for field in FIELDS]
 
 
 def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
-    """Top, left, height and width of every view's crop, whole numbers in float32 [v, 4].
+    """Returns top, left, height and width of every view's crop, whole numbers in float32 [v, 4].
 
-    The first of ATTEMPTS boxes of uniform area and log-uniform aspect that fits (Szegedy et al.
-    2015, section 6); if none does, the largest box of the nearest allowed aspect. Either way the
-    place is uniform, so that a long image does not give two equal views.
+    Draws ATTEMPTS boxes of uniform area and log-uniform aspect, and takes the first that fits
+    (Szegedy et al. 2015, section 6). If none fits, it takes the largest box with the nearest
+    allowed aspect. The position is uniform in both cases, so that the two views of a long image
+    differ.
     """
     import tensorflow as tf
 
@@ -179,7 +196,7 @@ def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
     aspect = tf.exp(low + (high - low) * uniform[:, ATTEMPTS : 2 * ATTEMPTS])
     heights, widths = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
 
-    nearest = tf.minimum(tf.maximum(width / height, narrow), wide)  # broadcasts, as clip does not
+    nearest = tf.minimum(tf.maximum(width / height, narrow), wide)  # tf.clip does not broadcast
     last_heights = tf.clip_by_value(tf.round(width / nearest), 1, height)
     last_widths = tf.clip_by_value(tf.round(height * nearest), 1, width)
     heights = tf.concat([heights, last_heights], 1)
@@ -194,18 +211,18 @@ def _boxes(uniform: Tensor, shape: Tensor, views: Sequence[View]) -> Tensor:
 
 
 def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tensor]:
-    """Every view, all of one size, cut out, resized and mirrored: uint8 [s, s, c]."""
+    """Cuts out, resizes and mirrors every view; all have one size. Returns uint8 [s, s, c] each."""
     import tensorflow as tf
 
     size = views[0].size
     edges = tf.pad(tf.cast(decisions[:, :4], tf.int32), [[0, 0], [0, 1]])
     begins = tf.unstack(tf.gather(edges, [0, 1, 4], axis=1))
-    extents = tf.unstack(tf.gather(edges - [0, 0, 0, 0, 1], [2, 3, 4], axis=1))  # -1: all colours
+    extents = tf.unstack(tf.gather(edges - [0, 0, 0, 0, 1], [2, 3, 4], axis=1))  # -1: all channels
     scales = tf.unstack(size / decisions[:, 2:4])
     flips = tf.unstack(decisions[:, Decisions._fields.index("flip")])
     crops = []
     for begin, extent, scale, flip, view in zip(begins, extents, scales, flips, views, strict=True):
-        # What tf.image.resize calls, without its checks, which cost as much on a small image.
+        # tf.image.resize calls this operation too. Its checks take as long as a small image.
         crop = tf.raw_ops.ScaleAndTranslate(
             images=tf.slice(image, begin, extent)[None],
             size=[size, size],
@@ -220,33 +237,33 @@ def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tens
 
 
 def _maybe(probability: float, decision: Tensor, op: Callable[[Tensor], Tensor], x: Tensor):
-    """Applies `op` where it was decided; builds no branch for what can never happen."""
+    """Applies `op` if the decision is 1. Builds no branch if the probability is 0."""
     import tensorflow as tf
 
     return tf.cond(decision > 0, lambda: op(x), lambda: x) if probability else x
 
 
 def _colour(crop: Tensor, d: Decisions, view: View) -> Tensor:
-    """The colour work on one crop: uint8 -> float32 [s, s, c] in [0, 1]."""
+    """Applies the colour operations to one crop: uint8 -> float32 [s, s, c] in [0, 1]."""
     import tensorflow as tf
 
     def gray(x: Tensor) -> Tensor:
         return tf.repeat(tf.image.rgb_to_grayscale(x), 3, axis=-1)
 
-    def solarized(x: Tensor) -> Tensor:
+    def solarize(x: Tensor) -> Tensor:
         return tf.where(x < 0.5, x, 1 - x)
 
     x = tf.cast(crop, tf.float32) / 255
-    x = _maybe(view.jitter, d.jitter, lambda x: _jittered(x, d, view), x)
+    x = _maybe(view.jitter, d.jitter, lambda x: _jitter(x, d, view), x)
     x = _maybe(view.grayscale, d.grayscale, gray, x)
-    x = _maybe(view.blur, d.blur, lambda x: _blurred(x, d.blur_sigma, view), x)
-    x = _maybe(view.solarize, d.solarize, solarized, x)
+    x = _maybe(view.blur, d.blur, lambda x: _blur(x, d.blur_sigma, view), x)
+    x = _maybe(view.solarize, d.solarize, solarize, x)
     if view.noise:
         x = tf.clip_by_value(x + d.noise * _gaussian(d.noise_seed, view.size), 0, 1)
     return x
 
 
-def _jittered(x: Tensor, d: Decisions, view: View) -> Tensor:
+def _jitter(x: Tensor, d: Decisions, view: View) -> Tensor:
     import tensorflow as tf
 
     strengths = (view.brightness, view.contrast, view.saturation, view.hue)
@@ -267,7 +284,7 @@ def _jittered(x: Tensor, d: Decisions, view: View) -> Tensor:
     return x
 
 
-def _blurred(x: Tensor, sigma: Tensor, view: View) -> Tensor:
+def _blur(x: Tensor, sigma: Tensor, view: View) -> Tensor:
     import tensorflow as tf
 
     radius = blur_radius(view)
@@ -280,7 +297,7 @@ def _blurred(x: Tensor, sigma: Tensor, view: View) -> Tensor:
 
 
 def _gaussian(seed: Tensor, size: int) -> Tensor:
-    """The field of standard normal noise named `seed`: float32 [s, s, 1]; see `device`."""
+    """Returns standard normal noise for `seed`: float32 [s, s, 1]; see `device`."""
     import tensorflow as tf
 
     def mix(h: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ssl_jax.inputs.image import host
 from ssl_jax.inputs.image.views import Decisions, View, groups, views_from_fields
 
 GEOMETRY = ("size", "crop_area", "crop_aspect", "flip")  # fields of a lightly augmented view
-NEED_RGB = ("saturation", "hue")
+NEED_RGB = ("saturation", "hue")  # jitter operations that work on RGB images only
 
 
 def make_input(
@@ -25,13 +25,13 @@ def make_input(
 
     Args:
       augment: fields of `config.augment`: the views and the placement of the colour operations.
-      data: fields of `config.data`; `channels` is read, 3 by default.
-      evaluation: fields of `config.eval`; `crop` is read.
-      seed: root of the random decisions.
+      data: fields of `config.data`; only `channels` is read, 3 by default.
+      evaluation: fields of `config.eval`; only `crop` is read.
+      seed: seed of the random decisions.
 
     Raises:
-      Fault: views of a third size, an unknown placement, or colour operations that need RGB on
-        images with another number of channels.
+      Fault: views of a third size, an unknown placement, or operations that need RGB images if
+        `channels` is not 3.
     """
     views = views_from_fields(augment)
     return input_from_views(
@@ -56,17 +56,17 @@ def input_from_views(
     """Makes the input of images with these random views.
 
     Args:
-      views: of one size, or of two with the larger first.
-      seed: root of the random decisions.
+      views: full-size views of one size, then local views of one other size, if any.
+      seed: seed of the random decisions.
       placement: "host" or "device", where the colour operations run.
-      channels: of the images.
-      size: side of the evaluation view in pixels; that of the first view by default.
+      channels: number of channels of the images.
+      size: side of the evaluation view in pixels; 0 takes the size of the first view.
       crop: fraction of the image's short side that the evaluation view shows.
 
     Raises:
       Fault: as `make_input`.
     """
-    # Imported here: a config is checked before JAX's seconds of import.
+    # Imported here because configs are checked before JAX is imported, which takes seconds.
     import jax
     import jax.numpy as jnp
 
@@ -95,7 +95,7 @@ def input_from_views(
         return batch
 
     def with_views(*others: View) -> Input:
-        # Evaluation makes its views on the host: it compiles no colour operations.
+        # Evaluation makes its views on the host, so that it compiles no colour operations.
         return input_from_views(
             others, placement="host", channels=channels, size=size, crop=crop, seed=seed
         )
@@ -125,7 +125,7 @@ def input_from_views(
 
 
 def check_channels(views: Sequence[View], channels: int) -> None:
-    """Raises Fault if a view has colour operations that images of `channels` channels lack."""
+    """Raises Fault if a view needs RGB images and `channels` is not 3."""
     if channels == 3:
         return
     for view in views:
@@ -141,7 +141,10 @@ def check_channels(views: Sequence[View], channels: int) -> None:
 
 
 def picture(image: np.ndarray) -> np.ndarray:
-    """Returns an RGB picture [h, w, 3] of an image [h, w, c]: grey repeated, else 3 channels."""
+    """Returns an RGB picture [h, w, 3] of an image [h, w, c].
+
+    One or two channels: the first is repeated. More: the first three are shown.
+    """
     channels = image.shape[-1]
     if channels < 3:
         return np.repeat(image[..., :1], 3, axis=-1)

@@ -1,7 +1,7 @@
-"""What a view is, and what was decided for one: plain data, read by both executors.
+"""The specification of a random view, and the random decisions for one view, as plain data.
 
-The sampler and the host executor (`augment.host`, TensorFlow) and the device executor
-(`augment.device`, JAX) all read this one specification.
+The sampler and the host executor (`inputs.image.host`, TensorFlow) and the device executor
+(`inputs.image.device`, JAX) read this specification.
 """
 
 import itertools
@@ -14,54 +14,55 @@ Value = Any  # a number, or an array of numbers of NumPy, TensorFlow or JAX
 
 
 class View(NamedTuple):
-    """One random view of an image; the fields are applied in this order.
+    """One random view of an image. The operations run in the order of the fields.
 
-    Colour values are fractions of the [0, 1] range and are clipped to it after every operation.
-    Factors are drawn uniformly: brightness, contrast and saturation from
-    [max(0, 1 - strength), 1 + strength], hue from [-strength, strength].
+    Colour values lie in [0, 1] and are clipped to this range after every operation. Brightness,
+    contrast and saturation factors are drawn uniformly from [max(0, 1 - strength), 1 + strength].
+    Hue shifts are drawn uniformly from [-strength, strength].
     """
 
-    size: int = 224  # pixels, square
+    size: int = 224  # side of the square view in pixels
     crop_area: tuple[float, float] = (0.08, 1.0)  # fraction of the image's area
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height, drawn log-uniformly
-    flip: float = 0.5  # probability
-    jitter: float = 0.8  # probability that the four operations below are applied, in random order
-    brightness: float = 0.8  # multiplicative
-    contrast: float = 0.8  # about the mean of each channel
-    saturation: float = 0.8  # of HSV
-    hue: float = 0.2  # fraction of a full turn of HSV's hue
+    flip: float = 0.5  # probability of mirroring left to right
+    jitter: float = 0.8  # probability that the next four operations are applied, in random order
+    brightness: float = 0.8  # strength; multiplies the values
+    contrast: float = 0.8  # strength; scales around the mean of each channel
+    saturation: float = 0.8  # strength; multiplies HSV's saturation
+    hue: float = 0.2  # strength; fraction of a full turn of HSV's hue
     grayscale: float = 0.2  # probability
     blur: float = 0.5  # probability
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the crop; drawn for every image
-    blur_kernel: float = 0.1  # kernel width as a fraction of `size`, made odd
-    solarize: float = 0.0  # probability; threshold 0.5
-    noise: float = 0.0  # Gaussian noise's largest standard deviation; drawn uniformly from 0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # range of the standard deviation, in pixels
+    blur_kernel: float = 0.1  # kernel width as a fraction of `size`; rounded to an odd width
+    solarize: float = 0.0  # probability; inverts the values from 0.5 up
+    noise: float = 0.0  # largest standard deviation of Gaussian noise; drawn uniformly from 0
 
 
 class Decisions(NamedTuple):
-    """Every random choice made for one view; also the layout of the vector that ships them.
+    """Every random decision for one view, and the layout of the vector shipped to the device.
 
-    A field's position is the number of its random draw: append, never insert or reorder.
-    Every value is a float32, whole numbers too; an operation that the View switches off has 0.
+    The position of a field is the number of its random draw. New fields are therefore appended,
+    never inserted. Every value is a float32, including whole numbers. An operation that the View
+    switches off has the value 0.
     """
 
-    top: Value = 0  # crop box, pixels of the source image
+    top: Value = 0  # of the crop box, in pixels of the source image
     left: Value = 0
     height: Value = 0
     width: Value = 0
-    flip: Value = 0  # 1: mirrored left to right
-    jitter: Value = 0  # 1: the next five are applied
+    flip: Value = 0  # 1: mirror left to right
+    jitter: Value = 0  # 1: apply the operations of the next five fields
     order: Value = 0  # row of ORDERS
-    brightness: Value = 0
-    contrast: Value = 0
-    saturation: Value = 0
-    hue: Value = 0  # turns
-    grayscale: Value = 0  # 1: applied
-    blur: Value = 0  # 1: applied
+    brightness: Value = 0  # factor
+    contrast: Value = 0  # factor
+    saturation: Value = 0  # factor
+    hue: Value = 0  # shift in turns
+    grayscale: Value = 0  # 1: apply
+    blur: Value = 0  # 1: apply
     blur_sigma: Value = 0  # pixels
-    solarize: Value = 0  # 1: applied
+    solarize: Value = 0  # 1: apply
     noise: Value = 0  # standard deviation
-    noise_seed: Value = 0  # below 2**23, names one field of Gaussian noise
+    noise_seed: Value = 0  # seed of the Gaussian noise, below 2**23
 
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -69,18 +70,21 @@ ORDERS = tuple(itertools.permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))
 
 
 def split(views: Sequence[View]) -> tuple[tuple[View, ...], tuple[View, ...]]:
-    """(full-size views, local views): those of the first's size, then those of one other size.
+    """Returns (full-size views, local views).
 
-    The local views are the small crops of multi-crop (SwAV, arXiv 2006.09882); () without them.
+    Full-size views have the size of the first view; local views have one other size. Local views
+    are the small crops of multi-crop (SwAV, arXiv 2006.09882).
 
-    Raises Fault (bad config) for a third size, or a full-size view after a local one.
+    Raises:
+      Fault: a third size, or a full-size view after a local view.
     """
     full = tuple(itertools.takewhile(lambda view: view.size == views[0].size, views))
     local = tuple(views[len(full) :])
     if len({view.size for view in local}) > 1:
         sizes = [view.size for view in views]
         raise Fault(
-            f"views have one size, or two with all of the first's size first; got sizes {sizes}",
+            "views need one size, or two sizes with all views of the first size first; got sizes "
+            f"{sizes}",
             BAD_CONFIG,
         )
     return full, local
@@ -89,8 +93,8 @@ def split(views: Sequence[View]) -> tuple[tuple[View, ...], tuple[View, ...]]:
 def groups(views: Sequence[View]) -> tuple[tuple[str, tuple[View, ...]], ...]:
     """Returns (prefix, views) of each size: ("", full-size views) and ("local_", local views).
 
-    The prefix stands before the names of a batch's arrays: "views" and "local_views", "decisions"
-    and "local_decisions".
+    The names of a batch's arrays start with the prefix: "views" and "local_views", "decisions" and
+    "local_decisions".
     """
     full, local = split(views)
     return (("", full), ("local_", local)) if local else (("", full),)
@@ -99,8 +103,11 @@ def groups(views: Sequence[View]) -> tuple[tuple[str, tuple[View, ...]], ...]:
 def views_from_fields(augment: Mapping[str, Any]) -> tuple[View, ...]:
     """Returns the random views of an image: the full-size views first, then the local crops.
 
-    The sampler draws in this order: the first view of `augment`, `views` - 1 others with the
-    changes in `second`, and the local crops with the changes in `local`.
+    The order is also the order of the random draws: the first view, `views` - 1 other full-size
+    views with the changes in `second`, and the local crops with the changes in `local`.
+
+    Args:
+      augment: fields of `config.augment`.
     """
     first = View(**{field: augment[field] for field in View._fields})
     others = [first._replace(**augment["second"])] * (augment["views"] - 1)
@@ -110,10 +117,10 @@ def views_from_fields(augment: Mapping[str, Any]) -> tuple[View, ...]:
 
 
 def factors(strength: float) -> tuple[float, float]:
-    """The range of a multiplicative jitter factor."""
+    """Returns the range (low, high) of a multiplicative jitter factor."""
     return max(0.0, 1 - strength), 1 + strength
 
 
 def blur_radius(view: View) -> int:
-    """Taps on either side of the blur kernel's centre (224 pixels: 11, so a width of 23)."""
+    """Returns the number of kernel taps on each side of the centre (224 pixels: 11, width 23)."""
     return int(view.blur_kernel * view.size) // 2
