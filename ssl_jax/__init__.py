@@ -6,8 +6,11 @@ __version__ = "0.1.0"
 
 
 def load_backbone(path: Any, **options: Any) -> Any:
-    """The encoder at `path`, callable on images; see `ssl_jax.pretrained.backbone.load`."""
-    # Imported here: the verbs report a mistake before they import JAX.
+    """Loads the encoder at `path`; the result maps images to features.
+
+    See `ssl_jax.pretrained.backbone.load` for the arguments and errors.
+    """
+    # Imported here because the verbs report mistakes before they import JAX.
     from ssl_jax.pretrained import backbone
 
     return backbone.load(path, **options)

@@ -27,9 +27,9 @@ VERBS = {
 
 
 def main() -> int:
-    """Runs the verb that the command line names, or prints the list of verbs.
+    """Runs the verb of the command line, or prints the list of verbs.
 
-    Imports nothing but the verb, so that `--help` and a misspelt verb are answered at once.
+    Imports only the verb, so that `--help` and a misspelt verb are answered at once.
     """
     if not sys.argv[1:]:
         print(_usage(), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Builds a whole run from its config: opens data and weights and puts the components together."""
+"""Builds a whole run from its config: opens data, loads weights, puts the components together."""
 
 import pathlib
 from typing import Any
@@ -23,23 +23,29 @@ Tree = Any
 
 
 def parts(config: ConfigDict, mesh: Mesh) -> Parts:
-    """Builds a pre-training run; nothing is compiled or computed yet.
+    """Builds a pre-training run without compiling or computing.
+
+    Args:
+      config: config of the run.
+      mesh: the devices.
 
     Raises:
-      Fault: the config does not fit the data, or names a model, a method or a part of the model
-        that does not exist.
+      Fault: the config does not fit the data, or names a model, a method or an option that does not
+        exist.
     """
     source = components.open_source(config, config.data.split)
-    built = computation(config, mesh, examples=source.size, classes=len(source.classes))
-    return Parts(**vars(built), source=source, test=components.open_test_source(config, source))
+    run = computation(config, mesh, examples=source.size, classes=len(source.classes))
+    return Parts(**vars(run), source=source, test=components.open_test_source(config, source))
 
 
 def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) -> Computation:
-    """Builds the computation of a pre-training run on a mesh, whose devices need not exist here.
+    """Builds the computation of a pre-training run.
 
     Args:
+      config: config of the run.
+      mesh: the devices; they may be abstract, as for a plan.
       examples: number of training examples.
-      classes: number of classes of their labels; 0 without labels.
+      classes: number of classes of the labels; 0 without labels.
 
     Raises:
       Fault: as `parts`.
@@ -53,14 +59,15 @@ def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) 
 
 
 def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
-    """Builds a fine-tuning run; nothing is compiled or computed yet.
+    """Builds a fine-tuning run without compiling or computing.
 
     Args:
-      config: made by `configuration.finetuning_config`.
-      weights: (params, batch_stats) of `classifier.pretrained`.
+      config: config of `configuration.finetuning_config`.
+      weights: (params, batch_stats) of `classifier.pretrained_weights`.
+      mesh: the devices.
 
     Raises:
-      Fault: data without labels, too few labels, or a head without the layer asked for.
+      Fault: the data have no labels or too few, or the projection head has too few layers.
     """
     source = components.open_source(config, config.data.split)
     test = components.open_test_source(config, source)
@@ -70,7 +77,7 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
         per_class=config.finetune.labels_per_class,
         seed=config.train.seed,
     )
-    networks = classifier.network(
+    networks = classifier.make_network(
         components.make_encoder(config),
         weights[0],
         config.finetune.head_layer,
@@ -80,20 +87,20 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
     )
     total = components.total_steps(config, source.size)
     method = finetuning.make(networks, weights)
-    built = _computation(
+    run = _computation(
         config, mesh, method, Probe(0), examples=source.size, total=total, supervised=True
     )
     tx, _ = components.make_optimizer(config, source.size, total)
     spec = components.batch_spec(config)
 
     def init(weights: Tree) -> TrainState:
-        # The weights are an argument: as constants they would be spelt out in the program.
+        # Weights are an argument: as constants, the program text would contain every number.
         method = finetuning.make(networks, weights)
         seed = config.train.seed
         return init_fn(method, tx, Probe(0), spec, seed=seed, supervised=True)()
 
-    own = {"init": init, "init_arguments": (weights,)}
-    return Parts(**vars(built) | own, source=source, test=test)
+    from_weights = {"init": init, "init_arguments": (weights,)}
+    return Parts(**vars(run) | from_weights, source=source, test=test)
 
 
 def _computation(
@@ -121,7 +128,7 @@ def _computation(
         supervised=supervised,
     )
     spec, seed = components.batch_spec(config), config.train.seed
-    built = Computation(
+    run = Computation(
         mesh=mesh,
         input=example_input,
         total_steps=total,
@@ -132,10 +139,10 @@ def _computation(
         ),
     )
     try:
-        jax.eval_shape(built.init)
+        jax.eval_shape(run.init)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model, method or optim: {error}", BAD_CONFIG) from error
-    return built
+    return run
 
 
 def make_method(
@@ -147,28 +154,35 @@ def make_method(
     teacher: Teacher | None = None,
     platform: str = "",
 ) -> Method:
-    """Makes the config's method, with the teacher of a distillation opened from its folder.
+    """Makes the config's method; loads the teacher of a distillation.
 
     Args:
-      teacher: in the place of the teacher that the config names.
-      platform: where it will run; JAX's default platform if empty.
+      config: config of the run.
+      total_steps: length of the run.
+      num_examples: number of training examples.
+      devices: number of devices.
+      teacher: replaces the teacher that the config names.
+      platform: platform of the devices; JAX's default platform if empty.
 
     Raises:
-      Fault: no teacher, or a hyperparameter that the method does not take.
+      Fault: the teacher is missing, or the method does not accept a hyperparameter.
     """
     if "teacher" in config.method and teacher is None:
         dtype = components.activation_dtype(config.model.dtype, platform=platform)
-        teacher = classifier.teacher(config.method.teacher, config.augment.size, dtype)
+        teacher = classifier.load_teacher(config.method.teacher, config.augment.size, dtype)
     return components.make_method(
         config, total_steps, num_examples, devices, teacher=teacher, platform=platform
     )
 
 
 def with_initial_weights(config: ConfigDict, method: Method) -> Method:
-    """Returns the method whose encoder starts from the weights of `model.init`, if it names any."""
+    """Returns a method whose encoder starts from the weights of `model.init`.
+
+    If `model.init` is empty, returns `method` unchanged.
+    """
     path = config.model.get("init")  # older runs lack the field
     if not path:
         return method
-    found = backbone.load(pathlib.Path(path).expanduser())
-    initial_weights.check_model(config.model, found.weights.model, path)
-    return initial_weights.method_from(method, found.weights, path)
+    net = backbone.load(pathlib.Path(path).expanduser())
+    initial_weights.check_model(config.model, net.weights.model, path)
+    return initial_weights.method_from(method, net.weights, path)

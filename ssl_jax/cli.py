@@ -105,8 +105,8 @@ def run(main: Callable[[], None]) -> None:
             _leave(traceback.format_exc(), 1)
             raise
 
-    # TensorFlow reads these when it is imported. Its oneDNN kernels round differently from machine
-    # to machine, which would make a run depend on where its images were augmented.
+    # TensorFlow reads these variables when it is imported. Its oneDNN kernels round differently on
+    # different machines, so a run would depend on the machine that augmented its images.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     make_streams_resilient()
@@ -136,7 +136,7 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _leave(text: str, code: int) -> None:
-    """Ends a process of a multi-process job, whose normal exit would wait for the others."""
+    """Ends a process of a multi-process job at once; a normal exit would wait for the others."""
     if "jax" not in sys.modules:
         return
     from ssl_jax.jobs import bootstrap
@@ -179,7 +179,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _show_help() -> NoReturn:
-    """Prints the verb's docstring and the flags that it and our other modules define."""
+    """Prints the verb's docstring and the flags that modules of ssl_jax define."""
     for module, defined in FLAGS.flags_by_module_dict().items():
         if module.startswith("ssl_jax."):
             for flag in defined:

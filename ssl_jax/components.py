@@ -1,6 +1,7 @@
 """Makes one part of a run from one section of its config: encoder, method, optimizer, data, input.
 
-`build` puts the parts together. Everything that is called here takes plain keyword arguments.
+`build` puts the parts together. The functions called here take plain keyword arguments, not
+ConfigDicts.
 """
 
 from collections.abc import Callable
@@ -25,10 +26,10 @@ HostBatch = dict[str, np.ndarray]
 
 
 def make_input(config: ConfigDict) -> Input:
-    """Makes the input: the way of an example from its record to the method.
+    """Makes the `Input`, which takes an example from its record to the method.
 
     Raises:
-      Fault: fields of `data`, `augment` or `eval` that do not go together.
+      Fault: fields of `data`, `augment` and `eval` contradict each other.
     """
     return inputs.modality(config.data.source).make_input(
         augment=config.augment.to_dict(),
@@ -41,14 +42,16 @@ def make_input(config: ConfigDict) -> Input:
 def make_encoder(config: ConfigDict, *, platform: str = "") -> Any:
     """Makes the encoder module.
 
-    Its activations are bfloat16 on accelerators, unless `model.dtype` says otherwise.
+    Activations are bfloat16 on accelerators, unless `model.dtype` names another dtype.
 
     Args:
-      platform: where it will run; JAX's default platform if empty.
+      config: config of the run.
+      platform: platform of the devices; JAX's default platform if empty.
     """
     fields = config.model.to_dict()
     name, dtype = fields.pop("name"), activation_dtype(fields.pop("dtype"), platform=platform)
-    # Fields of the run: `models.chain` sets the group for encoder and heads, `build` the weights.
+    # These two fields are not the encoder's: `models.chain` sets bn_group for encoder and heads,
+    # and `build` loads the weights of init.
     fields = {name: value for name, value in fields.items() if name not in ("bn_group", "init")}
     return models.get(name, dtype=dtype, **fields)
 
@@ -69,14 +72,18 @@ def make_method(
     teacher: Teacher | None = None,
     platform: str = "",
 ) -> Method:
-    """Makes the method around its encoder.
+    """Makes the method and its encoder.
 
     Args:
-      teacher: the network that a distillation learns from; the config names only its folder.
-      platform: where it will run; JAX's default platform if empty.
+      config: config of the run.
+      total_steps: length of the run.
+      num_examples: number of training examples.
+      devices: number of devices.
+      teacher: the network that a distillation learns from; the config only names its folder.
+      platform: platform of the devices; JAX's default platform if empty.
 
     Raises:
-      Fault: a hyperparameter that the method does not take, or a value that it refuses.
+      Fault: the method does not accept a hyperparameter or its value.
     """
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
@@ -110,14 +117,14 @@ def make_optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Call
 
 
 def parameter_table(config: ConfigDict, params: Any) -> str:
-    """Returns a table of all parameters and of what the optimizer does to each."""
+    """Returns a table of all parameters with the optimizer's settings for each."""
     fields = config.optim.to_dict()
     main = {name: fields[name] for name in ("name", "weight_decay", "weight_decay_end")}
     return parameters.table(params, main, fields["groups"], fields["frozen"])
 
 
 def total_steps(config: ConfigDict, size: int) -> int:
-    """Returns the length of the run: train.steps, or the steps of train.epochs over `size`."""
+    """Returns the number of steps: train.steps, or that of train.epochs over `size` examples."""
     return config.train.steps or pipeline.total_steps(
         size, config.train.batch_size, config.train.epochs
     )
@@ -136,34 +143,38 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
 
 def open_test_source(config: ConfigDict, train: Source) -> Source | None:
-    """Opens the labelled examples for evaluation; None without labels or without such a split.
+    """Opens the labelled examples for evaluation; returns None if labels or split are missing.
+
+    Args:
+      config: config of the run.
+      train: the training examples.
 
     Raises:
-      Fault: the data have a single class, or other classes than the training data: label numbers
-        would not agree.
+      Fault: the data have a single class, or the classes of the two splits differ, so that their
+        label numbers would disagree.
     """
     if not train.classes or not config.data.eval_split:
         return None
     try:
         test = open_source(config, config.data.eval_split)
     except Fault as fault:
-        # A user's folder often has no second split, and pre-training needs none.
+        # A user's folder often has no second split, and pre-training does not need it.
         if config.data.source != "folder" or fault.code != MISSING_INPUT:
             raise
         print(f"no evaluation: {fault}", flush=True)
         return None
     if len(train.classes) < 2:
         raise Fault(
-            f"{train.name} has the one class {train.classes[0]!r}: evaluation needs two. Add "
+            f"{train.name} has only one class {train.classes[0]!r}; evaluation needs two. Add "
             'classes, or train without evaluation by --config.data.eval_split=""',
             BAD_DATA,
         )
     if test.classes != train.classes:
-        odd = sorted(set(test.classes) ^ set(train.classes))
+        differences = sorted(set(test.classes) ^ set(train.classes))
         raise Fault(
             f"{config.data.split!r} and {config.data.eval_split!r} of {train.name} have different "
-            f"classes: {', '.join(odd[:5])}. Give both the same class folders, or train without "
-            'evaluation by --config.data.eval_split=""',
+            f"classes: {', '.join(differences[:5])}. Give both the same class folders, or train "
+            'without evaluation by --config.data.eval_split=""',
             BAD_DATA,
         )
     return test
@@ -182,9 +193,13 @@ def train_batches(
     """Returns one host's rows of the global batches start_step, ..., num_steps - 1.
 
     Args:
-      batch_size: of the global batch; train.batch_size by default.
+      config: config of the run.
+      source: the examples.
+      start_step: first step.
+      num_steps: length of the whole run, counted from step 0.
+      batch_size: size of the global batch; train.batch_size by default.
       host: (process, number of processes); this process by default.
-      example_input: in the place of the config's input.
+      example_input: replaces the config's input.
     """
     return pipeline.train_batches(
         source,
@@ -235,10 +250,10 @@ def abstract_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.ShapeDtypeSt
 
 
 def batch_sizes(config: ConfigDict) -> dict[str, int]:
-    """Returns the sizes that have to divide a batch, as `parallel.check_batch` takes them."""
+    """Returns the sizes that must divide a batch, as arguments of `parallel.check_batch`."""
     views = make_input(config).seen.get("views")
     return {
         "microbatch": config.train.microbatch,
         "bn_group": config.model.bn_group,
-        "views": views.shape[0] if views else 1,  # groups of BatchNorm count views
+        "views": views.shape[0] if views else 1,  # BatchNorm groups count views, not examples
     }

@@ -1,7 +1,7 @@
 """One field of a config: its default, its meaning, its valid values and its identity class.
 
-`ssl_jax.config` describes its fields so, and each modality under `inputs/` the fields of its views.
-Importing this module imports neither JAX nor TensorFlow.
+`ssl_jax.config` uses it for all fields of a config, except that each modality under `inputs/`
+describes the fields of its views. Importing this module imports neither JAX nor TensorFlow.
 """
 
 import difflib
@@ -15,7 +15,7 @@ FREE = "free"  # accepted
 
 
 class Unset(NamedTuple):
-    """Default of a field that has no default value. The config holds None and knows the type."""
+    """Default of a field without a default value. The config holds None and checks the type."""
 
     type: type
     required: bool = True
@@ -34,7 +34,7 @@ class Valid(NamedTuple):
     nearest one."""
 
     def problem(self, value: Any) -> str:
-        """Returns "" for a valid value, else what is valid."""
+        """Returns "" for a valid value, else a description of the valid values."""
         if self.accepts(value):
             return ""
         if not self.choices:

@@ -1,13 +1,14 @@
-"""Fine-tune what a run has learnt, on all labels or on few, and classify the test images.
+"""Fine-tune a pre-trained encoder on all labels or a few, and classify the test images.
 
     python -m ssl_jax.finetune --pretrained=runs/digits --workdir=runs/tuned \
         --config.finetune.labels_per_class=10 --config.train.batch_size=50
 
-The encoder and, by `--config.finetune.head_layer=1`, the first layers of the projection head go on
-training under a new linear classifier (SimCLR v2, arXiv 2006.10029, section 2). Data and model
-are those of the pre-trained run; `--config.FIELD=VALUE` changes what is not the model's. An export
-or another project's weights (docs/import.md) bring no data: name it by `--config.data.source`. The
-same command again resumes. Writes `WORKDIR/eval/finetune.json`.
+A new linear classifier is trained together with the encoder and, with
+`--config.finetune.head_layer=1`, the first layers of the projection head (SimCLR v2,
+arXiv 2006.10029, section 2). Data and model are those of the pre-trained run;
+`--config.FIELD=VALUE` changes other fields than the model's. An export or another project's weights
+(docs/import.md) have no data, so pass `--config.data.source`. Run the same command again to resume.
+Writes `WORKDIR/eval/finetune.json`.
 """
 
 import pathlib
@@ -25,11 +26,11 @@ from ssl_jax.training import command
 
 
 def main() -> None:
-    """The verb: see the module's docstring."""
+    """Runs the command; see the module's docstring."""
 
     def config(stop: Stop) -> ConfigDict:
         pretrained = flags.FLAGS.pretrained
-        if not workdir.is_run(_folder(pretrained)):  # JAX reads weights of other origin
+        if not workdir.is_run(_folder(pretrained)):  # reading other weights imports JAX
             cli.start(stop)
         return make_config(pretrained, config_flags.get_override_values(flags.FLAGS["config"]))
 
@@ -37,42 +38,46 @@ def main() -> None:
 
 
 def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
-    """The config of fine-tuning the run in the folder `pretrained`.
+    """Makes the config that fine-tunes the weights at `pretrained`.
+
+    Args:
+      pretrained: workdir of a run, folder of an export, or weights of another project.
+      overrides: values by name of the field, such as "optim.lr".
 
     Raises:
-      Fault: no run there, one that is fine-tuned itself, or a bad value.
+      Fault: the path is missing, the run is fine-tuned already, or a value is invalid.
     """
     path = _folder(pretrained)
     if not workdir.is_run(path) and workdir.exists(path) and "data.source" not in overrides:
-        message = f"--pretrained={pretrained} brings no data: name them, e.g."
+        message = f"--pretrained={pretrained} brings no data: pass, for example,"
         raise Fault(f"{message} --config.data.source=folder --config.data.dir=IMAGES", USAGE)
-    before = _before(path)
+    before = _pretraining_config(path)
     if "finetune" in before:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
     config = configuration.finetuning_config(before)
     config.update_from_flattened_dict(overrides)
     config.finetune.pretrained = str(_folder(pretrained))
-    if found := configuration.problems(config):
-        raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
+    if problems := configuration.problems(config):
+        raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
     return config
 
 
-def _before(path: pathlib.Path) -> ConfigDict:
-    """The config of the run at `path`, or one for weights of other origin."""
+def _pretraining_config(path: pathlib.Path) -> ConfigDict:
+    """Returns the config of the run at `path`, or makes one for imported weights."""
     if workdir.is_run(path) or not workdir.exists(path):
         return configuration.load(path)
-    from ssl_jax.pretrained import backbone  # imports JAX: what the file holds decides the config
+    from ssl_jax.pretrained import backbone  # imports JAX: the weights determine the config
 
-    found = backbone.load(path)
-    return configuration.imported_config(found.weights.model, found.size, found.crop)
+    net = backbone.load(path)
+    return configuration.imported_config(net.weights.model, net.size, net.crop)
 
 
 def overridable() -> ConfigDict:
-    """The fields that have flags; model and method are as pre-trained."""
+    """Returns the fields that have flags; model and method come from the pre-trained run."""
     config = configuration.finetuning_config(configuration.default_config())
     with config.unlocked():
         del config.model, config.method, config.finetune.pretrained
-        # One view of every image, the whole batch at once, and no probe of features.
+        # Fine-tuning uses one view per image, whole batches and no probe.
         del config.augment.views, config.augment.second, config.augment.local
         del config.train.microbatch, config.train.noise_scale, config.train.probe
         del config.eval.knn_k, config.eval.knn_temperature, config.eval.labels_per_class
@@ -87,13 +92,13 @@ def _folder(path: str) -> pathlib.Path:
 
 
 def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
-    """Builds the parts, resumes, trains, evaluates, reports."""
+    """Builds the parts, resumes or starts the run, trains, evaluates and reports."""
     from ssl_jax import assess, build
     from ssl_jax.pretrained import classifier
     from ssl_jax.training import loop
 
     mesh = command.make_mesh(config)
-    weights = classifier.pretrained(_folder(config.finetune.pretrained))
+    weights = classifier.pretrained_weights(_folder(config.finetune.pretrained))
     parts = build.finetuning_parts(config, weights, mesh)
 
     def finish(state: Any, trained: bool) -> None:
@@ -104,7 +109,9 @@ def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("pretrained", None, "Folder of the run to fine-tune.")
+    flags.DEFINE_string(
+        "pretrained", None, "Workdir of a run, folder of an export, or weights of another project."
+    )
     flags.mark_flag_as_required("pretrained")
     command.define_flags()
     cli.define_overrides(overridable())

@@ -11,13 +11,12 @@ from typing import Any
 
 from ssl_jax.errors import BAD_CONFIG, Fault
 
-VARIABLE = (
-    "SSL_JAX_MODULES"  # comma-separated names; an environment variable reaches child processes
-)
+# Comma-separated module names. Child processes inherit an environment variable.
+VARIABLE = "SSL_JAX_MODULES"
 
 
 def is_external(name: str) -> bool:
-    """Tells "module:attribute" from the name of something in the package."""
+    """Returns True for "module:attribute", False for names of objects in the package."""
     module, colon, attribute = name.partition(":")
     dotted = all(part.isidentifier() for part in module.split("."))
     return bool(colon) and module != "tfds" and dotted and attribute.isidentifier()
@@ -37,10 +36,10 @@ def load(name: str) -> Any:
       Fault: the module is not allowed, cannot be imported, or lacks the attribute.
     """
     module, _, attribute = name.partition(":")
-    found = load_module(module)
-    if not hasattr(found, attribute):
+    loaded = load_module(module)
+    if not hasattr(loaded, attribute):
         raise Fault(f"{name}: the module {module!r} has no {attribute!r}", BAD_CONFIG)
-    return getattr(found, attribute)
+    return getattr(loaded, attribute)
 
 
 def load_module(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Draw the random views that a config makes of real images, before paying for a run.
+"""Draw the random views that a config makes of real images, to check them before a run.
 
 python -m ssl_jax.preview --config=configs/simclr.py:digits --out=views.png
 """
@@ -11,7 +11,7 @@ from ssl_jax import cli
 
 
 def main() -> None:
-    """The verb: see the module's docstring."""
+    """Runs the command; see the module's docstring."""
     config = cli.config()
     from ssl_jax import components
     from ssl_jax.training import preview
@@ -25,5 +25,5 @@ def main() -> None:
 if __name__ == "__main__":
     cli.define_config()
     flags.DEFINE_string("out", "views.png", "PNG file to write.")
-    flags.DEFINE_integer("images", 8, "Images to draw.", lower_bound=1)
+    flags.DEFINE_integer("images", 8, "Number of images to draw.", lower_bound=1)
     cli.run(main)

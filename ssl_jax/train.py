@@ -2,8 +2,8 @@
 
     python -m ssl_jax.train --config=configs/simclr.py:digits --workdir=runs/digits
 
-The same command again resumes, on the same devices bit for bit. At the end the features are
-evaluated and `WORKDIR/report.html` is written.
+Run the same command again to resume. On the same devices, a resumed run is equal to the bit. At the
+end, the run evaluates its features and writes `WORKDIR/report.html`.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ from ssl_jax.training import command
 
 
 def main() -> None:
-    """The verb: see the module's docstring."""
+    """Runs the command; see the module's docstring."""
     command.run_in_workdir(train, lambda stop: cli.config())
 
 
 def train(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
-    """Builds the parts, resumes, trains, evaluates, reports."""
+    """Builds the parts, resumes or starts the run, trains, evaluates and reports."""
     from ssl_jax import assess, build
     from ssl_jax.training import loop
 

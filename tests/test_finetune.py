@@ -178,9 +178,9 @@ def test_the_teacher_is_what_was_fine_tuned(tuned, capsys):
     x = np.maximum(x, 0) @ last["kernel"] + last["bias"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.models.get", tiny_encoder)
-        teacher = classifier.teacher(str(tuned), 12, jnp.float32)
+        teacher = classifier.load_teacher(str(tuned), 12, jnp.float32)
         assert "warning" not in capsys.readouterr().out
-        classifier.teacher(str(tuned), 24, jnp.float32)
+        classifier.load_teacher(str(tuned), 24, jnp.float32)
         assert "saw 12 pixels a side, the student's views have 24" in capsys.readouterr().out
     assert teacher.classes == tuple("0123456789")
     np.testing.assert_allclose(teacher.logits(teacher.weights, images), x, rtol=1e-4, atol=1e-5)
@@ -214,7 +214,7 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
 
     monkeypatch.setattr("ssl_jax.build.make_method", method)
     with pytest.raises(Fault, match="simclr has no encoder, only: stack"):
-        classifier.pretrained(pretrained)
+        classifier.pretrained_weights(pretrained)
 
 
 def test_a_fine_tuned_run_is_evaluated_by_itself(tuned):

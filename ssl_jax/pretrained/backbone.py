@@ -1,4 +1,4 @@
-"""Frozen encoders, wherever they come from: three lines to features.
+"""Loads frozen encoders from runs, exports and other projects.
 
 import ssl_jax
 backbone = ssl_jax.load_backbone("runs/digits")
@@ -27,49 +27,48 @@ from ssl_jax.weights import Tree, Weights
 from ssl_jax.weights.load import load as load_weights
 
 LONG = 1_000_000  # steps
-RUN_FIELDS = ("dtype", "bn_group", "init")  # of config.model: how a run computes, not what it is
+RUN_FIELDS = ("dtype", "bn_group", "init")  # fields of config.model that do not define the encoder
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """An encoder with its weights, and how its images are to be cut.
+    """An encoder with its weights, and the size and crop of its images.
 
-    Called, it gives the features of images: float [n, h, w, 3] in [0, 1], or uint8, to float32
-    [n, f]. What the encoder wants of mean and deviation is its own matter.
+    Calling it maps images to features. The encoder normalises the images, so pass them unchanged.
     """
 
     weights: Weights
     size: int  # side of the images, in pixels
-    channels: int = 3
-    crop: float = 1.0  # central part of an image's short side that is shown
-    classes: tuple[str, ...] = ()  # of the classifier in weights.others, if there is one
-    origin: str = ""  # for people: "runs/digits, step 360"
-    dtype: Any = jnp.float32  # of activations
+    channels: int = 3  # channels of the images
+    crop: float = 1.0  # central fraction of an image's short side that evaluation shows
+    classes: tuple[str, ...] = ()  # class names of the classifier in weights.others, if it has one
+    origin: str = ""  # source of the weights for messages, such as "runs/digits, step 360"
+    dtype: Any = jnp.float32  # dtype of activations
 
     @functools.cached_property
     def encoder(self) -> Any:
-        """The linen module: (images [n, h, w, 3] in [0, 1], train) -> [n, f] float32."""
+        """Linen module: (images [n, h, w, c] in [0, 1], train) -> features [n, f], float32."""
         fields = dict(self.weights.model)
         return models.get(fields.pop("name"), dtype=self.dtype, **fields)
 
     @property
     def variables(self) -> Tree:
-        """What `encoder.apply` takes."""
+        """Variables for `encoder.apply`."""
         return {"params": self.weights.params, "batch_stats": self.weights.batch_stats}
 
     def apply(self, variables: Tree, images: jax.Array) -> jax.Array:
-        """Features of images in [0, 1], as a pure function of the variables."""
+        """Returns float32 features [n, f] of images [n, h, w, c] in [0, 1], as a pure function."""
         return jnp.asarray(self.encoder.apply(variables, images, False), jnp.float32)
 
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Features [n, f] float32 of images [n, h, w, 3], float in [0, 1] or uint8.
+        """Returns float32 features [n, f] of images [n, h, w, c], float in [0, 1] or uint8.
 
         Raises:
-          ValueError: another shape or kind of numbers.
+          ValueError: the images have another shape or dtype.
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", None)
-        known = dtype == np.uint8 or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
-        if len(shape) != 4 or shape[-1] != self.channels or not known:
+        valid = dtype == np.uint8 or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
+        if len(shape) != 4 or shape[-1] != self.channels or not valid:
             raise ValueError(
                 f"images must be an array [n, h, w, {self.channels}], float in [0, 1] or uint8, "
                 f"not {shape} of {dtype or type(images).__name__}"
@@ -90,38 +89,45 @@ class Backbone:
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any) -> Backbone:
-    """The backbone that lies at `path`.
+    """Loads the backbone at `path`.
 
     Args:
-      path: a run's workdir (its newest checkpoint), an export's folder, or weights of another
-        project: docs/import.md lists what can be read.
-      dtype: of activations.
-      hints: for another project's weights, what they do not say: `weights.load`.
+      path: workdir of a run (its newest checkpoint), folder of an export, or weights of another
+        project; docs/import.md lists the formats.
+      dtype: dtype of activations.
+      hints: options that another project's weights do not contain; see `weights.load`.
 
     Raises:
-      Fault: nothing there, nothing that holds an encoder, or weights that fit no model.
+      Fault: the path is missing, it holds no encoder, or its weights fit no model.
     """
     folder = pathlib.Path(path).expanduser().absolute()
     if workdir.is_run(folder):
         if hints:
-            message = f"{folder} is a run, which knows its {', '.join(hints)}; leave it out"
+            message = f"{folder} is a run, and its config states {', '.join(hints)}; leave them out"
             raise Fault(message, USAGE)
-        return of_run(configuration.load(folder), folder, dtype=dtype)
+        return backbone_from_run(configuration.load(folder), folder, dtype=dtype)
     if folder.is_dir() and not (known := {"check.json", "config.json", "checkpoint"}) & set(
         os.listdir(folder)
     ):
-        message = f"{folder} is neither a run, nor an export, nor a checkpoint of TensorFlow: none"
-        raise Fault(f"{message} of {', '.join(sorted(known))} is in it", MISSING_INPUT)
+        message = f"{folder} is neither a run, nor an export, nor a TensorFlow checkpoint: it holds"
+        raise Fault(f"{message} none of {', '.join(sorted(known))}", MISSING_INPUT)
     return Backbone(**load_weights(folder, **hints)._asdict(), dtype=dtype)
 
 
-def of_run(config: ConfigDict, path: pathlib.Path, *, dtype: Any = jnp.float32) -> Backbone:
-    """The backbone of a run's newest checkpoint, and the modules behind it.
+def backbone_from_run(
+    config: ConfigDict, path: pathlib.Path, *, dtype: Any = jnp.float32
+) -> Backbone:
+    """Loads the backbone of a run's newest checkpoint; the other modules are in `weights.others`.
 
     Args:
-      config: of the run at `path`.
+      config: config of the run.
+      path: workdir of the run.
+      dtype: dtype of activations.
+
+    Raises:
+      Fault: as `modules_from_run`.
     """
-    params, stats, step, meta = read_modules(config, path)
+    params, stats, step, meta = modules_from_run(config, path)
     model = {k: v for k, v in config.model.to_dict().items() if k not in RUN_FIELDS}
     others = {
         name: {"params": tree, "batch_stats": stats.get(name, {})}
@@ -139,13 +145,17 @@ def of_run(config: ConfigDict, path: pathlib.Path, *, dtype: Any = jnp.float32) 
     )
 
 
-def read_modules(config: ConfigDict, path: pathlib.Path) -> tuple[Tree, Tree, int, dict[str, Any]]:
-    """(params, batch_stats, step, meta) of the newest checkpoint's modules, as NumPy arrays.
+def modules_from_run(
+    config: ConfigDict, path: pathlib.Path
+) -> tuple[Tree, Tree, int, dict[str, Any]]:
+    """Returns (params, batch_stats, step, meta) of the newest checkpoint's modules.
+
+    `params` and `batch_stats` are dicts by name of the module; their arrays are NumPy arrays.
 
     Raises:
-      Fault: no checkpoint, a damaged one, or a method without an encoder.
+      Fault: the run has no checkpoint, it is damaged, or the method has no encoder.
     """
-    modules = _tuned if "finetune" in config else _method(config).modules
+    modules = _fine_tuned_modules if "finetune" in config else _method(config).modules
 
     def select(state: Tree) -> Tree:
         params, stats = modules(state["params"], state.get("extra", {}))
@@ -155,19 +165,23 @@ def read_modules(config: ConfigDict, path: pathlib.Path) -> tuple[Tree, Tree, in
         return params, {name: stats.get(name, {}) for name in params}
 
     with Checkpoints(path / "checkpoints", config_hash=metadata.config_hash(config)) as checkpoints:
-        found = checkpoints.read_latest(select)
-    if found is None:
+        latest = checkpoints.read_latest(select)
+    if latest is None:
         raise Fault(f"no checkpoint under {path}: train there first", BAD_CHECKPOINT)
-    (params, stats), step, meta = found
+    (params, stats), step, meta = latest
     return params, stats, step, meta
 
 
-def _tuned(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+def _fine_tuned_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
+    """Returns (params, batch_stats) by module, as `Method.modules` does for pre-training."""
     return params, extra.get("batch_stats", {})
 
 
 def _method(config: ConfigDict) -> Method:
-    """For its `modules` alone: the run's own length and number of images are unknown here, and a
-    student's modules do not depend on its teacher."""
+    """Makes the run's method; only its `modules` may be used.
+
+    The length of the run and the number of examples are not known here, and the teacher of a
+    distillation is a stand-in. `modules` depends on none of them.
+    """
     teacher = Teacher({}, lambda weights, images: images, ())
     return components.make_method(config, LONG, config.train.batch_size, devices=1, teacher=teacher)

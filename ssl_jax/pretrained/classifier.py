@@ -1,4 +1,4 @@
-"""A classifier on top of an encoder, as fine-tuning trains it and a student is taught by it.
+"""Loads classifiers: pre-trained networks for fine-tuning, and teachers for distillation.
 
 The network is the encoder, the first layers of the projection head, and a linear classifier.
 """
@@ -16,90 +16,95 @@ from ssl_jax.models.heads import Classifier, infer_projection_head
 from ssl_jax.pretrained import backbone
 from ssl_jax.rundir import workdir
 
-KEPT = ("encoder", "head")  # of the modules that a method trains
+FINE_TUNED = ("encoder", "head")  # pre-trained modules that fine-tuning uses
 
 
-def pretrained(path: pathlib.Path) -> tuple[Tree, Tree]:
-    """(params, batch_stats), {"encoder": tree} and "head" where there is one, as NumPy arrays.
+def pretrained_weights(path: pathlib.Path) -> tuple[Tree, Tree]:
+    """Returns (params, batch_stats) of "encoder" and, if there is one, "head", as NumPy arrays.
 
     Args:
-      path: whatever `backbone.load` takes.
+      path: a path that `backbone.load` accepts.
 
     Raises:
-      Fault: nothing there, or a method without an encoder.
+      Fault: as `backbone.load`.
     """
     params, stats = _modules(backbone.load(path))
-    kept = [name for name in KEPT if name in params]
-    return {n: params[n] for n in kept}, {n: stats[n] for n in kept}
+    names = [name for name in FINE_TUNED if name in params]
+    return {n: params[n] for n in names}, {n: stats[n] for n in names}
 
 
-def _modules(found: backbone.Backbone) -> tuple[Tree, Tree]:
-    """(params, batch_stats), the trees of all modules by name."""
-    print(f"read from {found.origin}", flush=True)
-    others = found.weights.others
+def _modules(net: backbone.Backbone) -> tuple[Tree, Tree]:
+    """Returns (params, batch_stats) of all modules, as dicts by name; prints their origin."""
+    print(f"read weights from {net.origin}", flush=True)
+    others = net.weights.others
     params = {name: module["params"] for name, module in others.items()}
     stats = {name: module["batch_stats"] for name, module in others.items()}
-    encoder = {"encoder": found.weights.params}, {"encoder": found.weights.batch_stats}
+    encoder = {"encoder": net.weights.params}, {"encoder": net.weights.batch_stats}
     return encoder[0] | params, encoder[1] | stats
 
 
-def teacher(folder: str, size: int, dtype: Any) -> Teacher:
-    """The classifier at `folder`: a fine-tuned run, a student, or weights of another project.
-
-    Warns if it saw images of other than `size` pixels.
+def load_teacher(folder: str, size: int, dtype: Any) -> Teacher:
+    """Loads the teacher of a distillation and warns if it was trained on another image size.
 
     Args:
-      dtype: of its activations.
+      folder: a fine-tuned run, a student, or weights of another project.
+      size: side of the student's views in pixels.
+      dtype: dtype of the teacher's activations.
 
     Raises:
-      Fault: none there, or nothing that classifies.
+      Fault: the folder is missing, or its weights have no classifier.
     """
     path = pathlib.Path(folder).expanduser().absolute()
-    how = "fine-tune one by ssl_jax.finetune and name it by --config.method.teacher=WORKDIR"
+    advice = "Fine-tune a run by ssl_jax.finetune and pass --config.method.teacher=WORKDIR"
     if not folder or not workdir.exists(path):
-        raise Fault(f"no teacher at {folder!r}: {how}", MISSING_INPUT)
-    found = backbone.load(path, dtype=dtype)
-    if "classifier" not in found.weights.others:
-        raise Fault(f"the teacher {path} has no classifier: {how}", BAD_CONFIG)
-    if found.size != size:
+        raise Fault(f"no teacher at {folder!r}. {advice}", MISSING_INPUT)
+    net = backbone.load(path, dtype=dtype)
+    if "classifier" not in net.weights.others:
+        raise Fault(f"the teacher {path} has no classifier. {advice}", BAD_CONFIG)
+    if net.size != size:
         print(
-            f"warning: the teacher saw {found.size} pixels a side, the student's views have "
-            f"{size}: set augment.size, unless that is meant",
+            f"warning: the teacher was trained on images of {net.size} px, but the student's views "
+            f"have {size} px. Set augment.size unless this is intended",
             flush=True,
         )
-    params, stats = _modules(found)
+    params, stats = _modules(net)
     count = params["classifier"]["dense"]["bias"].shape[0]
     head_layer = sum(name.startswith("dense") for name in params.get("head", {}))
-    networks = network(found.encoder, params, head_layer, count, name=found.origin)
+    networks = make_network(net.encoder, params, head_layer, count, name=net.origin)
 
     def logits(weights: Tree, images: jax.Array) -> jax.Array:
         stats = weights["batch_stats"]
         return networks.features(weights["params"], stats, images, upto="classifier")
 
-    classes = found.classes or tuple(map(str, range(count)))
+    classes = net.classes or tuple(map(str, range(count)))
     return Teacher({"params": params, "batch_stats": stats}, logits, classes)
 
 
-def network(
+def make_network(
     encoder: Any, params: Tree, head_layer: int, classes: int, *, name: str, bn_group: int = 0
 ) -> Chain:
-    """Encoder, `head_layer` layers of the projection head, classifier; one view an image.
+    """Makes the chain of encoder, `head_layer` layers of the projection head, and classifier.
+
+    It takes one view per image.
 
     Args:
-      params: of the pre-trained or fine-tuned modules; shapes are read.
-      name: of what they were trained by, for the message.
-      bn_group: rows that share BatchNorm statistics; 0 = the batch.
+      encoder: the encoder module.
+      params: parameters of the pre-trained or fine-tuned modules; only shapes are read.
+      head_layer: number of layers of the projection head; 0 uses only the encoder.
+      classes: number of classes.
+      name: method or origin of `params`, for the message.
+      bn_group: number of rows that share BatchNorm statistics; 0 for the whole batch.
 
     Raises:
-      Fault: there are no such layers in `params`.
+      Fault: `params` has fewer layers in its projection head.
     """
     modules = {"encoder": encoder}
     if head_layer:
         head = infer_projection_head(params.get("head", {}), head_layer, encoder.dtype)
         if head is None:
             raise Fault(
-                f"finetune.head_layer={head_layer}: {name} as it was trained has no projection "
-                "head with so many layers; 0 takes the encoder alone",
+                f"finetune.head_layer={head_layer}: the weights of {name} have no projection head "
+                "with so many layers. Lower it; 0 uses only the encoder",
                 BAD_CONFIG,
             )
         modules["head"] = head

@@ -1,4 +1,4 @@
-"""Pre-training that starts from weights that exist: a run's, an export's, another project's."""
+"""Starts pre-training from existing weights: of a run, an export or another project."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,30 +12,35 @@ from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.methods import Batch, Method, Tree
 from ssl_jax.weights import Weights, shapes
 
-# Of a model's options, those that say how fresh weights are drawn, or how a run computes.
-NOT_OF_WEIGHTS = ("zero_gamma", "bn_group", "init", "dtype")
+# Options of a model that may differ: they affect the random initialisation or the computation.
+IGNORED_OPTIONS = ("zero_gamma", "bn_group", "init", "dtype")
 
 
 def method_from(method: Method, weights: Weights, origin: str) -> Method:
-    """`method`, whose encoder starts as `weights`; that of a target network or memory too.
+    """Returns a method whose encoder, and copies of it in a target network, start from `weights`.
 
-    An encoder is whatever lies under the name "encoder" in what the method keeps and has the
-    weights' shapes. All else, heads and queues, starts as ever.
+    Every subtree called "encoder" in the method's params and extra is replaced if its shapes are
+    those of the weights. Heads and queues are initialised as usual.
 
     Args:
-      origin: of the weights, for messages.
+      method: the method.
+      weights: weights of the encoder.
+      origin: origin of the weights, for messages.
+
+    The returned method's `init` raises Fault if the method has no encoder of these shapes.
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        placed: list[Any] = []
-        params, extra = _replace(method.init(key, batch), weights, placed)
+        inserted: list[Any] = []
+        params, extra = _replace(method.init(key, batch), weights, inserted)
         encoder = method.modules(params, extra)[0].get("encoder")
-        # A method may evaluate another copy than it trains: both must start here.
+        # The evaluated copy of the encoder may differ from the trained one. Both must start from
+        # the weights.
         leaves = jax.tree.leaves([params.get("encoder"), encoder])
-        if not leaves or not all(any(leaf is x for x in placed) for leaf in leaves):
+        if not leaves or not all(any(leaf is x for x in inserted) for leaf in leaves):
             message = (
-                f"model.init={origin}: this method keeps no encoder of these shapes under that "
-                "name; leave model.init empty, or choose the model that the weights are of"
+                f"model.init={origin}: this method has no encoder of these shapes. Leave "
+                "model.init empty, or choose the model of the weights"
             )
             raise Fault(message, BAD_CONFIG)
         return params, extra
@@ -44,53 +49,60 @@ def method_from(method: Method, weights: Weights, origin: str) -> Method:
 
 
 def check_model(config: Mapping[str, Any], model: Mapping[str, Any], origin: str) -> None:
-    """Holds a config's model against the one that weights are of.
+    """Compares the config's model with the model of the weights.
+
+    Args:
+      config: fields of `config.model`.
+      model: fields of the model of the weights.
+      origin: origin of the weights, for the message.
 
     Raises:
-      Fault: they differ; names the flags that make them one.
+      Fault: the models differ; the message gives the flags that make them equal.
     """
-    ours, theirs = (
-        models.get(**{k: v for k, v in one.items() if k not in NOT_OF_WEIGHTS}, dtype=jnp.float32)
+    configured, required = (
+        models.get(**{k: v for k, v in one.items() if k not in IGNORED_OPTIONS}, dtype=jnp.float32)
         for one in (config, model)
     )
-    odd = {"name": model["name"]} if config["name"] != model["name"] else {}
-    if type(ours) is type(theirs):
-        odd |= {
-            option: getattr(theirs, option, None)
+    changes = {"name": model["name"]} if config["name"] != model["name"] else {}
+    if type(configured) is type(required):
+        changes |= {
+            option: getattr(required, option, None)
             for option in {**config, **model}
-            if option not in (*NOT_OF_WEIGHTS, "name")
-            and getattr(ours, option, None) != getattr(theirs, option, None)
+            if option not in (*IGNORED_OPTIONS, "name")
+            and getattr(configured, option, None) != getattr(required, option, None)
         }
-    if odd:
-        flags = [f"--config.model.{o}={shlex.quote(str(value))}" for o, value in odd.items()]
-        message = f"model.init={origin} holds weights of another model; it wants:\n  "
+    if changes:
+        flags = [f"--config.model.{o}={shlex.quote(str(value))}" for o, value in changes.items()]
+        message = f"model.init={origin} holds weights of another model. Add these flags:\n  "
         raise Fault(message + "\n  ".join(flags), BAD_CONFIG)
 
 
-def _replace(tree: Tree, weights: Weights, placed: list[Any]) -> Tree:
-    """`tree` with the weights in every place of theirs; their leaves are added to `placed`."""
+def _replace(tree: Tree, weights: Weights, inserted: list[Any]) -> Tree:
+    """Returns `tree` with the weights in every encoder; adds their leaves to `inserted`."""
     if isinstance(tree, tuple):
-        return tuple(_replace(branch, weights, placed) for branch in tree)
+        return tuple(_replace(branch, weights, inserted) for branch in tree)
     if not isinstance(tree, Mapping):
         return tree
     new = {}
     for name, branch in tree.items():
-        found = shapes(branch) if name == "encoder" else {}
+        encoder_shapes = shapes(branch) if name == "encoder" else {}
         kinds = (weights.params, weights.batch_stats)
-        fits = [kind for kind in kinds if found and found == shapes(kind)]
+        matches = [kind for kind in kinds if encoder_shapes and encoder_shapes == shapes(kind)]
         if name == "teacher":
-            new[name] = branch  # what a student learns from stays what it is
-        elif fits:
-            new[name] = _called_for(fits[0], branch)
-            placed += jax.tree.leaves(new[name])
+            new[name] = branch  # a student's teacher keeps its weights
+        elif matches:
+            new[name] = _as_callback(matches[0], branch)
+            inserted += jax.tree.leaves(new[name])
         else:
-            new[name] = _replace(branch, weights, placed)
+            new[name] = _replace(branch, weights, inserted)
     return new
 
 
-def _called_for(arrays: Tree, like: Tree) -> Tree:
-    """`arrays` in the dtypes of `like`, by a callback: a program that held them as constants would
-    spell every number out."""
+def _as_callback(arrays: Tree, like: Tree) -> Tree:
+    """Returns `arrays` in the dtypes of `like`, fetched by a callback inside jit.
+
+    As constants, the program text would contain every number.
+    """
     kinds = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-    found = jax.pure_callback(lambda: arrays, kinds)
-    return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), found, like)
+    fetched = jax.pure_callback(lambda: arrays, kinds)
+    return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), fetched, like)

@@ -1,4 +1,4 @@
-"""What the training verbs share before JAX is imported: flags, workdir, config, mesh."""
+"""Code that the training verbs share: flags, workdir, config, mesh."""
 
 import contextlib
 from collections.abc import Callable
@@ -13,29 +13,29 @@ from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
 
-# JAX and TensorFlow are imported inside functions: a mistake in the config must be reported
-# before their seconds of import.
+# JAX and TensorFlow are imported inside functions: their import takes seconds, and mistakes in the
+# config must be reported before it.
 
 Train = Callable[[ConfigDict, workdir.Workdir, Stop], None]
 
 
 def define_flags() -> None:
-    """Declares --workdir, --allow_change and the flags of a job of several processes."""
+    """Defines --workdir, --allow_change and the flags of a job of several processes."""
     cli.define_workdir()
     cli.define_processes()
     flags.DEFINE_list(
-        "allow_change", [], "Schedule fields that may differ on resuming, e.g. optim.lr."
+        "allow_change", [], "Schedule fields that may change on resuming, for example optim.lr."
     )
 
 
 def run_in_workdir(train: Train, make_config: Callable[[Stop], ConfigDict]) -> None:
-    """Opens the workdir of the flags, compares configs, and calls `train`.
+    """Opens the workdir of --workdir, compares the configs, and calls `train`.
 
     Only process 0 opens and locks the workdir; every process must see the same folder.
 
     Args:
       train: (config, workdir, stop) -> None.
-      make_config: makes the config of the command line. If it uses JAX, it must call `cli.start`
+      make_config: stop -> the config of the command line. If it uses JAX, it must call `cli.start`
         first.
 
     Raises:
@@ -63,9 +63,11 @@ def run_in_workdir(train: Train, make_config: Callable[[Stop], ConfigDict]) -> N
 
 
 def check_config(config: ConfigDict, run: workdir.Workdir, allowed: list[str]) -> None:
-    """Compares the config with that of the run in the workdir.
+    """Compares the config with the config of the run in the workdir.
 
     Args:
+      config: the config of the command line.
+      run: the workdir; a workdir without a run accepts every config.
       allowed: fields of the schedule that may differ.
 
     Raises:
@@ -92,7 +94,7 @@ def make_mesh(config: ConfigDict) -> Any:
     """Makes the mesh over all devices.
 
     Raises:
-      Fault: the devices cannot divide the batch as the config asks.
+      Fault: the batch cannot be divided over the devices.
     """
     from ssl_jax import components, parallel
 
@@ -103,7 +105,10 @@ def make_mesh(config: ConfigDict) -> Any:
 
 
 def use_cores(config: ConfigDict) -> None:
-    """Makes devices of CPU cores, as many as divide the batch; call it before JAX looks for any."""
+    """On a CPU, makes JAX use several cores as devices, as many as the batch size allows.
+
+    Call it before JAX initialises its devices.
+    """
     from ssl_jax import components, parallel
 
     parallel.use_cpu_cores_as_devices(config.train.batch_size, **components.batch_sizes(config))

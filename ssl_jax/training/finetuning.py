@@ -1,6 +1,6 @@
 """Fine-tuning: classification on top of a pre-trained encoder that continues to learn.
 
-Expressed as a `Method` whose objective takes labels, so that the one training step serves it.
+It is a `Method` whose objective takes labels, so that it uses the same training step.
 """
 
 import jax
@@ -11,22 +11,24 @@ from ssl_jax.methods import Batch, Method, Tree
 from ssl_jax.models.chain import Chain
 
 
-def make(networks: Chain, weights: Tree, *, kept: tuple[str, ...] = ("encoder", "head")) -> Method:
-    """Makes the fine-tuning of `networks`, to be trained with `supervised=True`.
+def make(
+    networks: Chain, weights: Tree, *, pretrained: tuple[str, ...] = ("encoder", "head")
+) -> Method:
+    """Makes the method that fine-tunes `networks`; train it with `supervised=True`.
 
-    The loss is the mean cross-entropy over the global batch. The metric "accuracy" is that of the
-    augmented examples of the batch.
+    The loss is the mean cross-entropy over the global batch. The metric "accuracy" is measured on
+    the augmented examples of the batch.
 
     Args:
       networks: encoder, optional layers of the projection head, and "classifier".
       weights: pre-trained (params, batch_stats) by module; arrays, or tracers inside `jax.jit`.
-      kept: modules that start from `weights`; the others start anew.
+      pretrained: modules that start from `weights`; other modules are initialised randomly.
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         fresh = networks.init(key, batch["views"])
         params, stats = (
-            new | {name: _take(new[name], old[name]) for name in kept if name in new}
+            new | {name: _copy(new[name], old[name]) for name in pretrained if name in new}
             for new, old in zip(fresh, weights, strict=True)
         )
         return params, {"batch_stats": stats}
@@ -55,8 +57,8 @@ def make(networks: Chain, weights: Tree, *, kept: tuple[str, ...] = ("encoder", 
     return Method(init=init, encode=encode, objective=objective, features=features, logits=logits)
 
 
-def _take(new: Tree, old: Tree) -> Tree:
-    """Returns `old` where `new` has a place for it: a head may be cut."""
+def _copy(new: Tree, old: Tree) -> Tree:
+    """Returns the arrays of `old` that `new` has, too: fine-tuning may use only part of a head."""
     if not isinstance(new, dict):
         return jnp.asarray(old)
-    return {name: _take(tree, old[name]) for name, tree in new.items()}
+    return {name: _copy(tree, old[name]) for name, tree in new.items()}

@@ -1,4 +1,4 @@
-"""Two ways to the gradient of the whole batch's loss: in one pass, or micro-batch by micro-batch.
+"""Computes the gradient of the whole batch's loss in one pass, or micro-batch by micro-batch.
 
 Both return value_and_grad(encode, objective, params, batch) ->
 ((loss, aux, outputs, stats), gradient, metrics), where encode(params, batch) -> (outputs, stats)
@@ -27,21 +27,23 @@ def whole_batch(encode, objective, params: Tree, batch: Batch):
 
 
 def micro_batched(mesh: Mesh, microbatch: int, noise_scale: bool):
-    """Computes the same loss and gradient with the activations of one micro-batch in memory.
+    """Returns the function that computes the same loss and gradient with less memory.
 
-    Encodes every micro-batch without gradient, takes the objective's gradient with respect to all
-    outputs, and encodes each micro-batch again under its vjp.
+    Only the activations of one micro-batch are in memory. The function encodes every micro-batch
+    without gradient, takes the objective's gradient with respect to all outputs, and encodes each
+    micro-batch again under its vjp.
 
     Args:
+      mesh: the devices.
       microbatch: examples encoded at once over all devices; divides the batch.
-      noise_scale: also measure the gradient's noise; devices then add up their gradients after
-        every micro-batch instead of once.
+      noise_scale: also measure the gradient's noise. Devices then sum their gradients after every
+        micro-batch instead of once.
 
     Source: GradCache (arXiv 2101.06983), section 3.
     """
 
     def split(x: jax.Array) -> jax.Array:
-        # A chunk takes the same rows of every device, so that no image moves.
+        # A chunk takes the same local rows of every device, so that no example changes its device.
         chunks = x.shape[0] // microbatch
         x = x.reshape(mesh.size, chunks, -1, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(chunks, microbatch, *x.shape[3:])
@@ -91,19 +93,19 @@ def micro_batched(mesh: Mesh, microbatch: int, noise_scale: bool):
 
 
 def _partition(outputs: dict) -> tuple[dict, dict]:
-    """Separates the floating-point outputs, which have a gradient, from the others."""
+    """Returns (floating-point outputs, which have a gradient, other outputs)."""
     smooth = {n: x for n, x in outputs.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
     return smooth, {n: x for n, x in outputs.items() if n not in smooth}
 
 
 def _gradient_noise(total: Tree, squares: jax.Array, small: int, big: int) -> dict[str, jax.Array]:
-    """Estimates noise and signal of the gradient, without bias, from those of the micro-batches.
+    """Estimates noise and signal of the gradient without bias from the micro-batches' gradients.
 
     Args:
       total: sum of the micro-batches' gradients.
-      squares: sum of their squared norms, each gradient taken as its share of `total`.
-      small: examples of a micro-batch.
-      big: examples of the batch.
+      squares: sum of the squared norms of the micro-batches' gradients.
+      small: number of examples of a micro-batch.
+      big: number of examples of the batch.
 
     Returns:
       {"gradient_noise": trace of the covariance of one example's gradient, "gradient_signal":
@@ -111,8 +113,8 @@ def _gradient_noise(total: Tree, squares: jax.Array, small: int, big: int) -> di
       by chance. The estimates of one step are rough: the noise scale is the ratio of their means
       over many steps.
 
-    Source: McCandlish et al. (arXiv 1812.06162), appendix A.1. The coupling of the examples by the
-    objective is held fixed: a micro-batch's gradient is its part of the whole batch's gradient.
+    Source: McCandlish et al. (arXiv 1812.06162), appendix A.1. A micro-batch's gradient is its part
+    of the whole batch's gradient, so the objective's coupling of examples is treated as fixed.
     """
     chunks = big // small
     if chunks == 1:

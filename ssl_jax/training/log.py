@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ssl_jax.errors import NUMERIC, Fault
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.rundir.metrics import MetricWriter, NoiseScale, Progress
-from ssl_jax.training.collapse import Alarm
+from ssl_jax.training.collapse import CollapseDetector
 from ssl_jax.training.parts import Parts
 
 
@@ -17,11 +17,11 @@ class StepLog:
     """Reads metrics one step late, so that the device never waits for the host.
 
     Args:
-      config: of the run.
-      parts: of the run.
+      config: config of the run.
+      parts: parts of the run.
       writer: writes metrics.jsonl and TensorBoard events.
-      checkpoints: names the last good checkpoint in a message.
-      start: the step at which this process began.
+      checkpoints: checkpoints of the run; a message names the last one.
+      start: step from which this process trains.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class StepLog:
             epoch_size=parts.source.size,
         )
         self._noise_scale = NoiseScale()
-        self._alarm = Alarm(total_steps=self._total)
+        self._detector = CollapseDetector(total_steps=self._total)
         self._pending: tuple[int, Any] | None = None
 
     def add(self, step: int, metrics: Any) -> None:
-        """Takes the metrics of a step that the device may still compute, and logs the one before.
+        """Stores the metrics of a step, which may still be computed, and logs the step before it.
 
         Raises:
           Fault: as `settle`.
@@ -54,10 +54,10 @@ class StepLog:
         self._pending = step, metrics
 
     def settle(self) -> None:
-        """Waits for the pending step and logs it if it is due.
+        """Waits for the pending step, and logs it if `log_every` says so.
 
         Raises:
-          Fault: its loss or the norm of its gradient is not finite.
+          Fault: the loss or the norm of the gradient is not finite.
         """
         if self._pending is None:
             return
@@ -78,6 +78,6 @@ class StepLog:
         if step % self._every == 0 or step == self._total:
             line, rates = self._progress(step, metrics)
             self._writer.write(step, metrics | rates)
-            warning = self._alarm(step, metrics)
+            warning = self._detector.check(step, metrics)
             if jax.process_index() == 0:
                 print(line, *[f"warning: {warning}"] * bool(warning), sep="\n", flush=True)

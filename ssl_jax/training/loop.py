@@ -30,11 +30,11 @@ def fit(
     """Resumes or starts a run, trains it to its end, evaluates it and writes its report.
 
     Args:
-      config: of the run.
-      run: its workdir, which this process holds locked.
-      parts: what `build` made of the config.
-      finish: (state at the end, whether this call trained) -> None; evaluates the state.
-      stop: tells of signals.
+      config: config of the run.
+      run: workdir of the run, locked by this process.
+      parts: parts of the run, made by `build`.
+      finish: (state at the end, True if this call trained) -> None; evaluates the state.
+      stop: reports signals.
       verb: name of the command, for metadata.json.
 
     Raises:
@@ -58,7 +58,7 @@ def fit(
         state, start, before = restored or (parts.new_state(), 0, data)
         check_data(before, data)
         watchdog.begin(start)
-        # Only now: a first attempt that fails before this point binds the workdir to nothing.
+        # Not earlier: if a first attempt fails before this point, the workdir has no config yet.
         if first:
             run.write_json("config.json", config.to_dict())
             if restored:
@@ -84,16 +84,17 @@ def fit(
 
 
 def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compares the data with those of the last checkpoint.
+    """Compares the data with the data of the last checkpoint.
 
     Raises:
-      Fault: they differ. The order of the examples follows from their number.
+      Fault: number of examples or classes differ. The order of the examples depends on their
+        number.
     """
     for field, value in now.items():
         if before.get(field) != value:
             raise Fault(
                 f"the data have changed since the last checkpoint: {field} was "
-                f"{before.get(field)}, is {value}; restore the data or use another --workdir",
+                f"{before.get(field)}, is {value}. Restore the data or use another --workdir.",
                 BAD_DATA,
             )
 
@@ -112,10 +113,18 @@ def train(
     """Trains from step `start` to the end and returns the last state.
 
     Args:
+      config: config of the run.
+      run: workdir of the run.
+      parts: parts of the run.
+      state: state after step `start`.
+      start: number of steps that are done.
+      checkpoints: writes checkpoints.
+      stop: reports signals.
+      watchdog: is told of every step.
       data: description of the data, stored in every checkpoint.
 
     Raises:
-      Fault: a signal stopped the run, with its state saved, or the loss is not finite.
+      Fault: a signal stopped the run after its state was saved, or the loss is not finite.
     """
     total = parts.total_steps
     batches = components.train_batches(
@@ -129,7 +138,7 @@ def train(
                 log.add(k, metrics)
                 checkpoints.check()
                 watchdog.step(k)
-                stopping = stop.should_stop(k)  # asked once: it may change on the next line
+                stopping = stop.should_stop(k)  # called once, because the answer may change
                 if k % config.train.checkpoint_every == 0 or k == total or stopping:
                     with watchdog.saving():
                         log.settle()
@@ -148,7 +157,7 @@ def note_bad_examples(run: workdir.Workdir, source: Source, bad: dict[int, str])
     if bad:
         process = jax.process_index()
         name = f"bad_images_{process}.json" if process else "bad_images.json"
-        known = run.read_json(name) or {}
-        known |= {source.describe(index): reason for index, reason in bad.items()}
-        run.write_json(name, known)
-        print(f"replaced {len(known)} unreadable examples: see {run.path / name}")
+        replaced = run.read_json(name) or {}
+        replaced |= {source.describe(index): reason for index, reason in bad.items()}
+        run.write_json(name, replaced)
+        print(f"replaced {len(replaced)} unreadable examples: see {run.path / name}")

@@ -1,4 +1,4 @@
-"""The parts of a run, as the training loop and evaluation read them; `build` makes them."""
+"""The parts of a run that the training loop and evaluation use; `build` makes them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ssl_jax.training.state import TrainState, abstract_state, new_state
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computation:
-    """What a run computes, without its data."""
+    """The parts of a run without its data."""
 
     mesh: Mesh
     input: Input
@@ -23,7 +23,7 @@ class Computation:
     total_steps: int
 
     init: Callable[..., TrainState]
-    """Makes step 0's state from `init_arguments`, under jit."""
+    """Makes the state of step 0 from `init_arguments`, under jit."""
 
     train_step: jax.stages.Wrapped
     """(state, batch) -> (state, metrics), jitted, with the state donated."""
@@ -36,14 +36,16 @@ class Computation:
         return abstract_state(self.init, self.method.layout, self.mesh, *self.init_arguments)
 
     def new_state(self) -> TrainState:
-        """Makes step 0's state on the devices that hold it."""
+        """Makes the state of step 0 on the devices that hold it."""
         return new_state(self.init, self.method.layout, self.mesh, *self.init_arguments)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts(Computation):
-    """Everything that a run is made of."""
+    """All parts of a run."""
 
     source: Source
+    """Training examples."""
+
     test: Source | None
-    """Labelled examples for evaluation; None without them."""
+    """Labelled examples for evaluation; None if there are none."""

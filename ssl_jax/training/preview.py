@@ -14,7 +14,7 @@ from ssl_jax.report.figures import image_grids
 
 
 def draw_views(config: ConfigDict, source: Source, path: Path, count: int = 8) -> None:
-    """Writes a picture of the run's first `count` examples, each beside its random views.
+    """Writes a picture of the run's first `count` examples with their random views.
 
     Raises:
       Fault: the modality has no pictures.
@@ -23,7 +23,7 @@ def draw_views(config: ConfigDict, source: Source, path: Path, count: int = 8) -
     if example_input.preview is None:
         raise Fault(f"{source.name}: this modality has no pictures of its views", BAD_CONFIG)
     count = min(count, source.size)
-    # The first examples of the first batch, whatever its size: order and views are per example.
+    # Order and views do not depend on the batch size, so these are the run's first examples.
     batches = components.train_batches(
         config, source, start_step=0, num_steps=1, batch_size=count, host=(0, 1)
     )

@@ -12,10 +12,10 @@ PROBE_LEARNING_RATE = 1e-3
 
 
 class Probe(NamedTuple):
-    """Softmax regression on features, trained by Adam beside the method.
+    """Softmax regression on features, trained by Adam at the same time as the method.
 
-    The probe takes the features without their gradient and has an optimizer of its own. Labels
-    therefore reach nothing but the probe.
+    The probe stops the gradient of the features and has a separate optimizer. Labels therefore
+    affect only the probe.
     """
 
     num_classes: int  # 0 switches the probe off
@@ -36,15 +36,15 @@ class Probe(NamedTuple):
         return {"params": params, "opt_state": self.tx.init(params)}
 
     def update(self, state: Tree, features: jax.Array, label: jax.Array) -> tuple[Tree, dict]:
-        """Takes one step.
+        """Takes one optimization step.
 
         Args:
-          state: of `init`.
-          features: [b, v, f] of the batch's views.
-          label: int32 [b], -1 where the label is missing.
+          state: state of `init` or of the last `update`.
+          features: [b, v, f], features of the batch's views.
+          label: int32 [b]; -1 means that the label is missing.
 
         Returns:
-          (new state, {"probe_loss", "probe_accuracy"}), both scalars before this update.
+          (new state, {"probe_loss", "probe_accuracy"}); both metrics are measured before the step.
         """
         x = jax.lax.stop_gradient(features)
         y = jnp.broadcast_to(label[:, None], x.shape[:2])

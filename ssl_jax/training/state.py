@@ -15,7 +15,7 @@ from ssl_jax.training.probe import Probe
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that a run carries from step to step. Randomness is derived from `step`."""
+    """All arrays that a run carries from step to step. Randomness is derived from `step`."""
 
     step: jax.Array  # int32 []
     params: Tree
@@ -25,11 +25,13 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_method(method: Method, spec: Tree, seed: int) -> tuple[Tree, Tree]:
-    """Returns step 0's (params, extra) of a method.
+    """Returns (params, extra) of a method at step 0.
 
     Args:
-      spec: shapes of the global batch as the method sees it; two examples of zeros stand for it.
-      seed: of the run.
+      method: the method.
+      spec: shapes of the global batch as the method sees it. Two examples of zeros are enough to
+        initialise the method.
+      seed: seed of the run.
     """
     zeros = jax.tree.map(lambda x: jnp.zeros((2, *x.shape[1:]), x.dtype), spec)
     return method.init(jax.random.key(seed), zeros)
@@ -44,15 +46,18 @@ def init_fn(
     seed: int,
     supervised: bool = False,
 ) -> Callable[[], TrainState]:
-    """Returns the function that makes step 0's state; run it under `born_sharded`.
+    """Returns the function that makes the state of step 0; run it under `born_sharded`.
 
     Args:
+      method: the method.
+      tx: the optimizer.
+      probe: the online probe.
       spec: the global batch as the method sees it (the input's `seen` arrays and "index" [b]), as
         ShapeDtypeStructs or arrays; only shapes and dtypes are read.
+      seed: seed of the run.
       supervised: the objective also takes labels, as in `make_train_step`.
 
-    Raises (the function):
-      ValueError: the method cannot work on such a batch.
+    The returned function raises ValueError if the method does not accept such a batch.
     """
 
     def init() -> TrainState:
@@ -62,7 +67,7 @@ def init_fn(
             key = jax.random.key(seed)
             outputs, _ = method.encode(params, extra, batch, key)
             label = {"label": jnp.zeros_like(batch["index"])} if supervised else {}
-            # Only here does an objective meet the whole batch's shapes before the compilation.
+            # Checks the objective on the shapes of the whole batch before the step is compiled.
             method.objective(params, extra, outputs | label, key, jnp.zeros((), jnp.int32))
             return outputs
 
@@ -102,13 +107,15 @@ def abstract_state(
 
 
 def born_sharded(init: Callable[..., Tree], shardings: Tree, mesh: Mesh, *arguments: Any) -> Tree:
-    """Runs `init` so that its arrays are made on the devices that hold them.
+    """Runs `init` so that each array is created on the devices that hold it.
 
     Args:
-      shardings: of the result.
-      arguments: of `init`.
+      init: makes the arrays from `arguments`.
+      shardings: shardings of the result.
+      mesh: the devices.
+      arguments: arguments of `init`.
     """
-    # XLA's CPU backend spends seconds on optimising random draws that run once.
+    # XLA's CPU backend takes seconds to optimise random draws that run only once.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     return jax.jit(init, out_shardings=shardings, compiler_options=options)(*arguments)
@@ -117,7 +124,7 @@ def born_sharded(init: Callable[..., Tree], shardings: Tree, mesh: Mesh, *argume
 def new_state(
     init: Callable[..., TrainState], layout: Tree, mesh: Mesh, *arguments: Any
 ) -> TrainState:
-    """Makes step 0's state on the devices that hold it."""
+    """Makes the state of step 0 on the devices that hold it."""
     return born_sharded(
         init, state_shardings(jax.eval_shape(init, *arguments), layout, mesh), mesh, *arguments
     )

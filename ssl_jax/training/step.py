@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from ssl_jax import parallel
 from ssl_jax.methods import Batch, Method, Tree
-from ssl_jax.training import collapse, gradient
+from ssl_jax.training import gradient
 from ssl_jax.training.batch_hash import batch_hash
+from ssl_jax.training.collapse import collapse_signals
 from ssl_jax.training.probe import Probe
 from ssl_jax.training.state import TrainState, state_shardings
 
@@ -35,10 +36,12 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns (state, batch) -> (state, metrics), to be jitted with the state donated.
 
-    The metrics are scalars: "loss"; "grad_norm", the norm of the whole gradient; "lr";
-    "batch_hash", a hash of the batch; the method's own metrics; where `encode` returns "features",
-    the signals of `collapse.signals` (the method's metrics take precedence); with labels, the
-    metrics of the `Probe`.
+    The metrics are scalars:
+
+    * "loss"; "grad_norm", the norm of the whole gradient; "lr"; "batch_hash", a hash of the batch;
+    * the method's metrics;
+    * `collapse_signals`, if `encode` returns "features"; the method's metrics take precedence;
+    * the metrics of the `Probe`, if the data have labels.
 
     Args:
       method: the self-supervised method, or the fine-tuning of `finetuning.make`.
@@ -47,11 +50,12 @@ def make_train_step(
       probe: the online probe.
       seed: root of all randomness; step k draws from fold_in(key(seed), k).
       mesh: the devices.
-      device: `Input.device`, the per-example work on the device before `encode`.
-      microbatch: global examples encoded at once, 0 for all. The gradient is that of the whole
-        batch for every objective, as long as no normalisation group crosses a micro-batch.
+      device: `Input.device`, the per-example operations on the device before `encode`.
+      microbatch: global number of examples encoded at once; 0 encodes the whole batch. The gradient
+        equals that of the whole batch for every objective, as long as no normalisation group
+        crosses a micro-batch.
       noise_scale: with micro-batches, also measure the gradient's noise and signal.
-      supervised: hand the labels to the objective, as the output "label" int32 [b]. Pre-training
+      supervised: pass the labels to the objective as the output "label" int32 [b]. Pre-training
         never does.
     """
 
@@ -88,7 +92,7 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "lr": schedule(state.step),
             "batch_hash": batch_hash(batch),
-            **(collapse.signals(outputs["features"]) if "features" in outputs else {}),
+            **(collapse_signals(outputs["features"]) if "features" in outputs else {}),
             **metrics,
             **measured,
         }

@@ -196,7 +196,7 @@ def params(path, step):
 
     del step
     config = configuration.load(path)
-    return backbone.read_modules(config, path)[0]
+    return backbone.modules_from_run(config, path)[0]
 
 
 def losses(path):

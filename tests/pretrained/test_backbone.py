@@ -48,7 +48,7 @@ def test_three_lines_to_the_features_of_a_run(trained, tiny_models):
 def test_the_features_are_those_that_the_method_is_evaluated_by(trained, tiny_models):
     config = configuration.load(trained)
     method = build.make_method(config, 2, 64, devices=1)
-    params, stats, _, _ = backbone.read_modules(config, trained)
+    params, stats, _, _ = backbone.modules_from_run(config, trained)
     net = backbone.load(trained)
     x = images().astype(np.float32) / 255
     want = method.features(params, {"batch_stats": stats}, x)

@@ -84,7 +84,7 @@ def test_a_teacher_of_the_same_shapes_stays_what_it_is():
     }
     teacher = Teacher(kept, lambda w, x: jnp.zeros((len(x), 3)), ("a", "b", "c"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssl_jax.pretrained.classifier.teacher", lambda *args: teacher)
+        patch.setattr("ssl_jax.pretrained.classifier.load_teacher", lambda *args: teacher)
         params, extra, drawn = started(config)
     assert_equal(params["encoder"], drawn.params)
     assert_equal(extra["teacher"], kept)

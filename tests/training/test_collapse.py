@@ -12,7 +12,7 @@ from ssl_jax import parallel
 from ssl_jax.training import collapse
 from ssl_jax.training.collapse import PATIENCE, RANK_FLOOR, SETTLED, STD_FLOOR, Alarm
 
-signals = jax.jit(collapse.signals)
+signals = jax.jit(collapse.collapse_signals)
 
 
 def oracle(features):
@@ -92,12 +92,12 @@ def test_evenly_spread_directions():
 
 
 def test_one_example_tells_nothing():
-    assert collapse.signals(jnp.ones((1, 2, 4))) == {}
+    assert collapse.collapse_signals(jnp.ones((1, 2, 4))) == {}
 
 
 def test_without_gradient():
     x = random_features(8)
-    jacobian = jax.jit(jax.jacrev(collapse.signals))(x)
+    jacobian = jax.jit(jax.jacrev(collapse.collapse_signals))(x)
     assert jacobian.keys() == oracle(x).keys()
     for grad in jacobian.values():
         np.testing.assert_array_equal(grad, 0)
@@ -114,7 +114,7 @@ def test_only_the_sample_travels(b):
     x = random_features(b, f=f)
     with jax.set_mesh(mesh):
         batch = parallel.to_global({"x": x}, mesh)["x"]
-        program = jax.jit(collapse.signals).lower(batch).compile()
+        program = jax.jit(collapse.collapse_signals).lower(batch).compile()
         assert_signals(program(batch), oracle(x), rtol=2e-5)
     moved = 0
     for line in program.as_text().splitlines():

@@ -150,7 +150,7 @@ def test_a_head_is_known_by_its_parameters(name):
     for upto in range(4):
         if upto > layers:
             with pytest.raises(Fault, match=f"head_layer={upto}.*simclr") as refused:
-                classifier.network(encoder, params, upto, CLASSES, name="simclr")
+                classifier.make_network(encoder, params, upto, CLASSES, name="simclr")
             assert refused.value.code == BAD_CONFIG
         elif upto:
             found = heads.infer_projection_head(params["head"], upto, jnp.float32)
@@ -243,7 +243,7 @@ def test_a_checkpoint_keeps_what_fine_tuning_takes(config, monkeypatch, tmp_path
         return {"params": params, "extra": extra}
 
     monkeypatch.setattr("ssl_jax.pretrained.backbone.Checkpoints", Reader)
-    found = backbone.of_run(config, tmp_path)
+    found = backbone.backbone_from_run(config, tmp_path)
     params, stats = {"encoder": found.weights.params}, found.weights.batch_stats
     assert jax.tree.leaves(params["encoder"])
     assert not jax.tree.leaves(stats)

@@ -177,7 +177,7 @@ def test_signals_of_the_features_are_logged_and_the_methods_own_metrics_win():
         features=lambda *_: None,
     )
     _, metrics = run(method, 1, steps=1)
-    wanted = jax.jit(collapse.signals)(host_batch()["views"][:, :, 0, 0])
+    wanted = jax.jit(collapse.collapse_signals)(host_batch()["views"][:, :, 0, 0])
     assert metrics.keys() > wanted.keys()
     assert gap({k: metrics[k] for k in wanted}, wanted | {"feature_std": np.float32(7)}) < 1e-5
 
