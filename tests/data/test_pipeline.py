@@ -1,4 +1,4 @@
-"""The pipeline on invented sources; augmentation is a stand-in where only the order matters."""
+"""The pipeline on synthetic sources. Tests of the order replace the augmentation."""
 
 import hashlib
 import itertools
@@ -21,21 +21,24 @@ BAD = (3, 4, 17)
 PAIR = (View(size=8), View(size=8))
 
 
-def invented(size, bad=(), error=ValueError):
-    """Images of any shape, told apart by their first pixel; counts what is loaded."""
+def synthetic(size, bad=(), error=ValueError):
+    """Returns a source of images of several shapes, and the list of the indices it has loaded.
+
+    The first pixel of an image holds its index.
+    """
     loads, lock = [], threading.Lock()
 
     def load(index):
         with lock:
             loads.append(index)
         if index in bad:
-            raise error(f"spoilt {index}")
+            raise error(f"damaged {index}")
         image = np.random.default_rng(index).integers(0, 256, (9 + index % 5, 12, 3), np.uint8)
         image[0, 0] = index % 256
         return {"image": image}, {"label": index % 10}
 
     source = Source(
-        name="invented",
+        name="synthetic",
         size=size,
         record=image_record(3),
         load=load,
@@ -47,12 +50,12 @@ def invented(size, bad=(), error=ValueError):
 
 
 @pytest.fixture
-def plain(monkeypatch):
-    """Views become the first pixel, so that a test of the order takes no time."""
+def first_pixel_only(monkeypatch):
+    """Replaces the views by the first pixel, so that tests of the order are fast."""
 
     def make(views, *, seed, placement):
         def augment(image, epoch, index):
-            return {"views": image[:1, :1, :1], "epoch": epoch, "given": index}
+            return {"views": image[:1, :1, :1], "epoch": epoch, "augmented_as": index}
 
         return augment
 
@@ -61,8 +64,8 @@ def plain(monkeypatch):
 
 def train(source, *, views=PAIR, placement="device", seed=1, **options):
     defaults = {"batch_size": 8, "start_step": 0, "num_steps": 4}
-    made = input_from_views(views, seed=seed, placement=placement)
-    return pipeline.train_batches(source, made, seed=seed, **{**defaults, **options})
+    example_input = input_from_views(views, seed=seed, placement=placement)
+    return pipeline.train_batches(source, example_input, seed=seed, **{**defaults, **options})
 
 
 def column(batches, key):
@@ -78,8 +81,8 @@ def assert_equal(left, right):
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(37, 8), (8, 8), (40, 8), (9, 8)])
-def test_every_example_once_in_an_epoch(plain, size, batch_size):
-    source, _ = invented(size)
+def test_every_example_occurs_once_per_epoch(first_pixel_only, size, batch_size):
+    source, _ = synthetic(size)
     steps = pipeline.total_steps(size, batch_size, 3)
     batches = list(train(source, batch_size=batch_size, num_steps=steps))
     assert len(batches) == steps
@@ -89,15 +92,15 @@ def test_every_example_once_in_an_epoch(plain, size, batch_size):
         assert sorted(index[e]) == list(range(size))
         assert (epoch[e] == e).all()
     assert not (index[0] == index[1]).all()
-    every = column(batches, "index")
-    np.testing.assert_array_equal(column(batches, "views")[:, 0, 0, 0], every)
-    np.testing.assert_array_equal(column(batches, "label"), every % 10)
+    indices = column(batches, "index")
+    np.testing.assert_array_equal(column(batches, "views")[:, 0, 0, 0], indices)
+    np.testing.assert_array_equal(column(batches, "label"), indices % 10)
 
 
-def test_types_and_shapes():
-    source, loads = invented(20)
+def test_batches_have_the_shipped_types_and_shapes():
+    source, loads = synthetic(20)
     (batch,) = train(source, num_steps=1)
-    assert len(loads) == 8  # one for both views
+    assert len(loads) == 8  # one per example, not per view
     decisions = batch.pop("decisions")
     assert decisions.shape[:2] == (8, 2)
     assert decisions.dtype == np.float32
@@ -113,11 +116,11 @@ def test_types_and_shapes():
 
 
 @pytest.mark.parametrize(("placement", "kind"), [("device", "uint8"), ("host", "float32")])
-def test_shapes_of_one_view_and_of_local_views(placement, kind):
-    source, loads = invented(20)
+def test_local_views_have_their_own_arrays(placement, kind):
+    source, loads = synthetic(20)
     views = (View(size=8), *[View(size=5, crop_area=(0.1, 0.4))] * 3)
     (batch,) = train(source, views=views, num_steps=1, placement=placement)
-    assert len(loads) == 8  # one for all four
+    assert len(loads) == 8  # one per example, not per view
     kinds = {key: (value.dtype.name, value.shape) for key, value in batch.items()}
     decisions = {
         "decisions": ("float32", (8, 1, len(Decisions._fields))),
@@ -132,31 +135,31 @@ def test_shapes_of_one_view_and_of_local_views(placement, kind):
     }
 
 
-def test_another_seed_is_another_order(plain):
-    source, _ = invented(50)
+def test_order_depends_on_the_seed(first_pixel_only):
+    source, _ = synthetic(50)
     orders = [column(train(source, seed=s, num_steps=6), "index").tolist() for s in (0, 1, 0)]
     assert orders[0] != orders[1]
     assert orders[0] == orders[2]
 
 
-def test_frozen_first_batch(plain):
-    source, _ = invented(1000)
+def test_order_of_the_first_batch_never_changes(first_pixel_only):
+    source, _ = synthetic(1000)
     index = column(train(source, batch_size=64, seed=42, num_steps=1), "index")
     digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
     assert digest[:16] == "91b1672d5dc7bf3b"
 
 
 @pytest.mark.parametrize("placement", ["device", "host"])
-def test_start_step(placement):
-    source, _ = invented(21)
+def test_late_start_gives_the_same_batches(placement):
+    source, _ = synthetic(21)
     options = {"placement": placement, "num_steps": 7, "views": RECIPES["digits"]}
     whole = list(train(source, **options))
     for start in (1, 5, 7):
         assert_equal(list(train(source, start_step=start, **options)), whole[start:])
 
 
-def test_a_late_start_loads_nothing_of_what_it_skips(plain):
-    source, loads = invented(1000)
+def test_late_start_loads_no_skipped_example(first_pixel_only):
+    source, loads = synthetic(1000)
     step = 10**12
     batches = list(train(source, start_step=step, num_steps=step + 3))
     assert len(loads) == 24
@@ -166,10 +169,10 @@ def test_a_late_start_loads_nothing_of_what_it_skips(plain):
 
 @pytest.mark.parametrize("hosts", [2, 4])
 @pytest.mark.parametrize("bad", [(), BAD])
-def test_hosts_share_the_same_batches(hosts, bad):
+def test_rows_of_all_hosts_form_the_batch_of_one_host(hosts, bad):
     def run(host):
         options = {"on_bad_example": "quarantine", "max_bad": 0.5, "views": RECIPES["digits"]}
-        return list(train(invented(21, bad)[0], host=host, num_steps=6, **options))
+        return list(train(synthetic(21, bad)[0], host=host, num_steps=6, **options))
 
     parts = [run((process, hosts)) for process in range(hosts)]
     joined = [
@@ -179,89 +182,92 @@ def test_hosts_share_the_same_batches(hosts, bad):
     assert_equal(joined, run((0, 1)))
 
 
-def test_quarantine_takes_the_next_readable(plain, caplog):
-    source, _ = invented(21, BAD)
-    expected = column(train(invented(21)[0], num_steps=21), "index")
+def test_quarantine_takes_the_next_readable_example(first_pixel_only, caplog):
+    source, _ = synthetic(21, BAD)
+    expected = column(train(synthetic(21)[0], num_steps=21), "index")
     batches = train(source, num_steps=21, on_bad_example="quarantine", max_bad=3 / 21)
     seen = list(batches)
     replaced = np.select([np.isin(expected, (3, 4)), expected == 17], [5, 18], expected)
     np.testing.assert_array_equal(column(seen, "index"), replaced)
     np.testing.assert_array_equal(column(seen, "views")[:, 0, 0, 0], replaced)
     np.testing.assert_array_equal(column(seen, "label"), replaced % 10)
-    # A twin in the same batch must not be the same view: its random decisions are the original's.
-    np.testing.assert_array_equal(column(seen, "given"), expected)
-    assert batches.bad == {i: f"spoilt {i}" for i in BAD}
+    # A batch may hold the replacement twice. The random decisions are those of the unreadable
+    # example, so that the two views differ.
+    np.testing.assert_array_equal(column(seen, "augmented_as"), expected)
+    assert batches.bad == {i: f"damaged {i}" for i in BAD}
     assert sorted(r.getMessage() for r in caplog.records if r.levelno == logging.WARNING) == sorted(
-        f"unreadable, goes into quarantine: file {i}: spoilt {i}" for i in BAD
+        f"unreadable, put into quarantine: file {i}: damaged {i}" for i in BAD
     )
 
 
-def test_quarantine_wraps_around(plain):
-    source, _ = invented(8, (7,))
+def test_quarantine_continues_at_the_first_example(first_pixel_only):
+    source, _ = synthetic(8, (7,))
     batches = list(train(source, on_bad_example="quarantine", max_bad=0.2))
     assert set(column(batches, "index")) == set(range(7))
 
 
-def fault(batches, code, pattern):
+def assert_fault(batches, code, pattern):
     with pytest.raises(Fault, match=pattern) as caught:
         list(batches)
     assert caught.value.code == code
     assert "tensorflow" not in str(caught.value)
 
 
-def test_too_many_bad_images(plain):
+def test_too_many_unreadable_examples_stop_the_run(first_pixel_only):
     options = {"on_bad_example": "quarantine", "num_steps": 30}
-    pattern = "^3 of 21 examples are unreadable.*file .*spoilt"
-    fault(train(invented(21, BAD)[0], max_bad=0.1, **options), BAD_DATA, pattern)
-    everything = invented(21, range(21))[0]
-    fault(train(everything, max_bad=1.0, **options), BAD_DATA, "no example of invented is readable")
+    pattern = "^3 of 21 examples are unreadable.*file .*damaged"
+    assert_fault(train(synthetic(21, BAD)[0], max_bad=0.1, **options), BAD_DATA, pattern)
+    everything = synthetic(21, range(21))[0]
+    assert_fault(
+        train(everything, max_bad=1.0, **options), BAD_DATA, "no example of synthetic is readable"
+    )
 
 
-def test_bad_image_stops_by_default(plain):
-    order = column(train(invented(21)[0], num_steps=2), "index")
+def test_unreadable_example_stops_the_run_by_default(first_pixel_only):
+    order = column(train(synthetic(21)[0], num_steps=2), "index")
     first = int(order[11])
-    batches = train(invented(21, (first,))[0])
+    batches = train(synthetic(21, (first,))[0])
     np.testing.assert_array_equal(next(batches)["index"], order[:8])
-    fault(batches, BAD_DATA, f"^file {first}: spoilt {first}.*on_bad_image=quarantine")
+    assert_fault(batches, BAD_DATA, f"^file {first}: damaged {first}.*on_bad_image=quarantine")
 
 
 @pytest.mark.parametrize("on_bad_example", ["stop", "quarantine"])
-def test_other_errors_come_out_as_they_are(plain, on_bad_example):
+def test_other_errors_keep_their_type(first_pixel_only, on_bad_example):
     def full(message):
         return Fault(message, IO_ERROR)
 
     for batches in (
-        train(invented(21, BAD, full)[0], on_bad_example=on_bad_example),
-        evaluate(invented(21, BAD, full)[0], on_bad_example=on_bad_example),
+        train(synthetic(21, BAD, full)[0], on_bad_example=on_bad_example),
+        evaluate(synthetic(21, BAD, full)[0], on_bad_example=on_bad_example),
     ):
-        fault(batches, IO_ERROR, "^spoilt")
-    with pytest.raises(ZeroDivisionError, match="spoilt"):
-        list(train(invented(21, BAD, ZeroDivisionError)[0], on_bad_example=on_bad_example))
+        assert_fault(batches, IO_ERROR, "^damaged")
+    with pytest.raises(ZeroDivisionError, match="damaged"):
+        list(train(synthetic(21, BAD, ZeroDivisionError)[0], on_bad_example=on_bad_example))
 
 
-def test_refusals():
-    source, _ = invented(48)
+def test_too_few_examples_and_indivisible_batches_are_refused():
+    source, _ = synthetic(48)
     with pytest.raises(Fault, match=r"48 examples < batch 64 .*batch_size") as caught:
         train(source, batch_size=64)
     assert caught.value.code == BAD_DATA
     for call in (train, evaluate):
-        with pytest.raises(Fault, match=r"10 does not divide by 4 .*: 8, 12") as caught:
+        with pytest.raises(Fault, match=r"10 is not divisible by 4 .*: 8, 12") as caught:
             call(source, batch_size=10, host=(0, 4))
         assert caught.value.code == BAD_CONFIG
 
 
-def test_steps():
+def test_total_steps_rounds_up():
     assert pipeline.total_steps(50000, 512, 100) == 9766
     assert pipeline.total_steps(512, 512, 3) == 3
 
 
 def evaluate(source, *, size=8, crop=1.0, **options):
-    made = input_from_views((View(size=size),), seed=0, crop=crop)
-    return pipeline.eval_batches(source, made, **{"batch_size": 8, **options})
+    example_input = input_from_views((View(size=size),), seed=0, crop=crop)
+    return pipeline.eval_batches(source, example_input, **{"batch_size": 8, **options})
 
 
-def test_eval_goes_by_index_and_pads():
-    source, loads = invented(21)
+def test_eval_batches_are_in_index_order_and_padded():
+    source, loads = synthetic(21)
     batches = list(evaluate(source))
     assert column(batches, "index").tolist() == [*range(21), -1, -1, -1]
     assert column(batches, "mask").tolist() == [True] * 21 + [False] * 3
@@ -273,7 +279,7 @@ def test_eval_goes_by_index_and_pads():
     assert sorted(loads) == list(range(21))
 
 
-def test_eval_shows_the_centre(tmp_path):
+def test_eval_batches_show_the_centre(tmp_path):
     from ssl_jax.inputs.image.host import center_view
 
     source = sources.open_source("digits", data_dir="", split="test")
@@ -285,12 +291,12 @@ def test_eval_shows_the_centre(tmp_path):
     np.testing.assert_array_equal(batch["input"][0], expected)
 
 
-def test_eval_of_a_subset_on_many_hosts():
+def test_eval_of_a_subset_is_the_same_on_many_hosts():
     chosen = [20, 3, 3, 0, 11]
-    whole = list(evaluate(invented(21)[0], indices=chosen, batch_size=4))
+    whole = list(evaluate(synthetic(21)[0], indices=chosen, batch_size=4))
     assert column(whole, "index").tolist() == [*chosen, -1, -1, -1]
     parts = [
-        list(evaluate(invented(21)[0], indices=chosen, batch_size=4, host=(process, 4)))
+        list(evaluate(synthetic(21)[0], indices=chosen, batch_size=4, host=(process, 4)))
         for process in range(4)
     ]
     joined = [
@@ -298,12 +304,12 @@ def test_eval_of_a_subset_on_many_hosts():
         for step in zip(*parts, strict=True)
     ]
     assert_equal(joined, whole)
-    assert list(evaluate(invented(21)[0], indices=[])) == []
+    assert list(evaluate(synthetic(21)[0], indices=[])) == []
 
 
-def test_eval_masks_what_is_in_quarantine():
-    source, _ = invented(21, BAD)
-    fault(evaluate(source), BAD_DATA, "file 3: spoilt")
+def test_eval_masks_unreadable_examples():
+    source, _ = synthetic(21, BAD)
+    assert_fault(evaluate(source), BAD_DATA, "file 3: damaged")
     batches = evaluate(source, on_bad_example="quarantine", max_bad=0.2)
     seen = list(batches)
     mask = column(seen, "mask")
@@ -313,7 +319,7 @@ def test_eval_masks_what_is_in_quarantine():
 
 
 def test_close_stops_reading():
-    source, loads = invented(10**6)
+    source, loads = synthetic(10**6)
     batches = train(source, num_steps=10**6)
     next(batches)
     batches.close()
@@ -322,7 +328,7 @@ def test_close_stops_reading():
     assert count < 1000
 
 
-ENDING = """
+PROGRAM = """
 import sys
 import numpy as np
 from ssl_jax.inputs.image.make import input_from_views
@@ -338,28 +344,28 @@ def load(index):
         raise ValueError("damaged")
     return {"image": np.zeros((32, 32, 3), np.uint8)}, {}
 
-source = Source("invented", 1000, image_record(3), load, lambda index: f"file {index}")
-made = input_from_views((View(size=8),), seed=0, placement="device")
+source = Source("synthetic", 1000, image_record(3), load, lambda index: f"file {index}")
+example_input = input_from_views((View(size=8),), seed=0, placement="device")
 options = {"batch_size": 100, "seed": 0, "start_step": 0, "num_steps": 1000}
-left_open = pipeline.train_batches(source, made, on_bad_example="quarantine", **options)
-next(left_open)
+unfinished = pipeline.train_batches(source, example_input, on_bad_example="quarantine", **options)
+next(unfinished)
 try:
-    list(pipeline.train_batches(source, made, **options))
+    list(pipeline.train_batches(source, example_input, **options))
 except Fault as fault:
     sys.exit(f"{fault.code} {fault}")
 """
 
 
-def test_a_fault_is_one_line_and_a_program_ends_cleanly():
-    """With threads still reading ahead, and nothing but the message on the terminal."""
+def test_fault_is_one_line_and_the_program_ends_cleanly():
+    """Threads still prefetch at the end; the terminal shows only the message."""
     done = subprocess.run(
-        [sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False
     )
     lines = [line for line in done.stderr.splitlines() if "InitializeLog" not in line]
     unwanted = [line for line in lines if not line.startswith(("I0000", "unreadable"))]
     assert done.returncode == 1, done.stderr
     assert unwanted == [
-        "65 file 500: damaged. Repair or remove it, or go on without it by "
+        "65 file 500: damaged. Repair or remove it, or replace it in training by "
         "--config.data.on_bad_image=quarantine"
     ]
 

@@ -1,3 +1,5 @@
+"""Prepared TFDS datasets: a tiny one written here, damaged copies of it, and real CIFAR-10."""
+
 import io
 import json
 import threading
@@ -13,21 +15,37 @@ from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 8, 10, 3), dtype=np.uint8)
 COUNTS = (5, 4)
+LABEL = {"label": ("ant", "bee", "cat")}
+COLOUR = {"colour": ("red", "blue")}
 
 
 def example(i):
+    """Returns a serialised example. Example 4 lacks `colour`."""
     import tensorflow as tf
 
     buffer = io.BytesIO()
     Image.fromarray(PIXELS[i]).save(buffer, "PNG")
     image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[buffer.getvalue()]))
-    label = tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 3]))
-    features = tf.train.Features(feature={"image": image, "label": label})
+
+    def class_label(*value):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+
+    colour = class_label(*[i % 2] * (i != 4))
+    features = tf.train.Features(
+        feature={"image": image, "label": class_label(i % 3), "colour": colour}
+    )
     return tf.train.Example(features=features).SerializeToString()
 
 
-def write(root, kind="tfrecord", image="image", label="class_label"):
-    """Writes what TensorFlow Datasets would leave in root/tiny/1.0.0."""
+def write(root, kind="tfrecord", image="image", label="class_label", fields=LABEL):
+    """Writes root/tiny/1.0.0 as TensorFlow Datasets would.
+
+    Args:
+      kind: "tfrecord" or "array_record".
+      image: name of the image feature.
+      label: "class_label", or "text" for a text feature instead.
+      fields: class names of each class label.
+    """
     import tensorflow as tf
 
     folder = root / "tiny" / "1.0.0"
@@ -42,11 +60,12 @@ def write(root, kind="tfrecord", image="image", label="class_label"):
                 "shape": {"dimensions": [-1, -1, 3]},
             },
         },
-        "label": {
-            "pythonClassName": f"{package}.class_label_feature.ClassLabel",
-            "classLabel": {"numClasses": "3"},
-        },
     }
+    for name, classes in fields.items():
+        features[name] = {
+            "pythonClassName": f"{package}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": str(len(classes))},
+        }
     if label == "text":
         features["label"] = {"pythonClassName": f"{package}.text_feature.Text", "text": {}}
     json_features = {
@@ -63,7 +82,8 @@ def write(root, kind="tfrecord", image="image", label="class_label"):
     info = {"name": "tiny", "version": "1.0.0", "fileFormat": kind, "splits": [split, empty]}
     (folder / "features.json").write_text(json.dumps(json_features))
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "label.labels.txt").write_text("ant\nbee\ncat\n")
+    for name, classes in fields.items():
+        (folder / f"{name}.labels.txt").write_text("\n".join(classes) + "\n")
     first = 0
     for shard, count in enumerate(COUNTS):
         path = str(folder / f"tiny-train.{kind}-0000{shard}-of-00002")
@@ -80,11 +100,11 @@ def write(root, kind="tfrecord", image="image", label="class_label"):
     return folder
 
 
-def get(name, root, split="train"):
-    return sources.open_source(f"tfds:{name}", data_dir=str(root), split=split)
+def get(name, root, split="train", **options):
+    return sources.open_source(f"tfds:{name}", data_dir=str(root), split=split, **options)
 
 
-def fault(code, pattern, name, root, split="train"):
+def assert_fault(code, pattern, name, root, split="train"):
     with pytest.raises(Fault, match=pattern) as caught:
         get(name, root, split)
     assert caught.value.code == code
@@ -92,7 +112,7 @@ def fault(code, pattern, name, root, split="train"):
 
 @pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
 @pytest.mark.parametrize("name", ["tiny", "tiny:1.0.0"])
-def test_reads_every_example(tmp_path, kind, name):
+def test_every_example_is_read(tmp_path, kind, name):
     write(tmp_path, kind)
     source = get(name, tmp_path)
     assert (source.size, source.classes) == (9, ("ant", "bee", "cat"))
@@ -105,10 +125,12 @@ def test_reads_every_example(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
-def test_damaged_record_is_the_only_one(tmp_path, kind):
+def test_damaged_record_leaves_the_others_readable(tmp_path, kind):
     path = write(tmp_path, kind) / f"tiny-train.{kind}-00000-of-00002"
     data = bytearray(path.read_bytes())
-    data[data.index(example(2)[-60:-40])] ^= 1
+    damaged = example(2)
+    middle = len(damaged) // 2  # within the pixels, which are random
+    data[data.index(damaged[middle : middle + 20])] ^= 1
     path.write_bytes(data)
     source = get("tiny", tmp_path)
     with pytest.raises(ValueError, match="damaged"):
@@ -118,38 +140,80 @@ def test_damaged_record_is_the_only_one(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
-@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
-def test_truncated_shard(tmp_path, kind, kept):
+@pytest.mark.parametrize("fraction", [0, 0.5, 0.999])
+def test_truncated_shard_is_refused(tmp_path, kind, fraction):
     path = write(tmp_path, kind) / f"tiny-train.{kind}-00001-of-00002"
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    fault(BAD_DATA, f"{path}: .*expected 4 records", "tiny", tmp_path)
+    path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
+    assert_fault(BAD_DATA, f"{path}: .*expected 4 records", "tiny", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("kind", "code"), [("tfrecord", MISSING_INPUT), ("array_record", BAD_DATA)]
 )
-def test_missing_shard(tmp_path, kind, code):
+def test_missing_shard_is_refused(tmp_path, kind, code):
     path = write(tmp_path, kind) / f"tiny-train.{kind}-00001-of-00002"
     path.unlink()
-    fault(code, f"{path}", "tiny", tmp_path)
+    assert_fault(code, f"{path}", "tiny", tmp_path)
 
 
-def test_without_labels(tmp_path):
+def test_dataset_without_class_labels_has_no_labels(tmp_path):
     write(tmp_path, label="text")
     source = get("tiny", tmp_path)
     assert source.classes == ()
     assert source.label(source.load(1)[1]) == source.read_label(1) == -1
 
 
-def test_without_images(tmp_path):
-    write(tmp_path, image="picture")
-    fault(BAD_DATA, "no feature 'image', only: .*picture", "tiny", tmp_path)
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+def test_each_class_label_is_a_label_field(tmp_path, kind):
+    write(tmp_path, kind, fields=COLOUR | LABEL)
+    default, colour = (get("tiny", tmp_path, label=field) for field in ("", "colour"))
+    assert default.class_names == colour.class_names == COLOUR | LABEL
+    assert default.label_field == "label"  # not the first field
+    assert default.classes == LABEL["label"]
+    assert colour.classes == COLOUR["colour"]
+    for i in range(9):
+        wanted = {"label": i % 3, "colour": -1 if i == 4 else i % 2}
+        assert default.load(i)[1] == colour.read_labels(i) == wanted
+        assert default.read_label(i) == wanted["label"]
+        assert colour.read_label(i) == colour.label(colour.load(i)[1]) == wanted["colour"]
 
 
-def test_splits(tmp_path):
+def test_first_class_label_is_the_default_without_a_field_called_label(tmp_path):
+    write(tmp_path, fields=COLOUR)
+    assert get("tiny", tmp_path).label_field == "colour"
+
+
+def test_unknown_label_field_is_refused_and_the_known_ones_are_named(tmp_path):
+    write(tmp_path, fields=COLOUR | LABEL)
+    pattern = r"data\.label='size': tfds:tiny has no label.*: (colour, label|label, colour)"
+    with pytest.raises(Fault, match=pattern) as caught:
+        get("tiny", tmp_path, label="size")
+    assert caught.value.code == BAD_CONFIG
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_are_decoded_to_the_channels_of_the_config(tmp_path, channels):
     write(tmp_path)
-    fault(MISSING_INPUT, "no split 'test'; there are: .*train", "tiny", tmp_path, "test")
-    fault(BAD_DATA, "'none' is empty", "tiny", tmp_path, "none")
+    source = get("tiny", tmp_path, channels=channels)
+    assert source.record["image"][1] == (None, None, channels)
+    image = source.load(3)[0]["image"]
+    assert image.shape == (8, 10, channels)
+    if channels == 4:
+        np.testing.assert_array_equal(image[..., :3], PIXELS[3])
+        assert (image[..., 3] == 255).all()
+
+
+def test_dataset_without_images_is_refused(tmp_path):
+    write(tmp_path, image="picture")
+    assert_fault(BAD_DATA, "no feature 'image', only: .*picture", "tiny", tmp_path)
+
+
+def test_missing_and_empty_splits_are_refused(tmp_path):
+    write(tmp_path)
+    assert_fault(
+        MISSING_INPUT, "no split 'test'; available splits: .*train", "tiny", tmp_path, "test"
+    )
+    assert_fault(BAD_DATA, "'none' is empty", "tiny", tmp_path, "none")
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
@@ -162,7 +226,7 @@ def test_splits(tmp_path):
         ("train[7:]+train[:2]", [7, 8, 0, 1]),
     ],
 )
-def test_a_slice_of_a_split(tmp_path, kind, split, rows):
+def test_slices_of_a_split_hold_their_rows(tmp_path, kind, split, rows):
     write(tmp_path, kind)
     source = get("tiny", tmp_path, split)
     assert source.size == len(rows)
@@ -176,24 +240,24 @@ def test_a_slice_of_a_split(tmp_path, kind, split, rows):
 
 
 @pytest.mark.parametrize("split", ["train[:100]", "train[2:1", "train[:0]"])
-def test_not_a_slice(tmp_path, split):
+def test_invalid_slices_are_refused(tmp_path, split):
     write(tmp_path)
     with pytest.raises(Fault, match="train"):
         get("tiny", tmp_path, split)
 
 
-def test_offline_is_quick_and_says_how_to_prepare(tmp_path, monkeypatch):
-    import tensorflow_datasets  # noqa: F401  (its import is not what is timed)
+def test_missing_dataset_without_network_names_the_command_in_seconds(tmp_path, monkeypatch):
+    import tensorflow_datasets  # noqa: F401  (excludes its import from the time)
 
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     start = time.monotonic()
     command = f"tfds build cifar100 --data_dir={tmp_path}"
-    fault(MISSING_INPUT, f"not in {tmp_path}.*no network.*{command}", "cifar100", tmp_path)
+    assert_fault(MISSING_INPUT, f"not in {tmp_path}.*no network.*{command}", "cifar100", tmp_path)
     assert time.monotonic() - start < 5
 
 
-def test_offline_without_an_answer(monkeypatch):
-    """A network that swallows packets must not cost more than the limit."""
+def test_network_probe_stops_at_its_time_limit(monkeypatch):
+    """The request hangs, as on a network that drops packets."""
     answer = threading.Event()
 
     def urlopen(*_, **__):
@@ -206,21 +270,21 @@ def test_offline_without_an_answer(monkeypatch):
     answer.set()
 
 
-def test_to_be_fetched_by_hand(tmp_path):
+def test_dataset_that_needs_manual_downloads_names_the_files(tmp_path):
     pattern = "downloads/manual: .*ILSVRC2012_img_train.tar.*tfds build imagenet2012"
-    fault(MISSING_INPUT, pattern, "imagenet2012", tmp_path)
+    assert_fault(MISSING_INPUT, pattern, "imagenet2012", tmp_path)
 
 
-def test_unknown_dataset(tmp_path):
-    fault(MISSING_INPUT, "not in .*TFDS cannot make it: .*nonesuch", "nonesuch", tmp_path)
+def test_unknown_dataset_is_refused(tmp_path):
+    assert_fault(MISSING_INPUT, "not in .*TFDS cannot make it: .*nonesuch", "nonesuch", tmp_path)
 
 
-def test_not_a_name(tmp_path):
-    fault(BAD_CONFIG, "'a b' is not the name of a dataset", "a b", tmp_path)
+def test_invalid_dataset_name_is_refused(tmp_path):
+    assert_fault(BAD_CONFIG, "'a b' is not the name of a dataset", "a b", tmp_path)
 
 
-def test_online(tmp_path, monkeypatch):
-    """Prepares what is missing, then opens it; a failure becomes one message."""
+def test_missing_dataset_is_prepared(tmp_path, monkeypatch):
+    """The second preparation fails, which gives one message."""
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(prepared, "_online", lambda: True)
@@ -241,10 +305,10 @@ def test_online(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: stand_in)
     assert get("elsewhere", tmp_path).size == 9
-    fault(MISSING_INPUT, "failed: disk full.* tfds build", "elsewhere", tmp_path)
+    assert_fault(MISSING_INPUT, "failed: disk full.* tfds build", "elsewhere", tmp_path)
 
 
-def test_cifar10_equals_the_reader_of_tfds(data_dir):
+def test_cifar10_equals_the_examples_of_tfds(data_dir):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

@@ -1,3 +1,6 @@
+"""Opening sources by name: digits, and folders of image files."""
+
+import functools
 import hashlib
 
 import numpy as np
@@ -8,7 +11,7 @@ from ssl_jax.data import sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, IO_ERROR, MISSING_INPUT, Fault
 
 
-def fault(code, pattern, name="folder", **arguments):
+def assert_fault(code, pattern, name="folder", **arguments):
     with pytest.raises(Fault, match=pattern) as caught:
         sources.open_source(name, **arguments)
     assert caught.value.code == code
@@ -19,10 +22,10 @@ def save(path, colour, size=(6, 4), **options):
     Image.new("RGB", size, colour).save(path, **options)
 
 
-def test_unknown_source():
-    fault(
+def test_unknown_source_is_refused():
+    assert_fault(
         BAD_CONFIG,
-        "unknown data source 'digit'; there are: digits",
+        "unknown data source 'digit'; choose digits",
         "digit",
         data_dir="",
         split="train",
@@ -30,8 +33,7 @@ def test_unknown_source():
 
 
 def test_digits_hold_every_image_of_scikit_learn_once():
-    from sklearn.datasets import load_digits
-
+    digits = load_digits_once()
     seen = []
     for split, size in [("train", 1297), ("test", 500)]:
         source = sources.open_source("digits", data_dir="", split=split)
@@ -41,34 +43,34 @@ def test_digits_hold_every_image_of_scikit_learn_once():
             number = int(source.describe(i).split()[1])
             record, labels = source.load(i)
             image, label = record["image"], labels["label"]
-            expected = np.rint(load_digits_once().images[number] * 255 / 16)
+            expected = np.rint(digits.images[number] * 255 / 16)
             np.testing.assert_array_equal(image, np.stack([expected] * 3, -1).astype(np.uint8))
-            assert label == source.read_label(i) == load_digits_once().target[number]
+            assert label == source.read_label(i) == digits.target[number]
             seen.append(number)
-    assert sorted(seen) == list(range(len(load_digits().target)))
+    assert sorted(seen) == list(range(len(digits.target)))
     # The split is part of every published number: it must never change.
     digest = hashlib.sha256(repr(seen).encode()).hexdigest()
     assert digest[:16] == "cdb5bd94556f143a"
 
 
-_digits = []
-
-
+@functools.cache
 def load_digits_once():
     from sklearn.datasets import load_digits
 
-    if not _digits:
-        _digits.append(load_digits())
-    return _digits[0]
+    return load_digits()
 
 
-def test_digits_has_two_splits():
-    fault(
-        MISSING_INPUT, "no split 'val'; there are: train, test", "digits", data_dir="", split="val"
+def test_digits_has_no_other_split():
+    assert_fault(
+        MISSING_INPUT,
+        "no split 'val'; available splits: train, test",
+        "digits",
+        data_dir="",
+        split="val",
     )
 
 
-def test_folder_with_classes(tmp_path, caplog):
+def test_class_folders_give_labels(tmp_path, caplog):
     root = tmp_path / "train"
     save(root / "b" / "2.png", (0, 0, 250))
     save(root / "b" / "1.JPG", (0, 250, 0), format="JPEG")
@@ -91,7 +93,7 @@ def test_folder_with_classes(tmp_path, caplog):
     assert "1 .tiff" in caplog.text
 
 
-def test_folder_without_classes(tmp_path):
+def test_flat_folder_has_no_labels(tmp_path):
     save(tmp_path / "train" / "1.png", (1, 2, 3))
     save(tmp_path / "train" / "10.png", (4, 5, 6))
     source = sources.open_source("folder", data_dir=str(tmp_path), split="train")
@@ -101,33 +103,58 @@ def test_folder_without_classes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cats/1.png", "1.png"])
-def test_without_a_folder_of_the_split_train_is_all(tmp_path, name):
+def test_without_split_folders_the_whole_folder_is_train(tmp_path, name):
     save(tmp_path / name, (1, 2, 3))
     assert sources.open_source("folder", data_dir=str(tmp_path), split="train").size == 1
-    fault(MISSING_INPUT, "no folder .*/test for the split", data_dir=str(tmp_path), split="test")
+    assert_fault(
+        MISSING_INPUT, "no folder .*/test for the split", data_dir=str(tmp_path), split="test"
+    )
 
 
-def test_a_folder_called_like_a_split_is_not_a_class(tmp_path):
+def test_folder_named_like_a_split_is_not_a_class(tmp_path):
     save(tmp_path / "val" / "cats" / "1.png", (1, 2, 3))
-    pattern = f"no folder {tmp_path}/train .*there is: val"
-    fault(MISSING_INPUT, pattern, data_dir=str(tmp_path), split="train")
+    pattern = f"no folder {tmp_path}/train .*folders in .*: val"
+    assert_fault(MISSING_INPUT, pattern, data_dir=str(tmp_path), split="train")
 
 
-def test_folder_missing_or_empty(tmp_path):
+def test_missing_and_empty_folders_are_refused(tmp_path):
     path = str(tmp_path / "nowhere")
-    fault(MISSING_INPUT, f"no folder {path}", data_dir=path, split="train")
+    assert_fault(MISSING_INPUT, f"no folder {path}", data_dir=path, split="train")
     (tmp_path / "train" / "cats").mkdir(parents=True)
-    fault(BAD_DATA, f"no image in {tmp_path}/train", data_dir=str(tmp_path), split="train")
+    assert_fault(BAD_DATA, f"no image in {tmp_path}/train", data_dir=str(tmp_path), split="train")
 
 
-def test_folder_follows_links(tmp_path):
+@pytest.mark.parametrize("channels", [1, 4])
+def test_digits_repeat_the_grey_value_in_all_channels(channels):
+    rgb, other = (
+        sources.open_source("digits", data_dir="", split="test", channels=n) for n in (3, channels)
+    )
+    assert other.record["image"][1] == (None, None, channels)
+    image = other.load(7)[0]["image"]
+    assert image.shape == (8, 8, channels)
+    assert (image == rgb.load(7)[0]["image"][..., :1]).all()
+
+
+def test_folder_decodes_to_the_channels_of_the_config(tmp_path):
+    save(tmp_path / "train" / "1.png", (10, 200, 30))
+    grey, rgba = (
+        sources.open_source("folder", data_dir=str(tmp_path), split="train", channels=n)
+        for n in (1, 4)
+    )
+    assert grey.load(0)[0]["image"].shape == (4, 6, 1)
+    np.testing.assert_array_equal(rgba.load(0)[0]["image"][0, 0], [10, 200, 30, 255])
+    pattern = r"data\.channels=2: .*1 \(grey\), 3 \(RGB\) or 4 \(RGBA\)"
+    assert_fault(BAD_CONFIG, pattern, data_dir=str(tmp_path), split="train", channels=2)
+
+
+def test_links_are_followed(tmp_path):
     save(tmp_path / "elsewhere" / "1.png", (1, 2, 3))
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "cats").symlink_to(tmp_path / "elsewhere")
     assert sources.open_source("folder", data_dir=str(tmp_path), split="train").size == 1
 
 
-def test_folder_damaged_vanished_and_unreadable_files(tmp_path):
+def test_damaged_missing_and_unreadable_files_raise(tmp_path):
     for i in range(3):
         save(tmp_path / f"{i}\n.png", (1, 2, 3))
     source = sources.open_source("folder", data_dir=str(tmp_path), split="train")

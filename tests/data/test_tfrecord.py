@@ -152,6 +152,6 @@ def test_checksum_equals_bit_by_bit_division(tmp_path, length):
 
 @pytest.mark.parametrize("length", [1, 987, 2**40, 2**63 + 12345, 2**64 - 1])
 def test_length_beyond_the_end_of_the_file_is_refused(tmp_path, length):
-    """The length is the record's own claim: its checksum is right."""
+    """The length is wrong, but its checksum is right."""
     (tmp_path / "x").write_bytes(record(0, b"", 0) + record(length, b"", 0))
     assert_refused(BAD_DATA, "cut in record 1, which ends after byte 32", [tmp_path / "x"], [2])
