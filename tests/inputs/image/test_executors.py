@@ -1,4 +1,4 @@
-"""Both executors give the same pixels, whatever the recipe, the order and the parallelism."""
+"""Host and device give the same pixels for all recipes, orders and degrees of parallelism."""
 
 import functools
 
@@ -14,12 +14,13 @@ from ssl_jax.inputs.image.recipes import RECIPES
 from ssl_jax.inputs.image.views import Decisions, View
 
 SIGNATURE = [tf.TensorSpec([None, None, 3], tf.uint8), *[tf.TensorSpec([], tf.int64)] * 2]
-# Where a pixel turns on which channel is largest, the old emitters' rounding decides otherwise.
+# The hue depends on the largest channel of a pixel. With nearly equal channels, the rounding of the
+# old emitters selects another one.
 apply = jax.jit(device.apply, static_argnums=2, compiler_options=emitters.AS_IN_A_RUN)
 
 
 def synthetic() -> list[np.ndarray]:
-    """Noise, a ramp, flat colours and greys (where hue is undefined), tiny and thin images."""
+    """Noise, a ramp, flat colours, greys (whose hue is undefined), and tiny and thin images."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 255, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)
     blocks = rng.choice([0, 255], (9, 9, 3)).astype(np.uint8).repeat(6, 0).repeat(6, 1)
@@ -44,7 +45,7 @@ def both(views, images, epochs) -> tuple[np.ndarray, np.ndarray]:
     return results["host"]["views"], on_device
 
 
-def check(views, images, epochs):
+def assert_same_pixels(views, images, epochs):
     on_host, on_device = both(views, images, epochs)
     assert on_host.dtype == on_device.dtype == np.float32
     assert on_host.min() >= 0
@@ -54,27 +55,27 @@ def check(views, images, epochs):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_same_pixels_on_synthetic_images(recipe):
+def test_every_recipe_gives_the_same_pixels_on_synthetic_images(recipe):
     views = tuple(v._replace(size=min(v.size, 40)) for v in RECIPES[recipe])
-    check(views, synthetic(), epochs=8)
+    assert_same_pixels(views, synthetic(), epochs=8)
 
 
-def test_same_pixels_with_every_operation_at_full_strength():
+def test_every_operation_at_full_strength_gives_the_same_pixels():
     view = View(size=24, jitter=1, hue=0.5, grayscale=0.2, blur=1, blur_kernel=0.5)
-    check((view._replace(solarize=1, noise=0.2),), synthetic(), epochs=12)
+    assert_same_pixels((view._replace(solarize=1, noise=0.2),), synthetic(), epochs=12)
 
 
 @pytest.mark.parametrize("recipe", ["byol", "simclr_cifar"])
-def test_same_pixels_on_photographs(recipe, data_dir):
+def test_recipes_give_the_same_pixels_on_photographs(recipe, data_dir):
     paths = sorted((data_dir / "imagenet_sample").glob("train/*/*"))[::40][:6]
     if not paths:
         pytest.skip(f"no imagenet_sample in {data_dir}")
     decode = functools.partial(tf.io.decode_image, channels=3, expand_animations=False)
     images = [decode(tf.io.read_file(str(path))) for path in paths]
-    check(RECIPES[recipe], images, epochs=2)
+    assert_same_pixels(RECIPES[recipe], images, epochs=2)
 
 
-def test_local_views_have_the_same_pixels_and_change_no_full_size_view():
+def test_local_views_have_the_same_pixels_and_leave_full_size_views_unchanged():
     plain = View(size=20, jitter=0, blur=0, grayscale=0.5, noise=0.1)
     full = (plain, plain._replace(solarize=0.5))
     local = (plain._replace(size=9, crop_area=(0.05, 0.3), solarize=0.2),) * 3
@@ -82,24 +83,26 @@ def test_local_views_have_the_same_pixels_and_change_no_full_size_view():
 
     def rows(views, placement):
         fn = tf.function(host.make(views, seed=11, placement=placement), SIGNATURE)
-        made = [fn(image, 0, i) for i in range(24)]
-        return {name: np.stack([row[name] for row in made]) for name in made[0]}
+        examples = [fn(image, 0, i) for i in range(24)]
+        return {name: np.stack([row[name] for row in examples]) for name in examples[0]}
 
-    made, shipped = rows(full + local, "host"), rows(full + local, "device")
-    assert {name: value.shape for name, value in made.items()} == {
+    on_host, shipped = rows(full + local, "host"), rows(full + local, "device")
+    assert {name: value.shape for name, value in on_host.items()} == {
         "views": (24, 2, 20, 20, 3),
         "local_views": (24, 3, 9, 9, 3),
     }
     for prefix, views in (("", full), ("local_", local)):
         got = apply(shipped[f"{prefix}views"], shipped[f"{prefix}decisions"], views)
-        np.testing.assert_allclose(got, made[f"{prefix}views"], rtol=0, atol=3e-6)
-    np.testing.assert_array_equal(rows(full, "host")["views"], made["views"])
+        np.testing.assert_allclose(got, on_host[f"{prefix}views"], rtol=0, atol=3e-6)
+    np.testing.assert_array_equal(rows(full, "host")["views"], on_host["views"])
     small = Decisions(*np.moveaxis(shipped["local_decisions"], -1, 0))
-    assert (small.height * small.width).max() < 0.33 * 40 * 60  # 0.3, but sides are rounded
+    assert (
+        small.height * small.width
+    ).max() < 0.33 * 40 * 60  # at most 0.3, plus the rounding of the sides
     assert len(np.unique(small.noise_seed)) == 3 * 24
 
 
-def test_same_pixels_whatever_the_order_batch_and_parallelism():
+def test_pixels_do_not_depend_on_order_batch_size_and_parallelism():
     images = tf.constant(np.random.default_rng(1).integers(0, 256, (16, 20, 24, 3), np.uint8))
     fn = host.make(RECIPES["digits"], seed=2, placement="host")
 
@@ -116,8 +119,8 @@ def test_same_pixels_whatever_the_order_batch_and_parallelism():
     assert abs(expected[:, 0] - expected[:, 1]).mean() > 0.05
 
 
-def test_sharded_batch_stays_where_it_is():
-    """Same pixels from 8 devices, each its own rows, without a single collective."""
+def test_sharded_batch_stays_on_its_devices():
+    """8 devices give the same pixels, each for its rows, and the program has no collective."""
     views = tuple(v._replace(size=16, blur_kernel=0.4, noise=0.1) for v in RECIPES["byol"])
     image = np.random.default_rng(3).integers(0, 256, (30, 40, 3), np.uint8)
     fn = tf.function(host.make(views, seed=0, placement="device"), SIGNATURE)

@@ -1,4 +1,4 @@
-"""Each operation, one at a time, against an independent oracle; both executors."""
+"""Each operation of both executors against an independent oracle."""
 
 import colorsys
 
@@ -18,7 +18,7 @@ apply = jax.jit(device.apply, static_argnums=2)
 
 
 def crop(size: int = 32) -> np.ndarray:
-    """Noise that holds grey, black, white and fully saturated pixels."""
+    """Returns noise with some grey, black, white and fully saturated pixels."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     image[:4] = image[:4, :, :1]
     image[4, :8] = [[0, 0, 0], [255] * 3, [255, 0, 0], [0, 255, 0], [0, 0, 255]] + [
@@ -44,14 +44,14 @@ def pixels() -> np.ndarray:
 
 
 @both
-def test_nothing_decided_changes_nothing(executor):
+def test_image_is_unchanged_without_decisions(executor):
     view = View(size=32, solarize=0.5)
     np.testing.assert_allclose(run(executor, view, crop(), blur_sigma=1), pixels(), atol=1e-7)
 
 
 @both
 @pytest.mark.parametrize("factor", [0.2, 0.7, 1.0, 1.8])
-def test_brightness(executor, factor):
+def test_brightness_multiplies(executor, factor):
     view = OFF._replace(jitter=1, contrast=0, saturation=0, hue=0)
     got = run(executor, view, crop(), jitter=1, brightness=factor)
     np.testing.assert_allclose(got, np.clip(pixels() * factor, 0, 1), atol=2e-7)
@@ -59,7 +59,7 @@ def test_brightness(executor, factor):
 
 @both
 @pytest.mark.parametrize("factor", [0.2, 1.0, 1.8])
-def test_contrast(executor, factor):
+def test_contrast_scales_around_the_channel_mean(executor, factor):
     view = OFF._replace(jitter=1, brightness=0, saturation=0, hue=0)
     x = pixels()
     mean = x.mean((0, 1))
@@ -74,7 +74,7 @@ def hsv(x: np.ndarray, change) -> np.ndarray:
 
 @both
 @pytest.mark.parametrize("factor", [0.2, 1.0, 1.8])
-def test_saturation(executor, factor):
+def test_saturation_is_that_of_hsv(executor, factor):
     view = OFF._replace(jitter=1, brightness=0, contrast=0, hue=0)
     got = run(executor, view, crop(), jitter=1, saturation=factor)
     want = hsv(pixels(), lambda h, s, v: (h, min(1, s * factor), v))
@@ -86,7 +86,7 @@ def test_saturation(executor, factor):
 
 @both
 @pytest.mark.parametrize("turns", [-0.5, -0.2, 0.0, 0.1, 0.5])
-def test_hue(executor, turns):
+def test_hue_is_that_of_hsv(executor, turns):
     view = OFF._replace(jitter=1, brightness=0, contrast=0, saturation=0)
     got = run(executor, view, crop(), jitter=1, hue=turns)
     want = hsv(pixels(), lambda h, s, v: ((h + turns) % 1, s, v))
@@ -98,8 +98,8 @@ def test_hue(executor, turns):
 
 @both
 @pytest.mark.parametrize("order", [0, 5, 9, 14, 18, 23])
-def test_order_of_the_jitter(executor, order):
-    """Clipping after each operation makes the order visible; oracle: float64 in that order."""
+def test_jitter_operations_run_in_the_decided_order(executor, order):
+    """The result depends on the order, because values are clipped after each operation."""
     b, c, s, h = 1.7, 1.6, 1.5, 0.15
     x = pixels()
     for op in ORDERS[order]:
@@ -118,7 +118,7 @@ def test_order_of_the_jitter(executor, order):
 
 
 @both
-def test_grayscale(executor):
+def test_grayscale_has_the_weights_of_rec_601(executor):
     got = run(executor, OFF._replace(grayscale=1), crop(), grayscale=1)
     want = tf.image.rgb_to_grayscale(pixels().astype(np.float32)).numpy().repeat(3, -1)
     np.testing.assert_allclose(got, want, atol=2e-7)
@@ -128,7 +128,7 @@ def test_grayscale(executor):
 
 @both
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0])
-def test_blur(executor, sigma):
+def test_blur_is_a_mirrored_gaussian(executor, sigma):
     view = OFF._replace(blur=1, blur_kernel=0.4)
     assert blur_radius(view) == 6
     got = run(executor, view, crop(), blur=1, blur_sigma=sigma)
@@ -137,18 +137,18 @@ def test_blur(executor, sigma):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_blur_width_of_the_papers():
+def test_blur_kernel_of_224_pixels_has_width_23():
     assert 2 * blur_radius(View(size=224)) + 1 == 23
 
 
 @both
-def test_solarize(executor):
+def test_solarize_inverts_from_the_threshold_up(executor):
     got = run(executor, OFF._replace(solarize=1), crop(), solarize=1)
     pillow = np.asarray(ImageOps.solarize(Image.fromarray(crop()), 128)) / 255
     np.testing.assert_allclose(got, pillow, atol=1e-6)
 
 
-def test_noise_field_is_the_same_normal_field_everywhere():
+def test_noise_is_normal_and_equal_in_both_executors():
     size = 64
     fields = np.stack([host._gaussian(tf.constant(float(s)), size) for s in (0, 1, 2, 2**23 - 1)])
     for seed, field in zip((0, 1, 2, 2**23 - 1), fields, strict=True):
@@ -176,8 +176,8 @@ def test_noise_is_added_and_clipped(executor):
     assert (strong.min(), strong.max()) == (0, 1)
 
 
-def test_crop_resizes_the_box_and_mirrors():
-    """Oracle: Pillow's bicubic, which also widens its kernel when it shrinks."""
+def test_crop_is_resized_and_mirrored():
+    """The oracle is Pillow's bicubic filter, which also widens its kernel for smaller outputs."""
     y, x = np.mgrid[:90, :120] / 20
     waves = np.stack([np.sin(y + x), np.cos(2 * x), np.sin(3 * y)], -1)
     image = np.uint8(127 + 120 * waves)
@@ -191,8 +191,8 @@ def test_crop_resizes_the_box_and_mirrors():
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (120, 61), (5, 400), (400, 5)])
-def test_center_view(shape):
-    """Oracle: Pillow resamples the same window, whose edges fall between pixels."""
+def test_center_view_shows_the_central_window(shape):
+    """The oracle is Pillow, which resamples the same window with edges between pixels."""
     height, width = shape
     y, x = np.mgrid[:height, :width] / 9
     image = np.uint8(127 + 60 * np.stack([np.sin(y + x), np.cos(x), np.sin(y)], -1))
@@ -207,5 +207,5 @@ def test_center_view(shape):
     assert error.mean() < 0.7
 
 
-def test_center_view_of_a_fitting_image_is_the_image():
+def test_center_view_of_an_image_of_the_same_size_is_the_image():
     np.testing.assert_array_equal(host.center_view(tf.constant(crop()), size=32, crop=1.0), crop())

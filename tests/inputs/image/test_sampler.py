@@ -1,4 +1,4 @@
-"""The random decisions: their laws, their independence, and that the stream never changes."""
+"""Random decisions: their distributions, their independence, and the frozen random stream."""
 
 import hashlib
 
@@ -27,7 +27,7 @@ EVERYTHING = View(
 
 
 def decisions(views, positions, shape=(200, 200, 3), seed=5) -> Decisions:
-    """Decisions for (epoch, index) rows: a tuple of arrays [n, v]."""
+    """Returns the decisions for n positions (epoch, index), each field as an array [n, v]."""
     fn = host.make(views, seed=seed, placement="device")
     image = tf.zeros(shape, tf.uint8)
     data = tf.data.Dataset.from_tensor_slices(np.asarray(positions, np.int64))
@@ -41,7 +41,7 @@ def many() -> Decisions:
 
 
 @pytest.mark.parametrize("name", ["flip", "jitter", "grayscale", "blur", "solarize"])
-def test_probability(many, name):
+def test_decisions_have_the_probability_of_the_view(many, name):
     p = getattr(EVERYTHING, name)
     values = getattr(many, name)
     assert set(np.unique(values)) == {0, 1}
@@ -60,7 +60,7 @@ def test_probability(many, name):
         ("noise_seed", 0, 2**23),
     ],
 )
-def test_uniform(many, name, low, high):
+def test_strengths_are_uniform_in_their_range(many, name, low, high):
     values = getattr(many, name)
     assert values.min() >= low
     assert values.max() <= high
@@ -73,8 +73,8 @@ def test_every_order_appears_equally_often(many):
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_crop_law(many):
-    """Area uniform, aspect log-uniform, place uniform; to the rounding of the box to pixels."""
+def test_crop_has_uniform_area_log_uniform_aspect_and_uniform_place(many):
+    """Deviations are due to rounding the box to pixels."""
     area = many.height * many.width / 200**2
     assert scipy.stats.kstest(area, "uniform", (0.1, 0.3)).pvalue > 1e-3
     log_aspect = np.log(many.width / many.height)
@@ -86,14 +86,14 @@ def test_crop_law(many):
     assert scipy.stats.kstest(place, "uniform").pvalue > 1e-3
 
 
-def test_columns_are_uncorrelated(many):
+def test_decisions_are_uncorrelated(many):
     names = [n for n in Decisions._fields if n not in ("height", "width", "top", "left")]
     correlation = np.corrcoef([getattr(many, name) for name in names])
     assert abs(correlation - np.eye(len(names))).max() < 5 / np.sqrt(DRAWS)
 
 
 @pytest.mark.parametrize("shape", [(1, 500), (500, 1), (3, 3), (1, 1), (8, 8), (40, 1000)])
-def test_box_lies_inside(shape):
+def test_crop_lies_inside_the_image(shape):
     d = decisions(RECIPES["simclr_cifar"], [(0, i) for i in range(100)], (*shape, 3))
     assert d.top.min() >= 0
     assert d.left.min() >= 0
@@ -107,7 +107,7 @@ def test_box_lies_inside(shape):
         assert len(np.unique(d.left + d.top)) > 20
 
 
-def test_views_epochs_examples_and_seeds_differ_and_large_positions_work():
+def test_decisions_differ_between_views_epochs_examples_and_seeds():
     base = 2**40 + 12345
     positions = [(e, i) for e in (0, 1, 2**31, 2**33 + 1) for i in (0, 1, 2**32, base, base + 1)]
     pair = decisions(RECIPES["simclr_imagenet"], positions)
@@ -117,7 +117,7 @@ def test_views_epochs_examples_and_seeds_differ_and_large_positions_work():
 
 
 def test_draws_of_a_large_run_do_not_repeat():
-    """A dense block of positions at the far end of a long run: no two views share their draws."""
+    """Checks a dense block of positions at the end of a long run: no two views share draws."""
     blocks = []
     for epoch in (0, 1, 998, 999):
         data = tf.data.Dataset.range(1_281_167 - 3000, 1_281_167)
@@ -132,7 +132,7 @@ def test_draws_of_a_large_run_do_not_repeat():
     assert abs(ones[:23] - 0.5).max() < 5 * 0.5 / np.sqrt(bits.size)
 
 
-def test_a_switched_off_operation_leaves_the_others_alone():
+def test_switching_off_operations_leaves_the_others_unchanged():
     positions = [(0, i) for i in range(20)]
     full = decisions([EVERYTHING], positions)
     less = decisions([EVERYTHING._replace(blur=0, flip=0, noise=0)], positions)
@@ -141,17 +141,17 @@ def test_a_switched_off_operation_leaves_the_others_alone():
     assert not np.any([less.blur, less.blur_sigma, less.flip, less.noise, less.noise_seed])
 
 
-def test_another_view_leaves_the_first_alone():
+def test_additional_views_leave_the_first_unchanged():
     positions = [(3, i) for i in range(20)]
     alone, beside = decisions([EVERYTHING], positions), decisions([EVERYTHING] * 5, positions)
     np.testing.assert_array_equal(np.stack(alone)[:, :, 0], np.stack(beside)[:, :, 0])
     assert not np.any(beside.brightness[:, 0] == beside.brightness[:, 1])
 
 
-def test_golden():
-    """A changed stream of random numbers breaks the reproduction of old runs: it must be noticed.
+def test_random_stream_never_changes():
+    """With another stream, old runs could not be reproduced.
 
-    Only after a deliberate change of the sampler may these values be replaced.
+    Replace these values only after a deliberate change of the sampler.
     """
     d = decisions(RECIPES["byol"] + (EVERYTHING._replace(size=224),), [(0, 0), (7, 123456789)])
     stacked = np.stack(d, axis=-1)
@@ -161,7 +161,7 @@ def test_golden():
     assert d.brightness[1, 0] == np.float32(0.618144)
 
 
-def test_faults():
+def test_unknown_placement_and_third_size_are_refused():
     with pytest.raises(Fault, match="'gpu'") as error:
         host.make(RECIPES["byol"], seed=0, placement="gpu")
     assert error.value.code == BAD_CONFIG
