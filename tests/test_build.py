@@ -1,4 +1,4 @@
-"""From `augment`'s fields to the batch that a method sees."""
+"""From the fields of `augment` to the batch that a method sees."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,10 @@ LOCAL = {"views": 3, "size": 6, "crop_area": (0.1, 0.3), "grayscale": 0.5}
 
 
 def multi_crop(placement="device"):
-    """Two views and three local ones of digits; without jitter, which takes long to compile."""
+    """Returns a config of digits with two views and three local views.
+
+    It has no jitter, which takes long to compile.
+    """
     config = get_config("digits")
     config.augment.update(placement=placement, jitter=0.0, second={"noise": 0.3}, local=LOCAL)
     config.train.update(batch_size=32, steps=2)
@@ -30,7 +33,7 @@ def first_batch(config):
     return next(components.train_batches(config, source, start_step=0, num_steps=1))
 
 
-def test_two_views_by_default_with_second_changing_the_other():
+def test_second_and_local_change_their_views():
     config = get_config("imagenet,augment=byol")
     first = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, blur=1)
     second = first._replace(blur=0.1, solarize=0.2)
@@ -47,7 +50,7 @@ def test_two_views_by_default_with_second_changing_the_other():
 
 
 @pytest.mark.parametrize(("views", "local"), [(1, {}), (2, {}), (1, LOCAL), (2, LOCAL)])
-def test_the_prepared_batch_has_the_promised_shapes(views, local):
+def test_batch_on_the_device_has_the_promised_shapes(views, local):
     config = multi_crop()
     config.augment.views, config.augment.local = views, local
     batch = parallel.to_global(first_batch(config), parallel.make_mesh())
@@ -60,7 +63,7 @@ def test_the_prepared_batch_has_the_promised_shapes(views, local):
     assert spec.keys() == {"views", "index"} | ({"local_views"} if local else set())
 
 
-def test_device_and_host_prepare_the_same_local_views():
+def test_device_and_host_make_the_same_local_views():
     device, host = (first_batch(multi_crop(placement)) for placement in ("device", "host"))
     device = jax.jit(components.make_input(multi_crop()).device)(device)
     assert device.keys() == host.keys() == {"views", "local_views", "index", "label"}
@@ -70,13 +73,13 @@ def test_device_and_host_prepare_the_same_local_views():
 
 
 def moments(batch):
-    """Mean and variance of every view in grey, full-size views first: [b, v + l, 2]."""
+    """Returns mean and variance of every view in grey, full-size views first: [b, v + l, 2]."""
     both = [batch[name].mean(-1) for name in ("views", "local_views")]
     return jnp.concatenate([jnp.stack([x.mean((2, 3)), x.var((2, 3))], -1) for x in both], axis=1)
 
 
 def linear_method():
-    """Linear in the moments of all views; the loss couples examples and both kinds of views."""
+    """Returns a method that is linear in the moments; its loss couples examples and all views."""
 
     def encode(params, extra, batch, key):
         return {"z": moments(batch) @ params["w"]}, {}
@@ -94,7 +97,7 @@ def linear_method():
 
 
 @pytest.mark.parametrize("microbatch", [0, 16])
-def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
+def test_step_takes_local_views_with_and_without_micro_batches(microbatch):
     config = multi_crop()
     batch = first_batch(config)
     mesh = parallel.make_mesh()
@@ -115,27 +118,27 @@ def test_the_step_takes_local_views_whole_and_in_chunks(microbatch):
     np.testing.assert_allclose(w - new.params["w"], gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_the_picture_shows_all_views(tmp_path, monkeypatch):
-    shown = {}
+def test_preview_draws_all_views(tmp_path, monkeypatch):
+    drawn = {}
     monkeypatch.setattr(
         "ssl_jax.report.figures.image_grids.draw_views",
-        lambda originals, views, path, *, local: shown.update(
-            views=views, local=local, n=originals
+        lambda originals, views, path, *, local: drawn.update(
+            views=views, local=local, originals=originals
         ),
     )
     config = multi_crop("host")
     source = components.open_source(config, "train")
     preview.draw_views(config, source, tmp_path / "views.png", count=3)
-    assert len(shown["n"]) == 3
-    assert shown["views"].shape == (3, 2, 12, 12, 3)
-    assert shown["local"].shape == (3, 3, 6, 6, 3)
+    assert len(drawn["originals"]) == 3
+    assert drawn["views"].shape == (3, 2, 12, 12, 3)
+    assert drawn["local"].shape == (3, 3, 6, 6, 3)
     config.augment.local = {}
     preview.draw_views(config, source, tmp_path / "views.png", count=3)
-    assert shown["local"] is None
+    assert drawn["local"] is None
 
 
-def test_activations_follow_the_platform_that_a_step_is_built_for():
-    """A plan is made on a CPU for a TPU."""
+def test_dtype_of_activations_depends_on_the_platform_argument():
+    """A plan for a TPU is made on a CPU."""
     assert components.activation_dtype("auto") == jnp.float32
     assert components.activation_dtype("auto", platform="tpu") == jnp.bfloat16
     assert components.activation_dtype("float32", platform="tpu") == jnp.float32

@@ -15,7 +15,7 @@ DIGITS = "--config=configs/simclr.py:digits"
 
 
 def ssl_jax(verb, *arguments, **environment):
-    """Runs a verb as a user would; returns (exit code, stderr, CPU seconds)."""
+    """Runs a verb in a new process; returns (exit code, stderr, CPU seconds)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(
         [sys.executable, "-m", f"ssl_jax.{verb}", *arguments],

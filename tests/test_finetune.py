@@ -1,4 +1,4 @@
-"""From pre-training through fine-tuning to a distilled student, and what may go wrong between."""
+"""Whole runs of pre-training, fine-tuning and distillation, and their errors."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from ssl_jax.training import command
 
 
 def run(verb, config, path, encoder=tiny_encoder):
-    """What the verb does once its flags are read, without pictures."""
+    """Runs a verb after its flags are parsed, without a report."""
     mesh = parallel.make_mesh(jax.devices()[:2])
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -33,7 +33,7 @@ def run(verb, config, path, encoder=tiny_encoder):
         Stop() as stop,
     ):
         patch.setattr(parallel, "make_mesh", lambda **_: mesh)
-        patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
+        patch.setattr("ssl_jax.report.page.write", lambda path: "skipped")
         patch.setattr("ssl_jax.training.preview.draw_views", lambda *args: None)
         patch.setattr("ssl_jax.models.get", encoder)
         command.check_config(config, folder, [])
@@ -41,7 +41,7 @@ def run(verb, config, path, encoder=tiny_encoder):
 
 
 class Convolutions(nn.Module):
-    """Sees where strokes are, unlike the tiny encoder, and is compiled nearly as fast."""
+    """Depends on positions, unlike the tiny encoder, and compiles almost as fast."""
 
     width: int
     bn_group: int = 0
@@ -61,8 +61,8 @@ class Convolutions(nn.Module):
         return cls(width=int(64 * width), dtype=dtype)
 
 
-def tuned_config(pretrained, **overrides):
-    """As by `--pretrained=... --config.FIELD=...`, "__" for the dot."""
+def finetuning_config(pretrained, **overrides):
+    """Returns the config of `--pretrained=... --config.FIELD=...`, with "__" for the dot."""
     fields = {"train__steps": 6, "train__batch_size": 32} | overrides
     values = {name.replace("__", "."): value for name, value in fields.items()}
     return finetune.make_config(str(pretrained), values)
@@ -90,53 +90,53 @@ def pretrained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tuned(pretrained, tmp_path_factory):
+def fine_tuned(pretrained, tmp_path_factory):
     path = tmp_path_factory.mktemp("tuned") / "run"
-    run(finetune.finetune, tuned_config(pretrained, finetune__head_layer=1), path)
+    run(finetune.finetune, finetuning_config(pretrained, finetune__head_layer=1), path)
     return path
 
 
-def rewound(path, to):
-    """The run as it was when step 4 was its last."""
+def copy_at_step_4(path, to):
+    """Copies the run without its checkpoint of step 6."""
     shutil.copytree(path, to)
     shutil.rmtree(to / "checkpoints" / "6")
     return to
 
 
-def test_fine_tuning_resumes_to_the_same_bits(pretrained, tuned, tmp_path, capfd):
-    again = rewound(tuned, tmp_path / "again")
-    run(finetune.finetune, tuned_config(pretrained, finetune__head_layer=1), again)
+def test_fine_tuning_resumes_to_the_same_bits(pretrained, fine_tuned, tmp_path, capfd):
+    again = copy_at_step_4(fine_tuned, tmp_path / "again")
+    run(finetune.finetune, finetuning_config(pretrained, finetune__head_layer=1), again)
     assert "resumed at step 4 of 6" in capfd.readouterr().out
-    assert_same_run(again, tuned, 6)
+    assert_same_run(again, fine_tuned, 6)
 
 
-def test_distillation_resumes_and_never_moves_its_teacher(tuned, tmp_path):
-    config = student_config(tuned)
+def test_distillation_resumes_and_leaves_its_teacher_unchanged(fine_tuned, tmp_path):
+    config = student_config(fine_tuned)
     run(train.train, config, tmp_path / "run")
-    again = rewound(tmp_path / "run", tmp_path / "again")
+    again = copy_at_step_4(tmp_path / "run", tmp_path / "again")
     run(train.train, config, again)
     assert_same_run(again, tmp_path / "run", 6)
-    student, teacher = arrays(again, 6), arrays(tuned, 6)
+    student, teacher = arrays(again, 6), arrays(fine_tuned, 6)
     places = {
         "['extra']['teacher']['params']": "['params']",
         "['extra']['teacher']['batch_stats']": "['extra']['batch_stats']",
     }
-    for ours, theirs in places.items():
-        copied = {n.removeprefix(ours): v for n, v in student.items() if n.startswith(ours)}
-        taught = {n.removeprefix(theirs): v for n, v in teacher.items() if n.startswith(theirs)}
-        assert copied.keys() == taught.keys() != set()
+    for copy, source in places.items():
+        copied = {n.removeprefix(copy): v for n, v in student.items() if n.startswith(copy)}
+        original = {n.removeprefix(source): v for n, v in teacher.items() if n.startswith(source)}
+        assert copied.keys() == original.keys() != set()
         for name, value in copied.items():
-            np.testing.assert_array_equal(value, taught[name], err_msg=name)
+            np.testing.assert_array_equal(value, original[name], err_msg=name)
     optimizer = [name for name in student if name.startswith("['opt_state']")]
     assert optimizer
     assert not any("teacher" in name for name in optimizer)
 
 
-def test_everything_from_pre_training_to_a_smaller_student(tmp_path):
-    """On real digits: what each stage has learnt reaches the next."""
+def test_each_stage_passes_its_knowledge_on_to_a_smaller_student(tmp_path):
+    """Trains all stages on digits."""
     config = small(model__width=0.25, train__steps=30, train__checkpoint_every=100)
     run(train.train, config, tmp_path / "pretrained", Convolutions.get)
-    config = tuned_config(
+    config = finetuning_config(
         tmp_path / "pretrained",
         finetune__head_layer=1, finetune__labels_per_class=40, data__eval_split="test",
         optim__name="adamw", optim__lr=0.01, optim__lr_rule="constant", train__steps=100,
@@ -144,29 +144,29 @@ def test_everything_from_pre_training_to_a_smaller_student(tmp_path):
     )  # fmt: skip
     run(finetune.finetune, config, tmp_path / "tuned", Convolutions.get)
     numbers = json.loads((tmp_path / "tuned/eval/finetune.json").read_text())
-    taught = numbers["results"]["simclr"]
-    assert (taught["n_labels"], taught["classes"], taught["n_test"]) == (400, 10, 500)
-    assert taught["head_layer"] == 1
+    result = numbers["results"]["simclr"]
+    assert (result["n_labels"], result["classes"], result["n_test"]) == (400, 10, 500)
+    assert result["head_layer"] == 1
     protocol = numbers["protocol"]
     assert protocol["classifier"].startswith("linear, fine-tuned with the encoder and 1 of its")
     assert protocol["labels"] == "400 of train, 40 of each class, seed 0"
-    assert taught["accuracy"] > 0.8
+    assert result["accuracy"] > 0.8
     smaller = student_config(
         tmp_path / "tuned",
         model__width=0.125, data__eval_split="test", eval__labels_per_class=(), train__steps=100,
         train__checkpoint_every=100, train__log_every=50,
     )  # fmt: skip
     run(train.train, smaller, tmp_path / "student", Convolutions.get)
-    found = json.loads((tmp_path / "student/eval/classifier.json").read_text())
-    assert found["results"]["distillation"]["accuracy"] > 0.75
+    student = json.loads((tmp_path / "student/eval/classifier.json").read_text())
+    assert student["results"]["distillation"]["accuracy"] > 0.75
     assert losses(tmp_path / "student")[100] < losses(tmp_path / "student")[50]
-    assert found["results"]["distillation"]["n_test"] == 500
+    assert student["results"]["distillation"]["n_test"] == 500
 
 
-def test_the_teacher_is_what_was_fine_tuned(tuned, capsys):
-    """Its logits, by the arrays that Orbax alone reads."""
+def test_teacher_has_the_logits_of_the_fine_tuned_run(fine_tuned, capsys):
+    """The oracle computes the logits in NumPy from arrays that Orbax reads."""
     with ocp.StandardCheckpointer() as reader:
-        state = reader.restore(tuned / "checkpoints" / "6")
+        state = reader.restore(fine_tuned / "checkpoints" / "6")
     params, stats = state["params"], state["extra"]["batch_stats"]
     images = np.random.default_rng(0).random((5, 12, 12, 3), np.float32)
     variables = {"params": params["encoder"], "batch_stats": stats["encoder"]}
@@ -178,37 +178,42 @@ def test_the_teacher_is_what_was_fine_tuned(tuned, capsys):
     x = np.maximum(x, 0) @ last["kernel"] + last["bias"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.models.get", tiny_encoder)
-        teacher = classifier.load_teacher(str(tuned), 12, jnp.float32)
+        teacher = classifier.load_teacher(str(fine_tuned), 12, jnp.float32)
         assert "warning" not in capsys.readouterr().out
-        classifier.load_teacher(str(tuned), 24, jnp.float32)
-        assert "saw 12 pixels a side, the student's views have 24" in capsys.readouterr().out
+        classifier.load_teacher(str(fine_tuned), 24, jnp.float32)
+        assert (
+            "trained on images of 12 px, but the student's views have 24 px"
+            in capsys.readouterr().out
+        )
     assert teacher.classes == tuple("0123456789")
     np.testing.assert_allclose(teacher.logits(teacher.weights, images), x, rtol=1e-4, atol=1e-5)
 
 
-def test_what_fine_tuning_refuses(pretrained, tuned, tmp_path):
+def test_fine_tuning_refuses_bad_configs_and_runs(pretrained, fine_tuned, tmp_path):
     with pytest.raises(Fault, match="fine-tuned already") as refused:
-        tuned_config(tuned)
+        finetuning_config(fine_tuned)
     assert refused.value.code == BAD_CONFIG
-    for overrides, says, code in (
-        ({"finetune__head_layer": 3}, "head_layer=3: simclr", BAD_CONFIG),
+    for overrides, text, code in (
+        ({"finetune__head_layer": 3}, "head_layer=3: the weights of simclr", BAD_CONFIG),
         ({"finetune__labels_per_class": 5000}, "5000 labels per class asked", BAD_DATA),
     ):
-        with pytest.raises(Fault, match=says) as refused:
-            run(finetune.finetune, tuned_config(pretrained, **overrides), tmp_path / "run")
+        with pytest.raises(Fault, match=text) as refused:
+            run(finetune.finetune, finetuning_config(pretrained, **overrides), tmp_path / "run")
         assert refused.value.code == code
-    config = tuned_config(pretrained, finetune__labels_per_class=2)
-    with pytest.raises(Fault, match="20 images < batch"):
+    config = finetuning_config(pretrained, finetune__labels_per_class=2)
+    with pytest.raises(Fault, match="20 examples < batch"):
         run(finetune.finetune, config, tmp_path / "run")
-    assert not (tmp_path / "run" / "config.json").exists()  # the next try may have another batch
+    assert not (
+        tmp_path / "run" / "config.json"
+    ).exists()  # so that the next attempt may use another batch size
     (tmp_path / "empty").mkdir()
     shutil.copy(pretrained / "config.json", tmp_path / "empty")
     with pytest.raises(Fault, match="no checkpoint under") as refused:
-        run(finetune.finetune, tuned_config(tmp_path / "empty"), tmp_path / "run")
+        run(finetune.finetune, finetuning_config(tmp_path / "empty"), tmp_path / "run")
     assert refused.value.code == BAD_CHECKPOINT
 
 
-def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
+def test_method_without_an_encoder_is_refused(pretrained, monkeypatch):
     def method(*_, **__):
         return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))
 
@@ -217,19 +222,19 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
         classifier.pretrained_weights(pretrained)
 
 
-def test_a_fine_tuned_run_is_evaluated_by_itself(tuned):
-    config = configuration.load(tuned)
+def test_evaluating_a_fine_tuned_run_names_its_results(fine_tuned):
+    config = configuration.load(fine_tuned)
     assert config.finetune.head_layer == 1
     with pytest.raises(Fault, match=r"eval/finetune\.json"):
-        evaluate.of_run(tuned)
+        evaluate.of_run(fine_tuned)
 
 
-def test_teachers_that_are_none(pretrained, tmp_path):
-    for folder, says, code in (
+def test_missing_and_unsuitable_teachers_are_refused(pretrained, tmp_path):
+    for folder, text, code in (
         ("", "no teacher at ''", MISSING_INPUT),
         (tmp_path / "nowhere", "nowhere", MISSING_INPUT),
         (pretrained, "has no classifier", BAD_CONFIG),
     ):
-        with pytest.raises(Fault, match=says) as refused:
+        with pytest.raises(Fault, match=text) as refused:
             run(train.train, student_config(folder), tmp_path / "run")
         assert refused.value.code == code

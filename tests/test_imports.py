@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ssl_jax"
-# Shipped with exports and loaded by path: it needs torch, which nothing else of ours does.
+# Shipped with exports and loaded by path. It needs torch, unlike the rest of the package.
 FOREIGN = pathlib.Path("export", "pytorch.py")
 TORCH_RUNTIME = pathlib.Path("export", "torch_runtime.py")
 TENSORFLOW = {
@@ -33,8 +33,7 @@ LAYERS = (
 )
 # Modules that do not keep to the layers yet.
 PENDING = {
-    *("assess", "evaluate", "finetune", "train", "pretrained.backbone"),
-    *("training.finetuning", "training.loop"),
+    *("assess", "evaluate", "finetune", "train"),
 }
 LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 VERBS = set(LAYERS[-1])
@@ -78,7 +77,7 @@ def test_module_imports_only_from_lower_layers(path):
     own = path.parts[0].removesuffix(".py")
     if _dotted(path) in PENDING or own == "assess":
         pytest.skip("pending")
-    if own in ("__init__", "__main__"):  # the front door hands over to verbs and backbones
+    if own in ("__init__", "__main__"):  # these import verbs and backbones
         own, layer = "", len(LAYERS)
     else:
         # `python -m ssl_jax.plan` is a verb in a package: it may not import other verbs.
@@ -96,8 +95,6 @@ def test_modules_have_no_import_cycles():
         name: {t for t in targets if t != name and not name.startswith(f"{t}.")}
         for name, targets in graph.items()
     }
-    graph["build"] -= {"pretrained.backbone", "pretrained.classifier"}  # pending
-    graph["data.sources"] -= {"data.folder", "data.prepared"}  # pending
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -105,10 +102,9 @@ def test_modules_have_no_import_cycles():
 
 
 @pytest.mark.parametrize("path", modules(), ids=str)
-def test_tensorflow_stays_in_data_and_the_host_executor_and_is_lazy(path):
+def test_tensorflow_is_imported_lazily_and_only_by_inputs_data_and_formats(path):
     heavy = {"tensorflow", "tensorflow_datasets", "clu"}
     assert not heavy & {name.split(".")[0] for name in imports(path, lazy=False)}
-    # Host inputs and data; TensorBoard; weights/files/; an export's format.
     lazy = path.parts[0] in ("data", "inputs") or path in TENSORFLOW
     if not lazy:
         assert not heavy & {name.split(".")[0] for name in imports(path)}
@@ -136,12 +132,12 @@ for name in {names}:
     subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, timeout=120)
 
 
-def test_torch_is_needed_by_what_exports_ship_alone():
+def test_only_the_definition_shipped_with_exports_needs_torch():
     def users(lazy):
         return [p for p in modules() if "torch" in _tops(imports(p, lazy=lazy))]
 
     assert users(lazy=False) == [FOREIGN]
-    # torch_runtime runs the definition if torch is installed.
+    # torch_runtime imports torch inside functions, to run the definition.
     assert users(lazy=True) == [FOREIGN, TORCH_RUNTIME]
 
 

@@ -1,4 +1,4 @@
-"""The same global batches on 1, 2, 4, 8 devices, and on 2 processes of 4, give the same run."""
+"""Runs are the same on 1, 2, 4 and 8 devices, and on 2 processes with 4 devices each."""
 
 import os
 import pathlib
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-# Relative gap of a tree at the first and at the tenth step. In float32 only rounding may differ,
-# and every step enlarges it; in float64 a real difference cannot hide behind rounding.
+# Largest relative distance of a tree after the first and the tenth step. In float32, rounding
+# differences grow with every step. In float64, rounding cannot hide a real difference.
 BOUNDS = {"float32": (5e-7, 5e-6), "float64": (1e-12, 1e-12)}
-# At the first step BatchNorm's sums lie far from its running means, and its gradient in float32 is
-# as far from that in float64 on one device.
+# In the first step, BatchNorm's sums are far from its running means. On one device, the float32
+# gradient differs by as much from the float64 gradient.
 GRADIENT = 5e-6
 FOLDER = pathlib.Path(__file__).parent
 
@@ -38,7 +38,7 @@ def alone(rows):
 
 
 def _gaps(got, want):
-    """{"STEP/WHAT": relative distance of all its leaves together}."""
+    """Returns {"STEP/TREE": relative distance of all leaves of the tree together}."""
     assert got.keys() == want.keys()
     parts = {}
     for name, leaf in want.items():
@@ -54,22 +54,22 @@ def _gaps(got, want):
 def _assert_equal(got, want, dtype):
     gaps = _gaps(got, want)
     first, tenth = BOUNDS[dtype]
-    for name, found in gaps.items():
+    for name, distance in gaps.items():
         bound = first if name.startswith("1/") else tenth
         if name == "1/gradient" and dtype == "float32":
             bound = GRADIENT
-        assert found <= bound, gaps
+        assert distance <= bound, gaps
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("devices", [2, 4, 8])
-def test_devices(rows, alone, dtype, devices):
+def test_runs_are_equal_on_any_number_of_devices(rows, alone, dtype, devices):
     got = _run(rows, dtype, devices)
     assert {leaf.dtype for leaf in got.values()} == {np.dtype(dtype)}
     _assert_equal(got, alone[dtype], dtype)
 
 
-def test_two_processes_of_four_devices(rows, alone, tmp_path):
+def test_two_processes_with_four_devices_equal_one_device(rows, alone, tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -78,21 +78,21 @@ def test_two_processes_of_four_devices(rows, alone, tmp_path):
         "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parent, FOLDER))),
     }
     out = [tmp_path / f"{process}.npz" for process in range(2)]
-    children = [
+    processes = [
         subprocess.Popen(
             [sys.executable, FOLDER / "invariance.py", *map(str, (p, 2, 4, port, out[p]))], env=env
         )
         for p in range(2)
     ]
     try:
-        assert [child.wait(timeout=300) for child in children] == [0, 0]
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
     finally:
-        for child in children:
-            child.kill()
-    found = [dict(np.load(file)) for file in out]
-    hashes = np.concatenate([f.pop("hashes") for f in found], axis=1)
+        for process in processes:
+            process.kill()
+    results = [dict(np.load(file)) for file in out]
+    hashes = np.concatenate([result.pop("hashes") for result in results], axis=1)
     np.testing.assert_array_equal(hashes, invariance.row_hashes(rows))
-    for mine in found:
+    for result in results:
         for dtype in BOUNDS:
-            part = {n.split("/", 1)[1]: x for n, x in mine.items() if n.startswith(dtype)}
+            part = {n.split("/", 1)[1]: x for n, x in result.items() if n.startswith(dtype)}
             _assert_equal(part, alone[dtype], dtype)

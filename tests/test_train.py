@@ -1,6 +1,7 @@
-"""The whole way: train, resume, evaluate, report; and what may go wrong on it.
+"""Whole runs: train, resume, evaluate and report, and the errors on the way.
 
-Real configs, shrunk: a few steps of the digits variant on a narrow encoder, on 2 virtual devices.
+The configs are small versions of real ones: a few steps of the digits variant with a narrow
+encoder on 2 virtual devices.
 """
 
 import json
@@ -43,7 +44,7 @@ SMALL = {
 
 
 def small(variant="digits", **overrides):
-    """A variant's config, shrunk; keywords are fields with "__" for the dot."""
+    """Returns a small version of a variant. Keywords are config fields with "__" for the dot."""
     config = get_config(variant)
     fields = {name.replace("__", "."): value for name, value in overrides.items()}
     with config.unlocked():
@@ -54,10 +55,15 @@ def small(variant="digits", **overrides):
 
 
 def run(config, path, allow=(), report=False, devices=2, real=False):
-    """What `python -m ssl_jax.train` does once its flags are read.
+    """Trains like `python -m ssl_jax.train` after its flags are parsed.
 
-    Pictures (`report`) and the config's own encoder (`real`), which is traced anew for every run,
-    cost seconds each: most tests are of neither.
+    Args:
+      config: config of the run.
+      path: workdir of the run.
+      allow: fields of --allow_change.
+      report: write the report and its pictures, which takes seconds.
+      devices: number of devices.
+      real: use the config's encoder, which takes seconds to trace; else the tiny encoder.
     """
     mesh = parallel.make_mesh(jax.devices()[:devices])
     with (
@@ -69,7 +75,7 @@ def run(config, path, allow=(), report=False, devices=2, real=False):
         if not real:
             patch.setattr("ssl_jax.models.get", tiny_encoder)
         if not report:
-            patch.setattr("ssl_jax.report.page.write", lambda path: "left out")
+            patch.setattr("ssl_jax.report.page.write", lambda path: "skipped")
             patch.setattr("ssl_jax.training.preview.draw_views", lambda *args: None)
         command.check_config(config, folder, list(allow))
         train.train(config, folder, stop)
@@ -85,7 +91,7 @@ def losses(path):
 
 
 def arrays(path, step):
-    """Every array of a checkpoint, by name, read with Orbax alone."""
+    """Returns every array of a checkpoint by name; uses only Orbax."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as reader:
@@ -101,7 +107,7 @@ def assert_same_run(a, b, step):
         np.testing.assert_array_equal(value, two[name], err_msg=name)
 
 
-PROMISED = (
+FILES = (
     *("config.json", "metadata.json", "metrics.jsonl", "report.html"),
     *("eval/knn.json", "eval/linear_10.json", "eval/sample.npz", "checkpoints/6/MANIFEST.json"),
     *(f"figures/{name}.png" for name in ("views", "curves", "health", "map", "neighbours")),
@@ -117,13 +123,13 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A run that nothing happens to; without evaluation, its encoder is the tiny one."""
+    """An undisturbed run of the tiny encoder, without evaluation."""
     path = tmp_path_factory.mktemp("plain") / "run"
     run(small(), path)
     return path
 
 
-def test_a_method_that_generates_images_leaves_a_picture_of_them(tmp_path, monkeypatch):
+def test_method_that_generates_images_leaves_a_picture(tmp_path, monkeypatch):
     def make(*args, **fields):
         return simclr.make(*args, **fields)._replace(samples=samples)
 
@@ -135,14 +141,14 @@ def test_a_method_that_generates_images_leaves_a_picture_of_them(tmp_path, monke
     assert (tmp_path / "run" / "figures" / "samples.png").stat().st_size > 1000
 
 
-def test_batchnorm_groups_count_the_full_size_views_alone(tmp_path):
+def test_batchnorm_groups_count_only_full_size_views(tmp_path):
     config = small(augment__views=3, augment__local={"views": 4, "size": 8}, model__bn_group=128)
     with pytest.raises(Fault, match=r"192 rows \(3 views per image\)"):
         run(config, tmp_path / "run")
 
 
-def test_a_run_leaves_everything_that_is_promised(finished):
-    for name in PROMISED:
+def test_finished_run_has_all_files_and_plausible_numbers(finished):
+    for name in FILES:
         assert (finished / name).stat().st_size > 0, name
     assert list(finished.glob("events.out.tfevents.*"))
     assert list(losses(finished)) == [1, 2, 3, 4, 5, 6]
@@ -155,24 +161,24 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     knn = json.loads((finished / "eval/knn.json").read_text())
     assert set(knn["results"]) == {"simclr", "untrained encoder", "raw pixels"}
     assert knn["step"] == 6
-    # All 500, whatever the batch size, and a known value: raw pixels of this split by 20-NN.
+    # All 500 test images are evaluated. Raw pixels have a known accuracy by 20-NN.
     assert knn["results"]["raw pixels"]["n_test"] == 500
     assert knn["results"]["raw pixels"]["accuracy"] > 0.9
 
 
-def test_the_untrained_loss_is_near_chance(finished):
-    # 2b - 1 = 127 others; an untrained head has no preference among them worth much.
+def test_loss_of_the_first_step_is_near_chance(finished):
+    # There are 2b - 1 = 127 candidates, and an untrained head hardly prefers any.
     assert abs(losses(finished)[1] - np.log(127)) < 0.5
 
 
-def test_running_again_changes_nothing_and_says_so(finished, capfd):
+def test_running_a_finished_run_again_changes_nothing(finished, capfd):
     before = (finished / "metrics.jsonl").read_bytes()
     run(small(data__eval_split="test", eval__baselines=True), finished, real=True)
     assert "resumed at step 6 of 6" in capfd.readouterr().out
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_config_is_refused_by_class(plain, tmp_path):
+def test_changed_config_is_refused_by_class_of_the_field(plain, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(plain, path)
     with pytest.raises(Fault, match=r"train\.batch_size: 64 -> 32") as refused:
@@ -185,9 +191,9 @@ def test_another_config_is_refused_by_class(plain, tmp_path):
     assert list(losses(path))[-1] == 7
 
 
-def test_a_signal_saves_and_the_rest_is_bit_equal(plain, tmp_path, monkeypatch):
+def test_run_stopped_by_signals_resumes_to_the_same_bits(plain, tmp_path, monkeypatch):
     path, to_global = tmp_path / "run", parallel.to_global
-    # The second signal comes to the run that resumes after the first.
+    # The first signal stops the run, and the second stops the resumed run.
     for number, code, batches in [(signal.SIGTERM, 75, 2), (signal.SIGINT, 130, 0)]:
         count = iter(range(100))
 
@@ -206,17 +212,15 @@ def test_a_signal_saves_and_the_rest_is_bit_equal(plain, tmp_path, monkeypatch):
     assert_same_run(path, plain, 6)
 
 
-def test_colour_on_the_device_trains_as_on_the_host(plain, tmp_path):
+def test_colour_operations_on_the_device_train_as_on_the_host(plain, tmp_path):
     run(small(augment__placement="device"), tmp_path / "run")
     host, device = losses(plain), losses(tmp_path / "run")
-    # Equal pixels to rounding, so equal first losses; later steps amplify the rounding.
+    # Pixels and first losses differ only by rounding; later steps amplify it.
     np.testing.assert_allclose(device[1], host[1], rtol=2e-5)
     np.testing.assert_allclose(device[2], host[2], rtol=2e-3)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
-    plain, tmp_path, monkeypatch
-):
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(plain, tmp_path, monkeypatch):
     path = tmp_path / "run"
     shutil.copytree(plain, path)
     _poison_views_from(monkeypatch, step=8)
@@ -228,10 +232,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert all(np.isfinite(v).all() for v in arrays(path, 7).values())
 
 
-def test_a_collapse_is_said_once_among_the_progress_lines(capfd):
-    source, ignore = types.SimpleNamespace(size=640), types.SimpleNamespace(write=lambda *_: None)
+def test_collapse_is_reported_once_between_the_progress_lines(capfd):
+    source, writer = types.SimpleNamespace(size=640), types.SimpleNamespace(write=lambda *_: None)
     parts = types.SimpleNamespace(total_steps=6, source=source)
-    log = StepLog(small(), parts, ignore, checkpoints=None, start=0)
+    log = StepLog(small(), parts, writer, checkpoints=None, start=0)
     for step in range(1, 7):
         log.add(step, {"loss": 0.1, "grad_norm": 0.1, "feature_std": 0.01})
     log.settle()
@@ -251,16 +255,16 @@ def _poison_views_from(patch, step):
     patch.setattr(parallel, "to_global", poisoned)
 
 
-def test_batch_that_does_not_divide_over_the_devices(tmp_path):
+def test_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
     with pytest.raises(Fault, match="8 devices; nearest valid sizes: 96, 104") as refused:
         run(small(train__batch_size=100), tmp_path / "run", devices=8)
     assert refused.value.code == 78
-    # The mistake has not bound the workdir to its config.
+    # The refused config was not stored in the workdir.
     run(small(train__batch_size=96, train__steps=1), tmp_path / "run", devices=8)
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "text"),
     [
         ({"model__bn_group": 48}, "bn_group=48 does not divide the batch: 128 rows"),
         (
@@ -271,13 +275,13 @@ def test_batch_that_does_not_divide_over_the_devices(tmp_path):
         ({"method__head_depth": -1}, "depth -1"),
     ],
 )
-def test_models_that_cannot_be_are_refused_before_compiling(fields, says, tmp_path):
-    with pytest.raises(Fault, match=says) as refused:
+def test_impossible_models_are_refused_before_compiling(fields, text, tmp_path):
+    with pytest.raises(Fault, match=text) as refused:
         run(small(**fields), tmp_path / "run", real=True)
     assert refused.value.code == 78
 
 
-def test_grouped_normalisation_in_micro_batches_trains_as_in_one(tmp_path):
+def test_micro_batches_with_batchnorm_groups_train_as_the_whole_batch(tmp_path):
     fields = {"model__bn_group": 4, "train__steps": 2}
     chunks = {"train__microbatch": 16, "train__noise_scale": True}
     for name, more in (("whole", {}), ("chunked", chunks)):
@@ -286,16 +290,16 @@ def test_grouped_normalisation_in_micro_batches_trains_as_in_one(tmp_path):
     assert all(json.loads(line)["gradient_noise"] > 0 for line in lines)
     whole, chunked = losses(tmp_path / "whole"), losses(tmp_path / "chunked")
     np.testing.assert_allclose(chunked[1], whole[1], rtol=1e-6)
-    np.testing.assert_allclose(chunked[2], whole[2], rtol=2e-4)  # Adam enlarges the rounding
+    np.testing.assert_allclose(chunked[2], whole[2], rtol=2e-4)  # Adam amplifies rounding
 
 
-def test_fewer_images_than_a_batch(tmp_path):
-    with pytest.raises(Fault, match="1297 images < batch 2048") as refused:
+def test_fewer_examples_than_a_batch_are_refused(tmp_path):
+    with pytest.raises(Fault, match="1297 examples < batch 2048") as refused:
         run(small(train__batch_size=2048), tmp_path / "run")
     assert refused.value.code == 65
 
 
-def test_images_added_to_the_folder_of_a_run(tmp_path):
+def test_images_added_to_the_folder_of_a_run_are_refused(tmp_path):
     photographs(tmp_path / "mine", 20)
     run(folder_config(tmp_path / "mine"), tmp_path / "run")
     photographs(tmp_path / "mine" / "more", 3)
@@ -307,10 +311,10 @@ def test_images_added_to_the_folder_of_a_run(tmp_path):
     assert refused.value.code == 65
 
 
-def test_an_evaluation_that_labels_do_not_allow_costs_no_other(finished, tmp_path, monkeypatch):
+def test_evaluation_without_enough_labels_leaves_the_others(finished, tmp_path, monkeypatch):
     path = tmp_path / "run"
     shutil.copytree(finished, path, ignore=shutil.ignore_patterns("eval", "report.html"))
-    monkeypatch.setattr("ssl_jax.evals.files.MAX_SAMPLE", 40)  # pictures of few take no time
+    monkeypatch.setattr("ssl_jax.evals.files.MAX_SAMPLE", 40)  # few pictures, for speed
     labels = {"data__eval_split": "test", "eval__labels_per_class": (10, 5000)}
     with pytest.raises(Fault, match="5000 labels per class asked") as refused:
         run(small(**labels), path, report=True, real=True)
@@ -321,14 +325,23 @@ def test_an_evaluation_that_labels_do_not_allow_costs_no_other(finished, tmp_pat
     assert (path / "eval" / "knn.json").exists()
 
 
-def test_dataset_that_is_not_prepared(tmp_path):
+@pytest.mark.parametrize(("channels", "real", "first"), [(1, True, "conv1"), (4, False, "Conv_0")])
+def test_images_of_other_channels_train(channels, real, first, tmp_path):
+    fields = {"train__steps": 2, "augment__placement": "device", "data__channels": channels}
+    run(small(**fields), tmp_path / "run", real=real)
+    kernel = arrays(tmp_path / "run", 2)[f"['params']['encoder']['{first}']['kernel']"]
+    assert kernel.shape[2] == channels
+    assert np.isfinite(list(losses(tmp_path / "run").values())).all()
+
+
+def test_missing_dataset_is_refused(tmp_path):
     with pytest.raises(Fault, match="no_such_dataset") as refused:
         run(small(data__source="tfds:no_such_dataset", data__dir=str(tmp_path)), tmp_path / "run")
     assert refused.value.code == 66
 
 
 def photographs(folder, count, classes=()):
-    """Random smooth pictures, in class folders or flat."""
+    """Writes random smooth pictures to one folder, or to class folders."""
     rng = np.random.Generator(np.random.PCG64(1))
     for i in range(count):
         target = folder / classes[i % len(classes)] if classes else folder
@@ -342,7 +355,7 @@ def folder_config(path, **overrides):
     return small(data__source="folder", data__dir=str(path), **fields)
 
 
-def test_a_flat_folder_of_ones_own_pictures_trains_and_reports(tmp_path, capfd):
+def test_flat_folder_of_images_trains_and_reports(tmp_path, capfd):
     photographs(tmp_path / "mine", 20)
     run(folder_config(tmp_path / "mine"), tmp_path / "run", report=True)
     assert "no labelled test images" in capfd.readouterr().out
@@ -350,7 +363,7 @@ def test_a_flat_folder_of_ones_own_pictures_trains_and_reports(tmp_path, capfd):
     assert "probe_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-def test_a_folder_of_one_class_refuses_to_be_evaluated(tmp_path):
+def test_folder_of_one_class_is_refused_for_evaluation(tmp_path):
     for split in ("train", "test"):
         photographs(tmp_path / "mine" / split, 20, classes=["cat"])
     with pytest.raises(Fault, match="one class 'cat'") as refused:
@@ -367,7 +380,7 @@ def test_splits_of_other_classes_are_refused(tmp_path):
     assert refused.value.code == 65
 
 
-def test_a_page_named_jpg_stops_the_run_or_is_replaced(tmp_path):
+def test_html_page_named_jpg_stops_the_run_or_is_replaced(tmp_path):
     photographs(tmp_path / "mine", 20)
     (tmp_path / "mine" / "007.jpg").write_text("<html>404 not found</html>")
     with pytest.raises(Fault, match=r"007\.jpg") as refused:
@@ -379,7 +392,7 @@ def test_a_page_named_jpg_stops_the_run_or_is_replaced(tmp_path):
     assert [pathlib.Path(name).name for name in bad] == ["007.jpg"]
 
 
-def test_evaluating_again_with_another_protocol(finished, tmp_path, capfd):
+def test_evaluating_again_with_other_options(finished, tmp_path, capfd):
     path = tmp_path / "run"
     shutil.copytree(finished, path)
     config = configuration.load(path)

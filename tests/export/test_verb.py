@@ -13,8 +13,8 @@ import pytest
 import tiny
 from subjects import assert_near, make_subject, run_code
 from test_cli import ssl_jax
+from test_finetune import finetuning_config
 from test_finetune import run as run_verb
-from test_finetune import tuned_config
 from test_train import run, small
 
 import ssl_jax as package
@@ -75,7 +75,7 @@ def test_export_a_checkpoint(trained, export, capsys):
 
 def test_export_a_fine_tuned_run_with_its_classifier(tmp_path, export, monkeypatch, capsys):
     run(small(train__steps=1), tmp_path / "pretrained")
-    config = tuned_config(tmp_path / "pretrained", finetune__head_layer=1, train__steps=1)
+    config = finetuning_config(tmp_path / "pretrained", finetune__head_layer=1, train__steps=1)
     run_verb(finetune.finetune, config, tmp_path / "tuned")
     monkeypatch.setattr("ssl_jax.models.get", lambda name, dtype=None, **_: tiny.Encoder())
     export(tmp_path / "tuned", "stablehlo", out=tmp_path / "out", head=True)

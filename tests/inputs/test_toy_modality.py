@@ -191,10 +191,9 @@ def run(config, path, monkeypatch, devices):
         train.train(config, folder, stop)
 
 
-def params(path, step):
+def params(path):
     from ssl_jax.pretrained import backbone
 
-    del step
     config = configuration.load(path)
     return backbone.modules_from_run(config, path)[0]
 
@@ -215,7 +214,7 @@ def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):
     run(longer, whole, monkeypatch, devices=2)
     assert len(losses(whole)) == 4
     assert losses(whole)[:2] == losses(path)
-    # The same command again evaluates nothing anew and keeps the history.
+    # The same command again evaluates nothing and keeps the history.
     run(longer, whole, monkeypatch, devices=2)
     assert len(losses(whole)) == 4
 
@@ -232,7 +231,7 @@ def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):
 
 
 def test_micro_batches_on_8_devices_equal_the_whole_batch_on_one(tmp_path, monkeypatch):
-    found = []
+    runs = []
     for devices, microbatch in ((1, 0), (8, 16)):
         config = get_config()
         config.train.update(steps=2, microbatch=microbatch)
@@ -240,8 +239,8 @@ def test_micro_batches_on_8_devices_equal_the_whole_batch_on_one(tmp_path, monke
         config.data.eval_split = ""
         path = tmp_path / str(devices)
         run(config, path, monkeypatch, devices=devices)
-        found.append((losses(path), params(path, 2)))
-    (one_loss, one), (eight_loss, eight) = found
+        runs.append((losses(path), params(path)))
+    (one_loss, one), (eight_loss, eight) = runs
     np.testing.assert_allclose(eight_loss, one_loss, rtol=1e-6)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
@@ -254,7 +253,7 @@ def test_evaluation_by_another_label_field(tmp_path, monkeypatch):
     run(config, tmp_path / "run", monkeypatch, devices=1)
     knn = json.loads((tmp_path / "run" / "eval" / "knn.json").read_text())
     numbers = knn["results"]["raw series"]
-    # The sign of a sine with a random phase cannot be told; its frequency can.
+    # The sign of a sine with a random phase cannot be predicted; its frequency can.
     assert numbers["accuracy"] < 0.8
     config.data.label = "colour"
     with pytest.raises(Fault, match=r"data\.label='colour'.*frequency, sign") as refused:
@@ -262,7 +261,7 @@ def test_evaluation_by_another_label_field(tmp_path, monkeypatch):
     assert refused.value.code == BAD_CONFIG
 
 
-def test_a_module_that_nobody_allowed_is_not_imported(tmp_path, monkeypatch):
+def test_module_that_is_not_allowed_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     config = get_config()

@@ -1,4 +1,4 @@
-"""Backbones from runs and from elsewhere: the features of the run, or a refusal."""
+"""Backbones of runs: their features, and paths and images that are refused."""
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +30,13 @@ def images(n=5, size=12):
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
 
 
-def test_three_lines_to_the_features_of_a_run(trained, tiny_models):
+def test_backbone_of_a_run_gives_the_features_of_its_encoder(trained, tiny_models):
     net = ssl_jax.load_backbone(trained)
     features = net(images())
     variables = {"params": net.weights.params, "batch_stats": net.weights.batch_stats}
     want = tiny.Encoder().apply(variables, images().astype(np.float32) / 255, False)
     np.testing.assert_allclose(features, want, rtol=1e-5, atol=1e-6)
-    # Another program, so other rounding: one divides by 255 within.
+    # This program does not divide by 255, so its rounding differs.
     same = net(images().astype(np.float32) / 255)
     np.testing.assert_allclose(same, features, rtol=1e-5, atol=1e-6)
     assert features.dtype == jnp.float32
@@ -45,7 +45,7 @@ def test_three_lines_to_the_features_of_a_run(trained, tiny_models):
     assert net.weights.others["head"]["params"]["dense0"]["kernel"].shape[0] == 8
 
 
-def test_the_features_are_those_that_the_method_is_evaluated_by(trained, tiny_models):
+def test_backbone_gives_the_features_of_the_method(trained, tiny_models):
     config = configuration.load(trained)
     method = build.make_method(config, 2, 64, devices=1)
     params, stats, _, _ = backbone.modules_from_run(config, trained)
@@ -56,8 +56,8 @@ def test_the_features_are_those_that_the_method_is_evaluated_by(trained, tiny_mo
     assert jax.tree.structure(net.weights.params) == jax.tree.structure(params["encoder"])
 
 
-def test_what_is_refused(trained, tiny_models, tmp_path):
-    with pytest.raises(Fault, match="knows its size") as refused:
+def test_hints_for_a_run_and_missing_paths_are_refused(trained, tiny_models, tmp_path):
+    with pytest.raises(Fault, match="its config states size") as refused:
         backbone.load(trained, size=24)
     assert refused.value.code == USAGE
     with pytest.raises(Fault, match="nowhere") as refused:
@@ -65,7 +65,7 @@ def test_what_is_refused(trained, tiny_models, tmp_path):
     assert refused.value.code == MISSING_INPUT
 
 
-def test_images_of_other_shapes_or_kinds_are_refused(trained, tiny_models):
+def test_images_of_other_shapes_or_dtypes_are_refused(trained, tiny_models):
     net = backbone.load(trained)
     one = images()[0]
     for wrong in (one, one[None, ..., :1], images().astype(np.int64), [1, 2], None):
@@ -75,7 +75,7 @@ def test_images_of_other_shapes_or_kinds_are_refused(trained, tiny_models):
     assert len(repr(net)) < 500
 
 
-def test_a_folder_of_nothing(tmp_path):
+def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(Fault, match="neither a run, nor an export") as refused:
         backbone.load(tmp_path)
     assert refused.value.code == MISSING_INPUT

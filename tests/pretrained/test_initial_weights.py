@@ -1,4 +1,4 @@
-"""Runs that start from weights: which parts take them, and what does not fit."""
+"""Runs that start from weights: the parts that take them, and weights that do not fit."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ SIZE = 16
 
 
 def weights(encoder, seed=7):
-    """Of this encoder, every number drawn anew."""
+    """Returns random weights of this encoder."""
     shapes = jax.eval_shape(
         lambda x: encoder.init(jax.random.key(0), x, True), jnp.zeros((2, SIZE, SIZE, 3))
     )
@@ -28,8 +28,8 @@ def weights(encoder, seed=7):
     return Weights({}, tree["params"], tree.get("batch_stats", {}))
 
 
-def started(config, drawn=None):
-    """(params, extra) at step 0, and the weights they start from."""
+def initial_state(config, drawn=None):
+    """Returns (params, extra) at step 0, and the weights from which they start."""
     config.augment.size = SIZE
     config.augment.local = {"views": 2, "size": 8} if config.augment.local else {}
     with pytest.MonkeyPatch.context() as patch:
@@ -49,8 +49,8 @@ def assert_equal(a, b):
     assert jax.tree.leaves(b)
 
 
-def test_the_target_network_starts_there_too():
-    params, extra, drawn = started(byol.get_config("cifar10_cpu"))
+def test_target_network_starts_from_the_weights():
+    params, extra, drawn = initial_state(byol.get_config("cifar10_cpu"))
     assert_equal(params["encoder"], drawn.params)
     assert_equal(extra["target"]["encoder"], drawn.params)
     for side in ("online", "target"):
@@ -58,51 +58,53 @@ def test_the_target_network_starts_there_too():
 
 
 @pytest.mark.parametrize("module", [moco_v2, dino])
-def test_other_methods_with_a_momentum_encoder(module):
-    params, extra, drawn = started(module.get_config("cifar10_cpu"))
+def test_momentum_encoder_starts_from_the_weights(module):
+    params, extra, drawn = initial_state(module.get_config("cifar10_cpu"))
     assert_equal(params["encoder"], drawn.params)
     assert_equal(extra["target"]["encoder"], drawn.params)
 
 
-def test_the_memorys_network():
+def test_encoder_of_the_memory_starts_from_the_weights():
     config = simclr_v2.get_config("cifar10_cpu")
     config.method.memory_size = config.train.batch_size
-    params, extra, drawn = started(config)
+    params, extra, drawn = initial_state(config)
     assert_equal(params["encoder"], drawn.params)
     assert_equal(extra["target"]["encoder"], drawn.params)
     assert_equal(extra["target_stats"]["encoder"], drawn.batch_stats)
 
 
-def test_a_teacher_of_the_same_shapes_stays_what_it_is():
-    """Self-distillation whose student starts from weights that are not the teacher's."""
+def test_teacher_of_the_same_shapes_keeps_its_weights():
+    """The student starts from other weights than the teacher's."""
     config = distillation.get_config("cifar10_cpu")
     encoder = tiny.encoder(config.model)
     taught = weights(encoder, seed=8)
-    kept = {
+    teacher_weights = {
         "params": {"encoder": taught.params},
         "batch_stats": {"encoder": taught.batch_stats},
     }
-    teacher = Teacher(kept, lambda w, x: jnp.zeros((len(x), 3)), ("a", "b", "c"))
+    teacher = Teacher(teacher_weights, lambda w, x: jnp.zeros((len(x), 3)), ("a", "b", "c"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssl_jax.pretrained.classifier.load_teacher", lambda *args: teacher)
-        params, extra, drawn = started(config)
+        params, extra, drawn = initial_state(config)
     assert_equal(params["encoder"], drawn.params)
-    assert_equal(extra["teacher"], kept)
+    assert_equal(extra["teacher"], teacher_weights)
 
 
 def test_weights_of_other_shapes_are_refused():
     config = byol.get_config("cifar10_cpu")
-    odd = Weights({}, {"kernel": np.zeros((3, 3))}, {})
+    other = Weights({}, {"kernel": np.zeros((3, 3))}, {})
     with pytest.raises(Fault, match="no encoder of these shapes"):
-        started(config, odd)
+        initial_state(config, other)
 
 
-def test_a_method_that_evaluates_another_copy_than_it_trains_is_refused():
+def test_method_whose_evaluated_encoder_differs_is_refused():
     with pytest.raises(Fault, match="no encoder of these shapes"):
-        started(rbm.get_config("cifar10_cpu"))  # the stack of learnt machines starts as noise
+        initial_state(
+            rbm.get_config("cifar10_cpu")
+        )  # the evaluated stack of trained machines starts from random weights
 
 
-def test_a_model_that_differs_is_told_the_flags_that_make_it_fit():
+def test_other_model_is_refused_with_the_flags_that_fit():
     ours = {"name": "resnet50", "mean": (0.0, 0.0, 0.0), "width": 1, "zero_gamma": True}
     theirs = {"name": "resnet50", "mean": (0.5, 0.5, 0.5), "width": 1.0, "zero_gamma": False}
     with pytest.raises(Fault) as refused:
@@ -114,7 +116,7 @@ def test_a_model_that_differs_is_told_the_flags_that_make_it_fit():
     initial_weights.check_model(theirs | {"init": "FILE", "dtype": "auto"}, theirs, "FILE")
 
 
-def test_options_that_are_not_in_the_config_may_be_told_by_weights():
+def test_options_of_the_weights_may_be_missing_in_the_config():
     ours = {"name": "vit_small", "patch_size": 16, "pool": "token", "positions": "sincos"}
     initial_weights.check_model(ours, ours | {"mlp_ratio": 4}, "FILE")
     with pytest.raises(Fault, match=r"mlp_ratio=3"):
@@ -123,13 +125,13 @@ def test_options_that_are_not_in_the_config_may_be_told_by_weights():
         initial_weights.check_model(ours, {"name": "resnet18", "stem": "cifar"}, "FILE")
 
 
-def test_a_method_without_weights_is_as_ever():
+def test_method_without_initial_weights_is_unchanged():
     method = Method(*[None] * 4)
     config = small()
     assert build.with_initial_weights(config, method) is method
 
 
-def test_a_run_goes_on_from_another_runs_encoder(tmp_path):
+def test_run_starts_from_the_encoder_of_another_run(tmp_path):
     run(small(train__steps=2), tmp_path / "first")
     config = small(train__steps=1, train__checkpoint_every=1, optim__lr=0.0)
     config.optim.weight_decay = 0.0

@@ -1,4 +1,4 @@
-"""The hash of a batch, against one written with Python's integers."""
+"""The hash of a batch against an implementation with Python's integers."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ def batch():
     }
 
 
-def mixed(x):
+def mix(x):
     x = (x ^ x >> 16) * 0x85EBCA6B % WORD
     x = (x ^ x >> 13) * 0xC2B2AE35 % WORD
     return x ^ x >> 16
@@ -31,17 +31,17 @@ def expected(rows):
     for number, name in enumerate(["crops", "index", "views"]):
         words = rows[name] if rows[name].itemsize == 1 else rows[name].view(np.uint32)
         for place, word in enumerate(words.ravel().tolist()):
-            total += mixed(word ^ mixed((place + 0x9E3779B9 * (number + 1)) % WORD))
+            total += mix(word ^ mix((place + 0x9E3779B9 * (number + 1)) % WORD))
     return total % WORD
 
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (8, 1), (8, 4)])
-def test_it_is_the_same_on_any_devices(devices, fsdp):
+def test_hash_is_the_same_on_any_devices(devices, fsdp):
     mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=fsdp)
     assert int(jax.jit(batch_hash)(parallel.to_global(batch(), mesh))) == expected(batch())
 
 
-def test_it_tells_order_pixels_and_indices_apart_but_no_labels():
+def test_hash_depends_on_order_pixels_and_indices_but_not_on_labels():
     rows = batch()
     swapped = {name: x[[1, 0, *range(2, 8)]] for name, x in rows.items()}
     pixel = rows | {
@@ -49,6 +49,6 @@ def test_it_tells_order_pixels_and_indices_apart_but_no_labels():
     }
     index = rows | {"index": rows["index"] + 1}
     relabelled = rows | {"label": rows["label"][::-1].copy()}
-    found = [int(batch_hash(x)) for x in (rows, swapped, pixel, index)]
-    assert len(set(found)) == 4
-    assert int(batch_hash(relabelled)) == found[0]
+    hashes = [int(batch_hash(x)) for x in (rows, swapped, pixel, index)]
+    assert len(set(hashes)) == 4
+    assert int(batch_hash(relabelled)) == hashes[0]

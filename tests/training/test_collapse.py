@@ -1,4 +1,4 @@
-"""Signals of collapse against NumPy's eigenvalues and hand-worked values; when the alarm speaks."""
+"""Collapse signals against NumPy's eigenvalues and hand-worked values; timing of the warnings."""
 
 import math
 import re
@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.training import collapse
-from ssl_jax.training.collapse import PATIENCE, RANK_FLOOR, SETTLED, STD_FLOOR, Alarm
+from ssl_jax.training.collapse import (
+    PATIENCE,
+    RANK_FLOOR,
+    STD_FLOOR,
+    WARMUP,
+    CollapseDetector,
+    collapse_signals,
+)
 
-signals = jax.jit(collapse.collapse_signals)
+measure = jax.jit(collapse_signals)
 
 
 def oracle(features):
-    """The definitions in float64, by eigenvalues and all pairs."""
+    """Returns the signals by their definitions in float64, from eigenvalues and all pairs."""
     x = np.asarray(features, np.float64)[:: math.ceil(len(features) / 256)]
     x = x / np.linalg.norm(x, axis=-1, keepdims=True)
     first = x[:, 0]
@@ -32,72 +38,73 @@ def oracle(features):
 
 
 def random_features(b, spread=1.0, f=12):
-    """[b, 3, f]: a shape of its own for every dimension around a common mean; views are near."""
+    """Returns [b, 3, f] with another deviation from the mean per dimension, and close views."""
     rng = np.random.Generator(np.random.PCG64(b))
     x = 1 + spread * np.linspace(0.2, 1, f) * rng.normal(size=(b, 1, f))
     x = x + 0.3 * spread * rng.normal(size=(b, 3, f))
     return (x * rng.uniform(0.1, 10, (b, 3, 1))).astype(np.float32)
 
 
-def assert_signals(found, wanted, **tolerance):
-    assert found.keys() == wanted.keys()
+def assert_signals(signals, wanted, **tolerance):
+    assert signals.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_allclose(found[name], value, err_msg=name, **tolerance)
+        np.testing.assert_allclose(signals[name], value, err_msg=name, **tolerance)
 
 
 @pytest.mark.parametrize("b", [2, 256, 257, 600])
-def test_definitions(b):
+def test_signals_match_their_definitions(b):
     x = random_features(b)
-    found = signals(x)
-    assert all(value.dtype == jnp.float32 for value in found.values())
-    assert_signals(found, oracle(x), rtol=2e-5)
+    signals = measure(x)
+    assert all(value.dtype == jnp.float32 for value in signals.values())
+    assert_signals(signals, oracle(x), rtol=2e-5)
 
 
-def test_close_to_collapse_is_more_than_rounding():
-    # 1 - cosine is 1e-6 here, ten units of float32's last place: no digit would be right.
+def test_signals_are_accurate_close_to_collapse():
+    # 1 - cosine is 1e-6 here, ten units of float32's last place. Computed from cosines, the signals
+    # would be wrong in every digit.
     x = random_features(200, spread=1e-3)
     wanted = oracle(x)
     assert wanted["feature_std"] < 1e-3
-    assert_signals(signals(x), wanted, rtol=1e-4)
+    assert_signals(measure(x), wanted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
-def test_collapsed(value):
+def test_signals_of_equal_features_are_zero(value):
     row = value * np.linspace(0.3, 1, 12, dtype=np.float32)
-    found = signals(jnp.broadcast_to(row, (200, 2, 12)))
-    assert_signals(found, dict.fromkeys(found, 0.0), atol=1e-5)
-    assert found["effective_rank"] == 0
+    signals = measure(jnp.broadcast_to(row, (200, 2, 12)))
+    assert_signals(signals, dict.fromkeys(signals, 0.0), atol=1e-5)
+    assert signals["effective_rank"] == 0
 
 
 def test_two_opposite_clusters_have_rank_one():
     axis = np.array([1, 0, 0, 0], np.float32)
     x = np.stack([axis, axis, -axis, -3 * axis])
-    found = signals(x[:, None])
+    signals = measure(x[:, None])
     wanted = {
-        "feature_std": 2 * 1 / 4,  # one of four dimensions deviates, by 1; times sqrt(4)
+        "feature_std": 2 * 1 / 4,  # one of four dimensions has a deviation of 1; times sqrt(4)
         "effective_rank": 1,
-        # Of 12 ordered pairs 4 are at distance 0, 8 at distance 2.
+        # Of 12 ordered pairs, 4 have distance 0 and 8 have distance 2.
         "feature_uniformity": math.log((4 + 8 * math.exp(-8)) / 12),
     }
-    assert_signals(found, wanted, rtol=1e-6)
+    assert_signals(signals, wanted, rtol=1e-6)
 
 
-def test_evenly_spread_directions():
+def test_evenly_spread_directions_have_full_rank_and_std_one():
     axes = np.concatenate([np.eye(8), -np.eye(8)]).astype(np.float32)
-    found = signals(np.stack([axes, -axes], 1))
-    # Of each row's 15 others 14 are at distance sqrt(2) and one at 2.
+    signals = measure(np.stack([axes, -axes], 1))
+    # Each row has 14 other rows at distance sqrt(2) and one at distance 2.
     uniformity = math.log((14 * math.exp(-4) + math.exp(-8)) / 15)
     wanted = {"feature_std": 1, "effective_rank": 8, "feature_uniformity": uniformity}
-    assert_signals(found, wanted | {"feature_alignment": 4}, rtol=1e-6)
+    assert_signals(signals, wanted | {"feature_alignment": 4}, rtol=1e-6)
 
 
-def test_one_example_tells_nothing():
-    assert collapse.collapse_signals(jnp.ones((1, 2, 4))) == {}
+def test_one_example_has_no_signals():
+    assert collapse_signals(jnp.ones((1, 2, 4))) == {}
 
 
-def test_without_gradient():
+def test_signals_have_no_gradient():
     x = random_features(8)
-    jacobian = jax.jit(jax.jacrev(collapse.collapse_signals))(x)
+    jacobian = jax.jit(jax.jacrev(collapse_signals))(x)
     assert jacobian.keys() == oracle(x).keys()
     for grad in jacobian.values():
         np.testing.assert_array_equal(grad, 0)
@@ -105,25 +112,25 @@ def test_without_gradient():
 
 def test_bfloat16_is_measured_in_float32():
     x = jnp.asarray(random_features(64), jnp.bfloat16)
-    assert_signals(signals(x), oracle(x), rtol=2e-5)
+    assert_signals(measure(x), oracle(x), rtol=2e-5)
 
 
 @pytest.mark.parametrize("b", [64, 2048])
-def test_only_the_sample_travels(b):
+def test_only_the_sample_moves_between_devices(b):
     f, mesh = 24, parallel.make_mesh()
     x = random_features(b, f=f)
     with jax.set_mesh(mesh):
         batch = parallel.to_global({"x": x}, mesh)["x"]
-        program = jax.jit(collapse.collapse_signals).lower(batch).compile()
+        program = jax.jit(collapse_signals).lower(batch).compile()
         assert_signals(program(batch), oracle(x), rtol=2e-5)
     moved = 0
     for line in program.as_text().splitlines():
-        found = re.search(r"= (.*?) (all-\w+|reduce-scatter|collective-\w+)(-start)?\(", line)
-        for shape in re.findall(r"\[([\d,]*)\]", found.group(1) if found else ""):
+        match = re.search(r"= (.*?) (all-\w+|reduce-scatter|collective-\w+)(-start)?\(", line)
+        for shape in re.findall(r"\[([\d,]*)\]", match.group(1) if match else ""):
             elements = math.prod(int(n) for n in shape.split(",") if n)
             assert elements <= min(b, 256) * f, line
             moved += elements
-    # Rows of the first view once, and sums: less than one view's sample more.
+    # The rows of the first view move once, and sums: less than one more view of the sample.
     assert min(b, 256) * f <= moved < 2 * min(b, 256) * f
 
 
@@ -133,65 +140,65 @@ HEALTHY = {"feature_std": 0.4, "effective_rank": 9.0}
 GUESSING = {"contrastive_accuracy": 0.004, "contrastive_chance": 1 / 255}
 
 
-def spoken(history, total_steps=100, start=50):
-    """{step: warning} of an alarm that hears the metrics of `history` from step `start` on."""
-    alarm = Alarm(total_steps=total_steps)
-    told = {step: alarm(step, metrics) for step, metrics in enumerate(history, start)}
-    return {step: warning for step, warning in told.items() if warning}
+def warnings_by_step(history, total_steps=100, start=50):
+    """Returns {step: warning} for the metrics of `history`, which begin at step `start`."""
+    detector = CollapseDetector(total_steps=total_steps)
+    answers = {step: detector.check(step, metrics) for step, metrics in enumerate(history, start)}
+    return {step: warning for step, warning in answers.items() if warning}
 
 
-def test_a_healthy_run_is_silent():
+def test_healthy_run_gets_no_warning():
     learning = {"contrastive_accuracy": 0.05, "contrastive_chance": 1 / 255}
-    assert spoken([HEALTHY, {}, learning, HEALTHY | learning] * 10) == {}
+    assert warnings_by_step([HEALTHY, {}, learning, HEALTHY | learning] * 10) == {}
 
 
 @pytest.mark.parametrize(
-    ("metrics", "says"),
+    ("metrics", "text"),
     [
         (COLLAPSED, r"collapse: feature_std is 0.025"),
         (LINE, r"collapse: effective_rank is 1.1"),
         (GUESSING, r"contrastive accuracy is 0.40%, 0.39% by guessing"),
     ],
 )
-def test_it_speaks_once_and_after_some_patience(metrics, says):
-    (told,) = spoken([metrics] * 20).items()
-    assert told[0] == 50 + PATIENCE - 1
-    assert re.match(says, told[1])
-    assert "optim.lr" in told[1]
+def test_each_problem_is_reported_once_after_patience(metrics, text):
+    ((step, warning),) = warnings_by_step([metrics] * 20).items()
+    assert step == 50 + PATIENCE - 1
+    assert re.match(text, warning)
+    assert "optim.lr" in warning
 
 
-def test_one_good_step_between_starts_the_count_anew():
+def test_one_good_step_restarts_the_count():
     few = [COLLAPSED] * (PATIENCE - 1)
-    assert spoken([*few, HEALTHY] * 5) == {}
-    assert list(spoken([*few, HEALTHY, *few, COLLAPSED])) == [50 + 2 * PATIENCE - 1]
+    assert warnings_by_step([*few, HEALTHY] * 5) == {}
+    assert list(warnings_by_step([*few, HEALTHY, *few, COLLAPSED])) == [50 + 2 * PATIENCE - 1]
 
 
-def test_the_two_signs_of_a_collapse_are_one_trouble():
-    assert len(spoken([COLLAPSED, LINE] * 10)) == 1
+def test_both_signs_of_collapse_are_one_problem():
+    assert len(warnings_by_step([COLLAPSED, LINE] * 10)) == 1
 
 
-def test_two_troubles_are_told_one_after_the_other():
-    told = spoken([COLLAPSED | GUESSING] * 10)
-    assert list(told) == [50 + PATIENCE - 1, 50 + PATIENCE]
-    assert "collapse" in told[52]
-    assert "guessing" in told[53]
+def test_two_problems_are_reported_in_consecutive_steps():
+    warnings = warnings_by_step([COLLAPSED | GUESSING] * 10)
+    assert list(warnings) == [50 + PATIENCE - 1, 50 + PATIENCE]
+    assert "collapse" in warnings[52]
+    assert "guessing" in warnings[53]
 
 
-def test_nothing_is_said_of_an_untrained_network():
+def test_untrained_network_gets_no_warning():
     history = [COLLAPSED | GUESSING] * 400
-    assert min(spoken(history, total_steps=300, start=1)) == 30 + PATIENCE
-    first, second = spoken(history * 10, total_steps=20_000, start=1)
-    assert first == SETTLED + PATIENCE  # a long run waits no longer
-    assert second == 2000 + PATIENCE  # but for the contrastive accuracy, a tenth
+    assert min(warnings_by_step(history, total_steps=300, start=1)) == 30 + PATIENCE
+    first, second = warnings_by_step(history * 10, total_steps=20_000, start=1)
+    assert first == WARMUP + PATIENCE  # the limit in a long run
+    assert second == 2000 + PATIENCE  # contrastive accuracy: always 10 % of the run
 
 
-def test_what_is_not_a_number_is_no_trouble():
+def test_non_finite_metrics_are_ignored():
     nan = dict.fromkeys(COLLAPSED | GUESSING, math.nan)
-    assert spoken([nan, {"contrastive_accuracy": 0.0}] * 10) == {}
+    assert warnings_by_step([nan, {"contrastive_accuracy": 0.0}] * 10) == {}
 
 
 @pytest.mark.parametrize(("negatives", "accuracy"), [(1, 0.67), (2, 0.5), (65536, 3e-5)])
-def test_twice_the_odds_of_guessing_are_above_chance(negatives, accuracy):
+def test_accuracy_above_twice_the_odds_of_guessing_gets_no_warning(negatives, accuracy):
     metrics = {"contrastive_chance": 1 / (negatives + 1)}
-    assert spoken([metrics | {"contrastive_accuracy": 0.99 * accuracy}] * 5)
-    assert not spoken([metrics | {"contrastive_accuracy": 1.02 * accuracy}] * 5)
+    assert warnings_by_step([metrics | {"contrastive_accuracy": 0.99 * accuracy}] * 5)
+    assert not warnings_by_step([metrics | {"contrastive_accuracy": 1.02 * accuracy}] * 5)

@@ -1,4 +1,4 @@
-"""Fine-tuning's network, step and labels against NumPy and enumeration."""
+"""Fine-tuning: network and step against NumPy, and the draw of labels."""
 
 import types
 
@@ -49,7 +49,7 @@ def batches(size):
 
 
 def weights(modules, size):
-    """(params, batch_stats) as a run has trained them, in float64."""
+    """Returns random (params, batch_stats) in float64, as a trained run would have."""
     init = jax.jit(Chain(0, 1, **modules).init)
     params, stats = init(jax.random.key(3), jnp.zeros((2, 1, size, size, 3)))
     rng = np.random.default_rng(4)
@@ -58,7 +58,7 @@ def weights(modules, size):
 
 
 def steps(modules, trained, rows, devices=1):
-    """States before, between and after the steps, and the metrics, by plain SGD."""
+    """Returns the states before, between and after steps of plain SGD, and the metrics."""
     networks = Chain(0, 1, **modules, classifier=Classifier(CLASSES))
     tx, mesh = optax.sgd(RATE), parallel.make_mesh(jax.devices()[:devices])
     spec = {name: rows[0][name] for name in ("views", "index")}
@@ -73,7 +73,7 @@ def steps(modules, trained, rows, devices=1):
     function = jax.jit(
         make_train_step(task(trained), tx, rate, Probe(0), seed=0, mesh=mesh, supervised=True)
     )
-    history, found = [], []
+    history, logged = [], []
     with jax.set_mesh(mesh):
         state = jax.jit(init)(trained)
         state = jax.device_put(state, parallel.replicated(mesh))
@@ -81,8 +81,8 @@ def steps(modules, trained, rows, devices=1):
         for batch in rows:
             state, metrics = function(state, parallel.to_global(batch, mesh))
             history.append(jax.device_get(state))
-            found.append(jax.device_get(metrics))
-    return history, found
+            logged.append(jax.device_get(metrics))
+    return history, logged
 
 
 def test_encoder_and_classifier_learn_as_in_numpy():
@@ -90,11 +90,11 @@ def test_encoder_and_classifier_learn_as_in_numpy():
     with jax.enable_x64(True):
         modules = {"encoder": linear.Linear(dtype=jnp.float64)}
         trained = weights(modules, 2)
-        history, found = steps(modules, trained, rows)
+        history, logged = steps(modules, trained, rows)
     w = trained[0]["encoder"]["dense"]["kernel"]
     v, c = np.zeros((4, CLASSES)), np.zeros(CLASSES)
     np.testing.assert_array_equal(history[0].params["encoder"]["dense"]["kernel"], w)
-    for batch, metrics in zip(rows, found, strict=True):
+    for batch, metrics in zip(rows, logged, strict=True):
         x, y = batch["views"].reshape(B, -1), batch["label"]
         logits = x @ w @ v + c
         log_p = scipy.special.log_softmax(logits, axis=-1)
@@ -105,13 +105,13 @@ def test_encoder_and_classifier_learn_as_in_numpy():
         norm = np.sqrt(sum(np.square(g).sum() for g in grads))
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
         w, v, c = (p - RATE * g for p, g in zip((w, v, c), grads, strict=True))
-    assert np.isclose(found[0]["loss"], np.log(CLASSES))
+    assert np.isclose(logged[0]["loss"], np.log(CLASSES))
     last = history[-1].params
     np.testing.assert_allclose(last["encoder"]["dense"]["kernel"], w, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(last["classifier"]["dense"]["kernel"], v, rtol=1e-4, atol=1e-6)
 
 
-def test_eight_devices_train_as_one_and_statistics_move():
+def test_eight_devices_train_as_one_and_statistics_change():
     with jax.enable_x64(True):
         head = ProjectionHead(2, 6, 4, dtype=jnp.float64)
         trained = weights({"encoder": tiny.Encoder(dtype=jnp.float64), "head": head}, 8)
@@ -120,11 +120,11 @@ def test_eight_devices_train_as_one_and_statistics_move():
     assert set(one[0].params["head"]) == {"dense0", "bn0"}
     for x, y in zip(jax.tree.leaves((one[-1], a)), jax.tree.leaves((eight[-1], b)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
-    # The first step starts from the trained weights and statistics of encoder and cut head.
+    # The first step starts from the trained weights and statistics of encoder and first head layer.
     for tree, old in ((one[0].params, trained[0]), (one[0].extra["batch_stats"], trained[1])):
         jax.tree.map(np.testing.assert_array_equal, tree["encoder"], old["encoder"])
-        kept = {name: old["head"][name] for name in tree["head"]}
-        jax.tree.map(np.testing.assert_array_equal, tree["head"], kept)
+        layers = {name: old["head"][name] for name in tree["head"]}
+        jax.tree.map(np.testing.assert_array_equal, tree["head"], layers)
     before, after = (s.extra["batch_stats"]["head"]["bn0"]["mean"] for s in (one[0], one[-1]))
     assert not np.allclose(before, after)
 
@@ -140,7 +140,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_is_known_by_its_parameters(name):
+def test_projection_head_is_inferred_from_its_parameters(name):
     head, layers = HEADS[name]
     params = {}
     x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
@@ -153,16 +153,16 @@ def test_a_head_is_known_by_its_parameters(name):
                 classifier.make_network(encoder, params, upto, CLASSES, name="simclr")
             assert refused.value.code == BAD_CONFIG
         elif upto:
-            found = heads.infer_projection_head(params["head"], upto, jnp.float32)
+            inferred = heads.infer_projection_head(params["head"], upto, jnp.float32)
             expected = head.clone(upto=upto)
-            a, b = (h.init_with_output(jax.random.key(1), x, True) for h in (found, expected))
+            a, b = (h.init_with_output(jax.random.key(1), x, True) for h in (inferred, expected))
             jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def named(labels, classes=("a", "b", "c")):
+def labelled_source(labels, classes=("a", "b", "c")):
     labels = list(labels)
     return Source(
-        name="invented",
+        name="synthetic",
         size=len(labels),
         record={},
         load=lambda i: (i, {"label": labels[i]}),
@@ -173,12 +173,12 @@ def named(labels, classes=("a", "b", "c")):
     )
 
 
-def test_labels_are_drawn_from_every_class_by_its_share():
+def test_labels_are_drawn_from_each_class_by_its_share():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 46, 4]))
-    source = named(labels.tolist())
+    source = labelled_source(labels.tolist())
     few = labelled_subset(source, fraction=0.1, per_class=0, seed=1)
     rows = [few.load(i)[0] for i in range(few.size)]
-    assert np.bincount(labels[rows]).tolist() == [10, 5, 1]  # never none
+    assert np.bincount(labels[rows]).tolist() == [10, 5, 1]  # at least one per class
     assert rows == sorted(set(rows))
     assert [few.read_label(i) for i in range(few.size)] == labels[rows].tolist()
     assert few.describe(0) == str(rows[0])
@@ -190,22 +190,22 @@ def test_labels_are_drawn_from_every_class_by_its_share():
     assert labelled_subset(source, fraction=1.0, per_class=0, seed=1) is source
 
 
-def test_labels_that_are_not_there():
+def test_missing_labels_are_refused_or_skipped():
     with pytest.raises(Fault, match="class c has 1") as refused:
-        labelled_subset(named([0, 0, 1, 1, 2]), fraction=1.0, per_class=2, seed=0)
+        labelled_subset(labelled_source([0, 0, 1, 1, 2]), fraction=1.0, per_class=2, seed=0)
     assert refused.value.code == BAD_DATA
     with pytest.raises(Fault, match="no labels"):
-        labelled_subset(named([-1], ()), fraction=0.5, per_class=0, seed=0)
+        labelled_subset(labelled_source([-1], ()), fraction=0.5, per_class=0, seed=0)
     with pytest.raises(Fault, match="no labels"):
-        labelled_subset(named([-1, -1]), fraction=1.0, per_class=0, seed=0)
-    some = named([2, -1, 0, -1, 0, 1])
+        labelled_subset(labelled_source([-1, -1]), fraction=1.0, per_class=0, seed=0)
+    some = labelled_source([2, -1, 0, -1, 0, 1])
     for fraction, rows in ((1.0, [0, 2, 4, 5]), (0.5, [0, 2, 5])):
-        found = labelled_subset(some, fraction=fraction, per_class=0, seed=1)
-        assert [found.load(i)[0] for i in range(found.size)] == rows
+        drawn = labelled_subset(some, fraction=fraction, per_class=0, seed=1)
+        assert [drawn.load(i)[0] for i in range(drawn.size)] == rows
 
 
-def test_the_default_recipe_of_fine_tuning():
-    """SimCLR's, section 4 and appendix, with the geometry of pre-training alone."""
+def test_default_recipe_is_that_of_simclr():
+    """The recipe is in section 4 and the appendix. Views keep only the geometry of pre-training."""
     pretrained = dino.get_config("imagenet")
     pretrained.train.batch_size = 4096
     config = configuration.finetuning_config(pretrained)
@@ -227,13 +227,13 @@ def vit_by_dino():
 
 
 @pytest.mark.parametrize("config", [vit_by_dino(), rbm.get_config("cifar10_cpu")])
-def test_a_checkpoint_keeps_what_fine_tuning_takes(config, monkeypatch, tmp_path):
-    """Of a state without statistics, whose empty trees no checkpoint has; of several machines."""
+def test_backbone_is_read_from_checkpoints_without_statistics(config, monkeypatch, tmp_path):
+    """Checkpoints do not store empty trees, so a state without statistics lacks them."""
     config.augment.size = 16
 
     class Reader(Checkpoints):
         def read_latest(self, select):
-            return select(filled(abstract())), 4, {}
+            return select(without_empty_branches(abstract())), 4, {}
 
     def abstract():
         method = build.make_method(config, 4, 8, devices=1)
@@ -243,21 +243,19 @@ def test_a_checkpoint_keeps_what_fine_tuning_takes(config, monkeypatch, tmp_path
         return {"params": params, "extra": extra}
 
     monkeypatch.setattr("ssl_jax.pretrained.backbone.Checkpoints", Reader)
-    found = backbone.backbone_from_run(config, tmp_path)
-    params, stats = {"encoder": found.weights.params}, found.weights.batch_stats
-    assert jax.tree.leaves(params["encoder"])
-    assert not jax.tree.leaves(stats)
+    net = backbone.backbone_from_run(config, tmp_path)
+    assert jax.tree.leaves(net.weights.params)
+    assert not jax.tree.leaves(net.weights.batch_stats)
 
 
-def filled(tree):
-    """Without empty branches."""
+def without_empty_branches(tree):
     if not isinstance(tree, dict):
         return tree
-    found = {name: filled(branch) for name, branch in tree.items()}
-    return {name: branch for name, branch in found.items() if branch != {}}
+    branches = {name: without_empty_branches(branch) for name, branch in tree.items()}
+    return {name: branch for name, branch in branches.items() if branch != {}}
 
 
-def test_a_classifier_of_other_classes_is_not_scored():
+def test_classifier_of_other_classes_is_not_scored():
     digits = sources.open_source("digits", data_dir="", split="test")
     for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
         subject = types.SimpleNamespace(classes=classes)

@@ -1,4 +1,4 @@
-"""The step over the global batch: equal on 1 and 8 devices, chunked or whole."""
+"""The training step: equal on 1 and 8 devices, and with and without micro-batches."""
 
 import re
 
@@ -11,8 +11,9 @@ import tiny
 
 from ssl_jax import methods, models, parallel
 from ssl_jax.optim import optimizers
-from ssl_jax.training import collapse, step
 from ssl_jax.training import state as states
+from ssl_jax.training import step
+from ssl_jax.training.collapse import collapse_signals
 from ssl_jax.training.gradient import micro_batched
 from ssl_jax.training.probe import Probe
 
@@ -59,12 +60,12 @@ def run(method, devices, steps=2, batch=None, **options):
 
 
 def state_gap(a, b):
-    """`gap` but for the probe, whose Adam divides first gradients by their own size."""
+    """Returns `gap` without the probe, because Adam divides the first gradient by its size."""
     return gap(a.replace(probe=()), b.replace(probe=()))
 
 
 def gap(a, b):
-    """Largest difference of two trees relative to the largest element of each leaf."""
+    """Returns the largest difference of two trees, relative to the largest element of each leaf."""
     return max(
         float(np.abs(x - y).max() / max(np.abs(x).max(), 1e-3))
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -72,7 +73,7 @@ def gap(a, b):
     )
 
 
-def test_eight_devices_compute_what_one_does():
+def test_eight_devices_give_the_step_of_one():
     one, eight = (run(make_method(), n, steps=1) for n in (1, 8))
     assert gap(one[1], eight[1]) < 1e-5  # loss, gradient norm, probe, accuracy
     # One LARS update from zero momentum, so this compares gradients, BatchNorm and trust ratios.
@@ -80,16 +81,17 @@ def test_eight_devices_compute_what_one_does():
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_chunks_give_the_gradient_of_the_whole_batch(devices):
-    # Groups of 8 rows, one device's 4 images of a chunk; of two they would be ill-conditioned.
+def test_micro_batches_give_the_gradient_of_the_whole_batch(devices):
+    # A group has 8 rows: the views of a device's 4 images per micro-batch. BatchNorm over 2 rows
+    # would be ill-conditioned.
     method, batch = make_method(bn_group=8), host_batch(128)
     whole, chunked = (run(method, devices, 1, batch, microbatch=m) for m in (0, 32))
     assert gap(whole[1], chunked[1]) < 1e-5
     assert state_gap(whole[0], chunked[0]) < 5e-5
 
 
-def test_gradient_noise_of_a_known_distribution():
-    """Per-example gradients are the examples: noise is their variance, signal their mean."""
+def test_gradient_noise_is_unbiased():
+    """The gradient of an example is the example: noise is the variance, signal the squared mean."""
     rng = np.random.default_rng(0)
     mean, spread = np.full(5, 0.5), np.array([1.0, 2.0, 0.5, 1.0, 3.0])
     mesh = parallel.make_mesh(jax.devices()[:2])
@@ -104,22 +106,22 @@ def test_gradient_noise_of_a_known_distribution():
             {"index": x},
         )
 
-    found = []
+    estimates = []
     with jax.set_mesh(mesh):
         for _ in range(400):
             x = (mean + spread * rng.normal(size=(16, 5))).astype(np.float32)
             _, gradient, measured = measure(parallel.to_global({"x": x}, mesh)["x"])
             np.testing.assert_allclose(gradient, x.mean(0), rtol=1e-5, atol=1e-6)
-            found.append([measured["gradient_noise"], measured["gradient_signal"]])
-    noise, signal = np.mean(found, 0)
-    error = np.std(found, 0) / np.sqrt(len(found))
+            estimates.append([measured["gradient_noise"], measured["gradient_signal"]])
+    noise, signal = np.mean(estimates, 0)
+    error = np.std(estimates, 0) / np.sqrt(len(estimates))
     assert abs(noise - np.square(spread).sum()) < 4 * error[0]
     assert abs(signal - np.square(mean).sum()) < 4 * error[1]
     assert error[0] < 0.05 * noise
     assert error[1] < 0.1 * signal
 
 
-def test_labels_reach_nothing_but_the_probe():
+def test_labels_affect_only_the_probe():
     batch = host_batch()
     shuffled = batch | {"label": batch["label"][::-1].copy()}
     (a, _), (b, _) = (run(make_method(), 1, batch=x) for x in (batch, shuffled))
@@ -142,7 +144,7 @@ def test_probe_ignores_missing_labels():
     assert float(metrics["probe_accuracy"]) == 1  # untrained logits tie, argmax takes class 0
 
 
-def test_probe_learns_and_leaves_features_alone():
+def test_probe_learns_and_gives_features_no_gradient():
     probe = Probe(2)
     update, start = jax.jit(probe.update), probe.init(2)
     x = jnp.stack([jnp.eye(2), jnp.eye(2)], 1)
@@ -158,12 +160,12 @@ def test_probe_learns_and_leaves_features_alone():
     assert float(metrics["probe_accuracy"]) == 1
 
 
-def test_logged_learning_rate_is_the_schedules():
+def test_logged_learning_rate_follows_the_schedule():
     _, metrics = run(make_method(), 1, steps=3)
     np.testing.assert_allclose(metrics["lr"], 0.5 * 0.5 * (1 + np.cos(np.pi * 2 / 10)), rtol=1e-6)
 
 
-def test_signals_of_the_features_are_logged_and_the_methods_own_metrics_win():
+def test_collapse_signals_are_logged_unless_the_method_has_the_metric():
     def encode(params, extra, batch, key):
         return {"features": batch["views"][:, :, 0, 0] * params["scale"]}, {}
 
@@ -177,12 +179,12 @@ def test_signals_of_the_features_are_logged_and_the_methods_own_metrics_win():
         features=lambda *_: None,
     )
     _, metrics = run(method, 1, steps=1)
-    wanted = jax.jit(collapse.collapse_signals)(host_batch()["views"][:, :, 0, 0])
+    wanted = jax.jit(collapse_signals)(host_batch()["views"][:, :, 0, 0])
     assert metrics.keys() > wanted.keys()
     assert gap({k: metrics[k] for k in wanted}, wanted | {"feature_std": np.float32(7)}) < 1e-5
 
 
-def compiled(devices):
+def compile_step(devices):
     method = make_method(models.get("resnet10", width=0.25, stem="cifar"))
     mesh = parallel.make_mesh(jax.devices()[:devices])
     with jax.set_mesh(mesh):
@@ -196,28 +198,28 @@ def compiled(devices):
 
 
 def test_compiled_step_divides_the_work_and_moves_no_image():
-    one, eight = compiled(1), compiled(8)
+    one, eight = compile_step(1), compile_step(8)
     ratio = eight.cost_analysis()["flops"] / one.cost_analysis()["flops"]
     assert abs(8 * ratio - 1) < 0.05, f"each of 8 devices does {ratio:.3f} of one device's FLOPs"
     text = eight.as_text()
     assert "all-to-all" not in text
     image_rows = SIZE * SIZE * 3 * 2  # elements of one example's two views
     for line in text.splitlines():
-        found = re.search(r"= (.*?) (all-gather|collective-permute)(-start)?\(", line)
-        for shape in re.findall(r"\[([\d,]+)\]", found.group(1) if found else ""):
+        match = re.search(r"= (.*?) (all-gather|collective-permute)(-start)?\(", line)
+        for shape in re.findall(r"\[([\d,]+)\]", match.group(1) if match else ""):
             elements = np.prod([int(n) for n in shape.split(",")])
             assert elements < image_rows * B // 8, f"moves {shape}: {line.strip()[:200]}"
 
 
-def test_state_is_born_on_all_devices_and_donated():
+def test_state_is_created_on_all_devices_and_donated():
     method, mesh = make_method(), parallel.make_mesh()
     with jax.set_mesh(mesh):
         init, function = build(method, mesh)
         state = states.new_state(init, method.layout, mesh)
         assert all(len(x.sharding.device_set) == 8 for x in jax.tree.leaves(state))
         new, _ = jax.jit(function, donate_argnums=0)(state, parallel.to_global(host_batch(), mesh))
-        kept = jax.tree.map(lambda x, y: x.sharding == y.sharding, state, new)
-    assert all(jax.tree.leaves(kept))
+        same = jax.tree.map(lambda x, y: x.sharding == y.sharding, state, new)
+    assert all(jax.tree.leaves(same))
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
 
 
@@ -225,7 +227,7 @@ def test_gradient_is_finite_and_reaches_every_parameter():
     method, mesh = make_method(), parallel.make_mesh(jax.devices()[:1])
     init, _ = build(method, mesh)
     state = states.new_state(init, method.layout, mesh)
-    # Zero gammas stop the gradient of what lies behind them: one first step, then look.
+    # BatchNorm scales of zero stop the gradient, so all parameters are shifted first.
     params = jax.tree.map(lambda p: p + 0.05, state.params)
 
     def loss(params):
