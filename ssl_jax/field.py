@@ -1,4 +1,4 @@
-"""One field of a config: its default, its meaning, its valid values and its identity class.
+"""A field of a config: its default, its meaning, its valid values and its identity class.
 
 `ssl_jax.config` uses it for all fields of a config, except that each modality under `inputs/`
 describes the fields of its views. Importing this module imports neither JAX nor TensorFlow.
@@ -45,7 +45,7 @@ class Valid(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One field of a config."""
+    """A field of a config."""
 
     name: str
     """Path in the config, such as "optim.lr". A modality omits its section, "augment."."""
@@ -54,7 +54,7 @@ class Field(NamedTuple):
     """Default value, or `Unset`."""
 
     meaning: str
-    """One line of plain English, with the unit."""
+    """Meaning in one line of plain English, with the unit."""
 
     valid: Valid
     kind: str

@@ -169,7 +169,7 @@ def test_versions_agree():
     assert f"\nversion: {ssl_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_nothing_names_a_machine():
+def test_no_file_names_a_machine():
     banned = re.compile(r"(?<![\w.])/(?:work|root|home|tmp)/")
     folders = ("ssl_jax", "configs", "benchmarks", "docs", "launch")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.[pm][yd]")]

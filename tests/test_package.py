@@ -89,7 +89,7 @@ def test_mistakes_exit_with_the_documented_code(arguments, code, message, tmp_pa
 
 
 @pytest.mark.parametrize("verb", ["train", "export"])
-def test_a_verb_is_its_module(verb, tmp_path):
+def test_verb_runs_its_module(verb, tmp_path):
     """`train` is a module, `export` a package. The help lists flags of all modules."""
     ours, theirs = run(verb, "--help", cwd=tmp_path), run("--help", module=f"ssl_jax.{verb}")
     assert ours.returncode == theirs.returncode == 0, ours.stderr
@@ -115,7 +115,7 @@ def test_shipped_configs_are_found_by_name():
 
 
 @pytest.mark.parametrize(("name", "near"), [("simcrl:digits", "simclr"), ("moco-v2", "moco_v2")])
-def test_a_misspelt_config_suggests_the_nearest(name, near):
+def test_misspelt_config_suggests_the_nearest(name, near):
     with pytest.raises(Fault, match=f"did you mean '{near}'") as caught:
         cli.config_path(name)
     assert caught.value.code == BAD_CONFIG
@@ -134,7 +134,7 @@ def test_shipped_configs_load_from_a_folder_with_other_configs(tmp_path):
     assert "--config=simclr:VARIANT" in result.stderr
 
 
-def test_a_config_file_of_ones_own_imports_the_shared_functions(tmp_path):
+def test_own_config_file_imports_the_shared_functions(tmp_path):
     text = (ROOT / "configs" / "simclr.py").read_text()
     (tmp_path / "mine.py").write_text(text)
     flags = ["--config=mine.py:digits", "--workdir=run", "--config.optim.lrr=1"]

@@ -69,7 +69,7 @@ class Input(NamedTuple):
     """Name of the baseline that uses the evaluation arrays themselves as features."""
 
     description: str = ""
-    """How evaluation arrays are made, for the protocol beside a number: "224 px, central 0.875"."""
+    """Description of the evaluation arrays for protocols, such as "224 px, central 0.875"."""
 
 
 def modality(source: str) -> Any:

@@ -14,7 +14,7 @@ Value = Any  # a number, or an array of numbers of NumPy, TensorFlow or JAX
 
 
 class View(NamedTuple):
-    """One random view of an image. The operations run in the order of the fields.
+    """A random view of an image. The operations run in the order of the fields.
 
     Colour values lie in [0, 1] and are clipped to this range after every operation. Brightness,
     contrast and saturation factors are drawn uniformly from [max(0, 1 - strength), 1 + strength].
