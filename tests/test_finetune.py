@@ -198,7 +198,7 @@ def test_what_fine_tuning_refuses(pretrained, tuned, tmp_path):
             run(finetune.finetune, tuned_config(pretrained, **overrides), tmp_path / "run")
         assert refused.value.code == code
     config = tuned_config(pretrained, finetune__labels_per_class=2)
-    with pytest.raises(Fault, match="20 images < batch"):
+    with pytest.raises(Fault, match="20 examples < batch"):
         run(finetune.finetune, config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()  # the next try may have another batch
     (tmp_path / "empty").mkdir()
@@ -212,7 +212,7 @@ def test_a_method_without_an_encoder_is_refused(pretrained, monkeypatch):
     def method(*_, **__):
         return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))
 
-    monkeypatch.setattr("ssl_jax.build.make_method", method)
+    monkeypatch.setattr("ssl_jax.components.make_method", method)
     with pytest.raises(Fault, match="simclr has no encoder, only: stack"):
         classifier.pretrained(pretrained)
 

@@ -290,7 +290,7 @@ def test_grouped_normalisation_in_micro_batches_trains_as_in_one(tmp_path):
 
 
 def test_fewer_images_than_a_batch(tmp_path):
-    with pytest.raises(Fault, match="1297 images < batch 2048") as refused:
+    with pytest.raises(Fault, match="1297 examples < batch 2048") as refused:
         run(small(train__batch_size=2048), tmp_path / "run")
     assert refused.value.code == 65
 

@@ -96,17 +96,22 @@ def test_test_labels_choose_nothing():
 
 
 def test_selection_prefers_the_l2_that_generalises():
-    # Pure noise in 60 features, one that carries the class: weak penalties overfit 40 rows.
-    rng = np.random.default_rng(0)
-    y = np.arange(340) % 2
-    x = rng.normal(size=(340, 60)).astype(np.float32)
-    x[:, 0] += 3 * y
-    split = x[:60], y[:60], x[60:], y[60:]
-    chosen = sweep(*split)
-    worst = min(sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
-    best = max(sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
-    assert chosen["accuracy"] > worst + 0.6 * (best - worst)
-    assert best - worst > 0.05
+    # Pure noise in 60 features, one that carries the class: weak penalties overfit 120 rows. One
+    # draw of the data can end in a tie that rounding decides; the mean over draws cannot.
+    chosen, worst, best = [], [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y = np.arange(2120) % 2
+        x = rng.normal(size=(2120, 60)).astype(np.float32)
+        x[:, 0] += 3 * y
+        split = x[:120], y[:120], x[120:], y[120:]
+        chosen.append(sweep(*split)["accuracy"])
+        each = [sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2]
+        worst.append(min(each))
+        best.append(max(each))
+    gain, gap = np.mean(chosen) - np.mean(worst), np.mean(best) - np.mean(worst)
+    assert gain > 0.6 * gap
+    assert gap > 0.05
 
 
 def test_draws_are_reproducible_stratified_and_differ():

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 FILES = [p for folder in ("inputs", "data") for p in (ROOT / "ssl_jax" / folder).rglob("*.py")]
 BANNED = re.compile(
     r"tf\.image\.random_|tf\.random\.(?:uniform|normal|shuffle|set_seed|truncated_normal|Generator)"
-    r"|(?:np|numpy)\.random(?!\.default_rng\((?!\)))|^\s*(?:import|from) random\b",
+    r"|(?:np|numpy)\.random(?!\.default_rng\((?!\))|\.Generator,)|^\s*(?:import|from) random\b",
     re.MULTILINE,
 )
 
