@@ -235,6 +235,19 @@ def test_every_exit_code_is_in_the_table():
     assert codes <= set(re.findall(r"^\| (\d+) \|", table, re.M))
 
 
+def test_messages_in_the_guide_are_those_of_the_code():
+    """Messages in bold, such as **`N examples < batch M`.**, where N, M and … stand for values."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    files = [*ROOT.glob("ssl_jax/**/*.py")]
+    # Strings that Python joins, on one line or by +=, are one message.
+    code = re.sub(r"\"\s+(?:\w+ \+= )?f?\"", "", "\n".join(file.read_text() for file in files))
+    messages = re.findall(r"^\*\*`([^`]+)`", text, re.M)
+    assert len(messages) > 8
+    for message in messages:
+        for part in re.split(r"\b[NM]\b|…", message):
+            assert part in code, message
+
+
 def test_pictures_are_small():
     for path in (ROOT / "docs" / "images").iterdir():
         assert path.stat().st_size < 150_000, path.name
