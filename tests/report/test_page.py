@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from written_run import change_config, write_evaluation
 
-from ssl_jax.evals import files, suite
+from ssl_jax.evals import files, results
 from ssl_jax.report import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -76,8 +76,8 @@ def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     (finished_run / "config.json").write_text(json.dumps(config | {"finetune": {}}))
     for file in (finished_run / "eval").glob("*.json"):
         file.unlink()
-    evaluation = suite.classifier(
-        np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={}
+    evaluation = results.classifier(
+        np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={}, score="top-1 accuracy"
     )
     files.write(finished_run, {"finetune": evaluation})
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
