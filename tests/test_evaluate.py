@@ -465,12 +465,22 @@ def two_labels(monkeypatch):
     get = sources.open_source
 
     def with_parity(name, *, label="", **options):
-        source = get(name, **options)
-        add = lambda labels: labels | {"parity": labels["label"] % 2}  # noqa: E731
-        fields = {**source.class_names, "parity": ("even", "odd")}
-        load = lambda i: (source.load(i)[0], add(source.load(i)[1]))  # noqa: E731
-        read_labels = lambda i: add(source.read_labels(i))  # noqa: E731
-        source = dataclasses.replace(source, load=load, read_labels=read_labels, class_names=fields)
+        digits = get(name, **options)
+
+        def add(labels):
+            return labels | {"parity": labels["label"] % 2}
+
+        def load(index):
+            record, labels = digits.load(index)
+            return record, add(labels)
+
+        fields = {**digits.class_names, "parity": ("even", "odd")}
+        source = dataclasses.replace(
+            digits,
+            load=load,
+            read_labels=lambda index: add(digits.read_labels(index)),
+            class_names=fields,
+        )
         return choose_label(source, label)
 
     monkeypatch.setattr("ssl_jax.data.sources.open_source", with_parity)

@@ -49,7 +49,7 @@ def codes(train_y: np.ndarray, test_y: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return classes, numbers, np.where(classes[known] == test_y, known, -1)
 
 
-def fold_of(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+def stratified_folds(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
     """Draws stratified folds.
 
     Args:

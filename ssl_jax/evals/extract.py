@@ -43,7 +43,7 @@ def reader(
 
     def read(source: Source, limit: int) -> Columns:
         indices = sample_indices(source.size, limit, config.train.seed)
-        return extract(config, mesh, partial(columns, subject.weights), source, indices)
+        return map_source(config, mesh, partial(columns, subject.weights), source, indices)
 
     return read
 
@@ -64,7 +64,7 @@ def flattened(x: Tree) -> jax.Array:
     return jnp.concatenate(rows, axis=1)
 
 
-def extract(
+def map_source(
     config: ConfigDict,
     mesh: Mesh,
     fn: Callable[..., Mapping[str, jax.Array]],

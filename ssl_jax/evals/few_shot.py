@@ -49,7 +49,7 @@ def evaluate(
     _, codes, target = sampling.codes(train_y, test_y)
     allowed = [s for s in sorted(shots) if s <= np.bincount(codes).min()]
     mean, deviation = sampling.moments(train_x)
-    test = rows.spread(((test_x - mean) / deviation).astype(np.float32), sharding)
+    test = rows.shard(((test_x - mean) / deviation).astype(np.float32), sharding)
     accuracies: list[list[float]] = [[] for _ in allowed]
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw])

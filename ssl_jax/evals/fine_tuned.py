@@ -29,7 +29,7 @@ def evaluate_classifier(config: ConfigDict, parts: Parts, state: Any, path: Path
         logits = classify(state.params, state.extra, x)
         return batch | {"prediction": logits.argmax(-1)}
 
-    test = extract.extract(config, parts.mesh, partial(columns, state), parts.test)
+    test = extract.map_source(config, parts.mesh, partial(columns, state), parts.test)
     if jax.process_index():
         return
     options = config.finetune

@@ -55,10 +55,10 @@ def predict(
     devices = rows.devices(sharding)
     q = devices * int(np.clip(BLOCK_SCORES // r, 8, -(-m // devices)))
     starts = range(0, m, q)
-    blocks = [rows.spread(_wide(queries[s : s + q]), sharding, q) for s in starts]
+    blocks = [rows.shard(_wide(queries[s : s + q]), sharding, q) for s in starts]
     empty = np.full((q, k), -np.inf, np.float32), np.zeros((q, k), np.int32)
     nearest: list[Nearest] = [
-        tuple(rows.spread(x, sharding) for x in empty)  # type: ignore[misc]
+        tuple(rows.shard(x, sharding) for x in empty)  # type: ignore[misc]
         for _ in blocks
     ]
     for start in range(0, n, r):

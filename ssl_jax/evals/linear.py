@@ -68,7 +68,7 @@ def sweep(
         problem = logistic.prepare((train_x[used] - mean) / deviation, codes[used], sharding)
         path = sorted(l2, reverse=True)
         best, start = _select(problem, codes[used], len(classes), path, rng, sharding)
-        every = rows.spread(np.ones(len(used), np.float32), sharding)
+        every = rows.shard(np.ones(len(used), np.float32), sharding)
         fitted = logistic.solve(problem, every, best, start)
         predicted.append(fitted.predict(problem.apply(scaled_test, sharding))[: len(test_y)])
         accuracies.append(float(np.mean(predicted[-1] == target)))
@@ -98,11 +98,11 @@ def _select(
             "take 2 or more per class",
             BAD_DATA,
         )
-    fold = sampling.fold_of(codes, FOLDS, rng)
+    fold = sampling.stratified_folds(codes, FOLDS, rng)
     correct, loss = np.zeros(len(path)), np.zeros(len(path))
     for held_out in range(1 if n > ONE_FOLD_FROM else min(FOLDS, n)):
         out = fold == held_out
-        weight = rows.spread((~out).astype(np.float32), sharding)
+        weight = rows.shard((~out).astype(np.float32), sharding)
         params, solutions = start, []
         for i, l2 in enumerate(path):
             fitted = logistic.solve(problem, weight, l2, params, PATH_TOLERANCE, PATH_ITERATIONS)

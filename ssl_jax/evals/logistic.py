@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
     def apply(self, features: np.ndarray, sharding: NamedSharding | None = None) -> jax.Array:
         """Returns features [m, f] in the coordinates of `x`, divided and padded like `x`."""
-        return _rotate(rows.spread(np.asarray(features, np.float32), sharding), self.axes)
+        return _rotate(rows.shard(np.asarray(features, np.float32), sharding), self.axes)
 
     def zeros(self, num_classes: int) -> Start:
         """Returns zeros, the start of a fit without a warm start."""
@@ -85,7 +85,7 @@ def fit(
       The classifier in the coordinates of `x`.
     """
     problem = prepare(x, y, sharding)
-    weight = rows.spread(np.ones(len(x), np.float32), sharding)
+    weight = rows.shard(np.ones(len(x), np.float32), sharding)
     fitted = solve(problem, weight, l2, problem.zeros(num_classes), tolerance, max_iterations)
     return fitted._replace(weight=_dot(problem.axes, fitted.weight))
 
@@ -97,8 +97,8 @@ def prepare(x: np.ndarray, y: np.ndarray, sharding: NamedSharding | None = None)
     # 4 rows per feature give accurate enough axes, because any rotation has the same optimum.
     sample = x[:: max(1, n // (4 * f))]
     variance, axes = _axes(sample) if n >= f else _span(x, sample)
-    codes = rows.spread(y.astype(np.int32), sharding)
-    return Problem(_rotate(rows.spread(x, sharding), axes), codes, variance, axes)
+    codes = rows.shard(y.astype(np.int32), sharding)
+    return Problem(_rotate(rows.shard(x, sharding), axes), codes, variance, axes)
 
 
 @jax.jit

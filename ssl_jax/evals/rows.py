@@ -12,7 +12,7 @@ def devices(sharding: NamedSharding | None) -> int:
     return 1 if sharding is None else sharding.num_devices
 
 
-def spread(x: np.ndarray, sharding: NamedSharding | None, count: int = 0) -> jax.Array:
+def shard(x: np.ndarray, sharding: NamedSharding | None, count: int = 0) -> jax.Array:
     """Returns an array [n, ...] on the devices, padded with rows of zeros to equal shares.
 
     Args:

@@ -139,7 +139,7 @@ def evaluate(
 def hold_out(labels: np.ndarray, seed: int) -> np.ndarray:
     """Returns bool [n], True for the train examples that choose the rate: 10 % of every class."""
     _, codes = np.unique(labels, return_inverse=True)
-    return draws.fold_of(codes, HELD_OUT, np.random.default_rng([seed, 0])) == 0
+    return draws.stratified_folds(codes, HELD_OUT, np.random.default_rng([seed, 0])) == 0
 
 
 def _predict(params: Tree, which: int, rate: int, x: np.ndarray) -> np.ndarray:

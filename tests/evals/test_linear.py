@@ -132,7 +132,7 @@ def test_draws_are_reproducible_stratified_and_differ():
 
 def test_folds_are_stratified():
     codes = np.repeat([0, 1, 2], [50, 23, 4])
-    fold = draws.fold_of(codes, 5, np.random.default_rng(0))
+    fold = draws.stratified_folds(codes, 5, np.random.default_rng(0))
     for rows in (fold, fold[codes == 0], fold[codes == 1], fold[codes == 2]):
         counts = np.bincount(rows, minlength=5)
         assert counts.max() - counts.min() <= 1

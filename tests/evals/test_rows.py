@@ -25,8 +25,8 @@ def flops(program):
     return program.cost_analysis()["flops"]
 
 
-def test_spread_pads_with_zeros_and_gather_returns_all_rows():
-    x = rows.spread(np.arange(1, 11, dtype=np.float32)[:, None], SHARDING)
+def test_shard_pads_with_zeros_and_gather_returns_all_rows():
+    x = rows.shard(np.arange(1, 11, dtype=np.float32)[:, None], SHARDING)
     assert x.shape == (16, 1)
     assert x.sharding.shard_shape(x.shape) == (2, 1)
     assert rows.gather(x)[:, 0].tolist() == [*range(1, 11), *[0] * 6]
@@ -92,7 +92,7 @@ def test_logistic_regression_divides_the_work_without_gathering_rows():
     assert problems[1].x.sharding.is_equivalent_to(SHARDING, 2)
     programs = []
     for problem, sharding in zip(problems, (None, SHARDING), strict=True):
-        weight = rows.spread(np.ones(len(x) * 8, np.float32), sharding)
+        weight = rows.shard(np.ones(len(x) * 8, np.float32), sharding)
         programs.append(logistic.solve.lower(problem, weight, 0.1, problem.zeros(4)).compile())
     # The products with x are divided, and they are most of the work even at this size.
     assert flops(programs[1]) < 0.4 * flops(programs[0])

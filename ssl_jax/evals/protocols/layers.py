@@ -75,7 +75,7 @@ def _reader(context: Context, weights: Any) -> Callable[[Any, int], extract.Colu
     def read(source: Source, limit: int) -> extract.Columns:
         limit = min(limit or source.size, most)
         indices = extract.sample_indices(source.size, limit, context.seed)
-        return extract.extract(config, mesh, partial(columns, weights), source, indices)
+        return extract.map_source(config, mesh, partial(columns, weights), source, indices)
 
     return read
 
