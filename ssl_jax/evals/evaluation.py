@@ -48,7 +48,7 @@ def evaluate(context: Context) -> None:
       Fault: the first fault of a protocol, after all protocols ran.
     """
     is_main = jax.process_index() == 0
-    chosen = [protocols.get(name) for name in context.options.protocols]
+    chosen = [protocols.get(name) for name in dict.fromkeys(context.options.protocols)]
     chosen.sort(key=lambda protocol: (protocol.order, protocol.name))
     if is_main:
         done.begin(context)

@@ -37,7 +37,7 @@ def _has_own_table(protocol: Protocol) -> bool:
 
 
 def _heading(evaluation: Evaluation) -> str:
-    protocol, kind = _protocol(evaluation), evaluation["evaluation"]
+    protocol, kind = _protocol(evaluation), str(evaluation["evaluation"])
     return protocol.heading(evaluation["protocol"]) if protocol else HEADINGS.get(kind, kind)
 
 
