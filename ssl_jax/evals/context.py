@@ -19,7 +19,7 @@ from ssl_jax.inputs import Input
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """One evaluation of a subject. Features are computed on first use and then kept."""
+    """An evaluation of a subject. Features are computed on first use and then kept."""
 
     config: ConfigDict
     """Config of the subject, whose `data` section is that of the evaluation data."""
