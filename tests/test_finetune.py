@@ -221,7 +221,7 @@ def test_a_fine_tuned_run_is_evaluated_by_itself(tuned):
     config = configuration.load(tuned)
     assert config.finetune.head_layer == 1
     with pytest.raises(Fault, match=r"eval/finetune\.json"):
-        evaluate.of_run(tuned)
+        evaluate.config_of_run(tuned)
 
 
 def test_teachers_that_are_none(pretrained, tmp_path):
