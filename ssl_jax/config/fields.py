@@ -220,7 +220,7 @@ def is_identity(name: str) -> bool:
 
 
 class Row(NamedTuple):
-    """One field as text, for `--help-config` and the documentation."""
+    """Text of one field, for the documentation."""
 
     name: str
     default: str  # "required" for a field without a default value

@@ -19,15 +19,15 @@ def occlusion(
     the score of a class.
 
     Args:
-      features: float32 [BATCH, h, w, c] in [0, 1] -> [BATCH, f].
-      pictures: uint8 [q, h, w, c].
+      features: float32 [BATCH, h, w, c], scaled as `pictures` -> [BATCH, f].
+      pictures: float32 [q, h, w, c], as `Input.to_model` returns them.
       grid: cells per side; fewer if cells would be smaller than 2 pixels.
 
     Returns:
       float16 [q, grid, grid] in [0, 2]; 0 where the features do not change, even if they are zero.
     """
     grid = max(1, min(grid, min(pictures.shape[1:3]) // 2))
-    variants = _covered(pictures.astype(np.float32) / 255, grid)
+    variants = _covered(pictures, grid)
     outputs: list[np.ndarray] = []
     while batch := list(itertools.islice(variants, BATCH)):
         padded = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -53,12 +54,13 @@ def write_sample(context: Context, test: extract.Columns) -> None:
         pictures = np.stack(
             [picture(jax.tree.map(lambda x, i=i: x[i], arrays)) for i in range(count)]
         )
-        # Occlusion covers parts of one array [h, w, c] of pixels.
-        if isinstance(arrays, np.ndarray) and arrays.ndim == 4 and arrays.dtype == np.uint8:
-            # Only this process runs the line below, so it uses only its own devices.
+        # Occlusion covers parts of one array [h, w, c].
+        if isinstance(arrays, np.ndarray) and arrays.ndim == 4:
+            # Only this process runs the lines below, so they use only its own devices.
             weights = jax.device_get(subject.weights[TRAINED])
             encode = partial(jax.jit(subject.features), weights)
-            occlusion = saliency.occlusion(encode, arrays[:OCCLUDED])
+            seen = jax.device_get(context.input.to_model(jnp.asarray(arrays[:OCCLUDED])))
+            occlusion = saliency.occlusion(encode, seen)
     files.write_sample(
         context.path,
         features=rows[TRAINED],

@@ -98,5 +98,5 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
 def _cell(numbers: dict[str, Any] | None) -> str:
     if numbers is None:
         return "-"
-    spread = f" ± {100 * numbers['std']:.2f}" if len(numbers["draws"]) > 1 else ""
+    spread = f" ± {100 * numbers['std']:.2f}" if len(numbers.get("draws", ())) > 1 else ""
     return f"{100 * numbers['accuracy']:.2f}{spread}"

@@ -5,7 +5,8 @@ from ssl_jax.evals import saliency
 
 
 def images(count=3, height=12, width=12):
-    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, height, width, 3))
+    return pixels.astype(np.float32) / 255
 
 
 def corner(batch):
@@ -24,7 +25,7 @@ def test_only_the_corner_that_the_encoder_sees_is_salient():
 
 def test_one_cell_equals_hand_worked_value():
     image = images(1)
-    x = image[0] / 255
+    x = image[0].astype(np.float64)
     covered = x.copy()
     covered[4:8, 8:12] = x.reshape(-1, 3).mean(0)
     a, b = x.ravel(), covered.ravel()
