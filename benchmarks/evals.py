@@ -102,7 +102,7 @@ def _sklearn_sweep(train_x: np.ndarray, train_y: Any, test_x: np.ndarray, test_y
     """Runs scikit-learn with the L2 strengths, warm starts and held-out fold of `linear.sweep`."""
     mean, deviation = draws.moments(train_x)
     x, test = (train_x - mean) / deviation, (test_x - mean) / deviation
-    fold = draws.fold_of(train_y, linear.FOLDS, np.random.default_rng([0, 0]))
+    fold = draws.stratified_folds(train_y, linear.FOLDS, np.random.default_rng([0, 0]))
     model = LogisticRegression(warm_start=True, max_iter=300)
     scores = {}
     held_out = fold == 0
@@ -132,7 +132,7 @@ def time_resnet18(rows: int) -> None:
     jax.block_until_ready(fn(parallel.to_global(batch, mesh)))
     start = time.perf_counter()
     count = -(-rows // b)
-    x = features.extract(lambda batch: fn(parallel.to_global(batch, mesh)), [batch] * count)["x"]
+    x = features.collect(lambda batch: fn(parallel.to_global(batch, mesh)), [batch] * count)["x"]
     x = x[:rows] + np.random.default_rng(1).normal(size=(rows, x.shape[1])).astype(np.float32)
     y = np.arange(rows) % 10
     print(f"features {x.shape} on {jax.devices()}: {time.perf_counter() - start:.1f} s")

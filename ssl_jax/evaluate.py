@@ -6,9 +6,10 @@
     python -m ssl_jax.evaluate --workdir=runs/weights --pretrained=runs/tuned --data.source=digits
 
 Writes `WORKDIR/eval/*.json`, each number with its protocol, and prints the tables. The protocols
-are in the config's `eval` section; `--eval.FIELD=VALUE` changes a field for this evaluation. By
-another `--data.source` than the run's, what was learned there is tried here, into
-`eval/transfer_*.json`. With --pretrained the workdir is no run's, and made where there is none.
+are in the config's `eval` section; `--eval.FIELD=VALUE` changes a field for this evaluation.
+Another `--data.source` than the run's evaluates the run on other data and writes
+`eval/transfer_*.json`. Another `--data.label` evaluates another label field of the data and writes
+`eval/label_*.json`. With --pretrained, the workdir is created for the evaluation of these weights.
 """
 
 import pathlib
@@ -17,18 +18,18 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli
+from ssl_jax import cli, inputs
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
 
-PRETRAINED = "pretrained"  # section of the config of a workdir that no training made
-SECTIONS = ("data", "eval")  # that the command line may change
+PRETRAINED = "pretrained"  # section in the config of a workdir that evaluates given weights
+SECTIONS = ("data", "eval")  # sections that the command line may change
 
 
 def main() -> None:
-    """The verb: see the module's docstring."""
+    """Runs the verb; see the module's docstring."""
     path = pathlib.Path(flags.FLAGS.workdir).expanduser().absolute()
     changes = {name: config_flags.get_override_values(flags.FLAGS[name]) for name in SECTIONS}
     if flags.FLAGS.data_dir:
@@ -37,53 +38,77 @@ def main() -> None:
     with Stop(ignore_signals_after=True) as stop:
         if weights:  # JAX reads them
             cli.start(stop)
-        config = pretrained(path, weights, changes) if weights else of_run(path)
-        data = given_data(config, changes["data"], flags.FLAGS.data_dir)
+        config = config_for_weights(path, weights, changes) if weights else config_of_run(path)
+        data = evaluation_data(config, changes["data"], flags.FLAGS.data_dir)
         config.eval.update(changes["eval"])
-        check(config, data)
+        check_config(config, data)
         cli.start(stop)
         evaluate(config, path, data)
 
 
-def given_data(config: ConfigDict, changes: dict[str, Any], moved: str) -> ConfigDict:
-    """The section of data to evaluate by.
+def evaluation_data(config: ConfigDict, changes: dict[str, Any], data_dir: str) -> ConfigDict:
+    """Returns the `data` section of the evaluation.
 
     Args:
-      changes: fields of it that differ from the config's.
-      moved: where the config's own data lie here, "" for where it says; written into the config.
+      config: config of the workdir. Its data.dir is set to `data_dir`, if given.
+      changes: fields of `data` that the command line sets.
+      data_dir: folder of the config's own data on this machine; "" if data.dir is correct.
     """
-    if moved:
-        config.data.dir = moved
+    if data_dir:
+        config.data.dir = data_dir
     data = config.data.copy_and_resolve_references()
     data.update(changes)
+    if data.source != config.data.source and "label" in data and "label" not in changes:
+        data.label = ""  # label fields belong to a source
     return data
 
 
-def of_run(path: pathlib.Path) -> ConfigDict:
-    """The config of the run at `path`; raises Fault where there is none, or a fine-tuned one."""
+def config_of_run(path: pathlib.Path) -> ConfigDict:
+    """Returns the config of the run at `path`.
+
+    Raises:
+      Fault: there is no run, or it is fine-tuned.
+    """
     config = configuration.load(path)
     if "finetune" in config:
         raise Fault(
-            f"{path} is fine-tuned: its accuracy is in eval/finetune.json; to evaluate its frozen "
+            f"{path} is fine-tuned: its accuracy is in eval/finetune.json. To evaluate its frozen "
             f"encoder, give --pretrained={path} and another --workdir",
             USAGE,
         )
     return config
 
 
-def check(config: ConfigDict, data: ConfigDict) -> None:
-    """Raises Fault with all that is wrong with the config, evaluated by these data."""
-    whole = config.copy_and_resolve_references()
-    whole.data = data
-    if found := configuration.problems(whole):
-        raise Fault("bad config:\n  " + "\n  ".join(found), BAD_CONFIG)
-
-
-def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> ConfigDict:
-    """The config of the workdir at `path`, which need not be there, for the encoder at `weights`.
+def check_config(config: ConfigDict, data: ConfigDict) -> None:
+    """Checks the config of the workdir together with the `data` section of the evaluation.
 
     Raises:
-      Fault: the workdir holds something else, or there is no encoder.
+      Fault: bad values, or data of another modality than the config's.
+    """
+    _check_modality(config.data.source, data.source)
+    whole = config.copy_and_resolve_references()
+    whole.data = data
+    if problems := configuration.problems(whole):
+        raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
+
+
+def _check_modality(own: str, given: str) -> None:
+    modality, other = inputs.modality(own), inputs.modality(given)
+    if other is not modality:
+        names = [module.__name__.rpartition(".")[2] for module in (modality, other)]
+        raise Fault(
+            f"--data.source={given} holds examples of the modality {names[1]!r}, but this encoder "
+            f"takes {names[0]!r}. Choose data of the modality {names[0]!r}, for example the "
+            f"run's own: --data.source={own}",
+            BAD_CONFIG,
+        )
+
+
+def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> ConfigDict:
+    """Returns the config of the workdir at `path`, existing or new, for the encoder at `weights`.
+
+    Raises:
+      Fault: the workdir belongs to another run, or there is no encoder at `weights`.
     """
     origin = str(pathlib.Path(weights).expanduser().absolute())
     if (path / "config.json").exists():
@@ -94,9 +119,11 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
         return config
     config = configuration.evaluation_config()
     if workdir.is_run(origin):
-        before = configuration.load(pathlib.Path(origin))
-        config.data.update(before.data)
-        config.eval.update(before.eval)
+        trained = configuration.load(pathlib.Path(origin))
+        if "source" in changes["data"]:
+            _check_modality(trained.data.source, changes["data"]["source"])
+        config.data.update(trained.data)
+        config.eval.update(trained.eval)
     elif "source" not in changes["data"] and workdir.exists(origin):
         message = f"--pretrained={weights} brings no data: name them, e.g. --data.source=folder"
         raise Fault(f"{message} --data.dir=IMAGES", USAGE)
@@ -104,7 +131,7 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
     config.data.update(changes["data"])
     with config.unlocked():
         config[PRETRAINED] = {"path": origin}
-    check(config, config.data)
+    check_config(config, config.data)
 
     from ssl_jax.pretrained import backbone
 
@@ -121,37 +148,48 @@ def pretrained(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> Con
 
 
 def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = None) -> None:
-    """Restores what the workdir at `path` is of, and evaluates it.
+    """Restores the encoder of the workdir at `path` and evaluates it.
 
     Args:
-      config: of the workdir.
-      data: the config's section; others than the config's own make it a transfer.
+      config: config of the workdir.
+      path: the workdir; a new one gets its config.json as soon as the data are found.
+      data: `data` section of the evaluation, the config's own by default. Other data make this a
+        transfer, and another label field gets its own files.
+
+    Raises:
+      Fault: no checkpoint, data that cannot be read, or the first fault of a protocol.
     """
     import jax
 
-    from ssl_jax import assess, components, parallel
+    from ssl_jax import components, parallel
+    from ssl_jax.evals import evaluation
+    from ssl_jax.evals.context import Context
     from ssl_jax.jobs import bootstrap
 
     data = config.data if data is None else data
-    here = config.copy_and_resolve_references()
-    here.data = data
+    with_data = config.copy_and_resolve_references()
+    with_data.data = data
     transfer = is_transfer(config.data, data)
     parallel.use_cpu_cores_as_devices(config.eval.batch_size)
     bootstrap.print_devices()
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
-        source = components.open_source(here, data.split)
-        test = components.open_test_source(here, source)
+        source = components.open_source(with_data, data.split)
+        test = components.open_test_source(with_data, source)
         if not (path / "config.json").exists():
-            # Only now: an attempt that found no data binds the workdir to nothing.
+            # Not earlier: an attempt that finds no data leaves no workdir behind.
             with workdir.open_workdir(path) as folder:
                 folder.write_json("config.json", config.to_dict())
-        assess.evaluate_subject(assess.Setup(here, mesh, subject, source, test, path, transfer))
+        label = _other_label(source, "" if transfer else config.data.get("label", ""))
+        evaluation.evaluate(Context(with_data, mesh, subject, source, test, path, transfer, label))
 
 
 def is_transfer(own: ConfigDict, given: ConfigDict) -> bool:
-    """Whether the given data are others: not another split, nor the same ones elsewhere."""
+    """Returns True if the given data are another data set.
+
+    Another split of the same data is no transfer, and neither is a data set that has moved.
+    """
     if own.source != given.source:
         return True
     return given.source == "folder" and _folder(own.dir) != _folder(given.dir)
@@ -161,20 +199,42 @@ def _folder(path: str) -> pathlib.Path:
     return pathlib.Path(path).expanduser().resolve()
 
 
+def _other_label(source: Any, own: str) -> str:
+    """Returns the label field that `source` uses if it is not `own`; else "".
+
+    Args:
+      source: opened evaluation data.
+      own: `data.label` of the subject's own evaluation; "" is the default field of the data.
+    """
+    from ssl_jax.data.source import choose_label
+
+    same = choose_label(source, own).label_field == source.label_field
+    return "" if same else source.label_field
+
+
 def _subject(config: ConfigDict, path: pathlib.Path, mesh: Any, *, transfer: bool) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from ssl_jax.assess import subjects
+    from ssl_jax import components
+    from ssl_jax.evals import subjects
     from ssl_jax.pretrained import backbone
 
     baselines = config.eval.baselines
     if PRETRAINED not in config:
-        return subjects.of_checkpoint(config, path, mesh, baselines=baselines, teacher=not transfer)
+        return subjects.subject_from_checkpoint(
+            config, path, mesh, baselines=baselines, teacher=not transfer
+        )
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     encoder = backbone.load(config[PRETRAINED].path, dtype=dtype)
-    name, seed = config.method.name, config.train.seed
-    return subjects.of_backbone(encoder, name, mesh, baselines=baselines, seed=seed)
+    return subjects.subject_from_backbone(
+        encoder,
+        config.method.name,
+        components.make_input(config),
+        mesh,
+        baselines=baselines,
+        seed=config.train.seed,
+    )
 
 
 if __name__ == "__main__":
@@ -182,6 +242,6 @@ if __name__ == "__main__":
     cli.define_processes()
     cli.define_section("eval")
     cli.define_section("data")
-    flags.DEFINE_string("data_dir", "", "Where the data lies here, if not where it was trained.")
-    flags.DEFINE_string("pretrained", "", "An encoder, in the place of --workdir's run.")
+    flags.DEFINE_string("data_dir", "", "Folder of the run's data, if they have moved.")
+    flags.DEFINE_string("pretrained", "", "Weights to evaluate instead of the run in --workdir.")
     cli.run(main)

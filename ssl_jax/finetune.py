@@ -93,7 +93,8 @@ def _folder(path: str) -> pathlib.Path:
 
 def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes or starts the run, trains, evaluates and reports."""
-    from ssl_jax import assess, build
+    from ssl_jax import build
+    from ssl_jax.evals import fine_tuned
     from ssl_jax.pretrained import classifier
     from ssl_jax.training import loop
 
@@ -102,8 +103,8 @@ def finetune(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     parts = build.finetuning_parts(config, weights, mesh)
 
     def finish(state: Any, trained: bool) -> None:
-        del trained  # the test images alone are soon read again
-        assess.evaluate_classifier(config, parts, state, run.path)
+        del trained  # evaluation takes little time, so it runs again
+        fine_tuned.evaluate_classifier(config, parts, state, run.path)
 
     loop.fit(config, run, parts, finish, stop, verb="finetune")
 

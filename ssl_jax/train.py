@@ -23,14 +23,15 @@ def main() -> None:
 
 def train(config: ConfigDict, run: workdir.Workdir, stop: Stop) -> None:
     """Builds the parts, resumes or starts the run, trains, evaluates and reports."""
-    from ssl_jax import assess, build
+    from ssl_jax import build
+    from ssl_jax.evals import evaluation
     from ssl_jax.training import loop
 
     parts = build.parts(config, command.make_mesh(config))
 
     def finish(state: Any, trained: bool) -> None:
-        if trained or not assess.reprint(config, run.path, int(state.step)):
-            assess.evaluate(config, parts, state, run.path)
+        if trained or not evaluation.reprint(config, run.path, int(state.step)):
+            evaluation.evaluate_run(config, parts, state, run.path)
 
     loop.fit(config, run, parts, finish, stop, verb="train")
 

@@ -22,7 +22,7 @@ HEAD = re.compile(r"(?:python -m (ssl_jax|benchmarks)\.|\b(ssl-jax) )(\w+)")
 REST = re.compile(
     r"(?:[^`\n\\]|\\\\?\n)*"
 )  # up to the end of the line, of the code, or a lone backslash
-PLACEHOLDERS = re.compile(r"VARIANT|FILE|NAME|\.\.\.|^mine\.py|^path/to/")
+PLACEHOLDERS = re.compile(r"VARIANT|FILE|NAME|\.\.\.|^mine\.py|^series_config\.py|^path/to/")
 
 
 def commands():
@@ -113,14 +113,54 @@ def test_python_in_the_readme_runs():
         assert names["loss"] > 0
 
 
+def python_blocks(page):
+    """The Python code of a page in docs/."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
 @pytest.mark.parametrize("page", ["train", "add_a_method"])
 def test_config_files_in_the_guides_are_valid(page):
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (block,) = python_blocks(page)
     names = {}
     exec(compile(block, f"{page}.md", "exec"), names)
     for variant in ("mine",) if page == "train" else ("cifar10", "cifar10_cpu", "imagenet"):
         assert configuration.problems(names["get_config"](variant)) == []
+
+
+def test_modality_of_the_guide_trains(tmp_path, monkeypatch):
+    """The guide's source, modality, encoder and config make a batch and a training step."""
+    import jax
+    import numpy as np
+
+    from ssl_jax import build, components, parallel, plugins
+
+    module, config_file = python_blocks("add_a_modality")
+    (tmp_path / "series.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        label = np.arange(80) % 2
+        np.savez(tmp_path / f"{split}.npz", series=rng.normal(size=(80, 100)), label=label)
+    names = {}
+    exec(compile(config_file.replace("DATA_DIR", str(tmp_path)), "series_config.py", "exec"), names)
+    config = names["get_config"]()
+    configuration.allow_modules(config)
+    assert configuration.problems(config) == []
+    config.augment.window = 0
+    assert configuration.problems(config) == ["augment.window=0: at least 1"]
+    config.augment.window = 32
+
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    parts = build.parts(config, mesh)
+    assert (parts.source.classes, parts.total_steps) == (("falling", "rising"), 63)
+    batches = components.train_batches(config, parts.source, start_step=0, num_steps=1)
+    batch = next(iter(batches))
+    assert batch["views"].shape == components.batch_spec(config)["views"].shape == (64, 2, 32)
+    sharded = {name: jax.device_put(x, parallel.rows(mesh)) for name, x in batch.items()}
+    _, metrics = parts.train_step(parts.init(), sharded)
+    assert metrics["loss"] > 0
 
 
 def test_links_lead_to_files_and_headings():
@@ -142,6 +182,44 @@ def slug(heading):
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
+def exists(name):
+    """Whether "package.module.attribute" can be imported."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            functools.reduce(getattr, parts[length:], module)
+        except AttributeError:
+            return False
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_modules_and_files_in_text_exist(path):
+    """Names such as `ssl_jax.losses.nt_xent`, and paths such as `ssl_jax/training/step.py`."""
+    text = path.read_text()
+    for name in set(re.findall(r"(?<![\w./-])ssl_jax(?:\.\w+)+", text)):
+        assert name in ("ssl_jax.tar.gz", "ssl_jax.VERB") or exists(name), name
+    folders = "ssl_jax|configs|tests|benchmarks|launch|docs"
+    for name in set(re.findall(rf"(?<![\w./-])(?:{folders})/[\w./]*[\w/]", text)):
+        # A package may also be a single module.
+        assert any((ROOT / (name.rstrip("/") + end)).exists() for end in ("", ".py")), name
+
+
+def test_config_page_has_every_field():
+    sys.path.insert(0, str(ROOT / "docs"))
+    tables = importlib.import_module("config_tables")
+    page = tables.on_page_markdown((ROOT / "docs" / "config.md").read_text())
+    assert "<!--" not in page
+    for row in configuration.describe():
+        assert f"\n| `{row.name}` | " in page, row.name
+        assert f" | {row.kind} |\n" in page
+
+
 def test_every_page_is_in_the_navigation():
     site = (ROOT / "mkdocs.yml").read_text()
     for path in (ROOT / "docs").rglob("*.md"):
@@ -155,6 +233,19 @@ def test_every_exit_code_is_in_the_table():
     codes = {str(value) for value in vars(errors).values() if isinstance(value, int)}
     table = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert codes <= set(re.findall(r"^\| (\d+) \|", table, re.M))
+
+
+def test_messages_in_the_guide_are_those_of_the_code():
+    """Messages in bold, such as **`N examples < batch M`.**, where N, M and … stand for values."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    files = [*ROOT.glob("ssl_jax/**/*.py")]
+    # Strings that Python joins, on one line or by +=, are one message.
+    code = re.sub(r"\"\s+(?:\w+ \+= )?f?\"", "", "\n".join(file.read_text() for file in files))
+    messages = re.findall(r"^\*\*`([^`]+)`", text, re.M)
+    assert len(messages) > 8
+    for message in messages:
+        for part in re.split(r"\b[NM]\b|…", message):
+            assert part in code, message
 
 
 def test_pictures_are_small():

@@ -1,8 +1,10 @@
-"""The verb and what it writes: protocols one by one, other data, encoders from elsewhere."""
+"""Tests of the verb `evaluate`: protocols, other data, other labels, encoders from elsewhere."""
 
 import dataclasses
 import json
 import shutil
+import sys
+import types
 
 import jax
 import numpy as np
@@ -11,16 +13,18 @@ import tiny
 from PIL import Image
 
 from configs.simclr import get_config
-from ssl_jax import assess, build, components, evaluate, finetune, parallel, train
+from ssl_jax import build, components, evaluate, finetune, inputs, parallel, train
 from ssl_jax import config as configuration
-from ssl_jax.assess import images, subjects
 from ssl_jax.data import sources
-from ssl_jax.errors import Fault
+from ssl_jax.data.source import choose_label
+from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.evals import evaluation, extract, protocols, subjects
 from ssl_jax.inputs.image.views import View
 from ssl_jax.jobs.stop import Stop
+from ssl_jax.report import page
 from ssl_jax.rundir import workdir
 
-ALL = ("few_shot", "layers", "linear_sgd", "linear", "knn", "label_free")
+write_page = page.write  # the fixtures replace it
 
 
 def shrink(patch):
@@ -63,7 +67,7 @@ def run(trained, tmp_path):
 
 
 def again(path, *, data=None, **options):
-    """`python -m ssl_jax.evaluate --workdir=path --eval.NAME=VALUE --data.NAME=VALUE`."""
+    """Runs `python -m ssl_jax.evaluate --workdir=path --eval.NAME=VALUE --data.NAME=VALUE`."""
     config = configuration.load(path)
     config.eval.update(options)
     section = config.data.copy_and_resolve_references()
@@ -79,46 +83,46 @@ def names(path):
     return {file.stem for file in (path / "eval").glob("*.json")}
 
 
-def test_the_automatic_evaluation(trained):
+def test_training_ends_with_the_default_protocols(trained):
     assert names(trained) == {"knn", "linear_5", "label_free"}
-    measured = read(trained, "label_free")["results"]["simclr"]
-    assert 1 < measured["rankme"] <= 8
-    assert 0 < measured["alignment"] < 4
-    assert measured["n_pairs"] == 500
+    numbers = read(trained, "label_free")["results"]["simclr"]
+    assert 1 < numbers["rankme"] <= 8
+    assert 0 < numbers["alignment"] < 4
+    assert numbers["n_pairs"] == 500
     few = read(trained, "linear_5")["results"]["simclr"]
     assert few["ci95"] == pytest.approx(12.706 * few["std"] / 2**0.5, rel=1e-3)
 
 
-def test_every_protocol_beside_what_is_there(run, capfd):
+def test_other_protocols_leave_earlier_files_unchanged(run, capfd):
     before = {name: (run / "eval" / f"{name}.json").read_bytes() for name in names(run)}
     again(run, protocols=("few_shot", "layers", "linear_sgd"))
     assert names(run) == {*before, "few_shot", "layers", "linear_sgd"}
     assert all((run / "eval" / f"{n}.json").read_bytes() == text for n, text in before.items())
-    shown = capfd.readouterr().out
+    output = capfd.readouterr().out
     for words in ("shots", "linear by layers", "linear by SGD, 2 epochs"):
-        assert words in shown
+        assert words in output
     for name in ("few_shot", "layers", "linear_sgd"):
-        found = read(run, name)
-        assert found["evaluation"] == name
-        assert found["step"] == 2
-        assert found["protocol"]["view"]
+        content = read(run, name)
+        assert content["evaluation"] == name
+        assert content["step"] == 2
+        assert content["protocol"]["view"]
     assert read(run, "few_shot")["results"]["simclr"]["shots"] == [1, 2, 5, 10]
     assert read(run, "layers")["results"]["simclr"]["layers"] == ["features"]
     assert read(run, "linear_sgd")["protocol"]["steps"] == 2  # 250 images in batches of 250
 
 
-def test_running_the_training_again_prints_what_was_made(run, capfd, monkeypatch):
+def test_training_again_reprints_finished_protocols(run, capfd):
     again(run, protocols=("few_shot",))
     config = small()
-    assert assess.reprint(config, run, 2)
+    assert evaluation.reprint(config, run, 2)
     assert "20-NN" in capfd.readouterr().out
     config.eval.protocols = ("layers",)
-    assert not assess.reprint(config, run, 2)
+    assert not evaluation.reprint(config, run, 2)
     config.eval.update(protocols=("knn",), knn_k=3)
-    assert not assess.reprint(config, run, 2)
+    assert not evaluation.reprint(config, run, 2)
 
 
-def test_predictions_are_those_that_were_counted(run):
+def test_stored_predictions_give_the_accuracies(run):
     again(run, protocols=("linear_sgd",))
     with np.load(run / "eval" / "predictions.npz") as arrays:
         columns = dict(arrays)
@@ -129,7 +133,7 @@ def test_predictions_are_those_that_were_counted(run):
         assert share == pytest.approx(read(run, name)["results"]["simclr"]["draws"][0])
 
 
-def test_numbers_of_another_step_go(run):
+def test_numbers_of_another_step_are_removed(run):
     for name in ("knn", "transfer_folder_a_knn"):
         text = json.dumps(read(run, "knn") | {"step": 1})
         (run / "eval" / f"{name}.json").write_text(text)
@@ -150,25 +154,25 @@ def pictures(folder, classes=("red", "blue"), count=12):
     return {"source": "folder", "dir": str(folder)}
 
 
-def test_transfer_to_other_classes(run, tmp_path):
+def test_transfer_writes_files_beside_the_runs_own(run, tmp_path):
     before = {file.name: file.read_bytes() for file in (run / "eval").iterdir()}
     data = pictures(tmp_path / "My Colours")
     again(run, data=data, protocols=("knn", "linear", "label_free"), knn_k=3, draws=1)
-    made = "transfer_folder_my_colours_"
+    prefix = "transfer_folder_my_colours_"
     assert names(run) == {"knn", "linear_5", "label_free"} | {
-        made + name for name in ("knn", "linear_5", "label_free")
+        prefix + name for name in ("knn", "linear_5", "label_free")
     }
     for name, text in before.items():
-        assert (run / "eval" / name).read_bytes() == text, "the run's own are as they were"
-    found = read(run, made + "knn")
-    assert found["data"].startswith("folder")
-    numbers = found["results"]["simclr"]
+        assert (run / "eval" / name).read_bytes() == text, "the run's own files changed"
+    content = read(run, prefix + "knn")
+    assert content["data"].startswith("folder")
+    numbers = content["results"]["simclr"]
     assert (numbers["n_train"], numbers["n_test"], numbers["classes"]) == (12, 12, 2)
     assert numbers["accuracy"] == 1
     assert "data" not in read(run, "knn")
 
 
-def test_transfer_needs_nothing_of_the_data_trained_on(run, tmp_path, monkeypatch):
+def test_transfer_does_not_open_the_training_data(run, tmp_path, monkeypatch):
     get = sources.open_source
 
     def absent(name, **options):
@@ -180,33 +184,33 @@ def test_transfer_needs_nothing_of_the_data_trained_on(run, tmp_path, monkeypatc
     assert "transfer_folder_a_knn" in names(run)
 
 
-def test_another_part_of_the_same_data_is_no_transfer(run):
+def test_another_split_of_the_same_data_is_no_transfer(run):
     again(run, data={"split": "test", "eval_split": "train"}, protocols=("knn",))
     assert read(run, "knn")["results"]["simclr"]["n_test"] == 1297
     assert "knn" in names(run)
 
 
-def test_an_encoder_from_elsewhere(trained, tmp_path):
+def test_pretrained_encoder_is_evaluated_by_the_protocol_of_its_run(trained, tmp_path):
     path = tmp_path / "other"
     changes = {"data": {"source": "digits"}, "eval": {"baselines": False, "max_train": 200}}
-    config = evaluate.pretrained(path, str(trained), changes)
-    assert not path.exists(), "nothing before the data are found"
+    config = evaluate.config_for_weights(path, str(trained), changes)
+    assert not path.exists(), "the workdir must wait until the data are found"
     evaluate.evaluate(config, path)
     assert config.augment.size == 12
     own = read(trained, "label_free")["results"]["simclr"]["rankme"]
     assert read(path, "label_free")["results"]["resnet8"]["rankme"] == pytest.approx(own, rel=1e-5)
-    assert names(path) == {"knn", "linear_5", "label_free"}, "by the protocol of its run"
+    assert names(path) == {"knn", "linear_5", "label_free"}
     saved = configuration.load(path)
     assert not configuration.problems(saved)
-    # The same again with another protocol goes beside; another run is never overwritten.
-    evaluate.evaluate(evaluate.pretrained(path, str(trained), changes), path)
+    # The same workdir can be evaluated again, but a workdir never changes its weights.
+    evaluate.evaluate(evaluate.config_for_weights(path, str(trained), changes), path)
     with pytest.raises(Fault, match="holds another run"):
-        evaluate.pretrained(trained, str(path), changes)
+        evaluate.config_for_weights(trained, str(path), changes)
     with pytest.raises(Fault, match="holds another run"):
-        evaluate.pretrained(path, str(path), changes)
+        evaluate.config_for_weights(path, str(path), changes)
 
 
-def test_labels_reach_nothing_but_probes(run, monkeypatch):
+def test_shuffled_labels_change_only_protocols_with_labels(run, monkeypatch):
     get = sources.open_source
 
     def shuffled(name, **options):
@@ -228,19 +232,19 @@ def test_labels_reach_nothing_but_probes(run, monkeypatch):
 
 
 def flat_subject():
-    """Features are the pixels: what a protocol saw can be read off them."""
+    """Returns a subject whose features are the pixels, so that they show what a protocol saw."""
     return subjects.Subject(
         name="flat",
         step=0,
         weights={subjects.TRAINED: np.ones((), np.float32)},
-        features=lambda weights, images: images.reshape(len(images), -1) * weights,
-        layers=lambda weights, images: {},
+        features=lambda weights, x: x.reshape(len(x), -1) * weights,
+        layers=lambda weights, x: {},
         protocols=("knn", "linear"),
     )
 
 
 @pytest.mark.parametrize("limit", [11, 0])
-def test_pairs_of_views_hold_every_image_once(limit):
+def test_view_pairs_hold_every_image_once(limit):
     config, mesh = small(), parallel.make_mesh()
     config.eval.batch_size = 96
     plain = View(size=8, crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0, jitter=0)
@@ -248,78 +252,268 @@ def test_pairs_of_views_hold_every_image_once(limit):
     config.augment.update({field: value for field, value in plain._asdict().items()})
     config.augment.second = {}
     source = components.open_source(config, "test")
-    found = images.pairs(config, flat_subject(), mesh, source, limit)["trained"]
-    chosen = images.sample_indices(source.size, limit, config.train.seed)
+    example_input = components.make_input(config)
+    columns = extract.view_pairs(config, example_input, flat_subject(), mesh, source, limit=limit)
+    pairs = columns["trained"]
+    chosen = extract.sample_indices(source.size, limit, config.train.seed)
     chosen = np.arange(500) if chosen is None else chosen
     wanted = np.stack([source.load(int(i))[0]["image"].reshape(-1) / 255 for i in chosen])
-    assert found.shape == (len(chosen), 2, 8 * 8 * 3)
+    assert pairs.shape == (len(chosen), 2, 8 * 8 * 3)
     for view in (0, 1):
         key = lambda x: np.round(x * 255).astype(int)  # noqa: E731
         np.testing.assert_array_equal(
-            np.unique(key(found[:, view]), axis=0), np.unique(key(wanted), axis=0)
+            np.unique(key(pairs[:, view]), axis=0), np.unique(key(wanted), axis=0)
         )
 
 
-def test_layers_are_held_within_memory(run, monkeypatch):
-    monkeypatch.setattr("ssl_jax.assess.protocols.LAYER_BYTES", 8 * 4 * 120)
+def test_layers_take_fewer_images_than_memory_allows(run, monkeypatch):
+    monkeypatch.setattr("ssl_jax.evals.protocols.layers.LAYER_BYTES", 8 * 4 * 120)
     again(run, protocols=("layers",), max_train=0)
     numbers = read(run, "layers")["results"]["simclr"]
     assert (numbers["n_train"], numbers["n_test"]) == (120, 120)
     assert "120 of 1,297" in read(run, "layers")["protocol"]["train images"]
 
 
-def test_one_device_or_eight(run, monkeypatch):
-    found = []
+def test_numbers_are_equal_on_one_and_eight_devices(run, monkeypatch):
+    results = []
     meshes = {count: parallel.make_mesh(jax.devices()[:count]) for count in (1, 8)}
     for devices, mesh in meshes.items():
         monkeypatch.setattr(parallel, "make_mesh", lambda mesh=mesh, **_: mesh)
         again(run, protocols=("knn", "few_shot", "linear_sgd"))
-        found.append([read(run, n)["results"]["simclr"] for n in ("knn", "few_shot")])
+        results.append([read(run, n)["results"]["simclr"] for n in ("knn", "few_shot")])
         sgd = read(run, "linear_sgd")
         assert sgd["protocol"]["batch_size"] == (250 if devices == 1 else 256)
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
-def test_data_that_moved_are_no_transfer_and_another_folder_is_one():
+def test_moved_data_are_no_transfer_but_another_folder_is():
     for moved, changes, other in (("there", {}, False), ("", {"dir": "there"}, True)):
         config = configuration.default_config()
         config.data.update(source="folder", dir="here")
-        data = evaluate.given_data(config, changes, moved)
+        data = evaluate.evaluation_data(config, changes, moved)
         assert data.dir == "there"
         assert evaluate.is_transfer(config.data, data) == other
 
 
-def test_the_untrained_baseline_of_a_run_that_started_from_weights_is_untrained(run):
+def test_untrained_baseline_does_not_start_from_initial_weights(run):
     config = small()
     config.eval.baselines = True
     mesh = parallel.make_mesh()
-    found = []
+    weights = []
     for init in ("", str(run)):
         config.model.init = init
         parts = build.parts(config, mesh)
         with jax.set_mesh(mesh):
-            found.append(subjects.of_run(config, parts, parts.new_state()).weights)
-    plain, started = found
+            subject = subjects.subject_from_run(config, parts, parts.new_state())
+            weights.append(subject.weights)
+    plain, initialised = weights
     for a, b in zip(
         jax.tree.leaves(plain[subjects.UNTRAINED][0]),
-        jax.tree.leaves(started[subjects.UNTRAINED][0]),
+        jax.tree.leaves(initialised[subjects.UNTRAINED][0]),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
-    kernel = [weights[subjects.TRAINED][0]["encoder"]["Conv_0"]["kernel"] for weights in found]
+    kernel = [each[subjects.TRAINED][0]["encoder"]["Conv_0"]["kernel"] for each in weights]
     assert np.abs(kernel[0] - kernel[1]).max() > 0
 
 
-def test_a_runs_encoder_is_evaluated_on_its_data_and_other_weights_on_named_ones(run, tmp_path):
+def test_only_weights_of_a_run_bring_their_data(run, tmp_path):
     config = configuration.load(run)
     config.data.max_bad = 0.5
     (run / "config.json").write_text(configuration.to_json(config))
     changes = {"data": {}, "eval": {}}
-    found = evaluate.pretrained(tmp_path / "other", str(run), changes)
-    assert found.data == config.data
-    assert found.eval.knn_k == 20
+    made = evaluate.config_for_weights(tmp_path / "other", str(run), changes)
+    assert made.data == config.data
+    assert made.eval.knn_k == 20
     (tmp_path / "file.npz").write_bytes(b"")
     with pytest.raises(Fault, match=r"brings no data.*--data\.source=folder"):
-        evaluate.pretrained(tmp_path / "other", str(tmp_path / "file.npz"), changes)
+        evaluate.config_for_weights(tmp_path / "other", str(tmp_path / "file.npz"), changes)
     with pytest.raises(Fault, match=r"brings no data.*--config\.data\.source=folder"):
         finetune.make_config(str(tmp_path / "file.npz"), {})
+
+
+TOY = '''
+"""Protocol `toy`: accuracy of the nearest class mean."""
+
+import numpy as np
+
+from ssl_jax.evals import draws, results
+from ssl_jax.evals.protocols import Measured
+
+ORDER = 35
+
+
+def variants(options):
+    return {f"toy_{k}": {"classes": k} for k in (2, 10)}
+
+
+def run(context, *, classes):
+    numbers, predictions = {}, {}
+    for name, (train_x, train_y, test_x, test_y) in context.sets.items():
+        means = np.stack([train_x[train_y == c].mean(0) for c in range(classes)])
+        distance = np.square(test_x[:, None] - means[None]).sum(-1)
+        predictions[name] = distance.argmin(1)
+        accuracy = float(np.mean(predictions[name] == test_y))
+        numbers[name] = draws.summary([accuracy]) | {"n_test": len(test_y)}
+    return Measured(numbers, predictions)
+
+
+def describe(context, results, *, classes):
+    return {"classifier": "nearest class mean", "classes": classes} | context.describe_examples()
+
+
+def heading(protocol):
+    return f"nearest of {protocol['classes']} means"
+'''
+
+
+@pytest.fixture
+def toy_protocol(tmp_path, monkeypatch):
+    folder = tmp_path / "protocols"
+    folder.mkdir()
+    (folder / "toy.py").write_text(TOY)
+    monkeypatch.setattr(protocols, "__path__", [*protocols.__path__, str(folder)])
+    yield
+    sys.modules.pop("ssl_jax.evals.protocols.toy", None)
+    vars(protocols).pop("toy", None)
+
+
+# The report draws the curves of two steps, which leave no room for axes.
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")
+def test_new_protocol_is_one_module(run, toy_protocol, capfd):
+    assert "toy" in protocols.names()
+    again(run, protocols=("knn", "toy"))
+    output = capfd.readouterr().out
+    assert "nearest of 2 means  nearest of 10 means  20-NN" in output
+    content = read(run, "toy_10")
+    assert content["evaluation"] == "toy"
+    assert content["protocol"]["classifier"] == "nearest class mean"
+    assert content["protocol"]["test images"].startswith("test of")
+    with np.load(run / "eval" / "predictions.npz") as arrays:
+        share = np.mean(arrays["toy_10"] == arrays["label"])
+    assert share == content["results"]["simclr"]["accuracy"]
+    config = configuration.load(run)
+    config.eval.protocols = ("toy",)
+    assert evaluation.reprint(config, run, 2)
+    assert "nearest of 10 means" in capfd.readouterr().out
+    write_page(run)
+    assert "nearest class mean" in (run / "report.html").read_text()
+
+
+def test_protocols_that_the_modality_lacks_are_skipped_or_refused(run, monkeypatch, capfd):
+    make_input = components.make_input
+    monkeypatch.setattr(
+        components, "make_input", lambda config: make_input(config)._replace(pair=None, light=None)
+    )
+    # label_free is a default protocol, linear_sgd was asked for.
+    with pytest.raises(Fault, match="no lightly augmented views: leave 'linear_sgd' out") as fault:
+        again(run, protocols=("label_free", "linear_sgd", "knn"), knn_k=3)
+    assert fault.value.code == BAD_CONFIG
+    output = capfd.readouterr().out
+    assert "skipped label_free: this modality has no pairs of random views" in output
+    assert read(run, "knn")["protocol"]["k"] == 3
+    again(run, protocols=("label_free",))
+    assert "nothing was evaluated" in capfd.readouterr().out
+
+
+def test_saliency_needs_pictures_and_pixels(run, monkeypatch):
+    make_input = components.make_input
+    again(run, protocols=("knn",))
+    with np.load(run / "eval" / "sample.npz") as sample:
+        assert {"image", "saliency"} <= set(sample.files)
+    monkeypatch.setattr(
+        components, "make_input", lambda config: make_input(config)._replace(picture=None)
+    )
+    again(run, protocols=("knn",))
+    with np.load(run / "eval" / "sample.npz") as sample:
+        assert not {"image", "saliency"} & set(sample.files)
+
+
+def test_method_without_encoder_has_no_layers(run, monkeypatch):
+    make_method = build.make_method
+
+    def without_encoder(*args, **options):
+        method = make_method(*args, **options)
+        return method._replace(modules=lambda params, extra: ({}, {}))
+
+    monkeypatch.setattr(build, "make_method", without_encoder)
+    with pytest.raises(
+        Fault, match=r"simclr has no encoder: leave 'layers' out of eval\.protocols"
+    ):
+        again(run, protocols=("layers", "knn"), knn_k=3)
+    assert read(run, "knn")["protocol"]["k"] == 3
+
+
+def test_data_of_another_modality_are_refused(run, monkeypatch):
+    monkeypatch.setitem(inputs.MODALITIES, "tones", "sound")
+    name = "ssl_jax.inputs.sound"
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    config = configuration.load(run)
+    data = evaluate.evaluation_data(config, {"source": "tones"}, "")
+    message = r"--data\.source=tones holds .* modality 'sound', but .* takes 'image'"
+    with pytest.raises(Fault, match=message) as fault:
+        evaluate.check_config(config, data)
+    assert fault.value.code == BAD_CONFIG
+    changes = {"data": {"source": "tones"}, "eval": {}}
+    with pytest.raises(Fault, match=message):
+        evaluate.config_for_weights(run / "new", str(run), changes)
+
+
+@pytest.fixture
+def two_labels(monkeypatch):
+    """Adds the label field "parity" to the digits."""
+    get = sources.open_source
+
+    def with_parity(name, *, label="", **options):
+        digits = get(name, **options)
+
+        def add(labels):
+            return labels | {"parity": labels["label"] % 2}
+
+        def load(index):
+            record, labels = digits.load(index)
+            return record, add(labels)
+
+        fields = {**digits.class_names, "parity": ("even", "odd")}
+        source = dataclasses.replace(
+            digits,
+            load=load,
+            read_labels=lambda index: add(digits.read_labels(index)),
+            class_names=fields,
+        )
+        return choose_label(source, label)
+
+    monkeypatch.setattr("ssl_jax.data.sources.open_source", with_parity)
+
+
+def test_another_label_field_has_its_own_files(run, two_labels):
+    before = {file.name: file.read_bytes() for file in (run / "eval").iterdir()}
+    again(run, data={"label": "parity"}, protocols=("knn", "linear"))
+    for name, content in before.items():
+        assert (run / "eval" / name).read_bytes() == content, "the run's own files changed"
+    assert names(run) == {
+        "knn",
+        "linear_5",
+        "label_free",
+        "label_parity_knn",
+        "label_parity_linear_5",
+    }
+    content = read(run, "label_parity_knn")
+    assert content["label"] == "parity"
+    assert content["results"]["simclr"]["classes"] == 2
+    assert content["results"]["simclr"]["accuracy"] > 0.5
+    # The name of the default field means the run's own label.
+    again(run, data={"label": "label"}, protocols=("knn",))
+    assert "label" not in read(run, "knn")
+    with pytest.raises(Fault, match="no such label"):
+        again(run, data={"label": "speaker"}, protocols=("knn",))
+
+
+def test_label_field_is_not_carried_to_other_data():
+    config = configuration.default_config()
+    config.data.label = "speaker"
+    other = evaluate.evaluation_data(config, {"source": "folder", "dir": "here"}, "")
+    assert other.label == ""
+    named = evaluate.evaluation_data(config, {"source": "folder", "label": "kind"}, "")
+    assert named.label == "kind"
+    assert evaluate.evaluation_data(config, {"split": "test"}, "").label == "speaker"

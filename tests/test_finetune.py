@@ -203,9 +203,8 @@ def test_fine_tuning_refuses_bad_configs_and_runs(pretrained, fine_tuned, tmp_pa
     config = finetuning_config(pretrained, finetune__labels_per_class=2)
     with pytest.raises(Fault, match="20 examples < batch"):
         run(finetune.finetune, config, tmp_path / "run")
-    assert not (
-        tmp_path / "run" / "config.json"
-    ).exists()  # so that the next attempt may use another batch size
+    # The next attempt may use another batch size.
+    assert not (tmp_path / "run" / "config.json").exists()
     (tmp_path / "empty").mkdir()
     shutil.copy(pretrained / "config.json", tmp_path / "empty")
     with pytest.raises(Fault, match="no checkpoint under") as refused:
@@ -217,7 +216,7 @@ def test_method_without_an_encoder_is_refused(pretrained, monkeypatch):
     def method(*_, **__):
         return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))
 
-    monkeypatch.setattr("ssl_jax.build.make_method", method)
+    monkeypatch.setattr("ssl_jax.components.make_method", method)
     with pytest.raises(Fault, match="simclr has no encoder, only: stack"):
         classifier.pretrained_weights(pretrained)
 
@@ -226,7 +225,7 @@ def test_evaluating_a_fine_tuned_run_names_its_results(fine_tuned):
     config = configuration.load(fine_tuned)
     assert config.finetune.head_layer == 1
     with pytest.raises(Fault, match=r"eval/finetune\.json"):
-        evaluate.of_run(fine_tuned)
+        evaluate.config_of_run(fine_tuned)
 
 
 def test_missing_and_unsuitable_teachers_are_refused(pretrained, tmp_path):

@@ -6,7 +6,7 @@ Two groups of fields are defined elsewhere. The modality of the data source defi
 
 from typing import Any, NamedTuple
 
-from ssl_jax import inputs, models, optim
+from ssl_jax import inputs, optim
 from ssl_jax.config import valid
 from ssl_jax.field import (
     ABOVE_0,
@@ -26,6 +26,7 @@ from ssl_jax.field import (
     one_of,
     words,
 )
+from ssl_jax.models import options
 
 STRING = any_value("a string")
 INTEGER = any_value("an integer")
@@ -66,25 +67,25 @@ MODEL = (
 RESNET = (
     Field("model.width", 1.0, "Factor on the number of channels.", ABOVE_0, IDENTITY),
     Field("model.stem", "imagenet", "First layers: imagenet for large images, cifar for small.",
-          one_of(*models.STEMS), IDENTITY),
+          one_of(*options.STEMS), IDENTITY),
     Field("model.sk_ratio", 0.0, "Reduction of selective kernels; SimCLR v2: 0.0625; 0: none.",
           FINITE, IDENTITY),
     Field("model.zero_gamma", True, "Residual blocks start as the identity.", BOOLEAN, IDENTITY),
     Field("model.padding", "torch", "Padding of convolutions and pooling.",
-          one_of(*models.PADDINGS), IDENTITY, before="torch"),
+          one_of(*options.PADDINGS), IDENTITY, before="torch"),
 )  # fmt: skip
 VIT = (
     Field("model.patch_size", 16, "Side of a patch, in pixels.", AT_LEAST_1, IDENTITY),
     Field("model.mlp_ratio", 4, "Hidden width of an MLP, divided by the width of a token.",
           AT_LEAST_1, IDENTITY),
     Field("model.pool", "token", "Features: the class token, or the mean of the patch tokens.",
-          one_of(*models.POOLS), IDENTITY),
-    Field("model.positions", "sincos", "Position embedding.", one_of(*models.POSITIONS), IDENTITY,
+          one_of(*options.POOLS), IDENTITY),
+    Field("model.positions", "sincos", "Position embedding.", one_of(*options.POSITIONS), IDENTITY,
           before="sincos"),
 )  # fmt: skip
 DBN = (
     Field("model.widths", (1024, 1024), "Hidden units of each machine.", valid.WIDTHS, IDENTITY),
-    Field("model.visible", "gaussian", "Type of the visible units.", one_of(*models.VISIBLE),
+    Field("model.visible", "gaussian", "Type of the visible units.", one_of(*options.VISIBLE),
           IDENTITY),
     Field("model.sigma", 1.0, "Standard deviation of Gaussian units.", FINITE_ABOVE_0, IDENTITY),
 )  # fmt: skip
@@ -219,7 +220,7 @@ def is_identity(name: str) -> bool:
 
 
 class Row(NamedTuple):
-    """One field as text, for `--help-config` and the documentation."""
+    """Text of one field, for the documentation."""
 
     name: str
     default: str  # "required" for a field without a default value

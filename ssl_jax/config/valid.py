@@ -17,10 +17,7 @@ def _modules(folder: str) -> tuple[str, ...]:
 
 METHODS = _modules("methods")
 IMPORTED = "imported"  # name of the method if another project trained the weights
-# Protocols are the modules of evals/protocols/. The tuple is used until that folder exists.
-PROTOCOLS = _modules("evals/protocols") or (
-    *("knn", "linear", "label_free", "few_shot", "layers", "linear_sgd"),
-)
+PROTOCOLS = _modules("evals/protocols")
 DTYPES = ("auto", "float32", "bfloat16")
 ON_BAD_IMAGE = ("stop", "quarantine")
 

@@ -1,7 +1,5 @@
-"""Evaluations of frozen features. They receive functions and arrays, and alone read labels.
+"""Evaluation of frozen features, the only part of the package that reads labels.
 
-Importing this package imports no JAX, so that a command can check a word at once.
+`evaluation` runs the protocols, one module each in `protocols`, on a subject (`subjects`): an
+encoder with its weights. The numerics (`knn`, `linear`, `few_shot`, ...) take plain arrays.
 """
-
-PROTOCOLS = ("knn", "linear", "label_free", "few_shot", "layers", "linear_sgd")
-UNLABELLED = ("label_free",)  # those that read no label

@@ -1,4 +1,4 @@
-"""Numbers that come from several draws: mean, deviation, interval; and the draws themselves."""
+"""Statistics over several draws of labels, and the draws of folds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-MOMENT_ROWS = 65_536  # taken to float64 at once
+MOMENT_ROWS = 65_536  # rows that are converted to float64 at once
 
 
 def ci95(values: Sequence[float]) -> float:
-    """Half-width of the 95 % interval of the mean by Student's t; 0 for a single value."""
+    """Returns half the width of the 95 % t-interval of the mean; 0 for a single value."""
     n = len(values)
     if n < 2:
         return 0.0
@@ -18,29 +18,48 @@ def ci95(values: Sequence[float]) -> float:
 
 
 def summary(accuracies: Sequence[float]) -> dict[str, Any]:
-    """{"accuracy" (the mean), "std" (n - 1; 0 for one draw), "draws"}; "ci95" for more than one."""
+    """Summarises the accuracies of several draws.
+
+    Returns:
+      {"accuracy": the mean, "std": the standard deviation (n - 1; 0 for one draw), "draws": all
+      accuracies}, and "ci95" for more than one draw.
+    """
     several = len(accuracies) > 1
-    found = {
+    numbers = {
         "accuracy": float(np.mean(accuracies)),
         "std": float(np.std(accuracies, ddof=1)) if several else 0.0,
         "draws": list(accuracies),
     }
-    return found | ({"ci95": ci95(accuracies)} if several else {})
+    return numbers | ({"ci95": ci95(accuracies)} if several else {})
 
 
 def codes(train_y: np.ndarray, test_y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(classes of train, train labels as 0..k-1, test labels so too, -1 if train lacks the class).
+    """Maps labels to codes 0..k-1.
 
     Args:
-      train_y, test_y: int [n] and [m], any integers.
+      train_y: int [n], any integers.
+      test_y: int [m], any integers.
+
+    Returns:
+      (train classes [k], train codes [n], test codes [m]). The code is -1 for a test label that
+      train lacks.
     """
     classes, numbers = np.unique(train_y, return_inverse=True)
     known = np.searchsorted(classes, test_y).clip(max=len(classes) - 1)
     return classes, numbers, np.where(classes[known] == test_y, known, -1)
 
 
-def fold_of(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Fold of every row, int [n]: of every class, and overall, folds differ by one row at most."""
+def stratified_folds(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws stratified folds.
+
+    Args:
+      codes: int [n], the class of each row.
+      folds: number of folds.
+      rng: generator of the draw.
+
+    Returns:
+      int [n], the fold of each row. Folds differ by at most one row, per class and overall.
+    """
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
     fold = np.empty(len(codes), int)
@@ -49,8 +68,8 @@ def fold_of(codes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarr
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every feature of x [n, f], to standardise it by."""
-    # In float64: NumPy adds columns one by one, and a million rows would lose three digits.
+    """Returns the mean and standard deviation [f] of the features x [n, f], to standardise them."""
+    # In float64: NumPy adds rows one by one, so a million rows in float32 would lose 3 digits.
     mean = x.mean(axis=0, dtype=np.float64)
     blocks = np.array_split(x, max(1, len(x) // MOMENT_ROWS))
     variance = sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(x)

@@ -1,18 +1,18 @@
-"""The files of an evaluation in a workdir's eval/, each whole or not there."""
+"""Reads and writes the files of an evaluation in a workdir's eval/. Writes are atomic."""
 
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ssl_jax.jobs.files import atomic_write
 
-MAX_SAMPLE = 2000
+MAX_SAMPLE = 2000  # examples in sample.npz
 PREDICTIONS = "predictions.npz"
-LABEL = "label"
+LABEL = "label"  # column of the true labels in predictions.npz
 
 
 def write(workdir: str | os.PathLike[str], results: Mapping[str, dict[str, Any]]) -> None:
@@ -24,8 +24,14 @@ def write(workdir: str | os.PathLike[str], results: Mapping[str, dict[str, Any]]
             file.write(text.encode())
 
 
-def forget_other_steps(workdir: str | os.PathLike[str], step: int) -> None:
-    """Removes numbers of other steps, lest one table mix them, and predictions with them."""
+def read(workdir: str | os.PathLike[str], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns {name: content of workdir/eval/<name>.json} of the files that exist."""
+    files = {name: pathlib.Path(workdir, "eval", f"{name}.json") for name in names}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
+def remove_other_steps(workdir: str | os.PathLike[str], step: int) -> None:
+    """Removes the numbers of other steps, so that no table mixes steps, and their predictions."""
     folder = _folder(workdir)
     others = [file for file in folder.glob("*.json") if _step(file) != step]
     if others:
@@ -41,21 +47,22 @@ def _step(file: pathlib.Path) -> int | None:
 def write_predictions(
     workdir: str | os.PathLike[str], label: np.ndarray, columns: Mapping[str, np.ndarray]
 ) -> None:
-    """Adds columns to workdir/eval/predictions.npz; those of other test images are dropped.
+    """Adds columns to workdir/eval/predictions.npz; drops columns of other test examples.
 
     Args:
-      label: int [m], of the test images.
-      columns: by evaluation, what it takes every test image for, int [m].
+      workdir: workdir of the evaluation.
+      label: int [m], labels of the test examples.
+      columns: int [m] by evaluation, the predicted labels.
     """
     file = _folder(workdir) / PREDICTIONS
-    kept: dict[str, np.ndarray] = {}
+    old: dict[str, np.ndarray] = {}
     if file.exists():
         with np.load(file) as arrays:
-            kept = dict(arrays)
-    if not np.array_equal(kept.get(LABEL, ()), label):
-        kept = {}
+            old = dict(arrays)
+    if not np.array_equal(old.get(LABEL, ()), label):
+        old = {}
     new = {name: np.asarray(x, np.int32) for name, x in {LABEL: label, **columns}.items()}
-    _savez(file, kept | new)
+    _savez(file, old | new)
 
 
 def write_sample(
@@ -63,21 +70,22 @@ def write_sample(
     *,
     features: np.ndarray,
     label: np.ndarray,
-    image: np.ndarray | None,
+    pictures: np.ndarray | None,
     index: np.ndarray,
     classes: Sequence[str],
     saliency: np.ndarray | None,
 ) -> None:
-    """Writes workdir/eval/sample.npz for the report: test examples, at most MAX_SAMPLE of them.
+    """Writes workdir/eval/sample.npz for the report: the first MAX_SAMPLE examples given.
 
     Args:
+      workdir: workdir of the evaluation.
       features: float [n, f].
-      label: int [n], -1 where there is none.
-      image: pictures, uint8 [n, h, w, 3]; None if the modality has none.
-      index: int [n], of the examples in their source.
-      classes: class names, empty without labels.
-      saliency: float16 [q, g, g], of the first q pictures; see `evals.saliency`. None if the
-        modality has none.
+      label: int [n], -1 for a missing label.
+      pictures: uint8 [n, h, w, 3]; None if the modality has no pictures.
+      index: int [n], indices of the examples in their source.
+      classes: class names; empty without labels.
+      saliency: float16 [q, g, g] of the first q examples, see `evals.saliency`; None if saliency
+        does not apply.
     """
     arrays: dict[str, np.ndarray] = {
         "features": np.asarray(features[:MAX_SAMPLE], np.float32),
@@ -85,8 +93,8 @@ def write_sample(
         "index": np.asarray(index[:MAX_SAMPLE], np.int64),
         "classes": np.asarray(classes, str),
     }
-    if image is not None:
-        arrays["image"] = np.asarray(image[:MAX_SAMPLE], np.uint8)
+    if pictures is not None:
+        arrays["image"] = np.asarray(pictures[:MAX_SAMPLE], np.uint8)
     if saliency is not None:
         arrays["saliency"] = np.asarray(saliency, np.float16)
     _savez(_folder(workdir) / "sample.npz", arrays)

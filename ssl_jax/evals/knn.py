@@ -9,8 +9,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_jax.evals import rows
 
-BLOCK_SCORES = 2**26  # similarities that a device holds at once: 256 MiB
-BLOCK_BANK = 2**28  # numbers of the bank that a device holds at once: 1 GiB
+BLOCK_SCORES = 2**26  # similarities per block on a device: 256 MiB
+BLOCK_BANK = 2**28  # numbers of the bank per block on a device: 1 GiB
 Nearest = tuple[jax.Array, jax.Array]  # similarities [q, k], descending, and class codes [q, k]
 
 
@@ -23,25 +23,29 @@ def predict(
     temperature: float = 0.1,
     sharding: NamedSharding | None = None,
 ) -> np.ndarray:
-    """Class of every query by the weighted vote of its k nearest neighbours in cosine similarity.
+    """Classifies queries by a weighted vote of their k nearest neighbours in cosine similarity.
 
-    A neighbour of similarity s votes with weight exp(s / temperature): Wu et al. 2018,
-    arXiv 1805.01978, section 3.4; k 200 and temperature 0.07 there. Equal similarities go to the
-    lower index of the bank, equal votes to the lower class, so the result is deterministic.
+    A neighbour of similarity s votes with weight exp(s / temperature). Equal similarities go to the
+    lower index of the bank and equal votes to the lower class, so the result is deterministic.
 
-    Queries are divided over devices; the bank passes them all in blocks, so that neither it nor
-    the similarities need to fit.
+    Queries are divided over the devices. The bank passes through every device in blocks, so that
+    neither the bank nor the similarities need to fit in memory.
 
     Args:
       bank: float [n, f], features of the labelled examples.
       labels: int [n], any integers.
       queries: float [m, f].
-      k: number of neighbours; the whole bank when it is smaller.
-      temperature: of the weights.
-      sharding: over whose devices queries are divided.
+      k: number of neighbours; the whole bank if it is smaller.
+      temperature: temperature of the votes' weights.
+      sharding: sharding of the queries; None for one device.
 
     Returns:
-      Labels, [m], of the dtype of `labels`.
+      [m], the predicted labels, in the dtype of `labels`.
+
+    Raises:
+      ValueError: k or temperature is not positive.
+
+    Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4, with k 200 and temperature 0.07.
     """
     if k < 1 or temperature <= 0:
         raise ValueError(f"k={k} and temperature={temperature} must be positive")
@@ -51,15 +55,15 @@ def predict(
     devices = rows.devices(sharding)
     q = devices * int(np.clip(BLOCK_SCORES // r, 8, -(-m // devices)))
     starts = range(0, m, q)
-    blocks = [rows.spread(_wide(queries[s : s + q]), sharding, q) for s in starts]
+    blocks = [rows.shard(_wide(queries[s : s + q]), sharding, q) for s in starts]
     empty = np.full((q, k), -np.inf, np.float32), np.zeros((q, k), np.int32)
     nearest: list[Nearest] = [
-        tuple(rows.spread(x, sharding) for x in empty)  # type: ignore[misc]
+        tuple(rows.shard(x, sharding) for x in empty)  # type: ignore[misc]
         for _ in blocks
     ]
     for start in range(0, n, r):
         part = _wide(bank[start : start + r])
-        missing = r - len(part)  # of the last block; one shape, one compilation
+        missing = r - len(part)  # the last block is padded: one shape, one compilation
         unit = _unit(jnp.asarray(np.pad(part, ((0, missing), (0, 0)))))
         code = jnp.asarray(np.pad(codes[start : start + r], (0, missing)), jnp.int32)
         for i, block in enumerate(blocks):
@@ -78,7 +82,10 @@ def accuracy(
     temperature: float = 0.1,
     sharding: NamedSharding | None = None,
 ) -> float:
-    """Fraction of test examples whose class `predict` finds; a class unseen in train is missed."""
+    """Returns the fraction of test examples that `predict` classifies correctly.
+
+    A class that train lacks counts as missed. Arguments are those of `predict`.
+    """
     predicted = predict(train_x, train_y, test_x, k=k, temperature=temperature, sharding=sharding)
     return float(np.mean(predicted == test_y))
 
@@ -96,48 +103,49 @@ def _unit(x: jax.Array) -> jax.Array:
 def _search(
     queries: jax.Array,
     top: jax.Array,
-    found: jax.Array,
+    top_codes: jax.Array,
     unit_bank: jax.Array,
     codes: jax.Array,
     valid: jax.Array | int,
     *,
     sharding: NamedSharding | None,
 ) -> Nearest:
-    """The nearest among those found so far and the first `valid` rows of a block of the bank."""
+    """Returns the nearest among the earlier results and the first `valid` rows of a bank block."""
 
-    def search(queries, top, found, unit_bank, codes, valid):
+    def search(queries, top, top_codes, unit_bank, codes, valid):
         similarity = jnp.dot(_unit(queries), unit_bank.T, precision=jax.lax.Precision.HIGHEST)
         similarity = jnp.where(jnp.arange(len(codes))[None] < valid, similarity, -jnp.inf)
         near, index = jax.lax.top_k(similarity, min(top.shape[1], len(codes)))
-        # Those found before come first: of equals, top_k takes the lower place.
-        both = jnp.concatenate([top, near], axis=1), jnp.concatenate([found, codes[index]], axis=1)
-        top, place = jax.lax.top_k(both[0], top.shape[1])
-        return top, jnp.take_along_axis(both[1], place, axis=1)
+        # Earlier results come first: among equals, top_k takes the lower position.
+        all_similarities = jnp.concatenate([top, near], axis=1)
+        all_codes = jnp.concatenate([top_codes, codes[index]], axis=1)
+        top, position = jax.lax.top_k(all_similarities, top.shape[1])
+        return top, jnp.take_along_axis(all_codes, position, axis=1)
 
     if sharding is None:
-        return search(queries, top, found, unit_bank, codes, valid)
-    # By hand, because XLA gathers the similarities of all devices before its top-k.
+        return search(queries, top, top_codes, unit_bank, codes, valid)
+    # An explicit shard_map, because XLA gathers the similarities of all devices before its top-k.
     every, own = PartitionSpec(), sharding.spec
-    divided = jax.shard_map(
+    sharded_search = jax.shard_map(
         search,
         mesh=sharding.mesh,
         in_specs=(own, own, own, every, every, every),
         out_specs=(own, own),
     )
-    return divided(queries, top, found, unit_bank, codes, jnp.asarray(valid))
+    return sharded_search(queries, top, top_codes, unit_bank, codes, jnp.asarray(valid))
 
 
 @partial(jax.jit, static_argnames="num_classes")
 def _vote(
-    top: jax.Array, found: jax.Array, temperature: jax.Array | float, *, num_classes: int
+    top: jax.Array, codes: jax.Array, temperature: jax.Array | float, *, num_classes: int
 ) -> jax.Array:
-    # Relative to the nearest neighbour: exp cannot overflow at a small temperature.
+    # Relative to the nearest neighbour, so that exp cannot overflow at a small temperature.
     weight = jnp.exp((top - top[:, :1]) / temperature)
 
-    # A loop over neighbours, because a scatter-add on GPU has no fixed order and k one-hot rows
-    # per query do not fit for many classes.
+    # A loop over neighbours: a scatter-add on GPU has no fixed order, and k one-hot rows per query
+    # do not fit in memory for many classes.
     def add(j: jax.Array, votes: jax.Array) -> jax.Array:
-        return votes + weight[:, j, None] * jax.nn.one_hot(found[:, j], num_classes)
+        return votes + weight[:, j, None] * jax.nn.one_hot(codes[:, j], num_classes)
 
     start = jnp.zeros((len(top), num_classes))
     return jnp.argmax(jax.lax.fori_loop(0, top.shape[1], add, start), axis=-1)

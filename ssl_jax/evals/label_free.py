@@ -1,4 +1,4 @@
-"""What can be said of features without any label: RankMe, alignment, uniformity, deviation."""
+"""Measures of features without labels: RankMe, alignment, uniformity and deviation."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from ssl_jax.evals import rows
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.training import feature_spread
 
-RANK_ROWS = 25_600  # RankMe's own number of examples
-PAIR_ROWS = 4096  # uniformity compares each with each
-EPSILON = 1e-7
+RANK_ROWS = 25_600  # number of examples in RankMe's paper
+PAIR_ROWS = 4096  # uniformity compares every pair of examples
+EPSILON = 1e-7  # in RankMe's equation 1
 
 
 def rankme(features: np.ndarray) -> float:
-    """RankMe: the exponential of the entropy of the singular values, divided by their sum.
+    """Returns RankMe: exp of the entropy of the singular values divided by their sum.
 
-    Between 1 and min(n, f), of features as they are, neither centred nor of unit length. Source:
-    Garrido et al. (arXiv 2210.02885), equation 1, the 1e-7 included.
+    RankMe is between 1 and min(n, f). Source: Garrido et al. (arXiv 2210.02885), equation 1, with
+    its 1e-7.
 
     Args:
-      features: float [n, f], n of several times f to tell something.
+      features: float [n, f], neither centred nor normalised. n should be several times f.
     """
     values = np.linalg.svd(np.asarray(features, np.float32), compute_uv=False).astype(np.float64)
     share = values / max(values.sum(), np.finfo(np.float64).tiny) + EPSILON
@@ -29,21 +29,26 @@ def rankme(features: np.ndarray) -> float:
 
 
 def measure(features: np.ndarray, views: np.ndarray) -> dict[str, Any]:
-    """{"rankme", "alignment", "uniformity", "feature_std"} with "n_rank" and "n_pairs".
+    """Measures features.
 
     Args:
-      features: [n, f] of whole images, for RankMe: the first 25,600.
-      views: [m, 2, f], two random views of other or the same images, for the other three: the
-        first 4,096; uniformity and deviation are of the first view. At unit length.
+      features: float [n, f] of whole examples. RankMe uses the first 25,600 rows.
+      views: float [m, 2, f] of two random views per example, of the same or other examples. The
+        other measures use the first 4,096 rows at unit length; uniformity and deviation use only
+        the first view.
+
+    Returns:
+      {"rankme", "alignment", "uniformity", "feature_std"} and the sizes "n_rank", "n_pairs" and
+      "dimensions".
     """
     features, views = features[:RANK_ROWS], views[:PAIR_ROWS]
-    numbers = {name: float(rows.gather(x)) for name, x in _of_views(views).items()}
+    numbers = {name: float(rows.gather(x)) for name, x in _measure_views(views).items()}
     sizes = {"n_rank": len(features), "n_pairs": len(views), "dimensions": features.shape[1]}
     return {"rankme": rankme(features)} | numbers | sizes
 
 
 @jax.jit
-def _of_views(views: jax.Array) -> dict[str, jax.Array]:
+def _measure_views(views: jax.Array) -> dict[str, jax.Array]:
     unit = normalise(views)
     first = feature_spread.rows(unit[:, 0])
     return {

@@ -1,4 +1,4 @@
-"""Linear evaluation of frozen features: logistic regression at an L2 strength chosen in train."""
+"""Linear evaluation of frozen features: logistic regression, L2 strength chosen in train."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from ssl_jax.evals import logistic, rows
 
 L2 = tuple(10.0**e for e in range(2, -7, -1))  # relative to the mean loss, strong to weak
 FOLDS = 5
-ONE_FOLD_FROM = 5000  # labels: above, one held-out fold measures well enough
-# Choosing the L2 strength compares accuracies, which settle long before the weights do.
+ONE_FOLD_FROM = 5000  # above so many labels, one held-out fold measures accurately enough
+# The choice of the L2 strength compares accuracies, which converge long before the weights do.
 PATH_TOLERANCE = 1e-3
 PATH_ITERATIONS = 50
 
@@ -30,31 +30,32 @@ def sweep(
     seed: int = 0,
     sharding: NamedSharding | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Test accuracy of linear classifiers whose L2 strength is chosen inside the train labels.
+    """Measures linear classifiers whose L2 strength is chosen with train labels only.
 
     Features are standardised by the mean and standard deviation of all train features, labelled
-    or not (a batch norm without scale and shift, as in He et al. 2022, arXiv 2111.06377, A.1).
-    The L2 path runs from strong to weak with warm starts on stratified folds (all 5 up to 5,000
-    labels, one of 5 above); the best held-out accuracy wins, on a tie the least held-out loss; then
-    one fit on all labels. Test labels are read once, for the final accuracy.
+    or not. This equals a batch norm without scale and shift (He et al. 2022, arXiv 2111.06377,
+    A.1). The L2 path runs from strong to weak with warm starts on stratified folds: all 5 folds up
+    to 5,000 labels, one of 5 above. The best held-out accuracy wins; on a tie, the smallest
+    held-out loss. The classifier is then fitted on all labels. Test labels are read once, for the
+    final accuracy.
 
     Args:
       train_x: float [n, f].
       train_y: int [n], any integers.
       test_x: float [m, f].
       test_y: int [m]; a class that train lacks counts as missed.
-      l2: strengths to choose from, relative to the mean loss; a single one is not chosen but used.
+      l2: strengths to choose from, relative to the mean loss. A single one is used as it is.
       labels_per_class: labels drawn from every class; 0 takes all of them.
-      draws: how often labels are drawn; with all labels there is one way to take them.
-      seed: of the draws and the folds, which are the same for every feature set.
-      sharding: over whose devices rows are divided.
+      draws: number of draws of labels; all labels are taken once.
+      seed: seed of the draws and folds, which are equal for every feature set.
+      sharding: sharding of the rows; None for one device.
 
     Returns:
-      `draws.summary` of the accuracies with "n_labels" and "l2" (one per draw); and the first
-      draw's prediction of every test example, [m], of the dtype of `train_y`.
+      (`draws.summary` of the accuracies with "n_labels" and "l2" (one per draw), predictions of the
+      first draw [m] in the dtype of `train_y`).
 
     Raises:
-      Fault: a class has fewer labels than asked, or too few to hold one out.
+      Fault: a class has fewer labels than requested, or too few to hold one out.
     """
     classes, codes, target = sampling.codes(train_y, test_y)
     mean, deviation = sampling.moments(train_x)
@@ -67,9 +68,9 @@ def sweep(
         problem = logistic.prepare((train_x[used] - mean) / deviation, codes[used], sharding)
         path = sorted(l2, reverse=True)
         best, start = _select(problem, codes[used], len(classes), path, rng, sharding)
-        every = rows.spread(np.ones(len(used), np.float32), sharding)
-        found = logistic.solve(problem, every, best, start)
-        predicted.append(found.predict(problem.apply(scaled_test, sharding))[: len(test_y)])
+        every = rows.shard(np.ones(len(used), np.float32), sharding)
+        fitted = logistic.solve(problem, every, best, start)
+        predicted.append(fitted.predict(problem.apply(scaled_test, sharding))[: len(test_y)])
         accuracies.append(float(np.mean(predicted[-1] == target)))
         chosen.append(best)
     numbers = sampling.summary(accuracies) | {"n_labels": len(used), "l2": chosen}
@@ -84,30 +85,30 @@ def _select(
     rng: np.random.Generator,
     sharding: NamedSharding | None,
 ) -> tuple[float, logistic.Start]:
-    """The L2 of the best held-out accuracy, and a solution at that L2 to start from.
+    """Returns the L2 strength of the best held-out accuracy, and a solution at that strength.
 
-    Ties are the rule with few labels; the stronger L2 would underfit then.
+    Ties are common with few labels. The loss decides them, because the strongest L2 would underfit.
     """
     start, n = problem.zeros(num_classes), len(codes)
     if len(path) == 1:
         return path[0], start
     if np.bincount(codes).max() < 2:
         raise Fault(
-            "linear evaluation: one label per class leaves none to choose the L2 strength by; "
+            "linear evaluation: with one label per class, none is left to choose the L2 strength; "
             "take 2 or more per class",
             BAD_DATA,
         )
-    fold = sampling.fold_of(codes, FOLDS, rng)
+    fold = sampling.stratified_folds(codes, FOLDS, rng)
     correct, loss = np.zeros(len(path)), np.zeros(len(path))
     for held_out in range(1 if n > ONE_FOLD_FROM else min(FOLDS, n)):
         out = fold == held_out
-        weight = rows.spread((~out).astype(np.float32), sharding)
+        weight = rows.shard((~out).astype(np.float32), sharding)
         params, solutions = start, []
         for i, l2 in enumerate(path):
-            found = logistic.solve(problem, weight, l2, params, PATH_TOLERANCE, PATH_ITERATIONS)
-            params = found.weight, found.bias
+            fitted = logistic.solve(problem, weight, l2, params, PATH_TOLERANCE, PATH_ITERATIONS)
+            params = fitted.weight, fitted.bias
             solutions.append(params)
-            correct[i] += (found.predict(problem.x)[:n] == codes)[out].sum()
+            correct[i] += (fitted.predict(problem.x)[:n] == codes)[out].sum()
             loss[i] += rows.gather(logistic.losses(problem.x, problem.y, *params))[:n][out].sum()
     best = max(range(len(path)), key=lambda i: (correct[i], -loss[i]))
     return path[best], solutions[best]

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by L-BFGS, its rows divided over devices."""
+"""Multinomial logistic regression by L-BFGS, with its rows divided over devices."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding
 
 from ssl_jax.evals import rows
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # norm of the preconditioned gradient
 MAX_ITERATIONS = 300
-PATIENCE = 5  # iterations
+PATIENCE = 5  # iterations without decrease before the solver stops
 EPSILON = float(np.finfo(np.float32).eps)
 Start = tuple[jax.Array, jax.Array]  # weight, bias
 
@@ -24,32 +24,32 @@ class Linear(NamedTuple):
     weight: jax.Array  # [f, k]
     bias: jax.Array  # [k]
     iterations: jax.Array
-    gradient_norm: jax.Array  # in preconditioned coordinates, at the end
+    gradient_norm: jax.Array  # in preconditioned coordinates, after the last iteration
 
     def predict(self, x: jax.Array) -> np.ndarray:
-        """Features [n, f] -> class codes [n]."""
+        """Returns the class codes [n] of features [n, f]."""
         return rows.gather(_predict(x, self.weight, self.bias))
 
 
 class Problem(NamedTuple):
-    """Features ready for many fits: other L2 strengths, other rows held out.
+    """Features prepared for many fits with different L2 strengths or held-out rows.
 
-    They are rotated to their principal axes, r = min(n, f) of them. A rotation keeps the L2 norm
-    of the weights, and with n < f the optimal weights lie in the span of the rows: the optimum is
+    The features are rotated to their r = min(n, f) principal axes. A rotation keeps the L2 norm of
+    the weights, and with n < f the optimal weights lie in the span of the rows. So the optimum is
     that of the original problem, and its Hessian is nearly diagonal.
     """
 
-    x: jax.Array  # [n, r], below them zeros if the devices do not divide n
+    x: jax.Array  # [n, r], padded with rows of zeros if the devices do not divide n
     y: jax.Array  # [n] in 0..k-1
     variance: jax.Array  # [r], mean square along every axis
     axes: jax.Array  # [f, r]: x = features @ axes
 
     def apply(self, features: np.ndarray, sharding: NamedSharding | None = None) -> jax.Array:
-        """Features [m, f] in the coordinates of `x`, rows divided and filled up like those."""
-        return _rotate(rows.spread(np.asarray(features, np.float32), sharding), self.axes)
+        """Returns features [m, f] in the coordinates of `x`, divided and padded like `x`."""
+        return _rotate(rows.shard(np.asarray(features, np.float32), sharding), self.axes)
 
     def zeros(self, num_classes: int) -> Start:
-        """Where to start without anything better."""
+        """Returns zeros, the start of a fit without a warm start."""
         return jnp.zeros((self.x.shape[1], num_classes)), jnp.zeros(num_classes)
 
 
@@ -63,37 +63,42 @@ def fit(
     max_iterations: int = MAX_ITERATIONS,
     sharding: NamedSharding | None = None,
 ) -> Linear:
-    """Multinomial logistic regression with an L2 penalty on the weights, not on the bias.
+    """Fits multinomial logistic regression with an L2 penalty on the weights, not on the bias.
 
     Minimises mean cross-entropy + l2 / 2 * ||weight||^2: the optimum of scikit-learn's
     LogisticRegression(C=1 / (n * l2)). L-BFGS (memory 10, zoom line search) runs in coordinates
-    where an upper bound of the Hessian, x^T x / 2n + l2 (Böhning 1992), is the identity; it stops
-    when the gradient's norm there is below `tolerance`, whatever the scale of the features, or
-    when five iterations in a row bring no decrease that float32 can hold.
+    where an upper bound of the Hessian, x^T x / 2n + l2 (Böhning 1992), is the identity. It stops
+    when the norm of the gradient in these coordinates is below `tolerance`, so the scale of the
+    features does not matter. It also stops after five iterations in a row without a decrease that
+    float32 can represent.
 
     Args:
-      x: float [n, f], best standardised.
+      x: float [n, f], standardised for best convergence.
       y: int [n] in 0..num_classes-1.
-      l2: strength, relative to the mean loss.
-      sharding: over whose devices the rows are divided.
+      l2: strength of the penalty, relative to the mean loss.
+      num_classes: number of classes.
+      tolerance: norm of the gradient at which the solver stops.
+      max_iterations: largest number of iterations.
+      sharding: sharding of the rows; None for one device.
+
+    Returns:
+      The classifier in the coordinates of `x`.
     """
     problem = prepare(x, y, sharding)
-    weight = rows.spread(np.ones(len(x), np.float32), sharding)
-    found = solve(problem, weight, l2, problem.zeros(num_classes), tolerance, max_iterations)
-    return found._replace(weight=_dot(problem.axes, found.weight))
+    weight = rows.shard(np.ones(len(x), np.float32), sharding)
+    fitted = solve(problem, weight, l2, problem.zeros(num_classes), tolerance, max_iterations)
+    return fitted._replace(weight=_dot(problem.axes, fitted.weight))
 
 
 def prepare(x: np.ndarray, y: np.ndarray, sharding: NamedSharding | None = None) -> Problem:
-    """Problem of features x [n, f] and codes y [n]."""
+    """Prepares features x [n, f] with class codes y [n] for `solve`."""
     x = np.asarray(x, np.float32)
     n, f = x.shape
-    # 4 rows per feature give axes that are good enough: any rotation has the same optimum.
+    # 4 rows per feature give accurate enough axes, because any rotation has the same optimum.
     sample = x[:: max(1, n // (4 * f))]
     variance, axes = _axes(sample) if n >= f else _span(x, sample)
-    divided = rows.spread(x, sharding)
-    return Problem(
-        _rotate(divided, axes), rows.spread(y.astype(np.int32), sharding), variance, axes
-    )
+    codes = rows.shard(y.astype(np.int32), sharding)
+    return Problem(_rotate(rows.shard(x, sharding), axes), codes, variance, axes)
 
 
 @jax.jit
@@ -126,7 +131,7 @@ def _predict(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
 
 @jax.jit
 def losses(x: jax.Array, y: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """Cross-entropy of every row, [n]."""
+    """Returns the cross-entropy of every row, [n]."""
     logits = _dot(x, weight) + bias[None]
     return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
@@ -140,13 +145,23 @@ def solve(
     tolerance: jax.Array | float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Linear:
-    """Minimises over rows weighted by `row_weight`; held-out rows have 0, so no shape changes."""
+    """Fits a classifier in the coordinates of `problem.x`.
+
+    Args:
+      problem: the features and codes.
+      row_weight: float32 [n], weight of each row in the mean loss. Held-out rows have weight 0, so
+        that no shape changes and nothing is compiled again.
+      l2: strength of the penalty, relative to the mean loss.
+      start: weight and bias to start from.
+      tolerance: norm of the preconditioned gradient at which the solver stops.
+      max_iterations: largest number of iterations.
+    """
     x, y, variance, _ = problem
-    # The floor, far below what matters, keeps float32 from dividing by the rounding of a zero.
+    # The small floor keeps float32 from dividing by the rounding error of a zero.
     curvature = 0.5 * variance + l2 + 1e-6 * jnp.mean(variance)
     scale = jax.lax.rsqrt(curvature)[:, None]
 
-    # One array, bias as the last row: half the work for the compiler.
+    # One array with the bias as its last row halves the compile time.
     def objective(params: jax.Array) -> jax.Array:
         weight = scale * params[:-1]
         loss = optax.softmax_cross_entropy_with_integer_labels(_dot(x, weight) + params[-1:], y)
@@ -157,8 +172,8 @@ def solve(
 
     def unfinished(carry: tuple) -> jax.Array:
         _, _, _, grad, iteration, stalled = carry
-        go_on = (iteration < max_iterations) & (stalled < PATIENCE)
-        return go_on & (jnp.linalg.norm(grad) > tolerance)
+        may_continue = (iteration < max_iterations) & (stalled < PATIENCE)
+        return may_continue & (jnp.linalg.norm(grad) > tolerance)
 
     def step(carry: tuple) -> tuple:
         params, state, value, grad, iteration, stalled = carry

@@ -1,4 +1,4 @@
-"""Rows of a data set, divided over the devices of a sharding that the caller gives."""
+"""Divides the rows of a data set over the devices of a sharding."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,17 @@ from jax.sharding import NamedSharding
 
 
 def devices(sharding: NamedSharding | None) -> int:
-    """How many devices share the rows; one without a sharding."""
+    """Returns the number of devices that share the rows; 1 without a sharding."""
     return 1 if sharding is None else sharding.num_devices
 
 
-def spread(x: np.ndarray, sharding: NamedSharding | None, count: int = 0) -> jax.Array:
-    """The array [n, ...] on the devices, zeros below to make `count`, or equal shares.
+def shard(x: np.ndarray, sharding: NamedSharding | None, count: int = 0) -> jax.Array:
+    """Returns an array [n, ...] on the devices, padded with rows of zeros to equal shares.
 
     Args:
-      x: the same in every process.
-      sharding: of the first axis; None leaves the array to JAX.
-      count: rows of the result, a multiple of the devices; 0 for the smallest.
+      x: the array, equal in every process.
+      sharding: sharding of the first axis; None leaves the placement to JAX.
+      count: rows of the result, a multiple of the devices; 0 for the smallest multiple.
     """
     share = devices(sharding)
     missing = (count or -(-len(x) // share) * share) - len(x)
@@ -29,7 +29,7 @@ def spread(x: np.ndarray, sharding: NamedSharding | None, count: int = 0) -> jax
 
 
 def gather(x: jax.Array) -> np.ndarray:
-    """The whole array in every process."""
+    """Returns the whole array in every process."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))

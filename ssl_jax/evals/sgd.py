@@ -1,4 +1,4 @@
-"""Linear evaluation as the papers do it: SGD on random crops, the encoder frozen."""
+"""Linear evaluation as in papers: SGD on random views, with a frozen encoder."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,16 +12,17 @@ from ssl_jax.evals import draws, rows
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOMENTUM = 0.9
-BATCH = 256  # to which rates refer
-HELD_OUT = 10  # one of so many train images chooses the rate
+BATCH = 256  # batch size that the rates refer to
+HELD_OUT = 10  # every 10th train example is held out to choose the rate
 Tree = Any
 
 
 class Classifiers:
-    """Linear classifiers of one feature set, one for every rate, side by side; and their test.
+    """Linear classifiers of one feature set, trained side by side.
 
-    Two of each rate: one does not see the held-out images, whose accuracy chooses the rate, and
-    one sees all. Nothing but the encoder's forward costs time, and that they share.
+    There are two for every rate: the first does not see the held-out examples, whose accuracy
+    chooses the rate; the second sees all. They share the forward of the encoder, which takes most
+    of the time.
     """
 
     def __init__(self, rates: Sequence[float], batch_size: int, total_steps: int):
@@ -32,7 +33,7 @@ class Classifiers:
         )
 
     def init(self, width: int, num_classes: int) -> Tree:
-        """The state before the first step, of zeros."""
+        """Returns the state before the first step: zeros."""
         shape = (2, len(self.rates))
         params = {
             "kernel": jnp.zeros((*shape, width, num_classes)),
@@ -41,7 +42,17 @@ class Classifiers:
         return params, self.tx.init(params)
 
     def update(self, state: Tree, x: jax.Array, y: jax.Array, held_out: jax.Array) -> Tree:
-        """One step on features x [b, f], codes y [b] and held_out [b], True for one in ten."""
+        """Takes one step.
+
+        Args:
+          state: state before the step.
+          x: float [b, f], features.
+          y: int [b], class codes.
+          held_out: bool [b], True for held-out examples.
+
+        Returns:
+          The state after the step.
+        """
         params, opt_state = state
         weight = jnp.stack([1.0 - held_out.astype(x.dtype), jnp.ones(len(x), x.dtype)])
 
@@ -50,7 +61,7 @@ class Classifiers:
             codes = jnp.broadcast_to(y[None, None], logits.shape[:3])
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, codes)
             mean = (losses * weight[:, None]).sum(-1) / jnp.maximum(weight.sum(-1), 1)[:, None]
-            return mean.sum()  # none is in another's gradient
+            return mean.sum()  # the classifiers' gradients do not mix
 
         updates, opt_state = self.tx.update(jax.grad(loss_fn)(params), opt_state)
         shape = (1, -1, 1, 1)
@@ -70,30 +81,32 @@ def evaluate(
     batch_size: int,
     total_steps: int,
 ) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
-    """Trains classifiers of every feature set on the batches, and tests them on whole images.
+    """Trains classifiers of every feature set on random views, and tests them on whole examples.
 
-    SimCLR's linear evaluation (arXiv 2002.05709, appendix B.6): Nesterov momentum 0.9, rate times
-    batch / 256, cosine, neither warm-up nor decay nor other regularisation. The paper's rate is
-    0.1; here the best of several on the held-out images is taken.
+    This is SimCLR's linear evaluation (arXiv 2002.05709, appendix B.6): Nesterov momentum 0.9, rate
+    times batch / 256, cosine schedule, no warm-up, no decay, no other regularisation. The paper's
+    rate is 0.1; here the best of several rates on the held-out examples is taken.
 
     Args:
-      encode: (weights, images [b, h, w, 3] in [0, 1]) -> features [b, f] by feature set, frozen.
-      weights: of `encode`.
-      batches: `total_steps` of {"views" [b, 1, h, w, 3], "label" [b] in 0..k-1, "held_out" [b]},
-        global arrays.
-      columns: by feature set, (train features [n, f] of whole images, train labels [n], test
+      encode: (weights, views [b, ...]) -> features [b, f] by feature set, frozen.
+      weights: first argument of `encode`.
+      batches: `total_steps` global batches {"views" [b, 1, ...], "label" int [b] in 0..k-1,
+        "held_out" bool [b]}.
+      columns: by feature set, (train features [n, f] of whole examples, train labels [n], test
         features [m, f], test labels [m]).
-      held_out: bool [n], which train images chose the rate: those marked in `batches`.
-      rates: to choose from, times batch_size / 256.
+      held_out: bool [n], the train examples that choose the rate, as marked in `batches`.
+      rates: rates to choose from; each is multiplied by batch_size / 256.
+      batch_size: size of the global batches.
+      total_steps: number of batches.
 
     Returns:
-      By feature set: `draws.summary` with "lr" and "held_out_accuracy" (one for each rate), and
-      the predictions of the test images, [m], as train labels.
+      By feature set: (`draws.summary` with "lr" and "held_out_accuracy" (one for each rate),
+      predicted labels of the test examples [m]).
     """
-    trained = Classifiers(rates, batch_size, total_steps)
+    classifiers = Classifiers(rates, batch_size, total_steps)
     classes = {name: draws.codes(arrays[1], arrays[3]) for name, arrays in columns.items()}
     states = {
-        name: trained.init(arrays[0].shape[1], len(classes[name][0]))
+        name: classifiers.init(arrays[0].shape[1], len(classes[name][0]))
         for name, arrays in columns.items()
     }
 
@@ -101,32 +114,32 @@ def evaluate(
     def step(states: Tree, weights: Tree, batch: Mapping[str, jax.Array]) -> Tree:
         features = encode(weights, batch["views"][:, 0])
         return {
-            name: trained.update(state, features[name], batch["label"], batch["held_out"])
+            name: classifiers.update(state, features[name], batch["label"], batch["held_out"])
             for name, state in states.items()
         }
 
     for batch in batches:
         states = step(states, weights, batch)
-    found = {}
+    results = {}
     for name, (train_x, _, test_x, _) in columns.items():
         names, codes, target = classes[name]
         params = jax.tree.map(rows.gather, states[name][0])
-        score = [
+        scores = [
             np.mean(_predict(params, 0, i, train_x[held_out]) == codes[held_out])
             for i in range(len(rates))
         ]
-        best = int(np.argmax(score))
+        best = int(np.argmax(scores))
         predicted = _predict(params, 1, best, test_x)
         numbers = draws.summary([float(np.mean(predicted == target))])
-        numbers |= {"lr": rates[best], "held_out_accuracy": list(map(float, score))}
-        found[name] = numbers, names[predicted]
-    return found
+        numbers |= {"lr": rates[best], "held_out_accuracy": list(map(float, scores))}
+        results[name] = numbers, names[predicted]
+    return results
 
 
 def hold_out(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Which train images choose the rate, bool [n]: a tenth of every class."""
+    """Returns bool [n], True for the train examples that choose the rate: 10 % of every class."""
     _, codes = np.unique(labels, return_inverse=True)
-    return draws.fold_of(codes, HELD_OUT, np.random.default_rng([seed, 0])) == 0
+    return draws.stratified_folds(codes, HELD_OUT, np.random.default_rng([seed, 0])) == 0
 
 
 def _predict(params: Tree, which: int, rate: int, x: np.ndarray) -> np.ndarray:

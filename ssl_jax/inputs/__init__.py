@@ -65,6 +65,9 @@ class Input(NamedTuple):
     """Makes the input whose "views" hold one lightly augmented view, for linear evaluation by SGD
     and for fine-tuning."""
 
+    noun: str = "example"
+    """Word for one example in protocols and messages: "image" gives "500 test images"."""
+
     raw_name: str = "raw input"
     """Name of the baseline that uses the evaluation arrays themselves as features."""
 

@@ -60,7 +60,16 @@ def decoupled(
 ) -> tuple[jax.Array, Metrics]:
     """Decoupled contrastive loss (DCL): NT-Xent without the positive in the denominator.
 
-    Arguments, metrics and errors are those of `nt_xent`. The loss can be negative.
+    The loss can be negative.
+
+    Args:
+      z, temperature, transport: as in `nt_xent`.
+
+    Returns:
+      (loss, metrics), as in `nt_xent`.
+
+    Raises:
+      ValueError: as in `nt_xent`.
 
     Source: Yeh et al. (arXiv 2110.06848), equation 6, averaged over the 2b anchors.
     """
@@ -78,9 +87,16 @@ def debiased(
 ) -> tuple[jax.Array, Metrics]:
     """Debiased contrastive loss: corrects for negatives that belong to the anchor's own class.
 
-    Arguments, metrics and errors are those of `nt_xent`, with one more argument:
+    Args:
+      z, temperature, transport: as in `nt_xent`.
       class_prior: probability in [0, 1) that a negative has the anchor's class (tau+ in the paper).
         0 gives NT-Xent.
+
+    Returns:
+      (loss, metrics), as in `nt_xent`.
+
+    Raises:
+      ValueError: as in `nt_xent`, or class_prior is outside [0, 1).
 
     Source: Chuang et al. (arXiv 2007.00224), equations 7 and 8 with M = 1.
     """
@@ -99,9 +115,16 @@ def hard_negatives(
 ) -> tuple[jax.Array, Metrics]:
     """Debiased contrastive loss with negatives weighted by e^(concentration * similarity / tau).
 
-    Arguments, metrics and errors are those of `debiased`, with one more argument:
+    Args:
+      z, temperature, class_prior, transport: as in `debiased`.
       concentration: weight of harder negatives, at least 0 (beta in the paper). 0 gives `debiased`.
         From a temperature of 0.0148 (1 + beta) upwards, no similarity leaves the range of float32.
+
+    Returns:
+      (loss, metrics), as in `nt_xent`.
+
+    Raises:
+      ValueError: as in `debiased`, or the concentration is negative.
 
     Source: Robinson et al. (arXiv 2010.04592), section 3 and figure 2. The weights carry gradient,
     as in the authors' code.

@@ -52,11 +52,10 @@ def vicreg(
 ) -> tuple[jax.Array, Metrics]:
     """VICReg loss: sim * invariance + std * variance + cov * covariance of two views.
 
-    The three terms are:
-      invariance: squared difference of the two views, averaged over examples and dimensions.
-      variance: hinge max(0, 1 - sqrt(variance + 1e-4)), averaged over dimensions and views.
-      covariance: sum of squared off-diagonal covariances / d, summed over views.
-    Variances and covariances are unbiased: they divide by b - 1.
+    The invariance is the squared difference of the two views, averaged over examples and
+    dimensions. The variance is the hinge max(0, 1 - sqrt(variance + 1e-4)), averaged over
+    dimensions and views. The covariance is the sum of squared off-diagonal covariances / d, summed
+    over views. Variances and covariances are unbiased: they divide by b - 1.
 
     The terms follow the authors' code, for which the default weights 25, 25, 1 are tuned. Equation
     6 as printed has d times this invariance, because equation 5 sums over dimensions. It has twice

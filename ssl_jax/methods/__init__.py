@@ -25,8 +25,14 @@ class Run(NamedTuple):
     inputs have "views" [v, ...], and images with local crops also "local_views"."""
 
     total_steps: int
-    batch_size: int  # global, in examples
-    num_examples: int  # examples of the data set; `batch["index"]` is in [0, num_examples)
+    """Length of the run, in steps."""
+
+    batch_size: int
+    """Examples in the global batch."""
+
+    num_examples: int
+    """Examples in the data set; `batch["index"]` is in [0, num_examples)."""
+
     bn_group: int = 0
     """Rows of full-size views that share BatchNorm statistics; 0 means the whole global batch."""
 

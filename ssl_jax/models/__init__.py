@@ -34,13 +34,6 @@ VITS = {
     "vit_large": {"width": 1024, "depth": 24, "heads": 16},
 }
 
-# Values of the encoders' options.
-STEMS = ("imagenet", "cifar")  # of ResNets
-PADDINGS = ("torch", "simclr", "same")  # of ResNets
-POSITIONS = ("sincos", "learned")  # of ViTs
-POOLS = ("token", "mean")  # of ViTs
-VISIBLE = ("bernoulli", "gaussian")  # of deep belief networks
-
 
 def names() -> list[str]:
     """Names of all encoders."""

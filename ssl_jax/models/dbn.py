@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ssl_jax.models import VISIBLE
+from ssl_jax.models.options import VISIBLE
 
 Machine = dict[str, jax.Array]
 EPSILON = 1e-3  # added to a pixel standard deviation in [0, 1]: flat images stay flat

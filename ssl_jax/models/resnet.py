@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ssl_jax.models import PADDINGS, STEMS
 from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.options import PADDINGS, STEMS
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 SK_MIN_CHANNELS = 32

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ssl_jax.models import POOLS
+from ssl_jax.models.options import POOLS
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 EPSILON = 1e-6

@@ -29,14 +29,18 @@ SOURCES = (
     *("build.py", "components.py", "inputs", "losses", "methods", "models", "optim", "parallel"),
     "training",
     *("plan/chips.py", "plan/collectives.py", "plan/compile_step.py", "plan/cost_analysis.py"),
-    *("plan/hlo.py", "plan/program.py", "plan/repeated_work.py", "plan/topologies.py"),
+    *("plan/hlo.py", "plan/memory.py", "plan/program.py", "plan/repeated_work.py"),
+    "plan/topologies.py",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu")
 # Sections and fields of the config that do not change the program.
-FREE_SECTIONS = ("data", "eval")
-FREE_FIELDS = ("train.epochs", "train.steps", "train.seed", "train.log_every",
-               "train.checkpoint_every", "train.keep", "optim.lr",
-               "optim.warmup_epochs")  # fmt: skip
+FREE_SECTIONS = ("eval",)
+FREE_FIELDS = (
+    *("data.source", "data.dir", "data.split", "data.eval_split", "data.label"),
+    *("data.on_bad_image", "data.max_bad", "train.epochs", "train.steps", "train.seed"),
+    *("train.log_every", "train.checkpoint_every", "train.keep", "optim.lr"),
+    "optim.warmup_epochs",
+)
 
 
 def compile_cached(
@@ -158,6 +162,5 @@ def _source_hash() -> str:
     for name in SOURCES:
         path = PACKAGE / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            if file.exists():
-                digest.update(file.read_bytes())
+            digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -20,14 +20,15 @@ def evaluation_sections(run: Run) -> str:
         return section("Evaluation", html_elements.placeholder(sentence))
     sections = []
     for data, evals in evaluations.by_data(run).items():
-        content = _accuracy_table(run, data, evals) + _label_free_tables(evals)
+        content = _accuracy_table(run, evals) + _label_free_tables(evals)
         content += _unknown_kinds(evals) + _curves(run, evals)
-        heading = f"Transfer to {data.removeprefix('tfds:')}" if data else "Evaluation"
-        sections.append(section(heading, content))
+        heading = "Transfer to" if evaluations.is_transfer(evals) else "Evaluation on"
+        name = data.removeprefix("tfds:")
+        sections.append(section(f"{heading} {name}" if name else "Evaluation", content))
     return "\n".join(sections)
 
 
-def _accuracy_table(run: Run, data: str, evals: Mapping[str, Evaluation]) -> str:
+def _accuracy_table(run: Run, evals: Mapping[str, Evaluation]) -> str:
     columns = list(evaluations.with_one_accuracy(evals).values())
     if not columns:
         return ""
@@ -43,7 +44,8 @@ def _accuracy_table(run: Run, data: str, evals: Mapping[str, Evaluation]) -> str
     sentence = "Top-1 accuracy in per cent" + (f" at step {step}" if step else "")
     if isinstance(first.get("n_test"), int):
         sentence += f" on {first['n_test']:,} test examples"
-    sentence += f". {_labels_used(run, data)} {spread_note(shown)}"
+    labels_used = _labels_used(run, transfer=evaluations.is_transfer(evals))
+    sentence += f". {labels_used} {spread_note(shown)}"
     return (
         f'<p class="note">{escape(sentence)} '
         'See <a href="#protocols">Protocols</a> below for the details.</p>\n'
@@ -71,19 +73,19 @@ def accuracy_cell(accuracy: Accuracy | None, *, best: bool = False) -> str:
     )
 
 
-def _labels_used(run: Run, data: str) -> str:
+def _labels_used(run: Run, *, transfer: bool) -> str:
     if "finetune" in run.config:
         return "The encoder was pre-trained without labels, then fine-tuned on some."
     if run.pretrained:
         return "Features are frozen."
-    if data:
+    if transfer:
         return "Features are frozen; their training saw none of these images."
     return "Features are frozen; their training used no label."
 
 
 def _label_free_tables(evals: Mapping[str, Evaluation]) -> str:
     content = ""
-    for evaluation in evaluations.of_kind(evals, "label_free").values():
+    for evaluation in evaluations.with_measures(evals).values():
         names = evaluations.feature_sets([evaluation])
         rows = [
             html_elements.text_row(measure, cells)
@@ -105,12 +107,11 @@ def _unknown_kinds(evals: Mapping[str, Evaluation]) -> str:
 
 def _curves(run: Run, evals: Mapping[str, Evaluation]) -> str:
     figures = ""
-    for kind in evaluations.CURVE_KINDS:
-        for name, evaluation in evaluations.of_kind(evals, kind).items():
-            path = run.workdir / "figures" / f"{name}.png"
-            if accuracy_curves.draw(evaluation, run.method, path):
-                title, caption = evaluation_name(evaluation), accuracy_curves.caption(evaluation)
-                figures += html_elements.figure(path.read_bytes(), title, caption, kind="half")
+    for name, evaluation in evaluations.with_curves(evals).items():
+        path = run.workdir / "figures" / f"{name}.png"
+        if accuracy_curves.draw(evaluation, run.method, path):
+            title, caption = evaluation_name(evaluation), accuracy_curves.caption(evaluation)
+            figures += html_elements.figure(path.read_bytes(), title, caption, kind="half")
     return f'<div class="halves">{figures}</div>' if figures else ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssl_jax.report.accuracies import accuracy_of
-from ssl_jax.report.display_names import evaluation_name
+from ssl_jax.report.display_names import data_name, evaluation_name
 from ssl_jax.report.run_files import Run
 
 LABEL_FREE = {  # {key in the results: (name, meaning)}
@@ -23,7 +23,8 @@ LABEL_FREE = {  # {key in the results: (name, meaning)}
 }
 UNTRAINED = "untrained encoder"
 RAW = "raw pixels"  # of images; the raw baseline of another modality is "raw ..."
-CURVE_KINDS = ("few_shot", "layers")  # kinds whose results are lists of numbers
+STATISTICS = ("accuracy", "std", "ci95", "draws")  # keys of every result with accuracies
+SHOTS = "shots"  # key of the numbers of labels per class that accuracies are listed by
 Evaluation = dict[str, Any]
 
 
@@ -49,20 +50,31 @@ def sort_key(name: str) -> tuple[bool, float]:
 
 
 def by_data(run: Run) -> dict[str, dict[str, Evaluation]]:
-    """Groups the evaluations by data set.
+    """Groups the evaluations by data set and label field.
 
     Returns:
-      {data set: {file name: evaluation}}, sorted. The data set "" is the run's own data.
+      {data set: {file name: evaluation}}, sorted. The data set "" is the run's own data with the
+      run's own label field; another label field is named after the data set.
     """
     groups: dict[str, dict[str, Evaluation]] = {"": {}} if run.evals else {}
     for name in sorted(run.evals, key=lambda n: (sort_key(_kind_name(run.evals[n], n)), n)):
-        groups.setdefault(str(run.evals[name].get("data", "")), {})[name] = run.evals[name]
+        groups.setdefault(_data_and_label(run, run.evals[name]), {})[name] = run.evals[name]
     return {data: evals for data, evals in groups.items() if evals}
 
 
+def _data_and_label(run: Run, evaluation: Evaluation) -> str:
+    data, label = str(evaluation.get("data", "")), evaluation.get("label")
+    return f"{data or data_name(run)}, label {label}" if label else data
+
+
+def is_transfer(evals: Mapping[str, Evaluation]) -> bool:
+    """Tells whether a group of `by_data` was measured on other data than the training data."""
+    return any("data" in evaluation for evaluation in evals.values())
+
+
 def _kind_name(evaluation: Evaluation, name: str) -> str:
-    """Returns the file name without the prefix that transfer evaluations have."""
-    if "data" not in evaluation:
+    """Returns the file name without the prefix for other data or another label field."""
+    if "data" not in evaluation and "label" not in evaluation:
         return name
     labels = evaluation.get("protocol", {}).get("labels_per_class", 0)
     kind = evaluation_kind(evaluation)
@@ -74,7 +86,7 @@ def with_one_accuracy(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     return {
         name: evaluation
         for name, evaluation in evals.items()
-        if evaluation_kind(evaluation) not in CURVE_KINDS
+        if not curve_axis(evaluation)
         and any(accuracy_of(result) for result in _results(evaluation).values())
     }
 
@@ -82,7 +94,7 @@ def with_one_accuracy(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
 def split_by_shots(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
     """Returns `with_one_accuracy`, then one evaluation per number of labels of few-shot ones."""
     evaluations = list(with_one_accuracy(evals).values())
-    for few_shot in of_kind(evals, "few_shot").values():
+    for few_shot in (e for e in evals.values() if curve_axis(e) == SHOTS):
         sets = {name: _by_shots(result) for name, result in _results(few_shot).items()}
         for shots in dict.fromkeys(shots for by_shots in sets.values() for shots in by_shots):
             results = {
@@ -91,6 +103,18 @@ def split_by_shots(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
             protocol = {**few_shot.get("protocol", {}), "labels_per_class": shots, "shots": shots}
             evaluations.append(few_shot | {"protocol": protocol, "results": results})
     return evaluations
+
+
+def curve_axis(evaluation: Evaluation) -> str:
+    """Returns the key of the list along which "accuracy" is a list; "" for other evaluations.
+
+    It is the first list of a result that is no statistic, for example "shots" or "layers".
+    """
+    for result in _results(evaluation).values():
+        if result_list(result, "accuracy"):
+            lists = (key for key, value in result.items() if isinstance(value, list))
+            return next((key for key in lists if key not in STATISTICS), "")
+    return ""
 
 
 def result_list(result: Any, key: str) -> list[Any]:
@@ -139,19 +163,23 @@ def _format_number(value: Any) -> str:
     return f"{value:.3g}".replace("-", "−") if isinstance(value, int | float) else "–"
 
 
-def of_kind(evals: Mapping[str, Evaluation], kind: str) -> dict[str, Evaluation]:
-    """Selects the evaluations of one kind."""
+def with_curves(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Selects the evaluations whose accuracies are lists, for example over layers."""
+    return {name: evaluation for name, evaluation in evals.items() if curve_axis(evaluation)}
+
+
+def with_measures(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Selects the evaluations that need no labels: their results have keys of LABEL_FREE."""
     return {
         name: evaluation
         for name, evaluation in evals.items()
-        if evaluation_kind(evaluation) == kind
+        if any(isinstance(r, dict) and LABEL_FREE.keys() & r for r in _results(evaluation).values())
     }
 
 
 def of_unknown_kind(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """Selects the evaluations that the report has no table or figure for."""
-    known = {*with_one_accuracy(evals), *of_kind(evals, "label_free")}
-    known |= {name for kind in CURVE_KINDS for name in of_kind(evals, kind)}
+    known = {*with_one_accuracy(evals), *with_measures(evals), *with_curves(evals)}
     return {name: evaluation for name, evaluation in evals.items() if name not in known}
 
 

@@ -129,7 +129,8 @@ def _evaluation(run: Run) -> list[str]:
     parts = ["## Evaluation"]
     for data, evals in evaluations.by_data(run).items():
         name = data.removeprefix("tfds:") or data_name(run)
-        parts.append(f"### {'Transfer to' if data else 'On'} {escape(name) or 'its own data'}")
+        heading = "Transfer to" if evaluations.is_transfer(evals) else "On"
+        parts.append(f"### {heading} {escape(name) or 'its own data'}")
         parts += [_accuracies(run, evals), _label_free(evals)]
     if len(parts) == 1:
         parts.append("Not evaluated.")
@@ -166,7 +167,7 @@ def _protocol(evaluation: Evaluation) -> str:
 
 def _label_free(evals: Mapping[str, Evaluation]) -> str:
     tables = []
-    for evaluation in evaluations.of_kind(evals, "label_free").values():
+    for evaluation in evaluations.with_measures(evals).values():
         names = evaluations.feature_sets([evaluation])
         rows = evaluations.label_free_rows(evaluation, names)
         if rows:

@@ -71,10 +71,18 @@ def _version(name: str) -> str | None:
 
 def _revision() -> str | None:
     """Returns the git revision, with "-dirty" if files differ from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parents[2]
+    # An installed package may lie inside another project's repository.
+    if _git(here, "rev-parse", "--show-toplevel") != str(here):
+        return None
+    return _git(here, "describe", "--always", "--dirty", "--abbrev=12")
+
+
+def _git(folder: Path, *command: str) -> str | None:
     try:
-        result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            ["git", *command], cwd=folder, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return result.stdout.strip()

@@ -48,6 +48,9 @@ def write(
     jobs.mkdir(exist_ok=True)
     for old in [*jobs.glob("*.yaml"), *jobs.glob("*.sh")]:
         old.unlink()
+    if not (ROOT / "launch").is_dir():
+        message = f"no launch scripts in {ROOT}: write jobs from a checkout of ssl_jax"
+        raise Fault(message, MISSING_INPUT)
     if kind == "slurm":
         lines = list(_slurm_arrays(study, numbered, parsed, job_path))
     else:
@@ -144,8 +147,6 @@ def _job_name(name: str) -> str:
 
 def _render(template: str, values: Mapping[str, str], command: Sequence[str]) -> str:
     script = ROOT / "launch" / "render.sh"
-    if not script.is_file():
-        raise Fault(f"{script}: not found; write jobs from a checkout of ssl_jax", MISSING_INPUT)
     pairs = [f"{name}={value}" for name, value in values.items()]
     line = [str(script), "--print", template, *pairs, "--", *command]
     rendered = subprocess.run(line, capture_output=True, text=True)

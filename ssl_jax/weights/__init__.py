@@ -19,8 +19,12 @@ class Weights(NamedTuple):
     model: dict[str, Any]
     """Arguments of `ssl_jax.models.get` except dtype: {"name": "resnet50", "width": 1.0, ...}."""
 
-    params: Tree  # float32 NumPy arrays
+    params: Tree
+    """Parameters of the encoder, float32 NumPy arrays."""
+
     batch_stats: Tree
+    """BatchNorm statistics of the encoder, float32 NumPy arrays; {} without BatchNorm."""
+
     others: dict[str, Tree] = {}  # noqa: RUF012  (the default of a NamedTuple is never changed)
     """Modules behind the encoder by name, each {"params": tree, "batch_stats": tree}. The name of
     a linear classifier is "classifier"; its params are {"dense": {"kernel" [f, k], "bias" [k]}}."""

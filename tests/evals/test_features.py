@@ -8,7 +8,7 @@ from ssl_jax.evals import features
 
 
 def batches(n: int, size: int):
-    """n images whose one pixel is their index, in batches padded with zeros."""
+    """Yields n images whose pixels are their index, in batches padded with zeros."""
     for start in range(0, n, size):
         index = np.arange(start, start + size)
         mask = index < n
@@ -24,15 +24,17 @@ def columns(batch):
 
 
 @pytest.mark.parametrize("n", [1, 8, 21, 70])  # below one batch, whole, partial, beyond IN_FLIGHT
-def test_every_example_once_and_in_order(n):
-    found = features.extract(columns, batches(n, 8))
-    assert set(found) == {"features", "label", "index"}
-    np.testing.assert_array_equal(found["index"], np.arange(n))
-    np.testing.assert_array_equal(found["label"], np.arange(n) % 3)
-    np.testing.assert_array_equal(found["features"], np.repeat(np.arange(n)[:, None], 3, axis=1))
+def test_every_example_comes_once_and_in_order(n):
+    collected = features.collect(columns, batches(n, 8))
+    assert set(collected) == {"features", "label", "index"}
+    np.testing.assert_array_equal(collected["index"], np.arange(n))
+    np.testing.assert_array_equal(collected["label"], np.arange(n) % 3)
+    np.testing.assert_array_equal(
+        collected["features"], np.repeat(np.arange(n)[:, None], 3, axis=1)
+    )
 
 
-def test_dispatches_ahead_of_the_copies_back():
+def test_batches_are_dispatched_ahead_of_the_copies_back():
     copied_after, dispatched = [], []
 
     class Lazy:
@@ -44,16 +46,16 @@ def test_dispatches_ahead_of_the_copies_back():
         dispatched.append(batch)
         return {"features": Lazy(), "mask": batch["mask"]}
 
-    features.extract(fn, batches(80, 8))
+    features.collect(fn, batches(80, 8))
     assert copied_after[0] == features.IN_FLIGHT + 1
     assert len(copied_after) == 10
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_empty_split_is_named(n):
+def test_empty_split_is_refused(n):
     nothing = [{k: v[:0] for k, v in b.items()} for b in batches(8, 8)]
     with pytest.raises(Fault, match="no example") as fault:
-        features.extract(columns, nothing if n else [])
+        features.collect(columns, nothing if n else [])
     assert fault.value.code == BAD_DATA
 
 
@@ -63,5 +65,5 @@ def test_features_that_are_not_finite_are_counted():
         return out | {"trained": jnp.where(out["features"] == 3, jnp.nan, out["features"])}
 
     with pytest.raises(Fault, match="1 of 21 examples have trained features") as fault:
-        features.extract(fn, batches(21, 8))
+        features.collect(fn, batches(21, 8))
     assert fault.value.code == NUMERIC

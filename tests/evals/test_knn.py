@@ -7,7 +7,7 @@ from ssl_jax.evals import knn
 
 @pytest.fixture
 def clusters() -> tuple[np.ndarray, ...]:
-    """Overlapping Gaussian clusters with labels 3, 10, 11, ...: about half are hard."""
+    """Makes overlapping Gaussian clusters with labels 3, 10, 11, ...; about half are hard."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(6, 16))
     code = rng.integers(0, 6, 700)
@@ -17,7 +17,7 @@ def clusters() -> tuple[np.ndarray, ...]:
 
 
 def brute_force(bank, labels, queries, k, temperature):
-    """float64, one query at a time, straight from the paper."""
+    """Classifies in float64, one query at a time, by the paper's formula."""
     bank = bank.astype(np.float64) / np.linalg.norm(bank.astype(np.float64), axis=1)[:, None]
     classes, predicted = np.unique(labels), []
     for query in queries.astype(np.float64):
@@ -32,37 +32,37 @@ def brute_force(bank, labels, queries, k, temperature):
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (20, 0.1), (200, 0.07), (500, 1.0)])
 def test_equals_brute_force_in_float64(clusters, k, temperature):
     bank, labels, queries, _ = clusters
-    found = knn.predict(bank, labels, queries, k=k, temperature=temperature)
-    np.testing.assert_array_equal(found, brute_force(bank, labels, queries, k, temperature))
+    predicted = knn.predict(bank, labels, queries, k=k, temperature=temperature)
+    np.testing.assert_array_equal(predicted, brute_force(bank, labels, queries, k, temperature))
 
 
 def test_equals_sklearn_with_the_same_weights(clusters):
     bank, labels, queries, truth = clusters
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]
-    # On unit vectors d^2 = 2 - 2 s.
+    # On unit vectors, d^2 = 2 - 2 s.
     weights = lambda distance: np.exp((1 - distance**2 / 2) / 0.1)  # noqa: E731
     oracle = KNeighborsClassifier(30, weights=weights).fit(unit[0], labels)
-    found = knn.accuracy(bank, labels, queries, truth, k=30, temperature=0.1)
-    assert found == pytest.approx(oracle.score(unit[1], truth), abs=1e-9)
-    assert 0.4 < found < 0.95
+    accuracy = knn.accuracy(bank, labels, queries, truth, k=30, temperature=0.1)
+    assert accuracy == pytest.approx(oracle.score(unit[1], truth), abs=1e-9)
+    assert 0.4 < accuracy < 0.95
 
 
-def test_blocks_and_the_last_partial_one_change_nothing(clusters, monkeypatch):
+def test_blocks_of_queries_give_the_same_result(clusters, monkeypatch):
     bank, labels, queries, _ = clusters
     whole = knn.predict(bank, labels, queries, k=20)
     monkeypatch.setattr(knn, "BLOCK_SCORES", 500 * 64)  # 200 queries in blocks of 64
     np.testing.assert_array_equal(knn.predict(bank, labels, queries, k=20), whole)
 
 
-def test_k_beyond_the_bank_takes_all_of_it(clusters):
+def test_k_above_the_bank_takes_the_whole_bank(clusters):
     bank, labels, queries, _ = clusters
     a, b = (knn.predict(bank, labels, queries, k=k) for k in (500, 10_000))
     np.testing.assert_array_equal(a, b)
 
 
-def test_weights_decide_not_only_counts():
-    # Two neighbours of class 1 at cosine 0.8 against one of class 0 at cosine 1.0: the nearer one
-    # outweighs them when exp(0.2 / T) > 2, that is below T = 0.289.
+def test_votes_are_weighted_by_similarity():
+    # Two neighbours of class 1 at cosine 0.8 against one of class 0 at cosine 1.0. The nearer one
+    # outweighs them if exp(0.2 / T) > 2, that is if T < 0.289.
     bank = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.8, -0.6, 0]], np.float32)
     labels, query = np.array([0, 1, 1]), np.array([[2, 0, 0]], np.float32)
     assert knn.predict(bank, labels, query, k=3, temperature=0.28) == [0]
@@ -84,14 +84,14 @@ def test_small_temperature_and_zero_features_stay_finite():
     assert knn.predict(bank, np.array([0, 1, 2]), bank[2:], k=3).tolist() == [0]
 
 
-def test_a_class_unseen_in_train_is_missed():
+def test_class_that_train_lacks_counts_as_missed():
     bank = np.eye(2, dtype=np.float32)
     assert knn.accuracy(bank, np.array([0, 1]), bank, np.array([0, 7]), k=1) == 0.5
 
 
 def test_selects_neighbours_without_sorting_the_bank():
     queries, bank, codes = np.zeros((64, 8), "f4"), np.zeros((4096, 8), "f4"), np.zeros(4096, "i4")
-    found = np.zeros((64, 20), np.float32), np.zeros((64, 20), np.int32)
-    compiled = knn._search.lower(queries, *found, bank, codes, 4096, sharding=None).compile()
-    assert 'custom_call_target="TopK"' in compiled.as_text()
-    assert " sort(" not in compiled.as_text()
+    nearest = np.zeros((64, 20), np.float32), np.zeros((64, 20), np.int32)
+    program = knn._search.lower(queries, *nearest, bank, codes, 4096, sharding=None).compile()
+    assert 'custom_call_target="TopK"' in program.as_text()
+    assert " sort(" not in program.as_text()

@@ -7,9 +7,9 @@ from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import draws, linear, logistic
 
 
-# One shape in most tests: compiling the solver takes seconds, running it milliseconds.
+# Most tests share one shape: compiling the solver takes seconds, running it milliseconds.
 def blobs(n: int = 200, f: int = 20, classes: int = 4, noise: float = 3.0, seed: int = 0):
-    """Correlated features of very different scales, around class centres."""
+    """Makes correlated features of very different scales, around class centres."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % classes
     centres = np.random.default_rng(99).normal(size=(classes, f))
@@ -28,26 +28,26 @@ def standardised(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("n", [200, 16])  # more and fewer rows than features
 @pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-3])
-def test_fit_finds_the_optimum_of_sklearn(n, l2):
+def test_fit_equals_sklearn(n, l2):
     x, y = blobs(n)
     x = standardised(x)
-    found = logistic.fit(x, y, l2=l2, num_classes=4)
+    fitted = logistic.fit(x, y, l2=l2, num_classes=4)
     oracle = LogisticRegression(C=1 / (n * l2), tol=1e-10, max_iter=100_000)
     oracle.fit(x.astype(np.float64), y)
     scale = np.abs(oracle.coef_).max()
-    np.testing.assert_allclose(found.weight.T, oracle.coef_, atol=5e-3 * scale, rtol=0)
-    # A constant added to all biases changes no probability.
-    bias, oracle_bias = (b - b.mean() for b in (np.asarray(found.bias), oracle.intercept_))
+    np.testing.assert_allclose(fitted.weight.T, oracle.coef_, atol=5e-3 * scale, rtol=0)
+    # A constant that is added to all biases changes no probability.
+    bias, oracle_bias = (b - b.mean() for b in (np.asarray(fitted.bias), oracle.intercept_))
     np.testing.assert_allclose(bias, oracle_bias, atol=5e-3 * scale, rtol=0)
-    np.testing.assert_array_equal(found.predict(x), oracle.predict(x))
-    assert found.iterations < 150
+    np.testing.assert_array_equal(fitted.predict(x), oracle.predict(x))
+    assert fitted.iterations < 150
 
 
-def test_gradient_vanishes_by_hand_in_float64():
+def test_gradient_in_float64_is_zero_at_the_solution():
     x, y = blobs()
     x = standardised(x).astype(np.float64)
-    found = logistic.fit(x, y, l2=1e-2, num_classes=4)
-    weight, bias = (np.asarray(a, np.float64) for a in found[:2])
+    fitted = logistic.fit(x, y, l2=1e-2, num_classes=4)
+    weight, bias = (np.asarray(a, np.float64) for a in fitted[:2])
     logits = x @ weight + bias
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -58,34 +58,34 @@ def test_gradient_vanishes_by_hand_in_float64():
 
 def test_held_out_rows_have_no_influence():
     x, y = blobs()
-    kept = np.arange(200) % 5 != 0
+    used = np.arange(200) % 5 != 0
     problem = logistic.prepare(x := standardised(x), y)
     start = problem.zeros(4)
-    found = logistic.solve(problem, kept.astype(np.float32), 1e-2, start, 1e-5, 300)
-    oracle = LogisticRegression(C=1 / (kept.sum() * 1e-2), tol=1e-10, max_iter=100_000)
-    oracle.fit(x[kept].astype(np.float64), y[kept])
-    weight = problem.axes @ found.weight
+    fitted = logistic.solve(problem, used.astype(np.float32), 1e-2, start, 1e-5, 300)
+    oracle = LogisticRegression(C=1 / (used.sum() * 1e-2), tol=1e-10, max_iter=100_000)
+    oracle.fit(x[used].astype(np.float64), y[used])
+    weight = problem.axes @ fitted.weight
     np.testing.assert_allclose(weight.T, oracle.coef_, atol=1e-3 * np.abs(oracle.coef_).max())
 
 
 @pytest.mark.parametrize("labels_per_class", [0, 4])
 def test_accuracy_equals_sklearn_at_the_chosen_l2(labels_per_class):
     train, test = blobs(), blobs(seed=1)
-    found = sweep(*train, *test, labels_per_class=labels_per_class, seed=5)
+    numbers = sweep(*train, *test, labels_per_class=labels_per_class, seed=5)
     rows = np.arange(200)
     if labels_per_class:
         rng = np.random.default_rng([5, 0])
         rows = draw_labels(train[1], labels_per_class, rng=rng, names=np.arange(4))
     mean, deviation = train[0].mean(0), train[0].std(0)
     x, target = ((a - mean) / deviation for a in (train[0][rows], test[0]))
-    oracle = LogisticRegression(C=1 / (len(rows) * found["l2"][0]), tol=1e-9, max_iter=100_000)
+    oracle = LogisticRegression(C=1 / (len(rows) * numbers["l2"][0]), tol=1e-9, max_iter=100_000)
     oracle.fit(x.astype(np.float64), train[1][rows])
-    assert found["accuracy"] == pytest.approx(oracle.score(target, test[1]), abs=1 / 200 + 1e-9)
-    assert found["n_labels"] == (4 * labels_per_class or 200)
-    assert 0.3 < found["accuracy"] < 0.99
+    assert numbers["accuracy"] == pytest.approx(oracle.score(target, test[1]), abs=1 / 200 + 1e-9)
+    assert numbers["n_labels"] == (4 * labels_per_class or 200)
+    assert 0.3 < numbers["accuracy"] < 0.99
 
 
-def test_test_labels_choose_nothing():
+def test_test_labels_do_not_influence_the_choice():
     train, (test_x, test_y) = blobs(noise=1.0), blobs(noise=1.0, seed=1)
     shuffled = np.random.default_rng(0).permutation(test_y)
     for count in (0, 4):
@@ -96,17 +96,22 @@ def test_test_labels_choose_nothing():
 
 
 def test_selection_prefers_the_l2_that_generalises():
-    # Pure noise in 60 features, one that carries the class: weak penalties overfit 40 rows.
-    rng = np.random.default_rng(0)
-    y = np.arange(340) % 2
-    x = rng.normal(size=(340, 60)).astype(np.float32)
-    x[:, 0] += 3 * y
-    split = x[:60], y[:60], x[60:], y[60:]
-    chosen = sweep(*split)
-    worst = min(sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
-    best = max(sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2)
-    assert chosen["accuracy"] > worst + 0.6 * (best - worst)
-    assert best - worst > 0.05
+    # Pure noise in 60 features, one that carries the class: weak penalties overfit 120 rows. One
+    # draw of the data can end in a tie that rounding decides; the mean over draws cannot.
+    chosen, worst, best = [], [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y = np.arange(2120) % 2
+        x = rng.normal(size=(2120, 60)).astype(np.float32)
+        x[:, 0] += 3 * y
+        split = x[:120], y[:120], x[120:], y[120:]
+        chosen.append(sweep(*split)["accuracy"])
+        each = [sweep(*split, l2=(l2,))["accuracy"] for l2 in linear.L2]
+        worst.append(min(each))
+        best.append(max(each))
+    gain, gap = np.mean(chosen) - np.mean(worst), np.mean(best) - np.mean(worst)
+    assert gain > 0.6 * gap
+    assert gap > 0.05
 
 
 def test_draws_are_reproducible_stratified_and_differ():
@@ -127,13 +132,13 @@ def test_draws_are_reproducible_stratified_and_differ():
 
 def test_folds_are_stratified():
     codes = np.repeat([0, 1, 2], [50, 23, 4])
-    fold = draws.fold_of(codes, 5, np.random.default_rng(0))
+    fold = draws.stratified_folds(codes, 5, np.random.default_rng(0))
     for rows in (fold, fold[codes == 0], fold[codes == 1], fold[codes == 2]):
         counts = np.bincount(rows, minlength=5)
         assert counts.max() - counts.min() <= 1
 
 
-def test_any_label_values_and_a_class_unseen_in_train():
+def test_labels_may_be_any_integers_and_classes_may_be_absent_from_train():
     train, test = blobs(noise=0.3), blobs(noise=0.3, seed=1)
     names = np.array([7, 2, 40, 11])
     plain = sweep(*train, *test, l2=(0.01,))
@@ -147,15 +152,15 @@ def test_any_label_values_and_a_class_unseen_in_train():
 def test_constant_features_are_harmless():
     (x, y), (test_x, test_y) = blobs(), blobs(seed=1)
     x[:, :2], test_x[:, :2] = 3.3, 3.4
-    found = sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
+    accuracy = sweep(x, y, test_x, test_y, l2=(0.01,))["accuracy"]
     mean, deviation = x[:, 2:].mean(0), x[:, 2:].std(0)
     oracle = LogisticRegression(C=1 / (200 * 0.01), tol=1e-9, max_iter=100_000)
     oracle.fit((x[:, 2:] - mean) / deviation, y)
     expected = oracle.score((test_x[:, 2:] - mean) / deviation, test_y)
-    assert found == pytest.approx(expected, abs=1 / 200 + 1e-9)
+    assert accuracy == pytest.approx(expected, abs=1 / 200 + 1e-9)
 
 
-def test_too_few_labels_name_the_class():
+def test_message_for_too_few_labels_names_the_class():
     train, test = blobs(), blobs()
     with pytest.raises(Fault, match="class 0 has 50") as fault:
         sweep(*train, *test, labels_per_class=51)

@@ -1,4 +1,4 @@
-"""Rows divided over 8 devices: the same numbers, and an eighth of the work each."""
+"""Rows divided over 8 devices give the same numbers, and each device does 1/8 of the work."""
 
 import jax
 import numpy as np
@@ -21,36 +21,36 @@ def blobs(n, f=20, classes=4, seed=0):
 TRAIN, TEST = blobs(203), blobs(101, seed=1)  # neither divides by 8
 
 
-def flops(compiled):
-    return compiled.cost_analysis()["flops"]
+def flops(program):
+    return program.cost_analysis()["flops"]
 
 
-def test_spread_fills_up_by_zeros_and_gather_gives_all():
-    x = rows.spread(np.arange(1, 11, dtype=np.float32)[:, None], SHARDING)
+def test_shard_pads_with_zeros_and_gather_returns_all_rows():
+    x = rows.shard(np.arange(1, 11, dtype=np.float32)[:, None], SHARDING)
     assert x.shape == (16, 1)
     assert x.sharding.shard_shape(x.shape) == (2, 1)
     assert rows.gather(x)[:, 0].tolist() == [*range(1, 11), *[0] * 6]
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_knn_is_the_same(context, monkeypatch):
+def test_knn_is_equal_on_one_and_eight_devices(context, monkeypatch):
     alone = knn.predict(*TRAIN, TEST[0], k=30)
-    monkeypatch.setattr(knn, "BLOCK_BANK", 20 * 64)  # the bank in 4 blocks, the last of 11 rows
-    monkeypatch.setattr(knn, "BLOCK_SCORES", 64 * 8)  # queries in 2 blocks
+    monkeypatch.setattr(knn, "BLOCK_BANK", 20 * 64)  # 4 blocks of the bank, the last of 11 rows
+    monkeypatch.setattr(knn, "BLOCK_SCORES", 64 * 8)  # 2 blocks of queries
     with jax.set_mesh(MESH) if context else jax.set_mesh(parallel.make_mesh(jax.devices()[:1])):
-        divided = knn.predict(*TRAIN, TEST[0], k=30, sharding=SHARDING if context else None)
-    np.testing.assert_array_equal(divided, alone)
+        sharded = knn.predict(*TRAIN, TEST[0], k=30, sharding=SHARDING if context else None)
+    np.testing.assert_array_equal(sharded, alone)
 
 
-def test_neighbours_of_equal_similarity_keep_their_order_over_blocks(monkeypatch):
+def test_equal_similarities_keep_their_order_over_blocks(monkeypatch):
     monkeypatch.setattr(knn, "BLOCK_BANK", 4 * 2)
     same = np.ones((6, 4), np.float32)
     assert knn.predict(same, np.array([5, 1, 1, 1, 1, 1]), same[:1], k=1) == [5]
     assert knn.predict(same, np.array([5, 5, 5, 1, 1, 1]), same[:1], k=5) == [5]
 
 
-def test_knn_divides_the_work_and_moves_nothing():
-    def compiled(sharding):
+def test_knn_divides_the_work_without_communication():
+    def compile_search(sharding):
         every = None if sharding is None else parallel.replicated(MESH)
 
         def shape(*size, where, dtype=np.float32):
@@ -66,7 +66,7 @@ def test_knn_divides_the_work_and_moves_nothing():
             sharding=sharding,
         ).compile()  # fmt: skip
 
-    one, eight = compiled(None), compiled(SHARDING)
+    one, eight = compile_search(None), compile_search(SHARDING)
     assert flops(eight) < 1.05 * flops(one) / 8
     text = eight.as_text()
     assert "all-gather" not in text
@@ -75,30 +75,30 @@ def test_knn_divides_the_work_and_moves_nothing():
 
 
 @pytest.mark.parametrize("labels_per_class", [0, 3])  # more and fewer rows than features
-def test_linear_evaluation_is_the_same(labels_per_class):
+def test_linear_evaluation_is_equal_on_one_and_eight_devices(labels_per_class):
     options = {"labels_per_class": labels_per_class, "l2": (0.1, 0.01), "draws": 2}
     alone, predicted = linear.sweep(*TRAIN, *TEST, **options)
-    divided, again = linear.sweep(*TRAIN, *TEST, **options, sharding=SHARDING)
-    assert divided == alone
+    sharded, again = linear.sweep(*TRAIN, *TEST, **options, sharding=SHARDING)
+    assert sharded == alone
     np.testing.assert_array_equal(again, predicted)
 
 
-def test_weights_are_the_same_and_the_rows_stay_where_they_are():
+def test_logistic_regression_divides_the_work_without_gathering_rows():
     x, y = TRAIN
     alone = logistic.fit(x, y, l2=1e-2, num_classes=4)
-    divided = logistic.fit(x, y, l2=1e-2, num_classes=4, sharding=SHARDING)
-    np.testing.assert_allclose(divided.weight, alone.weight, atol=2e-4)
+    sharded = logistic.fit(x, y, l2=1e-2, num_classes=4, sharding=SHARDING)
+    np.testing.assert_allclose(sharded.weight, alone.weight, atol=2e-4)
     problems = [logistic.prepare(np.tile(x, (8, 1)), np.tile(y, 8), s) for s in (None, SHARDING)]
     assert problems[1].x.sharding.is_equivalent_to(SHARDING, 2)
     programs = []
     for problem, sharding in zip(problems, (None, SHARDING), strict=True):
-        weight = rows.spread(np.ones(len(x) * 8, np.float32), sharding)
+        weight = rows.shard(np.ones(len(x) * 8, np.float32), sharding)
         programs.append(logistic.solve.lower(problem, weight, 0.1, problem.zeros(4)).compile())
-    # What is divided, the products with x, is most of it even here.
+    # The products with x are divided, and they are most of the work even at this size.
     assert flops(programs[1]) < 0.4 * flops(programs[0])
     assert "all-gather" not in programs[1].as_text()
 
 
-def test_few_shots_are_the_same():
+def test_few_shot_accuracies_are_equal_on_one_and_eight_devices():
     alone = few_shot.evaluate(*TRAIN, *TEST, shots=(1, 10), draws=2)
     assert few_shot.evaluate(*TRAIN, *TEST, shots=(1, 10), draws=2, sharding=SHARDING) == alone

@@ -5,15 +5,16 @@ from ssl_jax.evals import saliency
 
 
 def images(count=3, height=12, width=12):
-    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, height, width, 3))
+    return pixels.astype(np.float32) / 255
 
 
 def corner(batch):
-    """Sees the top left 3 x 3 pixels."""
+    """Returns the top left 3 x 3 pixels as features."""
     return batch[:, :3, :3].reshape(len(batch), -1)
 
 
-def test_an_encoder_that_sees_one_corner_notices_that_corner_alone():
+def test_only_the_corner_that_the_encoder_sees_is_salient():
     heat = saliency.occlusion(corner, images(), grid=4)
     assert heat.shape == (3, 4, 4)
     assert heat.dtype == np.float16
@@ -22,9 +23,9 @@ def test_an_encoder_that_sees_one_corner_notices_that_corner_alone():
     assert not heat.any()
 
 
-def test_one_cell_by_hand():
+def test_one_cell_equals_hand_worked_value():
     image = images(1)
-    x = image[0] / 255
+    x = image[0].astype(np.float64)
     covered = x.copy()
     covered[4:8, 8:12] = x.reshape(-1, 3).mean(0)
     a, b = x.ravel(), covered.ravel()
@@ -33,7 +34,7 @@ def test_one_cell_by_hand():
     assert heat[0, 1, 2] == pytest.approx(expected, rel=2e-3)  # float16
 
 
-def test_every_call_is_of_one_size_and_every_pixel_is_covered_once():
+def test_all_calls_have_one_size_and_every_pixel_is_covered_once():
     sizes, missing = [], []
 
     def features(batch):
@@ -48,6 +49,6 @@ def test_every_call_is_of_one_size_and_every_pixel_is_covered_once():
     assert np.sum(missing[1:50]) == pytest.approx(210, abs=3)  # a pixel may have the mean colour
 
 
-def test_dead_features_and_tiny_images():
+def test_zero_features_and_tiny_pictures_are_supported():
     assert not saliency.occlusion(lambda batch: np.zeros((len(batch), 4)), images(), grid=4).any()
     assert saliency.occlusion(corner, images(1, 5, 6)).shape == (1, 2, 2)

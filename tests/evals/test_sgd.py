@@ -1,4 +1,4 @@
-"""Against the same training written out in NumPy float64; what may and may not choose the rate."""
+"""Compares linear evaluation by SGD with the same training written in NumPy float64."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ HELD_OUT = sgd.hold_out(TRAIN[1], 0)
 
 
 def stream():
-    """Rows of train, a little moved, as a pipeline of crops gives them."""
+    """Yields batches of train rows with small noise, like a pipeline of random crops."""
     rng = np.random.default_rng(2)
     for _ in range(STEPS):
         index = rng.integers(0, N, B)
@@ -50,50 +50,50 @@ def evaluate(test_y=TEST[1], rates=RATES):
     )  # fmt: skip
 
 
-def by_hand(rate, *, sees_all):
-    """The weight [f + 1, k] after all steps: bias last."""
+def train_in_numpy(rate, *, sees_all):
+    """Returns the weight [f + 1, k] after all steps; the last row is the bias."""
     weight, velocity = np.zeros((F + 1, K)), np.zeros((F + 1, K))
     for step, batch in enumerate(stream()):
         x = np.asarray(batch["views"], np.float64).reshape(B, F)
         x = np.hstack([x, np.ones((B, 1))])
-        kept = np.ones(B, bool) if sees_all else ~np.asarray(batch["held_out"])
+        used = np.ones(B, bool) if sees_all else ~np.asarray(batch["held_out"])
         p = np.exp(x @ weight)
         p /= p.sum(1, keepdims=True)
-        error = (p - np.eye(K)[np.asarray(batch["label"])])[kept]
-        gradient = x[kept].T @ error / max(kept.sum(), 1)
+        error = (p - np.eye(K)[np.asarray(batch["label"])])[used]
+        gradient = x[used].T @ error / max(used.sum(), 1)
         velocity = 0.9 * velocity + gradient
         cosine = 0.5 * (1 + np.cos(np.pi * step / STEPS))
         weight -= rate * B / 256 * cosine * (gradient + 0.9 * velocity)
     return weight
 
 
-def test_equals_the_training_written_out():
+def test_accuracies_equal_training_in_numpy():
     for rate in RATES:
         numbers, predicted = evaluate(rates=(rate,))["plain"]
-        weight = by_hand(rate, sees_all=True)
+        weight = train_in_numpy(rate, sees_all=True)
         logits = TEST[0] @ weight[:-1] + weight[-1]
         np.testing.assert_array_equal(predicted, logits.argmax(1))
         assert numbers["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == TEST[1]))
-        weight = by_hand(rate, sees_all=False)
+        weight = train_in_numpy(rate, sees_all=False)
         score = (TRAIN[0] @ weight[:-1] + weight[-1]).argmax(1) == TRAIN[1]
         assert numbers["held_out_accuracy"] == pytest.approx([score[HELD_OUT].mean()])
 
 
-def test_weights_in_float64():
-    trained = sgd.Classifiers(RATES, B, STEPS)
-    state = trained.init(F, K)
+def test_weights_equal_training_in_numpy():
+    classifiers = sgd.Classifiers(RATES, B, STEPS)
+    state = classifiers.init(F, K)
     for batch in stream():
         x = batch["views"].reshape(B, F)
-        state = trained.update(state, x, batch["label"], batch["held_out"])
+        state = classifiers.update(state, x, batch["label"], batch["held_out"])
     for which, sees_all in enumerate((False, True)):
-        for place, rate in enumerate(RATES):
-            wanted = by_hand(rate, sees_all=sees_all)
-            kernel, bias = (state[0][name][which, place] for name in ("kernel", "bias"))
+        for i, rate in enumerate(RATES):
+            wanted = train_in_numpy(rate, sees_all=sees_all)
+            kernel, bias = (state[0][name][which, i] for name in ("kernel", "bias"))
             np.testing.assert_allclose(kernel, wanted[:-1], atol=2e-6)
             np.testing.assert_allclose(bias, wanted[-1], atol=2e-6)
 
 
-def test_test_labels_choose_nothing():
+def test_test_labels_do_not_influence_training():
     shuffled = np.random.default_rng(0).permutation(TEST[1])
     for (a, one), (b, two) in zip(evaluate().values(), evaluate(shuffled).values(), strict=True):
         assert a["lr"] == b["lr"]
@@ -101,21 +101,21 @@ def test_test_labels_choose_nothing():
         assert b["accuracy"] < 0.55 < a["accuracy"]
 
 
-def test_the_rate_is_the_best_on_held_out_images_and_a_diverged_one_costs_nothing():
+def test_best_held_out_accuracy_chooses_the_rate_beside_a_diverged_one():
     numbers, _ = evaluate(rates=(np.inf, 5.0))["plain"]
     assert numbers["lr"] == 5.0
     assert numbers["held_out_accuracy"][1] > numbers["held_out_accuracy"][0]
     assert numbers["accuracy"] == evaluate(rates=(5.0,))["plain"][0]["accuracy"]
 
 
-def test_a_class_unseen_in_train_is_missed():
+def test_class_that_train_lacks_counts_as_missed():
     seen, unseen = (evaluate(y)["plain"][0] for y in (TEST[1], np.where(TEST[1] == 2, 9, TEST[1])))
     right = evaluate()["plain"][1] == TEST[1]
     lost = (right & (TEST[1] == 2)).mean()
     assert unseen["accuracy"] == pytest.approx(seen["accuracy"] - lost)
 
 
-def test_a_tenth_of_every_class_is_held_out():
+def test_ten_percent_of_every_class_is_held_out():
     labels = np.repeat([3, 5, 9], [100, 50, 20])
     held = sgd.hold_out(labels, 0)
     assert [held[labels == c].sum() for c in (3, 5, 9)] == [10, 5, 2]

@@ -270,7 +270,7 @@ def test_module_that_is_not_allowed_is_not_imported(tmp_path, monkeypatch):
     path.mkdir()
     (path / "config.json").write_text(configuration.to_json(config))
     with pytest.raises(Fault, match=r"'evil'.*SSL_JAX_MODULES=evil") as refused:
-        evaluate.of_run(path)
+        evaluate.config_of_run(path)
     assert refused.value.code == BAD_CONFIG
 
 

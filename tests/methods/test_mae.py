@@ -121,4 +121,4 @@ def test_invalid_encoder_or_mask_raises(encoder, options, message):
 
 def test_two_views_raise():
     with pytest.raises(ValueError, match=r"set augment\.views to 1"):
-        mae.make(ViT(patch_size=4), RUN._replace(views=RUN.views * 2))
+        mae.make(ViT(patch_size=4), RUN._replace(seen=tiny.seen(2, SIZE)))

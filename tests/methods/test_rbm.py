@@ -10,9 +10,9 @@ import optax
 import pytest
 import tiny
 
-from ssl_jax import models, parallel
+from ssl_jax import parallel
 from ssl_jax.methods import Run, rbm
-from ssl_jax.models import dbn
+from ssl_jax.models import dbn, options
 from ssl_jax.training import state as states
 from ssl_jax.training import step
 from ssl_jax.training.probe import Probe
@@ -65,7 +65,7 @@ def statistics(machine, v):
 
 @pytest.mark.parametrize("machine", [0, 1])
 @pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("visible", models.VISIBLE)
+@pytest.mark.parametrize("visible", options.VISIBLE)
 def test_gradient_is_contrastive_divergence(visible, persistent, machine):
     kind = "bernoulli" if machine else visible
     with jax.enable_x64(True):

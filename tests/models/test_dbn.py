@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssl_jax import models
-from ssl_jax.models import dbn
+from ssl_jax.models import dbn, options
 
 D, F = 3, 2
 VISIBLE = np.array(list(itertools.product((0.0, 1.0), repeat=D)))
@@ -53,7 +52,7 @@ def visible_states(kind):
     return VISIBLE if kind == "bernoulli" else np.random.default_rng(1).standard_normal((5, D))
 
 
-@pytest.mark.parametrize("kind", models.VISIBLE)
+@pytest.mark.parametrize("kind", options.VISIBLE)
 def test_free_energy_and_hidden_units_sum_over_all_hidden_states(machine, kind):
     v = visible_states(kind)
     table = np.stack([weights(machine, row, kind) for row in v])
@@ -103,7 +102,7 @@ def test_gibbs_step_of_gaussian_units_has_the_moments_of_the_mixture(machine):
     np.testing.assert_allclose(np.cov(v.T), covariance, atol=0.03)
 
 
-@pytest.mark.parametrize("kind", models.VISIBLE)
+@pytest.mark.parametrize("kind", options.VISIBLE)
 def test_chain_does_not_depend_on_its_neighbours(machine, kind):
     keys, v = jax.random.split(jax.random.key(0), 5), visible_states(kind)[:5]
     many = dbn.gibbs(machine, keys, v, kind, jnp.float64)

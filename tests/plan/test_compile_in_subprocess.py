@@ -28,7 +28,7 @@ def key(topology=None, size=SIZE, **changes):
 def test_cache_key_depends_only_on_what_changes_the_program():
     same = [{"train.epochs": 3.0}, {"optim.lr": 0.1}, {"eval.knn_k": 5}, {"data.dir": "elsewhere"}]
     other = [{"train.batch_size": 64}, {"model.width": 1.0}, {"optim.name": "sgd"},
-             {"optim.lr_in_momentum": False}]  # fmt: skip
+             {"optim.lr_in_momentum": False}, {"data.channels": 1}]  # fmt: skip
     assert {key(**changes) for changes in same} == {key()}
     keys = [key(**changes) for changes in ({}, *other)]
     keys += [key(make_topology(shape=(8, 8))), key(make_topology(slices=2))]

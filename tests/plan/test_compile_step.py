@@ -76,8 +76,8 @@ def concatenated(self, params, stats, images, *, upto=None, apart=False):
     del apart
     x = jnp.concatenate([images[:, 0], images[:, 1]])
     outputs, new = {}, {}
-    for name in self._upto(upto):
-        module = chain._with(self._modules[name], {"bn_group": 0, "bn_views": 1})
+    for name in self._names_upto(upto):
+        module = chain._with_fields(self._modules[name], {"bn_group": 0, "bn_views": 1})
         variables = {"params": params[name], "batch_stats": stats[name]}
         x, updated = module.apply(variables, x, True, mutable=["batch_stats"])
         outputs[name] = jnp.stack(jnp.split(x, 2), axis=1)

@@ -3,8 +3,8 @@
 import pytest
 from programs import make_program
 
+from configs.simclr import get_config
 from ssl_jax.errors import USAGE, Fault
-from ssl_jax.inputs.image.views import View
 from ssl_jax.plan import input_throughput
 from ssl_jax.plan.dataset_size import dataset_size
 
@@ -31,14 +31,15 @@ def test_throughput_is_measured_once_and_colours_cost_time(monkeypatch, tmp_path
     monkeypatch.setattr(input_throughput, "SECONDS", 0.5)
     source = input_throughput.generated_jpegs(96, 64)
     assert "96×64" in source.name
-    image, label = source.load(3)
-    assert image.shape == (64, 96, 3)
-    assert label == -1
-    views = (View(size=64),) * 2
-    throughput = input_throughput.measure_cached(source, views, tmp_path)
+    record, labels = source.load(3)
+    assert record["image"].shape == (64, 96, 3)
+    assert labels == {}
+    config = get_config("imagenet")
+    config.augment.size = 64
+    throughput = input_throughput.measure_cached(source, config, tmp_path)
     assert 1 < throughput.host < throughput.device
     monkeypatch.setattr(input_throughput, "measure", None)
-    assert input_throughput.measure_cached(source, views, tmp_path) == throughput
+    assert input_throughput.measure_cached(source, config, tmp_path) == throughput
 
 
 def test_dataset_size_comes_from_data_table_or_flags():

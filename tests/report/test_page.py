@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from written_run import change_config, write_evaluation
 
-from ssl_jax.evals import files, suite
+from ssl_jax.evals import files, results
 from ssl_jax.report import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -76,8 +76,8 @@ def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):
     (finished_run / "config.json").write_text(json.dumps(config | {"finetune": {}}))
     for file in (finished_run / "eval").glob("*.json"):
         file.unlink()
-    evaluation = suite.classifier(
-        np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={}
+    evaluation = results.classifier(
+        np.r_[0, 1, 1], np.r_[0, 1, 0], name="simclr", step=9, protocol={}, score="top-1 accuracy"
     )
     files.write(finished_run, {"finetune": evaluation})
     text = " ".join(Reader(page.write(finished_run).read_text()).words)
@@ -149,6 +149,28 @@ def test_every_kind_of_evaluation_is_shown(finished_run):
     names = {path.stem for path in (finished_run / "figures").iterdir()}
     assert {"few_shot", "layers", "transfer_x_few_shot"} <= names
     assert "worse" not in names
+
+
+def test_kinds_that_the_report_does_not_know_are_shown_by_their_form(finished_run):
+    epochs = {"n_train": 9, "accuracy": [0.4, 0.6], "epochs": [1, 10], "std": [0.1, 0.1]}
+    write_evaluation(finished_run, "by_epoch", "by_epoch", {"simclr": epochs})
+    means = {"accuracy": 0.321, "std": 0.0, "draws": [0.321]}
+    write_evaluation(finished_run, "class_means", "class_means", {"simclr": means})
+    text = " ".join(Reader(page.write(finished_run).read_text()).words)
+    for words in ("class_means", "32.1", "Accuracy on frozen features by epochs."):
+        assert words in text
+    assert (finished_run / "figures" / "by_epoch.png").exists()
+
+
+def test_another_label_field_has_a_section_without_being_a_transfer(finished_run):
+    few = {"accuracy": 0.123, "std": 0.0, "draws": [0.123]}
+    write_evaluation(finished_run, "label_parity_knn", "knn", {"simclr": few}, label="parity")
+    text = " ".join(Reader(page.write(finished_run).read_text()).words)
+    own, heading, other = text.partition(", label parity")
+    assert heading
+    assert "Evaluation on" in own
+    assert "12.3 " in other
+    assert "saw none of these images" not in other
 
 
 def test_usage_names_the_folder_of_the_weights(finished_run):

@@ -12,12 +12,13 @@ import scipy.special
 import tiny
 
 from configs import common, dino, rbm
-from ssl_jax import assess, build, components, parallel
+from ssl_jax import build, components, parallel
 from ssl_jax import config as configuration
 from ssl_jax.data import sources
 from ssl_jax.data.labels import labelled_subset
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
+from ssl_jax.evals.context import Context
 from ssl_jax.inputs.image.views import views_from_fields
 from ssl_jax.models import heads
 from ssl_jax.models.chain import Chain
@@ -259,5 +260,5 @@ def test_classifier_of_other_classes_is_not_scored():
     digits = sources.open_source("digits", data_dir="", split="test")
     for classes, told in ((tuple("0123456789"), True), (tuple("abcdefghij"), False)):
         subject = types.SimpleNamespace(classes=classes)
-        setup = assess.Setup(None, None, subject, digits, None, None)
-        assert setup.tells_classes == told
+        context = Context(None, None, subject, digits, None, None)
+        assert context.tells_classes == told

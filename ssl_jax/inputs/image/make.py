@@ -119,6 +119,7 @@ def input_from_views(
             description=f"random crops of {plain.crop_area[0]:g} to {plain.crop_area[1]:g} of the "
             f"area, mirrored with probability {plain.flip:g}"
         ),
+        noun="image",
         raw_name="raw pixels",
         description=f"{size} px, central {crop:g} of the short side",
     )

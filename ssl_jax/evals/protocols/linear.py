@@ -1,0 +1,85 @@
+"""Protocol `linear`: logistic regression, one evaluation for each number of labels per class."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ssl_jax.evals import linear, logistic, wording
+from ssl_jax.evals.context import Context
+from ssl_jax.evals.protocols import Measured, Needs, Variants
+from ssl_jax.evals.results import sizes
+
+NEEDS = Needs(method=True)
+ORDER = 30
+
+
+def variants(options: Any) -> Variants:
+    """Returns one file for each number of labels per class; 0 takes all labels."""
+    return {
+        f"linear_{count}" if count else "linear": {"labels_per_class": count}
+        for count in options.labels_per_class
+    }
+
+
+def run(context: Context, *, labels_per_class: int) -> Measured:
+    """Trains classifiers whose L2 strength is chosen inside the train labels, and tests them."""
+    results, predictions = {}, {}
+    for name, arrays in context.sets.items():
+        numbers, predictions[name] = linear.sweep(
+            *arrays,
+            l2=linear.L2,
+            labels_per_class=labels_per_class,
+            draws=context.options.draws,
+            seed=context.seed,
+            sharding=context.sharding,
+        )
+        results[name] = sizes(arrays) | numbers
+    return Measured(results, predictions)
+
+
+def describe(context: Context, results: dict[str, Any], *, labels_per_class: int) -> dict[str, Any]:
+    """Returns the protocol in words and values."""
+    del results
+    protocol = describe_sweep(
+        context, labels_per_class=labels_per_class, repeats=context.options.draws, l2=linear.L2
+    )
+    return protocol | context.describe_examples()
+
+
+def describe_sweep(
+    context: Context, *, labels_per_class: int, repeats: int, l2: Sequence[float]
+) -> dict[str, Any]:
+    """Returns the description of `linear.sweep`.
+
+    Args:
+      labels_per_class: labels drawn from every class; 0 takes all of them.
+      repeats: number of draws.
+      l2: strengths to choose from.
+    """
+    noun, count = context.noun, labels_per_class
+    chosen = (
+        "best accuracy, then least loss, on held-out train labels: "
+        f"{linear.FOLDS} stratified folds up to {linear.ONE_FOLD_FROM:,} labels, one such fold "
+        f"above, fitted to a gradient norm of {linear.PATH_TOLERANCE:g} in at most "
+        f"{linear.PATH_ITERATIONS} iterations; then refitted on all of them"
+    )
+    several = count and repeats > 1
+    return {
+        "classifier": "multinomial logistic regression on frozen features, by L-BFGS to a "
+        f"gradient norm of {logistic.TOLERANCE:g}, at most {logistic.MAX_ITERATIONS} iterations",
+        "labels": f"{count} per class, drawn at random" if count else f"of all the train {noun}s",
+        "labels_per_class": count,
+        "draws": repeats if count else 1,
+        "features": wording.standardised(noun),
+        "l2": sorted(l2, reverse=True),
+        "l2 scale": "relative to the mean loss, on the weights only",
+        "l2 choice": chosen if len(l2) > 1 else "given",
+        "score": wording.score(noun)
+        + (", mean and standard deviation over draws" if several else ""),
+        "seed": context.seed,
+    } | ({"interval": wording.INTERVAL} if several else {})
+
+
+def heading(protocol: dict[str, Any]) -> str:
+    """Returns the title of its column."""
+    count = protocol["labels_per_class"]
+    return f"linear, {count} labels/class" if count else "linear, all labels"

@@ -1,0 +1,109 @@
+"""Protocol `linear_sgd`: linear classifiers trained by SGD on lightly augmented views."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_jax import parallel
+from ssl_jax.data import pipeline
+from ssl_jax.data.source import subset
+from ssl_jax.evals import extract, sgd, wording
+from ssl_jax.evals.context import Context
+from ssl_jax.evals.protocols import Measured, Needs
+from ssl_jax.evals.results import sizes
+from ssl_jax.inputs import Input
+
+NEEDS = Needs(input="light")
+ORDER = 60
+
+
+def run(context: Context) -> Measured:
+    """Trains classifiers on views of the training examples, and tests them."""
+    options, labels = context.options, context.train_columns["label"]
+    indices = context.train_columns["index"].astype(np.int64)
+    batch_size = _batch_size(context)
+    # With few examples on many devices, a batch holds some of them twice.
+    chosen = indices if len(indices) >= batch_size else np.resize(indices, batch_size)
+    held_out = sgd.hold_out(labels, context.seed)
+    batches = extract.random_views(
+        context.config, subset(context.source, chosen), _light(context), options.sgd_epochs
+    )(batch_size)
+    encode = extract.feature_encoder(context.subject, raw=options.baselines)
+
+    def named_features(weights: Any, views: Any) -> dict[str, jax.Array]:
+        features = encode(weights, views)
+        return {name: features[column] for name, column in context.columns.items()}
+
+    classified = sgd.evaluate(
+        named_features,
+        context.subject.weights,
+        _global_batches(context, batches, labels, held_out),
+        context.sets,
+        held_out=held_out,
+        rates=options.sgd_lr,
+        batch_size=batch_size,
+        total_steps=_total_steps(context),
+    )
+    results = {
+        name: sizes(context.sets[name]) | numbers for name, (numbers, _) in classified.items()
+    }
+    return Measured(results, {name: labels for name, (_, labels) in classified.items()})
+
+
+def _light(context: Context) -> Input:
+    assert context.input.light is not None, "NEEDS.input"
+    return context.input.light()
+
+
+def _batch_size(context: Context) -> int:
+    wanted = min(context.options.sgd_batch_size, len(context.train_columns["index"]))
+    return extract.round_up(wanted, context.mesh.size)
+
+
+def _total_steps(context: Context) -> int:
+    batch_size = _batch_size(context)
+    count = max(len(context.train_columns["index"]), batch_size)
+    return pipeline.total_steps(count, batch_size, context.options.sgd_epochs)
+
+
+def _global_batches(
+    context: Context, batches: Iterator[extract.Columns], labels: np.ndarray, held_out: np.ndarray
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields global batches of views, labels as codes 0..k-1 and the mark of held-out rows."""
+    classes = np.unique(labels)
+    for batch in batches:
+        rows = {
+            "views": batch["views"],
+            "label": np.searchsorted(classes, batch["label"]).astype(np.int32),
+            "held_out": held_out[batch["index"] % len(held_out)],
+        }
+        yield parallel.to_global(rows, context.mesh)
+
+
+def describe(context: Context, results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the protocol in words and values."""
+    del results
+    noun, options = context.noun, context.options
+    return {
+        "classifier": "linear, by SGD on the frozen encoder's features of random crops (SimCLR, "
+        "arXiv 2002.05709, appendix B.6)",
+        "optimizer": f"Nesterov momentum {sgd.MOMENTUM:g}, cosine to 0, no warm-up, no decay",
+        "epochs": options.sgd_epochs,
+        "steps": _total_steps(context),
+        "batch_size": _batch_size(context),
+        "lr": list(options.sgd_lr),
+        "lr scale": f"times batch / {sgd.BATCH}",
+        "lr choice": f"best accuracy on whole {noun}s of a {sgd.HELD_OUT}th of each class of "
+        f"train, of classifiers that have not seen it; those tested have seen all train {noun}s",
+        "views": _light(context).description,
+        "features": "not standardised; the encoder's normalisation as in inference",
+        "score": wording.score(noun),
+        "seed": context.seed,
+    } | context.describe_examples()
+
+
+def heading(protocol: dict[str, Any]) -> str:
+    """Returns the title of its column."""
+    return f"linear by SGD, {protocol['epochs']:g} epochs"
