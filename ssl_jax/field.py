@@ -101,7 +101,7 @@ def numbers(text: str, accepts: Callable[[Sequence[float]], bool]) -> Valid:
 
 
 def any_value(text: str) -> Valid:
-    """Accepts every value of the field's type; cross-field checks or the reader refuse others."""
+    """Accepts every value of the field's type. Checks across fields may still refuse it."""
     return Valid(text, lambda value: True)
 
 

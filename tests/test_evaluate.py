@@ -505,7 +505,7 @@ def test_another_label_field_has_its_own_files(run, two_labels):
     # The name of the default field means the run's own label.
     again(run, data={"label": "label"}, protocols=("knn",))
     assert "label" not in read(run, "knn")
-    with pytest.raises(Fault, match="no such label"):
+    with pytest.raises(Fault, match="no label of this name"):
         again(run, data={"label": "speaker"}, protocols=("knn",))
 
 

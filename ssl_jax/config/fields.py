@@ -196,7 +196,7 @@ IMPLIED = {field.name: field.before for field in FIELDS if field.before is not .
 def augment_fields(source: str) -> tuple[Field, ...]:
     """Returns the table of `config.augment` for a data source; names are like "augment.size".
 
-    A modality without a table, `FIELDS`, has no rows. All its fields are of the identity class.
+    If the modality has no `FIELDS`, the table is empty. All its fields are of the identity class.
     """
     rows = getattr(inputs.modality(source), "FIELDS", ())
     return tuple(row._replace(name=f"augment.{row.name}") for row in rows)

@@ -1,5 +1,6 @@
 """Loads single examples for the pipeline and applies the policy for unreadable ones."""
 
+import contextlib
 import logging
 import threading
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from ssl_jax.data.source import Labels, Record, Source, Spec
 from ssl_jax.errors import BAD_DATA, Fault
 
-BLANK_SIZE = 32  # length of a variable axis in the zeros that replace an unreadable example
+ZEROS_LENGTH = 32  # length of a `None` axis, if no record could be read
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +35,10 @@ class Loader:
         self.bad: dict[int, str] = {}
         self._source = source
         self._names = list(record)
-        self._blank = [
-            np.zeros([BLANK_SIZE if n is None else n for n in shape], dtype)
+        # Stands for a record that was not read. A real record has lengths that the input accepts.
+        self._stand_in: list[Any] | None = None
+        self._zeros = [
+            np.zeros([ZEROS_LENGTH if n is None else n for n in shape], dtype)
             for dtype, shape in record.values()
         ]
         self._quarantine = quarantine
@@ -70,8 +73,13 @@ class Loader:
         except Exception as error:
             return self._failed(np.bool_(False), error)
         if loaded is None:
-            return [*self._blank, np.int32(-1), np.bool_(False), np.int64(-1)]
+            return [*self._any_record(), np.int32(-1), np.bool_(False), np.int64(-1)]
         return [*self._arrays(loaded), np.bool_(True), np.int64(-1)]
+
+    def raise_any(self) -> None:
+        """Raises the first stored exception, if there is one."""
+        if self._failures:
+            raise self._failures[0]
 
     def raise_first(self, failure: np.ndarray) -> None:
         """Raises the exception of the first failed row of a batch, if any row failed."""
@@ -81,14 +89,23 @@ class Loader:
 
     def _arrays(self, loaded: tuple[Record, Labels]) -> list[Any]:
         record, labels = loaded
-        return [*(record[name] for name in self._names), np.int32(self._source.label(labels))]
+        arrays = [record[name] for name in self._names]
+        self._stand_in = self._stand_in or arrays
+        return [*arrays, np.int32(self._source.label(labels))]
+
+    def _any_record(self) -> list[Any]:
+        """Returns the arrays of some readable record, for a row that is masked anyway."""
+        if self._stand_in is None and self._source.size:
+            with contextlib.suppress(Exception):
+                self._arrays(self._source.load(0))
+        return self._stand_in or self._zeros
 
     def _failed(self, index_or_mask: Any, error: Exception) -> list[Any]:
         """Stores the exception; returns the outputs of a failed row."""
         with self._lock:
             number = len(self._failures)
             self._failures[number] = error
-        return [*self._blank, np.int32(-1), index_or_mask, np.int64(number)]
+        return [*(self._stand_in or self._zeros), np.int32(-1), index_or_mask, np.int64(number)]
 
     def _load(self, index: int) -> tuple[Record, Labels] | None:
         """Returns (record, labels), or None if the example is in quarantine."""

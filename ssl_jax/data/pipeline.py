@@ -50,7 +50,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def __next__(self) -> dict[str, np.ndarray]:
         if not self._iterators:
             raise StopIteration
-        batch = next(self._iterators[0])
+        try:
+            batch = next(self._iterators[0])
+        except StopIteration:
+            raise
+        except Exception:
+            # The input may reject the stand-in of a record that could not be read.
+            self._loader.raise_any()
+            raise
         self._loader.raise_first(batch.pop("failure"))
         return batch
 

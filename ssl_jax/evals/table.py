@@ -1,4 +1,4 @@
-"""Evaluations as text for the terminal: one table of accuracies, then one per other protocol."""
+"""Evaluations as text: one table of accuracies, then one table for each other protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

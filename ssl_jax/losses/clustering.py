@@ -71,9 +71,9 @@ def swav(
 ) -> tuple[jax.Array, Metrics]:
     """SwAV's swapped prediction: every view predicts the code of every other full-size view.
 
-    The loss is the mean over examples, over the v full-size views whose codes are targets, and over
-    the other v + l - 1 views that predict each target. Codes are computed over the batch,
-    separately for each view.
+    Each of the v full-size views gives a target, its code. The other v + l - 1 views predict it.
+    The loss is the mean over examples, targets and predicting views. Codes are computed over the
+    batch, separately for each view.
 
     Args:
       scores: [b, v, k], products of unit-length projections of the full-size views and unit-length

@@ -75,7 +75,7 @@ def triplet(
     Returns:
       (loss, metrics). The loss is a scalar in float32 or wider. Metrics, without gradient:
       "positive_distance" and "negative_distance", mean Euclidean distances over all pairs;
-      "active", fraction of the selected triplets that have a loss.
+      "active", fraction of the selected triplets whose loss is above 0.
 
     Raises:
       ValueError: if z does not have shape [b, 2, d] with b >= 2, the margin is not positive, or the

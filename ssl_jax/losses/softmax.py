@@ -82,7 +82,7 @@ def against_queue(
 ) -> tuple[Rows, Rows]:
     """Returns rows and columns for the logits of `scaled` rows against a queue.
 
-    The temperature scales the rows alone, because the queue needs no gradient.
+    The rows already contain 1/√T. They are scaled by 1/√T again, and the queue keeps unit length.
 
     Args:
       rows: rows from `scaled`.
@@ -115,7 +115,7 @@ def rank_threshold(x: jax.Array, y: jax.Array, scale: Scale, dtype: Any) -> jax.
       [...], without gradient.
     """
     if dtype == jnp.bfloat16:
-        # Not astype there and back, which XLA removes as an identity.
+        # XLA would remove an astype to bfloat16 and back as an identity.
         x, y = (lax.reduce_precision(z, exponent_bits=8, mantissa_bits=7) for z in (x, y))
     logits = (x * y).sum(-1)
     rounding = 4 * x.shape[-1] ** 0.5 * jnp.finfo(x.dtype).eps  # of a sum of d products

@@ -196,8 +196,8 @@ def _keep(row: Tiles, column: Tiles) -> jax.Array | None:
 def _totals(values: Tree, keep: jax.Array | None, axis: int) -> Tree:
     """Sums over one axis, leaving out masked pairs.
 
-    Masked pairs are never summed and then subtracted: a large one would take the digits of the
-    small ones with it.
+    Masked pairs are never summed and then subtracted: subtracting a large masked pair would lose
+    the digits of small ones.
     """
 
     def total(v):

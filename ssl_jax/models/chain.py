@@ -82,7 +82,7 @@ class Chain:
     def features(
         self, params: Tree, stats: Tree, images: jax.Array, *, upto: str = "encoder"
     ) -> jax.Array:
-        """Forward in inference mode.
+        """Runs the modules up to `upto` in inference mode.
 
         Args:
           params: {module name: parameters}.

@@ -33,7 +33,7 @@ class Gaussians(NamedTuple):
 
 
 def empty(components: int, dim: int) -> Mixture:
-    """Returns the mixture before the first batch; `update` then seeds all components."""
+    """Returns an empty mixture. The first `update` initialises its components."""
     return Mixture(jnp.zeros(components), *jnp.zeros((2, components, dim)))
 
 

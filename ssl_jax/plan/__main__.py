@@ -6,8 +6,8 @@
         --topology=v5e:8x8,v5e:16x16,v4:4x4x4 --batches=4096,8192 --output=plans/sweep
     python -m ssl_jax.plan --config=configs/simclr.py:digits --topology=cpu:8 --check
 
-Compiles the training's own step for the topology, without its chips, and prints memory, time and
-cost. OUTPUT/plan.html, plan.txt and plan.json hold the same numbers. Exits with code 82 if the
+Compiles the training step for the topology and prints memory, time and cost. The chips are not
+needed. OUTPUT/plan.html, plan.txt and plan.json hold the same numbers. Exits with code 82 if the
 step does not fit, and with code 83 if devices repeat work that they should divide. TPU topologies
 need `pip install libtpu`.
 """

@@ -125,8 +125,14 @@ def backbone_from_run(
       dtype: dtype of activations.
 
     Raises:
-      Fault: as `modules_from_run`.
+      Fault: as `modules_from_run`, or the run is not on images.
     """
+    if "size" not in config.augment:
+        raise Fault(
+            f"{path} is not a run on images (data.source={config.data.source}): load_backbone, "
+            "export, fine-tuning and evaluate --pretrained take encoders of images",
+            BAD_CONFIG,
+        )
     params, stats, step, meta = modules_from_run(config, path)
     model = {k: v for k, v in config.model.to_dict().items() if k not in RUN_FIELDS}
     others = {

@@ -106,9 +106,9 @@ def split_by_shots(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
 
 
 def curve_axis(evaluation: Evaluation) -> str:
-    """Returns the key of the list along which "accuracy" is a list; "" for other evaluations.
+    """Returns the key of the x values if "accuracy" is a list; "" for other evaluations.
 
-    It is the first list of a result that is no statistic, for example "shots" or "layers".
+    The key is that of the first list that is not a statistic, for example "shots" or "layers".
     """
     for result in _results(evaluation).values():
         if result_list(result, "accuracy"):

@@ -48,7 +48,7 @@ class Point(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Points that differ only in batch, length and rule: the content of one table.
+    """The points of one table. They differ only in batch size, training length and rate rule.
 
     Attributes:
       others: values of the other keys of the grid.

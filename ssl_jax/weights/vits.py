@@ -151,7 +151,7 @@ def position_parameter(
     """Returns {name: table} if the model learns positions, and {} if it computes them.
 
     Raises:
-      Fault: if the model computes positions and `table` holds other ones.
+      Fault: if the model computes sine-cosine positions and `table` differs from them.
     """
     if model.get("positions", "sincos") == "learned":
         return {name: table}

@@ -33,7 +33,7 @@ def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeyp
     config = module.get_config(variant)
     assert configuration.problems(config) == []
     assert f":{variant}" in module.__doc__
-    monkeypatch.setattr(classifier, "teacher", tiny.teacher)
+    monkeypatch.setattr(classifier, "load_teacher", tiny.teacher)
     size = SIZES[variant.split("_")[0]]
     method = build.make_method(config, components.total_steps(config, size), size, devices=1)
     assert isinstance(method, methods.Method)

@@ -383,3 +383,27 @@ def test_real_photographs_make_a_batch(data_dir):
         assert batch["views"].min() >= 0
         assert batch["views"].max() <= 1 + 1e-6
         assert batch["views"].std() > 0.1
+
+
+def test_fault_survives_an_input_that_rejects_the_stand_in():
+    def host(record, epoch, index):
+        import tensorflow as tf
+
+        height = tf.shape(record["image"])[0]
+        with tf.control_dependencies([tf.debugging.assert_greater(height, 40)]):
+            return {"views": tf.identity(height)}
+
+    def evaluate_record(record):
+        import tensorflow as tf
+
+        height = tf.shape(record["image"])[0]
+        with tf.control_dependencies([tf.debugging.assert_less(height, 20)]):
+            return tf.identity(height)
+
+    made = input_from_views(PAIR, seed=0)._replace(host=host, evaluate=evaluate_record)
+    spoilt, _ = synthetic(8, range(8))
+    options = {"batch_size": 8, "seed": 0, "start_step": 0, "num_steps": 1}
+    assert_fault(pipeline.train_batches(spoilt, made, **options), BAD_DATA, "damaged")
+    # Padding rows get the arrays of a real record, which the input accepts.
+    batches = list(pipeline.eval_batches(synthetic(5)[0], made, batch_size=8))
+    assert column(batches, "mask").sum() == 5

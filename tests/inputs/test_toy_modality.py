@@ -29,6 +29,7 @@ from ssl_jax.losses import nt_xent
 from ssl_jax.methods import Method
 from ssl_jax.models.chain import Chain
 from ssl_jax.parallel.mesh import make_mesh
+from ssl_jax.pretrained import backbone
 from ssl_jax.report import page
 from ssl_jax.rundir import workdir
 from ssl_jax.training import command
@@ -37,7 +38,7 @@ MODULE = "test_toy_modality"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = {"train": 96, "test": 40}
 CLASSES = ("slow", "fast")
-LENGTH = 24  # samples of a whole series
+LENGTH = 48  # samples of a whole series
 
 
 # The source: records of series, with two label fields.
@@ -74,7 +75,7 @@ def open_series(data_dir, split):
 
 
 def default_fields():
-    return {"window": 16, "noise": 0.1}
+    return {"window": 40, "noise": 0.1}  # longer than the zeros of a record that was not read
 
 
 def problems(augment):
@@ -222,12 +223,15 @@ def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):
     assert set(knn["results"]) == {f"{MODULE}:make", "untrained encoder", "raw series"}
     assert knn["results"]["raw series"]["n_test"] == SIZES["test"]
     assert knn["results"][f"{MODULE}:make"]["classes"] == 2
-    assert knn["protocol"]["view"] == "the first 16 samples"
+    assert knn["protocol"]["view"] == "the first 40 samples"
     label_free = json.loads((whole / "eval" / "label_free.json").read_text())
     assert set(label_free["results"]) == set(knn["results"])
     html = pathlib.Path(page.write(whole)).read_text()
     assert "raw series" in html
     assert not (whole / "figures" / "views.png").exists()
+    with pytest.raises(Fault, match="not a run on images") as refused:
+        backbone.load(whole)
+    assert refused.value.code == BAD_CONFIG
 
 
 def test_micro_batches_on_8_devices_equal_the_whole_batch_on_one(tmp_path, monkeypatch):

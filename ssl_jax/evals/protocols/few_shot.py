@@ -45,6 +45,6 @@ def describe(context: Context, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def heading(protocol: dict[str, Any]) -> str:
-    """Returns the title of its table."""
+    """Returns the title of the protocol's table."""
     del protocol
     return "shots"
