@@ -87,7 +87,7 @@ def _define(name: str, config: ConfigDict, prefix: str) -> None:
     for argument in sys.argv[1:]:
         field = prefix + argument.split("=")[0].removeprefix(f"--{name}.")
         if argument.startswith(f"--{name}.") and field not in known:
-            _stop(_misspelt(field, known), BAD_CONFIG)
+            stop_with(_misspelt(field, known), BAD_CONFIG)
     config_flags.DEFINE_config_dict(name, config)
 
 
@@ -96,12 +96,12 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         if argv[1:]:
-            _stop(f"unexpected argument {argv[1]!r}; flags are written --name=value", USAGE)
+            stop_with(f"unexpected argument {argv[1]!r}; flags are written --name=value", USAGE)
         try:
             main()
         except (Exception, KeyboardInterrupt) as error:
             if message := _message(error):
-                _stop(message, exit_code(error))
+                stop_with(message, exit_code(error))
             _leave(traceback.format_exc(), 1)
             raise
 
@@ -129,7 +129,8 @@ def _message(error: BaseException) -> str:
     return ""
 
 
-def _stop(message: str, code: int) -> NoReturn:
+def stop_with(message: str, code: int) -> NoReturn:
+    """Prints a message to standard error and exits with `code`."""
     _leave(f"ssl_jax: {message}", code)
     print(f"ssl_jax: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
@@ -153,28 +154,30 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return FLAGS(_with_config_paths(argv), known_only=False)
     except Fault as error:
-        _stop(str(error), error.code)
+        stop_with(str(error), error.code)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             if "config" not in FLAGS:
-                _stop(f"--{error.flagname}: this verb uses the run's config; see --help", USAGE)
-            _stop(_misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG)
-        _stop(f"{error}; see --help", USAGE)
+                stop_with(f"--{error.flagname}: this verb uses the run's config; see --help", USAGE)
+            stop_with(
+                _misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG
+            )
+        stop_with(f"{error}; see --help", USAGE)
     except (AttributeError, KeyError) as error:
         for argument in argv[1:]:
             field = argument.lstrip("-").split("=")[0].removeprefix("config.")
             if argument.startswith("--config.") and field not in _known_fields():
-                _stop(_misspelt(field, _known_fields()), BAD_CONFIG)
-        _stop(f"bad config: {error}", BAD_CONFIG)
+                stop_with(_misspelt(field, _known_fields()), BAD_CONFIG)
+        stop_with(f"bad config: {error}", BAD_CONFIG)
     except flags.Error as error:
         text = str(error).strip()
         if "Error whilst parsing config file" in text:  # the traceback of the file follows
-            _stop(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
+            stop_with(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
         if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
-            _stop(f"{missing[1]} is missing; see --help", USAGE)
-        _stop(text.replace("flag --", ""), BAD_CONFIG if "config." in text else USAGE)
+            stop_with(f"{missing[1]} is missing; see --help", USAGE)
+        stop_with(text.replace("flag --", ""), BAD_CONFIG if "config." in text else USAGE)
     except (ValueError, TypeError) as error:
-        _stop(f"bad config: {error}", BAD_CONFIG)
+        stop_with(f"bad config: {error}", BAD_CONFIG)
     raise AssertionError("unreachable")
 
 
@@ -231,11 +234,15 @@ def _misspelt(field: str, known: list[str]) -> str:
     return f"{field}: unknown config field; {configuration.nearest(field, known)}"
 
 
-def config() -> ConfigDict:
+def config(*, trusted: bool = True) -> ConfigDict:
     """Returns the config that the command line gives.
 
+    Args:
+      trusted: the user wrote the command line, which allows the modules that the config names.
+
     Raises:
-      Fault: the file is missing, or the config has problems; the message names all of them.
+      Fault: the file is missing, the config has problems, all of which the message names, or it
+        names a module that is not allowed.
     """
     value = FLAGS.config
     try:
@@ -247,7 +254,8 @@ def config() -> ConfigDict:
         if name in configs.names():
             message += f"; the shipped config is --config={name}:VARIANT, without a path"
         raise Fault(message, BAD_CONFIG) from error
-    configuration.allow_modules(value)
+    check = configuration.allow_modules if trusted else configuration.check_modules
+    check(value)
     if problems := configuration.problems(value):
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
     return value

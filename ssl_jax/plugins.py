@@ -29,6 +29,16 @@ def allow(name: str) -> None:
         os.environ[VARIABLE] = ",".join([*_allowed(), module])
 
 
+def check_allowed(name: str) -> None:
+    """Raises Fault if the module `name` is not allowed."""
+    if name not in _allowed():
+        raise Fault(
+            f"this config names the module {name!r}, which is not part of ssl_jax. If you trust "
+            f"its code, set the environment variable {VARIABLE}={name}",
+            BAD_CONFIG,
+        )
+
+
 def load(name: str) -> Any:
     """Returns the object called "module:attribute".
 
@@ -44,10 +54,7 @@ def load(name: str) -> Any:
 
 def load_module(name: str) -> Any:
     """Imports an allowed module; raises Fault if it is not allowed or cannot be imported."""
-    if name not in _allowed():
-        message = f"this config names the module {name!r}, which is not part of ssl_jax. If you "
-        message += f"trust its code, set the environment variable {VARIABLE}={name}"
-        raise Fault(message, BAD_CONFIG)
+    check_allowed(name)
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -9,6 +9,7 @@ from ssl_jax.config.changes import changes, drop_implied
 from ssl_jax.config.checks import problems
 from ssl_jax.config.defaults import (
     allow_modules,
+    check_modules,
     default_config,
     evaluation_config,
     finetuning_config,
@@ -25,6 +26,7 @@ __all__ = [
     "PROTOCOLS",
     "allow_modules",
     "changes",
+    "check_modules",
     "default_config",
     "describe",
     "drop_implied",

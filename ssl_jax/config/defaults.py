@@ -29,9 +29,19 @@ def default_config(source: str = "digits") -> ConfigDict:
 
 def allow_modules(config: ConfigDict) -> None:
     """Allows the modules outside the package that a config written by the user names."""
-    for name in (config.data.source, config.method.name, config.model.name):
-        if plugins.is_external(name or ""):
-            plugins.allow(name)
+    for name in _external_names(config):
+        plugins.allow(name)
+
+
+def check_modules(config: ConfigDict) -> None:
+    """Raises Fault if a config that the user did not write names a module that is not allowed."""
+    for name in _external_names(config):
+        plugins.check_allowed(name.partition(":")[0])
+
+
+def _external_names(config: ConfigDict) -> list[str]:
+    names = (config.data.source, config.method.name, config.model.name)
+    return [name for name in names if plugins.is_external(name or "")]
 
 
 def untrusted_defaults(source: str) -> ConfigDict:

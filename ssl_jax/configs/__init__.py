@@ -21,3 +21,9 @@ def names() -> list[str]:
     """Returns the names of the config files, without those that only hold shared functions."""
     files = sorted(FOLDER.glob("[!_]*.py"))
     return [file.stem for file in files if "\ndef get_config(" in file.read_text()]
+
+
+def is_shipped(name: str) -> bool:
+    """Tells whether `name` is a config file of the package: its name, or the path of the file."""
+    path = pathlib.Path(name).expanduser().resolve()
+    return name in names() or (path.parent == FOLDER.resolve() and path.stem in names())

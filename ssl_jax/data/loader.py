@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Loader:
     def __init__(self, source: Source, record: Spec, *, quarantine: bool, max_bad: float):
         self.bad: dict[int, str] = {}
         self._source = source
-        self._names = list(record)
+        self._record, self._names = record, list(record)
         # Stands for a record that was not read. A real record has lengths that the input accepts.
         self._stand_in: list[Any] | None = None
         self._zeros = [
@@ -112,10 +113,35 @@ class Loader:
         if index in self.bad:
             return None
         try:
-            return self._source.load(index)
+            loaded = self._source.load(index)
         except ValueError as error:
             self._report(index, str(error))
             return None
+        if problem := self._problem(loaded):
+            where = self._source.describe(index)
+            raise Fault(f"{where}: the source {self._source.name} {problem}", BAD_DATA)
+        return loaded
+
+    def _problem(self, loaded: Any) -> str:
+        """Says how a loaded example breaks the contract of `Source.load`; "" if it does not."""
+        if not (isinstance(loaded, tuple) and len(loaded) == 2):
+            return f"must load (record, labels), got {type(loaded).__name__}"
+        record, labels = loaded
+        if not (isinstance(record, Mapping) and isinstance(labels, Mapping)):
+            return "must load a dict of arrays and a dict of labels"
+        for name, (dtype, shape) in self._record.items():
+            array = record.get(name)
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                kind = getattr(array, "dtype", type(array).__name__)
+                return f"must load {name!r} as an array of {np.dtype(dtype)}, got {kind}"
+            fits = (n in (None, length) for n, length in zip(shape, array.shape, strict=False))
+            if array.ndim != len(shape) or not all(fits):
+                return f"must load {name!r} of shape {shape}, got {array.shape}"
+        label, classes = self._source.label(dict(labels)), len(self._source.classes)
+        if not isinstance(label, int | np.integer) or not -1 <= label < max(classes, 0):
+            valid = f"-1 or a number below {classes}" if classes else "-1 without classes"
+            return f"has the label {label!r}; a label is {valid}"
+        return ""
 
     def _report(self, index: int, reason: str) -> None:
         """Puts an example into quarantine, or raises Fault."""

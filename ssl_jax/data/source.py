@@ -61,19 +61,20 @@ def choose_label(source: Source, field: str) -> Source:
     """Returns the source with `field` as the label field in use.
 
     Args:
-      field: name of a label field; "" takes "label" if the source has it, else the first field.
+      field: name of a label field. "" takes the field that the source chose, else "label" if the
+        source has it, else none: a dataset with other labels alone counts as unlabelled.
 
     Raises:
       Fault: the source has no such label field.
     """
     names = list(source.class_names)
     if not field:
-        field = "label" if "label" in names or not names else names[0]
+        field = source.label_field or ("label" if "label" in names else "")
     elif field not in names:
         known = f"its label fields are: {', '.join(names)}" if names else "it has no labels"
         message = f"data.label={field!r}: {source.name} has no label of this name; {known}"
         raise Fault(message, BAD_CONFIG)
-    return dataclasses.replace(source, label_field=field if names else "")
+    return dataclasses.replace(source, label_field=field)
 
 
 def subset(source: Source, rows: np.ndarray) -> Source:

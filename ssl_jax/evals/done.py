@@ -60,4 +60,6 @@ def settings(config: ConfigDict, step: int) -> dict[str, Any]:
     """Returns what the numbers depend on besides the checkpoint, as JSON reads it back."""
     options = {field: value for field, value in config.eval.items() if field != "protocols"}
     data = {"step": step, "split": config.data.split, "eval_split": config.data.eval_split}
+    if label := config.data.get("label", ""):  # absent from the files of older evaluations
+        data["label"] = label
     return json.loads(json.dumps(data | options))

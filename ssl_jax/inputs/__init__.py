@@ -95,6 +95,8 @@ def modality(source: str) -> Any:
     if plugins.is_external(source):
         name = source.partition(":")[0]
         chosen = getattr(plugins.load_module(name), "MODALITY", name)
+        if chosen not in MODALITIES.values():
+            plugins.allow(chosen)  # the allowed module vouches for it
     else:
         # An unknown source is reported by the checks of the config.
         chosen = MODALITIES.get(source.partition(":")[0], "image")

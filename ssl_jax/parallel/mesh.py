@@ -124,18 +124,20 @@ def shardings(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(subtree_shardings, layout, tree)
 
 
-def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def to_global(batch: Tree, mesh: Mesh) -> Tree:
     """Returns global arrays, sharded on the first axis, from the rows that this process holds.
+
+    A batch is a dict of arrays; evaluation arrays may be a tree below one key.
 
     Casts int64 to int32: devices receive example indices, which fit, and never positions in a run.
     """
     sharding = rows(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(
-            sharding, value.astype(np.int32) if value.dtype == np.int64 else value
-        )
-        for name, value in batch.items()
-    }
+
+    def from_rows(value: np.ndarray) -> jax.Array:
+        value = value.astype(np.int32) if value.dtype == np.int64 else value
+        return jax.make_array_from_process_local_data(sharding, value)
+
+    return jax.tree.map(from_rows, batch)
 
 
 def use_cpu_cores_as_devices(

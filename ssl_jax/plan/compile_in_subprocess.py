@@ -11,13 +11,13 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
+from ssl_jax.jobs.python_command import module_command
 from ssl_jax.plan.dataset_size import DatasetSize
 from ssl_jax.plan.program import CompiledStep, MeasuredStep, program_from_json
 from ssl_jax.plan.topologies import Topology
@@ -100,7 +100,7 @@ def run_worker(folder: pathlib.Path, topology: Topology, *, check: bool) -> Any:
     """
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "ssl_jax.plan.compile_worker", str(folder)]
+    command = [*module_command("ssl_jax.plan.compile_worker"), str(folder)]
     variables = environment(topology, check=check)
     result = subprocess.run(command, env=variables, capture_output=True, text=True)
     if not answer.exists():

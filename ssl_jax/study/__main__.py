@@ -20,6 +20,7 @@ import tempfile
 from absl import flags
 
 from ssl_jax import cli
+from ssl_jax import config as configuration
 from ssl_jax.errors import IO_ERROR, USAGE, Fault
 from ssl_jax.jobs.process_number import process_number
 from ssl_jax.rundir import workdir
@@ -27,6 +28,8 @@ from ssl_jax.study import grid, study_folder, terminal
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.runner import Runner
 from ssl_jax.study.study_folder import Study
+
+_CONTINUED: list[str] = []  # words that a study without --config reads from its own folder
 
 
 def main() -> None:
@@ -39,7 +42,11 @@ def main() -> None:
         raise Fault("--print, --gather, --jobs and --cell: pass only one at a time", USAGE)
     path = pathlib.Path(values.workdir).expanduser().absolute()
     config_words = config_arguments(sys.argv[1:])
-    study = study_folder.open_study(path, cli.config(), config_words, values.grid)
+    config = cli.config(trusted=not _CONTINUED)
+    study = study_folder.open_study(path, config, config_words, values.grid)
+    if _CONTINUED:  # the grid of a downloaded study may name modules, too
+        for cell in study.cells:
+            configuration.check_modules(cell.config)
     if values["print"].value:
         cells = select_cells(study, values.grid)
         sizes = terminal.data_sizes(study, cells, strict=False)
@@ -149,5 +156,9 @@ if __name__ == "__main__":
         for word in words:
             if match := re.match(r"--?workdir=(.+)", word):
                 path = pathlib.Path(match[1]).expanduser().absolute()
-                sys.argv += study_folder.saved_arguments(path)
+                try:
+                    _CONTINUED = study_folder.saved_arguments(path)
+                except Fault as fault:
+                    cli.stop_with(str(fault), fault.code)
+                sys.argv += _CONTINUED
     cli.run(main)

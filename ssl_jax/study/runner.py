@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssl_jax.errors import INTERRUPTED, NUMERIC, STOPPED_EARLY, Fault
+from ssl_jax.jobs.python_command import module_command
 from ssl_jax.rundir import workdir
 from ssl_jax.study import grid, study_folder
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.study_folder import Study
 
-TRAIN = (sys.executable, "-m", "ssl_jax.train")
+TRAIN = module_command("ssl_jax.train")
 LAST_LINES = 5
 # Set by a scheduler or launcher, which also chooses the devices.
 LAUNCHER_VARIABLES = (

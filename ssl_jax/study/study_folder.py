@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
-from ssl_jax.errors import BAD_CONFIG, MISSING_INPUT, NUMERIC, STOPPED_EARLY, Fault
+from ssl_jax import configs
+from ssl_jax.errors import (
+    BAD_CONFIG,
+    BAD_DATA,
+    MISSING_INPUT,
+    NUMERIC,
+    STOPPED_EARLY,
+    USAGE,
+    Fault,
+)
 from ssl_jax.rundir import workdir
 from ssl_jax.study.cells import Cell, make_cells
 
@@ -102,8 +111,29 @@ def save(study: Study) -> None:
 
 
 def saved_arguments(path: pathlib.Path) -> list[str]:
-    """Reads the words that set the config of the study at `path`; [] if there is no study."""
-    return (workdir.Workdir(path).read_json(FILE) or {}).get("arguments", [])
+    """Reads the words that set the config of the study at `path`; [] if there is no study.
+
+    The folder may come from anybody, so it names no config file but those of the package.
+
+    Raises:
+      Fault: the study was started with another config file, or the words are not flags.
+    """
+    content = workdir.Workdir(path).read_json(FILE) or {}
+    words = content.get("arguments", []) if isinstance(content, dict) else None
+    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+        raise Fault(f"{path / FILE}: 'arguments' is not a list of flags; restore it", BAD_DATA)
+    for word in words:
+        flag, _, value = word.partition("=")
+        if not flag.startswith(("--config", "-config")):
+            message = f"{path / FILE}: {word!r} does not set the config; restore the file"
+            raise Fault(message, BAD_DATA)
+        if flag.lstrip("-") == "config" and not configs.is_shipped(value.partition(":")[0]):
+            raise Fault(
+                f"{path} was started with the config file {value}. To run its code again, pass it: "
+                f"--config={value}",
+                USAGE,
+            )
+    return words
 
 
 def _check_same_config(path: pathlib.Path, before: dict[str, Any], config: ConfigDict) -> None:

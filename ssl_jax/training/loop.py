@@ -43,7 +43,11 @@ def fit(
     """
     pipeline.check_size(parts.source, config.train.batch_size)
     first = jax.process_index() == 0  # the process that writes files for people
-    data = {"train_images": parts.source.size, "classes": list(parts.source.classes)}
+    data = {
+        "label": parts.source.label_field,
+        "train_images": parts.source.size,
+        "classes": list(parts.source.classes),
+    }
     with (
         Watchdog(run.path, jax.process_index()) as watchdog,
         jax.set_mesh(parts.mesh),
@@ -56,7 +60,7 @@ def fit(
         stop.set_checkpoints(checkpoints)
         restored = checkpoints.restore_latest(parts.abstract_state)
         state, start, before = restored or (parts.new_state(), 0, data)
-        check_data(before, data)
+        check_data({"label": data["label"]} | before, data)  # older checkpoints name no label
         watchdog.begin(start)
         # Not earlier: if a first attempt fails before this point, the workdir has no config yet.
         if first:
@@ -87,14 +91,17 @@ def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Compares the data with the data of the last checkpoint.
 
     Raises:
-      Fault: number of examples or classes differ. The order of the examples depends on their
+      Fault: number of examples, classes or label differ. The order of the examples depends on their
         number.
     """
     for field, value in now.items():
         if before.get(field) != value:
+            advice = "Restore the data or use another --workdir."
+            if field == "label":
+                advice = "To evaluate by another label, run evaluate --data.label=NAME."
             raise Fault(
                 f"the data have changed since the last checkpoint: {field} was "
-                f"{before.get(field)}, is {value}. Restore the data or use another --workdir.",
+                f"{before.get(field)}, is {value}. {advice}",
                 BAD_DATA,
             )
 

@@ -1,5 +1,6 @@
 """The pipeline on synthetic sources. Tests of the order replace the augmentation."""
 
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -407,3 +408,38 @@ def test_fault_survives_an_input_that_rejects_the_stand_in():
     # Padding rows get the arrays of a real record, which the input accepts.
     batches = list(pipeline.eval_batches(synthetic(5)[0], made, batch_size=8))
     assert column(batches, "mask").sum() == 5
+
+
+IMAGE = np.zeros((9, 9, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        (None, r"must load \(record, labels\), got NoneType"),
+        ((IMAGE, {}), "a dict of arrays and a dict of labels"),
+        (({"image": IMAGE}, None), "a dict of arrays and a dict of labels"),
+        (({"picture": IMAGE}, {}), "'image' as an array of uint8, got NoneType"),
+        (({"image": IMAGE.tolist()}, {}), "'image' as an array of uint8, got list"),
+        (({"image": IMAGE / 255}, {}), "'image' as an array of uint8, got float64"),
+        (({"image": IMAGE[..., :1]}, {}), r"of shape \(None, None, 3\), got \(9, 9, 1\)"),
+        (({"image": IMAGE[0]}, {}), r"got \(9, 3\)"),
+        (({"image": IMAGE}, {"label": 10}), "the label 10; a label is -1 or a number below 10"),
+        (({"image": IMAGE}, {"label": -2}), "the label -2"),
+        (({"image": IMAGE}, {"label": "cat"}), "the label 'cat'"),
+    ],
+)
+@pytest.mark.parametrize("on_bad_example", ["stop", "quarantine"])
+def test_record_that_breaks_the_contract_is_a_fault(loaded, message, on_bad_example):
+    """A source that is wrong is not a damaged example: quarantine does not hide it."""
+    source = dataclasses.replace(synthetic(8)[0], load=lambda index: loaded)
+    assert_fault(train(source, on_bad_example=on_bad_example), BAD_DATA, message)
+    assert_fault(evaluate(source, on_bad_example=on_bad_example), BAD_DATA, message)
+
+
+def test_masked_rows_are_zeros():
+    source, _ = synthetic(5)
+    (batch,) = evaluate(source)
+    assert batch["mask"].tolist() == [True] * 5 + [False] * 3
+    assert batch["input"][:5].any((1, 2, 3)).all()
+    assert not batch["input"][5:].any()

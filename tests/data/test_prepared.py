@@ -178,9 +178,13 @@ def test_each_class_label_is_a_label_field(tmp_path, kind):
         assert colour.read_label(i) == colour.label(colour.load(i)[1]) == wanted["colour"]
 
 
-def test_first_class_label_is_the_default_without_a_field_called_label(tmp_path):
+def test_data_without_a_field_called_label_are_unlabelled_until_data_label_names_one(tmp_path):
+    """As before there were several label fields: older runs on such data have no probe."""
     write(tmp_path, fields=COLOUR)
-    assert get("tiny", tmp_path).label_field == "colour"
+    source = get("tiny", tmp_path)
+    assert (source.label_field, source.classes) == ("", ())
+    assert source.read_label(1) == source.label(source.load(1)[1]) == -1
+    assert get("tiny", tmp_path, label="colour").label_field == "colour"
 
 
 def test_unknown_label_field_is_refused_and_the_known_ones_are_named(tmp_path):

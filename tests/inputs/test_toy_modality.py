@@ -68,6 +68,7 @@ def open_series(data_dir, split):
         describe="series {}".format,
         read_labels=labels,
         class_names={"frequency": CLASSES, "sign": ("up", "down")},
+        label_field="frequency",
     )
 
 
@@ -105,7 +106,8 @@ def make_input(*, augment, data, evaluation, seed):
     def evaluated(record):
         import tensorflow as tf
 
-        return tf.ensure_shape(record["series"][:window], [window, 2])
+        series = tf.ensure_shape(record["series"][:window], [window, 2])
+        return {"series": series, "samples": tf.shape(record["series"])[0]}
 
     views = {"views": jax.ShapeDtypeStruct((2, window, 2), jnp.float32)}
     return Input(
@@ -115,8 +117,11 @@ def make_input(*, augment, data, evaluation, seed):
         shipped=views,
         seen=views,
         evaluate=evaluated,
-        evaluated=jax.ShapeDtypeStruct((window, 2), jnp.float32),
-        to_model=lambda x: x,
+        evaluated={
+            "series": jax.ShapeDtypeStruct((window, 2), jnp.float32),
+            "samples": jax.ShapeDtypeStruct((), jnp.int32),
+        },
+        to_model=lambda arrays: arrays["series"],
         pair=lambda: make_input(augment=augment, data={}, evaluation={}, seed=seed),
         raw_name="raw series",
         description=f"the first {window} samples",
@@ -259,6 +264,10 @@ def test_evaluation_by_another_label_field(tmp_path, monkeypatch):
     numbers = knn["results"]["raw series"]
     # The sign of a sine with a random phase cannot be predicted; its frequency can.
     assert numbers["accuracy"] < 0.8
+    # The finished run keeps its label: its files would show the numbers of the other one.
+    config.data.label = ""
+    with pytest.raises(Fault, match=r"label was sign, is frequency.*--data\.label"):
+        run(config, tmp_path / "run", monkeypatch, devices=1)
     config.data.label = "colour"
     with pytest.raises(Fault, match=r"data\.label='colour'.*frequency, sign") as refused:
         run(config, tmp_path / "other", monkeypatch, devices=1)

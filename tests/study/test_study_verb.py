@@ -87,6 +87,26 @@ def test_a_study_continues_from_its_folder_without_other_flags(study_of):
     assert "optim.lr: 0.005 -> 0.1" in other.stderr
 
 
+def test_a_study_folder_runs_no_code_that_its_user_did_not_name(tmp_path, study_of):
+    """Config files and modules that only study.json names are refused before they are imported."""
+    path = study_of("batch=64;steps=2,3").path
+    (path / "evil.py").write_text("raise SystemExit('code of the folder ran')")
+    saved = json.loads((path / "study.json").read_text())
+    module = [CONFIG, "--config.data.source=evil:open_it"]
+    method = [CONFIG, "--config.method.name=evil:make"]
+    for words, code, message in (
+        ([f"--config={path}/evil.py"], 64, "was started with the config file"),
+        (module, 78, "SSL_JAX_MODULES=evil"),
+        (method, 78, "SSL_JAX_MODULES=evil"),
+        (["--flagfile=flags"], 65, "does not set the config"),
+        ("--config=x", 65, "is not a list of flags"),
+    ):
+        (path / "study.json").write_text(json.dumps(saved | {"arguments": words}))
+        done = run_command(path, "--print", PYTHONPATH=str(path))
+        assert (done.returncode, "code of the folder ran" in done.stderr) == (code, False), words
+        assert message in done.stderr
+
+
 def test_print_shows_the_cells_and_runs_nothing(tmp_path):
     path = tmp_path / "study"
     grid = "--grid=batch=64,256;epochs=4;lr_rule=linear,sqrt"
