@@ -77,6 +77,9 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
         per_class=config.finetune.labels_per_class,
         seed=config.train.seed,
     )
+    if "views" not in components.make_input(config).seen:
+        message = f"{source.name}: fine-tuning takes the array 'views', which this input lacks"
+        raise Fault(message, BAD_CONFIG)
     networks = classifier.make_network(
         components.make_encoder(config),
         weights[0],
@@ -169,7 +172,9 @@ def make_method(
     """
     if "teacher" in config.method and teacher is None:
         dtype = components.activation_dtype(config.model.dtype, platform=platform)
-        teacher = classifier.load_teacher(config.method.teacher, config.augment.size, dtype)
+        teacher = classifier.load_teacher(
+            config.method.teacher, config.augment.get("size", 0), dtype
+        )
     return components.make_method(
         config, total_steps, num_examples, devices, teacher=teacher, platform=platform
     )

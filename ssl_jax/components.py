@@ -163,6 +163,9 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
             raise
         print(f"no evaluation: {fault}", flush=True)
         return None
+    if not test.size:
+        message = f"data.eval_split={config.data.eval_split!r} of {test.name} is empty"
+        raise Fault(f'{message}. Choose another split, or --config.data.eval_split=""', BAD_DATA)
     if len(train.classes) < 2:
         raise Fault(
             f"{train.name} has only one class {train.classes[0]!r}; evaluation needs two. Add "

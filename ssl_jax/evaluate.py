@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli, inputs
+from ssl_jax import cli, inputs, plugins
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 from ssl_jax.jobs.stop import Stop
@@ -86,6 +86,10 @@ def check_config(config: ConfigDict, data: ConfigDict) -> None:
       Fault: bad values, or data of another modality than the config's.
     """
     _check_modality(config.data.source, data.source)
+    channels = config.data.get("channels", 3)
+    if data.get("channels", 3) != channels:
+        message = f"data.channels={data.channels}: the encoder takes images of {channels} channels"
+        raise Fault(f"{message}; leave --data.channels out", BAD_CONFIG)
     whole = config.copy_and_resolve_references()
     whole.data = data
     if problems := configuration.problems(whole):
@@ -120,6 +124,9 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
     config = configuration.evaluation_config()
     if workdir.is_run(origin):
         trained = configuration.load(pathlib.Path(origin))
+        if "size" not in trained.augment:
+            message = f"--pretrained={weights} is not a run on images: evaluate it by --workdir"
+            raise Fault(message, USAGE)
         if "source" in changes["data"]:
             _check_modality(trained.data.source, changes["data"]["source"])
         config.data.update(trained.data)
@@ -142,6 +149,13 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
         config.method = {"name": fields["name"]}
         config[PRETRAINED].origin = encoder.origin
     config.augment.size = encoder.size
+    if config.data.channels != encoder.channels:
+        if "channels" in changes["data"]:
+            message = f"--data.channels={config.data.channels}: {weights} takes images of"
+            raise Fault(f"{message} {encoder.channels} channels", BAD_CONFIG)
+        config.data.channels = encoder.channels
+    if encoder.channels != 3:  # of the views by which alignment and uniformity are measured
+        config.augment.update(saturation=0.0, hue=0.0, grayscale=0.0)
     if "crop" not in changes["eval"]:
         config.eval.crop = encoder.crop
     return config
@@ -192,7 +206,9 @@ def is_transfer(own: ConfigDict, given: ConfigDict) -> bool:
     """
     if own.source != given.source:
         return True
-    return given.source == "folder" and _folder(own.dir) != _folder(given.dir)
+    # A prepared data set has a name of its own; a folder and an outside source have only a place.
+    named_by_place = given.source == "folder" or plugins.is_external(given.source)
+    return named_by_place and _folder(own.dir) != _folder(given.dir)
 
 
 def _folder(path: str) -> pathlib.Path:

@@ -56,6 +56,9 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
     config = configuration.finetuning_config(before)
     config.update_from_flattened_dict(overrides)
+    if config.data.channels != before.data.channels:
+        message = f"data.channels={config.data.channels}: the encoder at {pretrained} takes images"
+        raise Fault(f"{message} of {before.data.channels} channels", BAD_CONFIG)
     config.finetune.pretrained = str(_folder(pretrained))
     if problems := configuration.problems(config):
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
@@ -69,7 +72,7 @@ def _pretraining_config(path: pathlib.Path) -> ConfigDict:
     from ssl_jax.pretrained import backbone  # imports JAX: the weights determine the config
 
     net = backbone.load(path)
-    return configuration.imported_config(net.weights.model, net.size, net.crop)
+    return configuration.imported_config(net.weights.model, net.size, net.crop, net.channels)
 
 
 def overridable() -> ConfigDict:

@@ -12,6 +12,7 @@ from ssl_jax.config.defaults import (
     check_modules,
     default_config,
     evaluation_config,
+    external_modules,
     finetuning_config,
     imported_config,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "describe",
     "drop_implied",
     "evaluation_config",
+    "external_modules",
     "finetuning_config",
     "flatten",
     "from_json",

@@ -14,9 +14,10 @@ def changes(old: Any, new: Any) -> dict[str, list[str]]:
     Free fields are left out.
     """
     before, after = (drop_implied(flatten(json.loads(to_json(c)))) for c in (old, new))
+    source = after.get("data.source", "digits")
     differences: dict[str, list[str]] = {IDENTITY: [], SCHEDULE: []}
     for name in sorted(before.keys() | after.keys()):
-        kind = identity_class(name)
+        kind = identity_class(name, source)
         if kind != FREE and before.get(name) != after.get(name):
             values = (repr(flat.get(name, "absent")) for flat in (before, after))
             differences[kind].append(f"{name}: {' -> '.join(values)}")

@@ -29,19 +29,20 @@ def default_config(source: str = "digits") -> ConfigDict:
 
 def allow_modules(config: ConfigDict) -> None:
     """Allows the modules outside the package that a config written by the user names."""
-    for name in _external_names(config):
-        plugins.allow(name)
+    for module in external_modules(config):
+        plugins.allow(module)
 
 
 def check_modules(config: ConfigDict) -> None:
     """Raises Fault if a config that the user did not write names a module that is not allowed."""
-    for name in _external_names(config):
-        plugins.check_allowed(name.partition(":")[0])
+    for module in external_modules(config):
+        plugins.check_allowed(module)
 
 
-def _external_names(config: ConfigDict) -> list[str]:
+def external_modules(config: ConfigDict) -> list[str]:
+    """Returns the modules outside the package that a config names, without importing them."""
     names = (config.data.source, config.method.name, config.model.name)
-    return [name for name in names if plugins.is_external(name or "")]
+    return [name.partition(":")[0] for name in names if plugins.is_external(name or "")]
 
 
 def untrusted_defaults(source: str) -> ConfigDict:
@@ -98,13 +99,14 @@ def finetuning_config(pretrained: ConfigDict) -> ConfigDict:
     return config
 
 
-def imported_config(model: dict[str, Any], size: int, crop: float) -> ConfigDict:
+def imported_config(model: dict[str, Any], size: int, crop: float, channels: int = 3) -> ConfigDict:
     """Returns the config of a run in whose place another project trained the weights.
 
     Args:
       model: fields of `models.get`.
       size: width and height of the images, in pixels.
       crop: central part of an image's short side that evaluation shows.
+      channels: channels of the images.
     """
     config = evaluation_config()
     with config.unlocked():
@@ -114,6 +116,7 @@ def imported_config(model: dict[str, Any], size: int, crop: float) -> ConfigDict
         config.augment.update(size=size, crop_area=(0.08, 1.0))
         config.train.batch_size = 256  # of fine-tuning
         config.eval.crop = crop
+        config.data.channels = channels
     return config
 
 

@@ -202,21 +202,27 @@ def augment_fields(source: str) -> tuple[Field, ...]:
     return tuple(row._replace(name=f"augment.{row.name}") for row in rows)
 
 
-_AUGMENT_FIELDS = (field for source in inputs.MODALITIES for field in augment_fields(source))
-_CLASSES = {field.name: field.kind for field in (*FIELDS, *_AUGMENT_FIELDS)}
+_CLASSES = {field.name: field.kind for field in FIELDS}
 
 
-def identity_class(name: str) -> str:
-    """Returns IDENTITY, SCHEDULE or FREE for a field such as "optim.lr"."""
-    if name in _CLASSES:
-        return _CLASSES[name]
+def identity_class(name: str, source: str = "digits") -> str:
+    """Returns IDENTITY, SCHEDULE or FREE for a field such as "optim.lr".
+
+    Args:
+      name: path of the field in the config.
+      source: `config.data.source`, whose modality has the table of `augment`.
+    """
+    rows = augment_fields(source) if name.startswith("augment.") else ()
+    classes = _CLASSES | {row.name: row.kind for row in rows}
+    if name in classes:
+        return classes[name]
     kinds = (kind for prefix, kind in _CLASS_BY_PREFIX.items() if name.startswith(prefix))
     return next(kinds, FREE)
 
 
-def is_identity(name: str) -> bool:
+def is_identity(name: str, source: str = "digits") -> bool:
     """Tells whether a run with another value of the field is another run."""
-    return identity_class(name) == IDENTITY
+    return identity_class(name, source) == IDENTITY
 
 
 class Row(NamedTuple):

@@ -58,6 +58,9 @@ def load(path: pathlib.Path) -> ConfigDict:
         saved = from_json(file.read_text())
     except ValueError as error:
         raise Fault(f"{file} is not JSON: {error}; restore it", BAD_DATA) from error
+    for section, name in (("data", "source"), ("method", "name"), ("model", "name")):
+        if not isinstance(saved.get(section, {}).get(name), str | None):
+            raise Fault(f"{file}: {section}.{name} is not a word; restore the file", BAD_DATA)
     config = untrusted_defaults(saved.get("data", {}).get("source", "digits"))
     with config.unlocked():
         # An encoder and a method have fields of their own: defaults of others must not be added.

@@ -107,11 +107,12 @@ def view_pairs(
     batch_size = round_up(config.eval.batch_size, mesh.size)
     # Repeated examples fill the last batch; the mask drops them.
     filled = np.resize(chosen, round_up(len(chosen), batch_size))
-    batches = random_views(config, subset(source, filled), example_input.pair(), 1)(batch_size)
+    pair = example_input.pair()
+    batches = random_views(config, subset(source, filled), pair, 1)(batch_size)
 
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def columns(weights: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        views = batch["views"]
+        views = pair.device(batch)["views"]
         outputs = encode(weights, views.reshape(-1, *views.shape[2:]))
         pairs = {name: x.reshape(len(views), 2, -1) for name, x in outputs.items()}
         return pairs | {"mask": batch["index"] < len(chosen)}

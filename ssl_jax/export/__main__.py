@@ -92,8 +92,12 @@ def export(
     from ssl_jax.pretrained import backbone
     from ssl_jax.report import run_files
 
+    encoder = backbone.load(path)
+    if not encoder.size:
+        message = f"{path} is not a run on images, and every export format holds encoders of images"
+        raise Fault(f"{message}. Use its checkpoints by ssl_jax.load_backbone", USAGE)
     subject = Subject(
-        backbone.load(path),
+        encoder,
         head=head,
         name=slug(path.stem if path.is_file() else path.name),
         license=license,

@@ -43,7 +43,7 @@ def main() -> None:
     if not given.sweep:
         check_sizes(config, places[0])
     size = dataset_size(
-        data.source, data_dir=data.dir, split=data.split,
+        data.source, data_dir=data.dir, split=data.split, channels=data.channels, label=data.label,
         images=given.images, classes=given.classes,
     )  # fmt: skip
     with workdir.open_workdir(given.output, "output") as output:

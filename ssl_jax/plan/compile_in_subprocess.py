@@ -6,6 +6,7 @@ process, and it reads environment variables before JAX is imported.
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -146,8 +147,16 @@ def cache_key(config: ConfigDict, topology: Topology, size: DatasetSize) -> str:
         "counts": [size.images, size.classes],
         "versions": [_version(name) for name in LIBRARIES],
         "sources": _source_hash(),
+        "outside": [_module_hash(name) for name in configuration.external_modules(config)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _module_hash(module: str) -> str:
+    """Returns the hash of the file of a module outside the package; "" for a built-in module."""
+    spec = importlib.util.find_spec(module)
+    file = pathlib.Path(spec.origin or "") if spec else pathlib.Path()
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def _version(library: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ssl_jax import plugins
 from ssl_jax.data import sources
 from ssl_jax.errors import USAGE, Fault
 
@@ -29,12 +30,19 @@ KNOWN = {
 
 
 def dataset_size(
-    source: str, *, data_dir: str, split: str, images: int = 0, classes: int = -1
+    source: str,
+    *,
+    data_dir: str,
+    split: str,
+    channels: int = 3,
+    label: str = "",
+    images: int = 0,
+    classes: int = -1,
 ) -> DatasetSize:
     """Returns the size of a data source.
 
     Args:
-      source, data_dir, split: fields of the config's `data` section.
+      source, data_dir, split, channels, label: fields of the config's `data` section.
       images: number of training images; 0 to find out.
       classes: number of classes, 0 for no labels; -1 to find out.
 
@@ -45,8 +53,10 @@ def dataset_size(
     image_size = known.image_size if known else TYPICAL_IMAGE_SIZE
     if images and classes >= 0:
         return DatasetSize(images, classes, image_size)
-    if data_dir or source == "digits":
-        data = sources.open_source(source, data_dir=data_dir, split=split)
+    if data_dir or source == "digits" or plugins.is_external(source):
+        data = sources.open_source(
+            source, data_dir=data_dir, split=split, channels=channels, label=label
+        )
         known = DatasetSize(data.size, len(data.classes), image_size)
     if known is None:
         raise Fault(

@@ -23,7 +23,7 @@ from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.rundir import metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
-from ssl_jax.weights import Tree, Weights
+from ssl_jax.weights import Tree, Weights, input_channels, shapes
 from ssl_jax.weights.load import load as load_weights
 
 LONG = 1_000_000  # steps
@@ -38,7 +38,7 @@ class Backbone:
     """
 
     weights: Weights
-    size: int  # side of the images, in pixels
+    size: int  # side of the images, in pixels; 0 for an encoder of another modality
     channels: int = 3  # channels of the images
     crop: float = 1.0  # central fraction of an image's short side that evaluation shows
     classes: tuple[str, ...] = ()  # class names of the classifier in weights.others, if it has one
@@ -63,9 +63,13 @@ class Backbone:
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Returns float32 features [n, f] of images [n, h, w, c], float in [0, 1] or uint8.
 
+        An encoder of another modality takes the arrays that `Input.to_model` returns.
+
         Raises:
           ValueError: the images have another shape or dtype.
         """
+        if not self.size:
+            return self._features(self.variables, images)
         shape, dtype = np.shape(images), getattr(images, "dtype", None)
         valid = dtype == np.uint8 or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
         if len(shape) != 4 or shape[-1] != self.channels or not valid:
@@ -81,7 +85,7 @@ class Backbone:
     @functools.cached_property
     def _features(self) -> Any:
         def features(variables: Tree, images: jax.Array) -> jax.Array:
-            if images.dtype == jnp.uint8:
+            if self.size and images.dtype == jnp.uint8:
                 images = images.astype(jnp.float32) / 255
             return self.apply(variables, images)
 
@@ -111,7 +115,9 @@ def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any
     ):
         message = f"{folder} is neither a run, nor an export, nor a TensorFlow checkpoint: it holds"
         raise Fault(f"{message} none of {', '.join(sorted(known))}", MISSING_INPUT)
-    return Backbone(**load_weights(folder, **hints)._asdict(), dtype=dtype)
+    loaded = load_weights(folder, **hints)
+    channels = input_channels(shapes(loaded.weights.params))
+    return Backbone(**loaded._asdict(), channels=channels, dtype=dtype)
 
 
 def backbone_from_run(
@@ -125,14 +131,8 @@ def backbone_from_run(
       dtype: dtype of activations.
 
     Raises:
-      Fault: as `modules_from_run`, or the run is not on images.
+      Fault: as `modules_from_run`.
     """
-    if "size" not in config.augment:
-        raise Fault(
-            f"{path} is not a run on images (data.source={config.data.source}): load_backbone, "
-            "export, fine-tuning and evaluate --pretrained take encoders of images",
-            BAD_CONFIG,
-        )
     params, stats, step, meta = modules_from_run(config, path)
     model = {k: v for k, v in config.model.to_dict().items() if k not in RUN_FIELDS}
     others = {
@@ -142,7 +142,7 @@ def backbone_from_run(
     }
     return Backbone(
         Weights(model, params["encoder"], stats.get("encoder", {}), others),
-        size=config.augment.size,
+        size=config.augment.get("size", 0),
         channels=config.data.get("channels", 3),  # older runs lack the field
         crop=config.eval.crop,
         classes=tuple(meta.get("classes", ())) if "finetune" in config else (),

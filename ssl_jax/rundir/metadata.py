@@ -24,7 +24,8 @@ def config_hash(config: ConfigDict) -> str:
     Schedule fields and free fields (paths, logging, devices) do not change the hash.
     """
     flat = configuration.drop_implied(configuration.flatten(config))
-    identity = {k: _plain(v) for k, v in flat.items() if configuration.is_identity(k)}
+    source = flat.get("data.source", "digits")
+    identity = {k: _plain(v) for k, v in flat.items() if configuration.is_identity(k, source)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@
 every reader validates a file before it uses the contents.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,25 @@ class Weights(NamedTuple):
     others: dict[str, Tree] = {}  # noqa: RUF012  (the default of a NamedTuple is never changed)
     """Modules behind the encoder by name, each {"params": tree, "batch_stats": tree}. The name of
     a linear classifier is "classifier"; its params are {"dense": {"kernel" [f, k], "bias" [k]}}."""
+
+
+# First layers that read the image: of ResNets by stem, and of ViTs. Kernels are [h, w, c, f].
+FIRST_KERNELS = ("conv1/kernel", "conv1_0/kernel", "patch_embed/kernel")
+
+
+def input_channels(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Returns the number of image channels that an encoder's parameters take.
+
+    Args:
+      shapes: shapes of the parameters by path, such as "conv1/kernel".
+
+    Returns:
+      3 for an encoder without a known first kernel.
+    """
+    for name in FIRST_KERNELS:
+        if len(shape := shapes.get(name, ())) == 4:
+            return shape[2]
+    return 3
 
 
 def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

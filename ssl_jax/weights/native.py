@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_jax.errors import BAD_DATA, Fault
-from ssl_jax.weights import Arrays, Weights, trees, vits
+from ssl_jax.weights import Arrays, Weights, input_channels, trees, vits
 from ssl_jax.weights.trees import Path, Shape
 
 LAYOUT = "ssl_jax"
@@ -80,12 +80,13 @@ def _model(
 
 
 def _shapes(model: Mapping[str, Any], arrays: Arrays) -> dict[Path, Shape]:
-    """Returns the shapes of the model's arrays for the image size that the arrays imply."""
+    """Returns the shapes of the model's arrays for the images that the arrays imply."""
+    channels = input_channels({k.removeprefix("params/"): a.shape for k, a in arrays.items()})
     if (table := arrays.get("/".join(vits.POSITION_PATH))) is not None and hasattr(
         trees.encoder(model), "patch_size"
     ):
-        return vits.shapes(model, len(table))
+        return vits.shapes(model, len(table), channels)
     if (kernel := arrays.get("params/rbm0/kernel")) is not None:
-        return trees.shapes(model, (1, len(kernel) // 3))  # a DBN flattens images anyway
+        return trees.shapes(model, (1, len(kernel)), 1)  # a DBN flattens images anyway
     side = getattr(trees.encoder(model), "patch_size", 32)
-    return trees.shapes(model, (side, side))
+    return trees.shapes(model, (side, side), channels)

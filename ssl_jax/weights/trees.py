@@ -51,25 +51,28 @@ def flatten_names(tree: Mapping[str, Any], prefix: str = "") -> Arrays:
     return arrays
 
 
-def shapes(model: Mapping[str, Any], image: tuple[int, int]) -> dict[Path, Shape]:
+def shapes(
+    model: Mapping[str, Any], image: tuple[int, int], channels: int = 3
+) -> dict[Path, Shape]:
     """Returns the shapes of the encoder's arrays by path.
 
     Args:
       model: arguments of `ssl_jax.models.get`.
       image: rows and columns of the images in pixels.
+      channels: channels of the images.
 
     Raises:
       Fault: if no such model exists, or if it does not support images of this size.
     """
-    return dict(_shapes(json.dumps(model), image))
+    return dict(_shapes(json.dumps(model), (*image, channels)))
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(model: str, image: tuple[int, int]) -> dict[Path, Shape]:
+def _shapes(model: str, image: tuple[int, int, int]) -> dict[Path, Shape]:
     import jax
 
     module = encoder(lists_to_tuples(json.loads(model)))
-    images = jax.ShapeDtypeStruct((1, *image, 3), np.float32)
+    images = jax.ShapeDtypeStruct((1, *image), np.float32)
     try:
         tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), images)
     except (TypeError, ValueError, ArithmeticError) as error:

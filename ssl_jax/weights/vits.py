@@ -160,8 +160,9 @@ def position_parameter(
     return {}
 
 
-def shapes(model: Mapping[str, Any], rows: int) -> dict[Path, Shape]:
-    """Returns the shapes of a ViT's arrays by path, for a position table of `rows` rows.
+def shapes(model: Mapping[str, Any], rows: int, channels: int = 3) -> dict[Path, Shape]:
+    """Returns the shapes of a ViT's arrays by path, for a position table of `rows` rows
+    and images of `channels` channels.
 
     Raises:
       Fault: if the model is not a ViT.
@@ -169,4 +170,4 @@ def shapes(model: Mapping[str, Any], rows: int) -> dict[Path, Shape]:
     patch = getattr(trees.encoder(model), "patch_size", 0)
     if not patch:
         raise Fault(f"{model['name']} is not a ViT, but the arrays are those of a ViT", BAD_DATA)
-    return trees.shapes(model, (patch, patch * max(rows - 1, 1)))
+    return trees.shapes(model, (patch, patch * max(rows - 1, 1)), channels)

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from ssl_jax import config as configuration
-from ssl_jax import evaluate, parallel, plugins, train
+from ssl_jax import evaluate, finetune, parallel, plugins, train
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.export.__main__ import export
 from ssl_jax.inputs import Input
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.losses import nt_xent
@@ -188,13 +189,13 @@ def allowed(monkeypatch):
     monkeypatch.setenv(plugins.VARIABLE, MODULE)
 
 
-def run(config, path, monkeypatch, devices):
+def run(config, path, monkeypatch, devices, verb=train.train):
     mesh = make_mesh(jax.devices()[:devices])
     monkeypatch.setattr(parallel, "make_mesh", lambda **_: mesh)
     assert not configuration.problems(config)
     with workdir.open_workdir(path) as folder, Stop() as stop:
         command.check_config(config, folder, [])
-        train.train(config, folder, stop)
+        verb(config, folder, stop)
 
 
 def params(path):
@@ -234,9 +235,17 @@ def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):
     html = pathlib.Path(page.write(whole)).read_text()
     assert "raw series" in html
     assert not (whole / "figures" / "views.png").exists()
-    with pytest.raises(Fault, match="not a run on images") as refused:
-        backbone.load(whole)
-    assert refused.value.code == BAD_CONFIG
+    encoder = backbone.load(whole)
+    assert encoder(np.zeros((2, 40, 2), np.float32)).shape == (2, 16)
+    with pytest.raises(Fault, match="not a run on images"):
+        export(whole, ["npz"], tmp_path / "export", head=False, license="")
+    with pytest.raises(Fault, match="not a run on images"):
+        evaluate.config_for_weights(tmp_path / "other", str(whole), {"data": {}, "eval": {}})
+
+    tuned = finetune.make_config(str(whole), {"train.steps": 2, "train.batch_size": 32})
+    run(tuned, tmp_path / "tuned", monkeypatch, devices=2, verb=finetune.finetune)
+    result = json.loads((tmp_path / "tuned" / "eval" / "finetune.json").read_text())
+    assert result["results"][f"{MODULE}:make"]["n_test"] == SIZES["test"]
 
 
 def test_micro_batches_on_8_devices_equal_the_whole_batch_on_one(tmp_path, monkeypatch):

@@ -72,14 +72,14 @@ def _global_batches(
     context: Context, batches: Iterator[extract.Columns], labels: np.ndarray, held_out: np.ndarray
 ) -> Iterator[dict[str, jax.Array]]:
     """Yields global batches of views, labels as codes 0..k-1 and the mark of held-out rows."""
-    classes = np.unique(labels)
+    classes, device = np.unique(labels), jax.jit(_light(context).device)
     for batch in batches:
         rows = {
-            "views": batch["views"],
             "label": np.searchsorted(classes, batch["label"]).astype(np.int32),
             "held_out": held_out[batch["index"] % len(held_out)],
         }
-        yield parallel.to_global(rows, context.mesh)
+        views = device(parallel.to_global(batch, context.mesh))["views"]
+        yield parallel.to_global(rows, context.mesh) | {"views": views}
 
 
 def describe(context: Context, results: dict[str, Any]) -> dict[str, Any]:

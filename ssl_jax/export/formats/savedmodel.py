@@ -35,7 +35,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
-    side = subject.size
+    side, channels = subject.size, subject.backbone.channels
 
     def program(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         return dict(zip(("features", "logits"), subject.forward(variables, images), strict=False))
@@ -47,7 +47,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
 
         converted = jax2tf.convert(
             program,
-            polymorphic_shapes=[None, f"(n, {side}, {side}, 3)"],
+            polymorphic_shapes=[None, f"(n, {side}, {side}, {channels})"],
             with_gradient=False,
             native_serialization_platforms=PLATFORMS,
         )
@@ -55,7 +55,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
     module.variables_ = tf.nest.map_structure(
         lambda array: tf.Variable(array, trainable=False), variables_tree(subject.weights)
     )
-    spec = tf.TensorSpec([None, side, side, 3], tf.float32, name="images")
+    spec = tf.TensorSpec([None, side, side, channels], tf.float32, name="images")
     call = tf.function(lambda images: converted(module.variables_, images), [spec], autograph=False)
     module.__call__ = call
     with at_full_precision_without_paths():
@@ -80,7 +80,7 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
     lines = [
         "import tensorflow as tf",
         f"model = tf.saved_model.load({file!r})",
-        f"# images: float32 [n, {side}, {side}, 3] in [0, 1]",
+        f"# images: float32 [n, {side}, {side}, {subject.backbone.channels}] in [0, 1]",
         "outputs = model.signatures['serving_default'](images=tf.constant(images))",
         "features = outputs['features']",
     ]

@@ -42,7 +42,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
         return outputs if subject.has_logits else outputs[0]
 
     side = subject.size
-    shape = jax.export.symbolic_shape(f"n, {side}, {side}, 3")
+    shape = jax.export.symbolic_shape(f"n, {side}, {side}, {subject.backbone.channels}")
     with at_full_precision_without_paths():
         exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct(shape, np.float32)
@@ -66,6 +66,6 @@ def usage(subject: Subject, folder: pathlib.PurePath) -> str:
     return (
         "import pathlib, jax, jax.export  # and flatbuffers, installed\n"
         f"program = jax.export.deserialize(bytearray(pathlib.Path({file!r}).read_bytes()))\n"
-        f"# images: float32 [n, {side}, {side}, 3] in [0, 1]\n"
+        f"# images: float32 [n, {side}, {side}, {subject.backbone.channels}] in [0, 1]\n"
         f"{outputs} = program.call(images)"
     )

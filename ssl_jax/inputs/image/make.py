@@ -129,14 +129,17 @@ def check_channels(views: Sequence[View], channels: int) -> None:
     """Raises Fault if a view needs RGB images and `channels` is not 3."""
     if channels == 3:
         return
-    for view in views:
+    for number, view in enumerate(views):
         used = [name for name in NEED_RGB if view.jitter and getattr(view, name)]
         used += ["grayscale"] * bool(view.grayscale)
         if used:
-            flags = " ".join(f"--config.augment.{name}=0" for name in used)
+            remedy = "Switch them off: " + " ".join(f"--config.augment.{name}=0" for name in used)
+            if number:
+                section = "second" if view.size == views[0].size else "local"
+                remedy = f"Set them to 0 in augment.{section}"
             raise Fault(
                 f"data.channels={channels}: {', '.join(used)} need RGB images (3 channels). "
-                f"Switch them off: {flags}",
+                f"{remedy}",
                 BAD_CONFIG,
             )
 
