@@ -7,9 +7,11 @@ import optax
 import pytest
 
 from configs.simclr import get_config
-from ssl_jax import components, parallel
+from ssl_jax import build, components, parallel
+from ssl_jax import config as configuration
 from ssl_jax.inputs.image.views import View, views_from_fields
 from ssl_jax.methods import Method
+from ssl_jax.pretrained import classifier
 from ssl_jax.training import preview, step
 from ssl_jax.training import state as states
 from ssl_jax.training.probe import Probe
@@ -145,3 +147,52 @@ def test_dtype_of_activations_depends_on_the_platform_argument():
     config = get_config("digits")
     assert components.make_encoder(config, platform="gpu").dtype == jnp.bfloat16
     assert components.make_encoder(config).dtype == jnp.float32
+
+
+def test_views_depend_on_the_seed_of_the_run():
+    config = multi_crop("host")
+    record = components.open_source(config, "train").load(0)[0]
+
+    def views(seed):
+        config.train.seed = seed
+        return np.asarray(components.make_input(config).host(record, 0, 0)["views"])
+
+    np.testing.assert_array_equal(views(1), views(1))
+    assert not np.array_equal(views(1), views(2))
+
+
+def test_labels_reach_the_objective_in_fine_tuning_only(monkeypatch, tmp_path):
+    asked = []
+    original = build.make_train_step
+
+    def recorded(*args, device, supervised, **options):
+        asked.append((device, supervised))
+        return original(*args, device=device, supervised=supervised, **options)
+
+    monkeypatch.setattr(build, "make_train_step", recorded)
+    config = multi_crop()
+    config.augment.local = {}
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    build.parts(config, mesh)
+    encoder = components.make_encoder(config)
+    weights = jax.eval_shape(
+        lambda key: encoder.init(key, jnp.zeros((2, 12, 12, 3)), False), jax.random.key(0)
+    )
+    weights = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), weights)
+    tuned = configuration.finetuning_config(config)
+    tuned.model.bn_group = 8
+    groups = []
+    network = classifier.make_network
+    monkeypatch.setattr(
+        classifier, "make_network",
+        lambda *args, bn_group, **options: groups.append(bn_group)
+        or network(*args, bn_group=bn_group, **options),
+    )  # fmt: skip
+    parts = build.finetuning_parts(
+        tuned,
+        ({"encoder": weights["params"]}, {"encoder": weights["batch_stats"]}),
+        mesh,
+    )
+    assert [supervised for _, supervised in asked] == [False, True]
+    assert asked[1][0] is parts.input.device
+    assert groups == [8]

@@ -1,6 +1,7 @@
 """The table of config fields: defaults, valid values, identity classes, and older configs."""
 
 import dataclasses
+import pathlib
 
 import pytest
 from absl import flags
@@ -213,3 +214,36 @@ def test_a_modality_outside_the_package_brings_its_own_fields(tmp_path, monkeypa
 def test_names_of_objects_outside_the_package_are_valid(field, value, valid):
     (row,) = (row for row in fields.FIELDS if row.name == field)
     assert (row.valid.problem(value) == "") == valid
+
+
+def test_config_hash_of_a_run_before_channels_and_labels_is_unchanged():
+    """The config.json and the hash in metadata.json of a run of digits at commit 1e6ebd2."""
+    file = pathlib.Path(__file__).with_name("config_before_channels.json")
+    old = configuration.from_json(file.read_text())
+    assert "channels" not in old.data
+    expected = "e5bdcbbe5a8b1252ff0302576e39eab0aa385b89e0705ba99521c9fd4b2b1d30"
+    assert metadata.config_hash(old) == expected
+    new = get_config("digits")
+    new.train.update(steps=60, checkpoint_every=30, log_every=1)
+    assert metadata.config_hash(new) == expected
+    assert configuration.changes(old, new) == {"identity": [], "schedule": []}
+    new.data.channels = 1
+    assert metadata.config_hash(new) != expected
+
+
+def test_identity_class_of_an_outside_modality_is_that_of_its_own_table(tmp_path, monkeypatch):
+    (tmp_path / "tabled.py").write_text(
+        "from ssl_jax.field import FREE, IDENTITY, Field, any_value\n"
+        "FIELDS = (Field('cache', '', 'Folder.', any_value('a word'), FREE),\n"
+        "          Field('placement', 1, 'Place.', any_value('a number'), IDENTITY))\n"
+        "def default_fields():\n    return {f.name: f.default for f in FIELDS}\n"
+        "def problems(augment):\n    return []\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SSL_JAX_MODULES", "tabled")
+    old, new = (configuration.default_config("tabled:open_it") for _ in range(2))
+    new.augment.cache = "elsewhere"
+    assert configuration.changes(old, new) == {"identity": [], "schedule": []}
+    new.augment.placement = 2
+    assert configuration.changes(old, new)["identity"] == ["augment.placement: 1 -> 2"]
+    assert configuration.identity_class("augment.placement") == FREE  # of images

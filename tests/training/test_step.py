@@ -240,3 +240,35 @@ def test_gradient_is_finite_and_reaches_every_parameter():
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(grad).all(), path
         assert optax.tree.norm(grad) > 0, path
+
+
+def test_a_method_never_meets_the_labels_unless_the_training_is_supervised():
+    """The method reads every label that it gets: its loss tells whether it got one."""
+
+    def init(key, batch):
+        return {"w": jnp.ones(())}, {}
+
+    def encode(params, extra, batch, key):
+        seen = batch.get("label", jnp.zeros(len(batch["index"]), jnp.int32))
+        return {"z": params["w"] * batch["views"].mean((1, 2, 3, 4)) + 1000.0 * seen}, {}
+
+    def objective(params, extra, outputs, key, step):
+        label = outputs.get("label", jnp.zeros(len(outputs["z"]), jnp.int32))
+        return outputs["z"].mean() + 10.0 * label.mean(), (extra, {})
+
+    method = methods.Method(
+        init, encode, objective, features=None, after_update=lambda params, extra, *_: extra
+    )
+    mesh, tx = parallel.make_mesh(jax.devices()[:1]), optax.sgd(0.1)
+    batch, found = host_batch(), {}
+    for supervised in (False, True):
+        start = states.init_fn(method, tx, Probe(0), batch, seed=0, supervised=supervised)()
+        function = step.make_train_step(
+            method, tx, lambda _: 0.1, Probe(0), seed=0, mesh=mesh, supervised=supervised
+        )
+        with jax.set_mesh(mesh):
+            _, metrics = jax.jit(function)(start, parallel.to_global(batch, mesh))
+        found[supervised] = float(metrics["loss"])
+    plain = batch["views"].mean((1, 2, 3, 4)).mean()
+    assert found[False] == pytest.approx(plain, rel=1e-5)
+    assert found[True] == pytest.approx(plain + 10 * batch["label"].mean(), rel=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.inputs.image.fields import default_fields
+from ssl_jax.inputs.image.fields import default_fields, light_fields
 from ssl_jax.inputs.image.host import center_view
 from ssl_jax.inputs.image.make import input_from_views, make_input, picture
 from ssl_jax.inputs.image.views import View
@@ -112,3 +112,22 @@ def test_evaluation_and_pictures_keep_the_channels_that_they_can(channels):
 
 def test_picture_of_rgb_is_the_image():
     np.testing.assert_array_equal(picture(image(3)), image(3))
+
+
+def test_light_fields_keep_the_geometry_and_drop_the_colours():
+    changed = {"size": 20, "crop_area": (0.3, 0.9), "crop_aspect": (0.5, 2.0), "flip": 0.1}
+    augment = default_fields() | changed | {"placement": "device", "jitter": 0.7, "views": 3}
+    light = light_fields(augment)
+    assert {name: light[name] for name in changed} == changed
+    assert (light["placement"], light["views"], light["jitter"]) == ("device", 1, 0.0)
+
+
+def test_pair_has_the_first_and_the_second_view():
+    still = View(
+        size=8, crop_area=(1, 1), crop_aspect=(1, 1), flip=0, jitter=0, grayscale=0, blur=0
+    )
+    made = input_from_views((still, still._replace(flip=1.0)), seed=0).pair()
+    pixels = image(3, (8, 8))
+    first, second = np.asarray(made.host({"image": pixels}, 0, 0)["views"])
+    np.testing.assert_allclose(first, pixels / 255, atol=1e-6)
+    np.testing.assert_allclose(second, pixels[:, ::-1] / 255, atol=1e-6)
