@@ -52,7 +52,10 @@ def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) 
     """
     total = components.total_steps(config, examples)
     platform = mesh.devices.flat[0].platform
-    method = make_method(config, total, examples, mesh.size, platform=platform)
+    teacher = load_teacher(config, platform=platform)
+    method = components.make_method(
+        config, total, examples, mesh.size, teacher=teacher, platform=platform
+    )
     method = with_initial_weights(config, method)
     probe = Probe(classes if config.train.probe and classes > 1 else 0)
     return _computation(config, mesh, method, probe, examples=examples, total=total)
@@ -148,36 +151,21 @@ def _computation(
     return run
 
 
-def make_method(
-    config: ConfigDict,
-    total_steps: int,
-    num_examples: int,
-    devices: int,
-    *,
-    teacher: Teacher | None = None,
-    platform: str = "",
-) -> Method:
-    """Makes the config's method; loads the teacher of a distillation.
+def load_teacher(config: ConfigDict, *, platform: str = "") -> Teacher | None:
+    """Loads the teacher that a distillation learns from; None for every other method.
 
     Args:
       config: config of the run.
-      total_steps: length of the run.
-      num_examples: number of training examples.
-      devices: number of devices.
-      teacher: replaces the teacher that the config names.
       platform: platform of the devices; JAX's default platform if empty.
 
     Raises:
-      Fault: the teacher is missing, or the method does not accept a hyperparameter.
+      Fault: the teacher is missing or has no classifier.
     """
-    if "teacher" in config.method and teacher is None:
-        dtype = components.activation_dtype(config.model.dtype, platform=platform)
-        teacher = classifier.load_teacher(
-            config.method.teacher, config.augment.get("size", 0), dtype
-        )
-    return components.make_method(
-        config, total_steps, num_examples, devices, teacher=teacher, platform=platform
-    )
+    if "teacher" not in config.method:
+        return None
+    dtype = components.activation_dtype(config.model.dtype, platform=platform)
+    size = config.augment.get("size", 0)  # inputs other than images have no size
+    return classifier.load_teacher(config.method.teacher, size, dtype)
 
 
 def with_initial_weights(config: ConfigDict, method: Method) -> Method:

@@ -183,7 +183,7 @@ def slug(heading):
 
 
 def exists(name):
-    """Whether "package.module.attribute" can be imported."""
+    """Tells whether "package.module.attribute" can be imported."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:

@@ -430,13 +430,13 @@ def test_saliency_needs_pictures_and_pixels(run, monkeypatch):
 
 
 def test_method_without_encoder_has_no_layers(run, monkeypatch):
-    make_method = build.make_method
+    make_method = components.make_method
 
     def without_encoder(*args, **options):
         method = make_method(*args, **options)
         return method._replace(modules=lambda params, extra: ({}, {}))
 
-    monkeypatch.setattr(build, "make_method", without_encoder)
+    monkeypatch.setattr(components, "make_method", without_encoder)
     with pytest.raises(
         Fault, match=r"simclr has no encoder: leave 'layers' out of eval\.protocols"
     ):

@@ -40,6 +40,9 @@ class Source:
     """Names of the classes of every label field, in the order of the label's numbers. Empty if the
     examples have no labels."""
 
+    default_label: str = "label"
+    """The label field to use unless `data.label` names another; no label if there is none such."""
+
     label_field: str = ""
     """The label field that the probe and evaluation use; "" without labels."""
 
@@ -61,15 +64,15 @@ def choose_label(source: Source, field: str) -> Source:
     """Returns the source with `field` as the label field in use.
 
     Args:
-      field: name of a label field. "" takes the field that the source chose, else "label" if the
-        source has it, else none: a dataset with other labels alone counts as unlabelled.
+      field: name of a label field; "" takes the source's default. A dataset whose labels have
+        other names counts as unlabelled.
 
     Raises:
       Fault: the source has no such label field.
     """
     names = list(source.class_names)
     if not field:
-        field = source.label_field or ("label" if "label" in names else "")
+        field = source.default_label if source.default_label in names else ""
     elif field not in names:
         known = f"its label fields are: {', '.join(names)}" if names else "it has no labels"
         message = f"data.label={field!r}: {source.name} has no label of this name; {known}"

@@ -103,7 +103,13 @@ def subject_from_run(config: ConfigDict, parts: Parts, state: Any) -> Subject:
     untrained = None
     if config.eval.baselines:
         if config.model.get("init"):  # step 0 of this run has trained weights
-            plain = build.make_method(config, parts.total_steps, parts.source.size, parts.mesh.size)
+            plain = components.make_method(
+                config,
+                parts.total_steps,
+                parts.source.size,
+                parts.mesh.size,
+                teacher=build.load_teacher(config),
+            )
             untrained = _initialise(_init_fn(config, plain), parts.mesh)
         else:
             untrained = _gather(parts, parts.new_state())
@@ -143,8 +149,9 @@ def subject_from_checkpoint(
         _, step, meta = newest
         examples = meta["train_images"]
         total = components.total_steps(config, examples)
-        stub = None if teacher else Teacher({}, lambda weights, x: x, ())
-        method = build.make_method(config, total, examples, mesh.size, teacher=stub)
+        stub = Teacher({}, lambda weights, x: x, ())  # features do not need the teacher
+        loaded = build.load_teacher(config) if teacher else stub
+        method = components.make_method(config, total, examples, mesh.size, teacher=loaded)
         init = _init_fn(config, method)
         shapes = jax.eval_shape(init)
         content = checkpoints.read_latest(

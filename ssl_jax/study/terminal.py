@@ -53,7 +53,7 @@ def data_sizes(study: Study, cells: Sequence[Cell], *, strict: bool) -> dict[str
             if strict:
                 raise
     problems = [
-        f"{cell.name}: {sizes[split]} images < batch {batch_size}"
+        f"{cell.name}: {sizes[split]} examples < batch {batch_size}"
         for cell in cells
         if (split := cell.config.data.split) in sizes
         and sizes[split] < (batch_size := cell.config.train.batch_size)

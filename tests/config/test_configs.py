@@ -35,7 +35,13 @@ def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeyp
     assert f":{variant}" in module.__doc__
     monkeypatch.setattr(classifier, "load_teacher", tiny.teacher)
     size = SIZES[variant.split("_")[0]]
-    method = build.make_method(config, components.total_steps(config, size), size, devices=1)
+    method = components.make_method(
+        config,
+        components.total_steps(config, size),
+        size,
+        devices=1,
+        teacher=build.load_teacher(config),
+    )
     assert isinstance(method, methods.Method)
     tx, _ = components.make_optimizer(config, size, components.total_steps(config, size))
     assert callable(tx.update)

@@ -69,7 +69,7 @@ def open_series(data_dir, split):
         describe="series {}".format,
         read_labels=labels,
         class_names={"frequency": CLASSES, "sign": ("up", "down")},
-        label_field="frequency",
+        default_label="frequency",
     )
 
 

@@ -122,7 +122,7 @@ def test_a_signal_in_any_phase_stops_both(tmp_path, phase, targets):
 
 @pytest.mark.slow
 def test_supervisors_finish_a_run_after_a_preemption_and_a_kill(tmp_path):
-    """One process is preempted and the other killed later; the supervisors restart both."""
+    """The supervisors restart a preempted process and, later, a killed one."""
     path = tmp_path / "run"
     flags = ("--config.train.steps=120", "--config.train.checkpoint_every=10")
     with running(path, *flags, before=("ssl_jax.supervise", "--max_backoff=1", "--")) as children:

@@ -8,7 +8,7 @@ import tiny
 from test_train import run, small, tiny_encoder
 
 import ssl_jax
-from ssl_jax import build
+from ssl_jax import components
 from ssl_jax import config as configuration
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
 from ssl_jax.pretrained import backbone
@@ -47,7 +47,7 @@ def test_backbone_of_a_run_gives_the_features_of_its_encoder(trained, tiny_model
 
 def test_backbone_gives_the_features_of_the_method(trained, tiny_models):
     config = configuration.load(trained)
-    method = build.make_method(config, 2, 64, devices=1)
+    method = components.make_method(config, 2, 64, devices=1)
     params, stats, _, _ = backbone.modules_from_run(config, trained)
     net = backbone.load(trained)
     x = images().astype(np.float32) / 255

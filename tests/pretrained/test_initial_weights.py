@@ -35,7 +35,9 @@ def initial_state(config, drawn=None):
     with pytest.MonkeyPatch.context() as patch:
         encoder = tiny.encoder(config.model)
         patch.setattr("ssl_jax.models.get", lambda name, **fields: encoder)
-        method = build.make_method(config, 4, 8 * config.train.batch_size, devices=1)
+        method = components.make_method(
+            config, 4, 8 * config.train.batch_size, devices=1, teacher=build.load_teacher(config)
+        )
     drawn = drawn or weights(encoder)
     method = initial_weights.method_from(method, drawn, "somewhere")
     spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)

@@ -157,5 +157,5 @@ def test_modes_cannot_be_combined(tmp_path, words):
 def test_batches_larger_than_the_data_are_refused_before_any_cell_starts(tmp_path):
     process = run_command(tmp_path / "study", CONFIG, "--grid=batch=64,2048")
     assert process.returncode == 65
-    assert "batch=2048: 1297 images < batch 2048" in process.stderr
+    assert "batch=2048: 1297 examples < batch 2048" in process.stderr
     assert not (tmp_path / "study").exists()

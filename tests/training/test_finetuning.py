@@ -12,7 +12,7 @@ import scipy.special
 import tiny
 
 from configs import common, dino, rbm
-from ssl_jax import build, components, parallel
+from ssl_jax import components, parallel
 from ssl_jax import config as configuration
 from ssl_jax.data import sources
 from ssl_jax.data.labels import labelled_subset
@@ -237,7 +237,7 @@ def test_backbone_is_read_from_checkpoints_without_statistics(config, monkeypatc
             return select(without_empty_branches(abstract())), 4, {}
 
     def abstract():
-        method = build.make_method(config, 4, 8, devices=1)
+        method = components.make_method(config, 4, 8, devices=1)
         spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for n, x in
                 components.batch_spec(config).items()}  # fmt: skip
         params, extra = jax.eval_shape(method.init, jax.random.key(0), spec)
