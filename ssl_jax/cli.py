@@ -26,7 +26,7 @@ from ssl_jax.errors import (
     exit_code,
 )
 from ssl_jax.jobs.stop import Stop
-from ssl_jax.jobs.streams import make_streams_resilient
+from ssl_jax.jobs.streams import make_streams_resilient, write_stacks_on_signal
 
 FLAGS = flags.FLAGS
 HELP = ("--help", "-help", "-h", "--helpshort")
@@ -110,6 +110,7 @@ def run(main: Callable[[], None]) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     make_streams_resilient()
+    write_stacks_on_signal()
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
 

@@ -7,7 +7,8 @@ never connected) or 134 (aborted because another process is gone), or if a signa
 every other exit code on. Gives up after 3 restarts in a row without a new checkpoint.
 
 Forwards SIGTERM and SIGINT to COMMAND and then exits with the exit code of COMMAND. A third signal
-kills COMMAND.
+kills COMMAND. If the supervisor itself is killed, COMMAND gets SIGTERM (on Linux). SIGUSR1 is
+forwarded, and COMMAND writes its stack traces.
 
 Watches COMMAND's --workdir for signs of life. If they stop for --stall seconds, COMMAND writes its
 stack traces and is killed and restarted. `WORKDIR/goodput.json` shows where the time went. On

@@ -1,9 +1,11 @@
 """Standard output and error that keep working when nobody can read them any more."""
 
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
 class ResilientStream:
@@ -49,6 +51,16 @@ def make_streams_resilient() -> None:
     for name in ("stdout", "stderr"):
         if stream := getattr(sys, name):  # None if the stream was closed at start
             setattr(sys, name, ResilientStream(stream))
+
+
+def write_stacks_on_signal(file: TextIO | None = None) -> None:
+    """Makes SIGUSR1 write the stack traces of all threads; the process continues.
+
+    Args:
+      file: where the traces go; standard error by default.
+    """
+    with contextlib.suppress(AttributeError):  # Windows has no SIGUSR1
+        faulthandler.register(signal.SIGUSR1, file=file or 2, all_threads=True)
 
 
 def print_error(message: str) -> None:

@@ -4,6 +4,7 @@ Standard library only.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 import pathlib
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ssl_jax.errors import INTERRUPTED, MISSING_INPUT, STOPPED_EARLY, WATCHDOG
@@ -21,6 +23,7 @@ MAX_FRUITLESS_RESTARTS = 3  # restarts in a row without a new checkpoint
 POLL_SECONDS = 0.1
 HISTORY_INTERVAL = 30.0  # seconds between two writes of goodput.json
 STACKS_TIMEOUT = 2.0  # seconds that a stuck command has to write its stack traces
+PR_SET_PDEATHSIG = 1  # option of Linux's prctl(2)
 REASONS = {
     0: "done",
     STOPPED_EARLY: "stopped early, its state is saved",
@@ -69,6 +72,7 @@ class Supervisor:
         """Runs and restarts the command; returns its last exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGUSR1, self._forward_request_for_stacks)
         if self.workdir is not None and self.process == 0:
             self._attempts = run_history.read(self.workdir)
         fruitless = -1  # the first attempt is not a restart
@@ -78,7 +82,9 @@ class Supervisor:
             try:
                 # The command gets its own session: Ctrl-C reaches it only through the supervisor,
                 # and it can be killed together with all its children.
-                self._command_process = subprocess.Popen(self.command, start_new_session=True)
+                self._command_process = subprocess.Popen(
+                    self.command, start_new_session=True, preexec_fn=_end_with_parent()
+                )
             except OSError as error:
                 return self._report_start_failure(error)
             code, reason = self._run_attempt(attempt, self._command_process)
@@ -211,6 +217,11 @@ class Supervisor:
             else:
                 _send(process.pid, number)
 
+    def _forward_request_for_stacks(self, number: int, _: Any) -> None:
+        process = self._command_process
+        if process is not None:
+            _send_to_session(process.pid, number)
+
     def _report_start_failure(self, error: OSError) -> int:
         self._print(f"cannot start {self.command[0]}: {error.strerror}")
         return MISSING_INPUT
@@ -227,6 +238,25 @@ def is_retryable(code: int) -> bool:
     Codes above 128 are a shell's codes for death by a signal.
     """
     return code in (STOPPED_EARLY, WATCHDOG) or (code > 128 and code != INTERRUPTED)
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Returns a function that makes a new process get SIGTERM when this process dies.
+
+    Without it, a supervisor that is killed by SIGKILL leaves its command running, and the command
+    then keeps the devices and the workdir. Only Linux has this request; elsewhere returns None.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    # Loaded here, because the new process may only make simple calls before it starts the command.
+    prctl, supervisor = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+
+    def request() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it died before the request
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return request
 
 
 def _wait(process: subprocess.Popen) -> int | None:

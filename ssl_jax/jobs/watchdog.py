@@ -9,7 +9,6 @@ import contextlib
 import faulthandler
 import os
 import pathlib
-import signal
 import statistics
 import sys
 import threading
@@ -19,7 +18,7 @@ from typing import Any, NoReturn
 
 from ssl_jax.errors import WATCHDOG
 from ssl_jax.jobs import heartbeat
-from ssl_jax.jobs.streams import print_error
+from ssl_jax.jobs.streams import print_error, write_stacks_on_signal
 
 # Training is stuck after MEDIAN_STEPS times the median step time without a step, but not before
 # MIN_STEP_TIMEOUT seconds.
@@ -150,8 +149,7 @@ class Watchdog:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._process}.stacks"
         self._file = open(path, "a", encoding="utf-8")  # keeps the stacks of earlier attempts
-        with contextlib.suppress(AttributeError):  # Windows has no SIGUSR1
-            faulthandler.register(signal.SIGUSR1, file=self._file, all_threads=True)
+        write_stacks_on_signal(self._file)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
         return self
@@ -163,8 +161,7 @@ class Watchdog:
         self._thread.join()
         with contextlib.suppress(OSError):
             self.write()
-        with contextlib.suppress(AttributeError):
-            faulthandler.unregister(signal.SIGUSR1)
+        write_stacks_on_signal()  # no longer to the file, which is closed now
         self._file.close()
 
 

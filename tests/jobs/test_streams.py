@@ -50,3 +50,21 @@ def test_a_command_continues_without_its_output(stdout, reason, both, tmp_path):
     if not both:
         message = f"ssl_jax: cannot write to <stdout>: {reason}; continuing without it\n"
         assert done.stderr == message
+
+
+def test_a_request_for_stacks_does_not_end_a_command():
+    script = """
+import os, signal
+from ssl_jax import cli
+
+def main():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print("continued")
+
+cli.run(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "continued\n"
+    assert "in main" in done.stderr  # the stack of the main thread

@@ -101,6 +101,26 @@ def test_a_signal_is_forwarded_and_the_exit_code_passed_on(tmp_path):
     assert (tmp_path / "saved").exists()
 
 
+def test_a_request_for_stacks_is_forwarded(tmp_path):
+    script = "trap 'echo stacks > stacks; exit 0' USR1; touch up; while :; do sleep 0.05; done"
+    process = start(tmp_path, script)
+    wait_for(tmp_path / "up")
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert (tmp_path / "stacks").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this request")
+def test_the_command_is_stopped_when_its_supervisor_is_killed(tmp_path):
+    script = "trap 'echo saved > saved; exit 75' TERM; touch up; while :; do sleep 0.05; done"
+    process = start(tmp_path, script)
+    wait_for(tmp_path / "up")
+    process.kill()
+    process.communicate(timeout=10)
+    wait_for(tmp_path / "saved")
+
+
 def test_the_third_signal_kills_the_command(tmp_path):
     script = "trap 'echo x >> got' TERM; touch up; while :; do sleep 0.05; done"
     process = start(tmp_path, script)
