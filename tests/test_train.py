@@ -12,6 +12,7 @@ import signal
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -22,7 +23,8 @@ from ssl_jax import config as configuration
 from ssl_jax import evaluate, parallel, train
 from ssl_jax.errors import Fault
 from ssl_jax.jobs.stop import Stop
-from ssl_jax.methods import simclr
+from ssl_jax.methods import Picture, simclr
+from ssl_jax.report import page as report_page
 from ssl_jax.rundir import workdir
 from ssl_jax.training import command
 from ssl_jax.training.log import StepLog
@@ -129,16 +131,20 @@ def plain(tmp_path_factory):
     return path
 
 
-def test_method_that_generates_images_leaves_a_picture(tmp_path, monkeypatch):
+def test_pictures_of_a_method_are_in_the_report(tmp_path, monkeypatch):
     def make(*args, **fields):
-        return simclr.make(*args, **fields)._replace(samples=samples)
+        picture = Picture("mirrored", "Mirror images", "From <left> to right.", draw, ("a", "b"))
+        return simclr.make(*args, **fields)._replace(pictures=(picture,))
 
-    def samples(params, extra, key, count):
-        return jax.random.uniform(key, (count, 5, 5, 3))
+    def draw(params, extra, images, key):
+        return jnp.stack([images, images[:, :, ::-1]], axis=1)
 
     monkeypatch.setattr("ssl_jax.methods.get", lambda name: make)
     run(small(train__steps=1), tmp_path / "run")
-    assert (tmp_path / "run" / "figures" / "samples.png").stat().st_size > 1000
+    assert (tmp_path / "run" / "figures" / "mirrored.png").stat().st_size > 1000
+    page = report_page.write(tmp_path / "run").read_text()
+    assert "<h2>Mirror images</h2>" in page
+    assert "From &lt;left&gt; to right." in page
 
 
 def test_batchnorm_groups_count_only_full_size_views(tmp_path):

@@ -27,14 +27,15 @@ INPUT_PARTS = {  # optional fields of `Input`
 def evaluate_run(config: ConfigDict, parts: Parts, state: Any, path: Path) -> None:
     """Evaluates the state of a run that has just trained: writes eval/ and prints the tables.
 
-    A method that generates pictures also has figures/samples.png.
+    Also writes the method's pictures, if it has some.
 
     Raises:
       Fault: as `evaluate`.
     """
-    sample.write_generated(config, parts, state, path)
     subject = subjects.subject_from_run(config, parts, state)
-    evaluate(Context(config, parts.mesh, subject, parts.source, parts.test, path))
+    context = Context(config, parts.mesh, subject, parts.source, parts.test, path)
+    sample.write_pictures(context, parts.method, state)
+    evaluate(context)
 
 
 def evaluate(context: Context) -> None:

@@ -1,34 +1,50 @@
-"""Writes what reports show besides numbers: a sample of examples, and generated pictures."""
+"""Writes what reports show besides numbers: a sample of examples, and the method's pictures."""
 
+import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from ssl_jax import components, parallel
 from ssl_jax.evals import extract, files, saliency
 from ssl_jax.evals.context import Context
 from ssl_jax.evals.subjects import TRAINED
+from ssl_jax.jobs.files import atomic_write
+from ssl_jax.methods import Method
 from ssl_jax.report.figures import image_grids
-from ssl_jax.training.parts import Parts
 
 OCCLUDED = 8  # examples whose saliency is measured
+SHOWN = 8  # examples in the method's pictures
 
 
-def write_generated(config: ConfigDict, parts: Parts, state: Any, path: Path) -> None:
-    """Writes figures/samples.png if the method generates pictures."""
-    samples = parts.method.samples
-    if samples is None:
+def write_pictures(context: Context, method: Method, state: Any) -> None:
+    """Writes figures/NAME.png for each of the method's pictures, and figures/pictures.json.
+
+    The JSON file holds {name: {"title", "caption"}} for the report.
+
+    Args:
+      context: the evaluation.
+      method: the method, which draws its pictures of a few evaluation images.
+      state: its training state, on the devices of all processes.
+    """
+    if not method.pictures:
         return
-    generate = jax.jit(samples, static_argnums=3, out_shardings=parallel.replicated(parts.mesh))
-    key = jax.random.key(config.train.seed)
-    pictures = generate(state.params, state.extra, key, image_grids.GENERATED)
+    arrays = _inputs(context, _random_rows(context, (context.test or context.source).size)[:SHOWN])
+    images = jax.device_get(context.input.to_model(jnp.asarray(arrays)))
+    key = jax.random.key(context.seed)
+    for picture in method.pictures:
+        draw = jax.jit(picture.draw, out_shardings=parallel.replicated(context.mesh))
+        grid = draw(state.params, state.extra, images, key)
+        if jax.process_index() == 0:
+            path = context.path / "figures" / f"{picture.name}.png"
+            image_grids.draw_grid(np.asarray(grid), path, picture.columns)
     if jax.process_index() == 0:
-        image_grids.draw_generated(np.asarray(pictures), path / "figures" / "samples.png")
+        texts = {p.name: {"title": p.title, "caption": p.caption} for p in method.pictures}
+        with atomic_write(context.path / "figures" / "pictures.json") as file:
+            file.write(json.dumps(texts, indent=2).encode())
 
 
 def write_sample(context: Context, test: extract.Columns) -> None:
@@ -40,14 +56,10 @@ def write_sample(context: Context, test: extract.Columns) -> None:
       context: the evaluation.
       test: columns of the examples to choose from.
     """
-    config, source, subject = context.config, context.test or context.source, context.subject
-    order = np.random.Generator(np.random.PCG64(config.train.seed)).permutation(len(test["index"]))
+    source, subject = context.test or context.source, context.subject
+    order = _random_rows(context, len(test["index"]))
     rows = {name: column[order[: files.MAX_SAMPLE]] for name, column in test.items()}
-    batches = components.eval_batches(
-        config, source, indices=rows["index"], batch_size=config.eval.batch_size
-    )
-    valid = [jax.tree.map(lambda x, m=batch["mask"]: x[m], batch["input"]) for batch in batches]
-    arrays = jax.tree.map(lambda *parts: np.concatenate(parts), *valid)
+    arrays = _inputs(context, rows["index"])
     count, picture = len(rows["index"]), context.input.picture
     pictures = occlusion = None
     if picture:
@@ -70,3 +82,20 @@ def write_sample(context: Context, test: extract.Columns) -> None:
         classes=source.classes,
         saliency=occlusion,
     )
+
+
+def _random_rows(context: Context, count: int) -> np.ndarray:
+    """Returns 0 to count - 1 in an order drawn by the seed."""
+    return np.random.Generator(np.random.PCG64(context.seed)).permutation(count)
+
+
+def _inputs(context: Context, indices: np.ndarray) -> Any:
+    """Reads the evaluation arrays of examples of the test split, or of the training split."""
+    batches = components.eval_batches(
+        context.config,
+        context.test or context.source,
+        indices=indices,
+        batch_size=context.options.batch_size,
+    )
+    valid = [jax.tree.map(lambda x, m=batch["mask"]: x[m], batch["input"]) for batch in batches]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *valid)

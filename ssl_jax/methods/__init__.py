@@ -54,6 +54,26 @@ def online_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
     return params, stats.get("online", stats)
 
 
+class Picture(NamedTuple):
+    """A figure that shows what a trained method does with images, or generates."""
+
+    name: str
+    """Name of the figure's file, without ".png". Reports show the figures in the method's order."""
+
+    title: str
+    """Heading in the report."""
+
+    caption: str
+    """Sentences below the figure: what it shows, and its limits."""
+
+    draw: Callable[[Tree, Tree, jax.Array, jax.Array], jax.Array]
+    """(params, extra, x, key) -> images [rows, columns, h, w, c] in [0, 1], c 1 or 3. x holds a few
+    evaluation images as in `Method.features`."""
+
+    columns: tuple[str, ...] = ()
+    """Titles of the columns; () for none."""
+
+
 class Method(NamedTuple):
     """A self-supervised method: pure functions and data.
 
@@ -95,10 +115,8 @@ class Method(NamedTuple):
     evals: tuple[str, ...] = ("knn", "linear")
     """Evaluation protocols that are meaningful for the method."""
 
-    samples: Callable[[Tree, Tree, jax.Array, int], jax.Array] | None = None
-    """(params, extra, key, count) -> generated images [count, h, w, 3] in [0, 1]; None if the
-    method generates none. Reports show rows of ten, so related samples should be neighbours.
-    """
+    pictures: tuple[Picture, ...] = ()
+    """Figures that are drawn at the end of a run, for methods of images."""
 
     modules: Callable[[Tree, Tree], tuple[Tree, Tree]] = online_modules
     """(params, extra) -> (params, batch_stats), dicts by module name. `features` is the output of

@@ -9,7 +9,7 @@ from jax import lax
 from jax.scipy.special import entr
 
 from ssl_jax.losses import discriminate, fool, same_pair
-from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._momentum import moving_average
 from ssl_jax.methods._rows import shard_rows
 from ssl_jax.methods._views import check_views
@@ -20,7 +20,11 @@ from ssl_jax.models.heads import MLP, DropoutMLP
 
 FIRST = ("encoder", "code")  # modules of the network that computes the first embedding
 SHRINKAGE = 1e-3  # added to the covariance, as in the whitening code of Ermolov et al.
-ROWS = 10  # rows of samples, one for each of the heaviest components
+ROWS, COLUMNS = 10, 10  # generated images: one row for each of the heaviest components
+CAPTION = (
+    "Samples of the density that the method has learned; none of them is in the data. Each row "
+    "comes from one component of the mixture, the heaviest first."
+)
 
 
 def make(
@@ -186,17 +190,19 @@ def make(
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
         return networks.features(params, extra["batch_stats"]["online"], images)
 
-    def samples(params: Tree, extra: Tree, key: jax.Array, count: int) -> jax.Array:
-        """Draws images in equal runs from each of the heaviest components, heaviest first."""
+    def samples(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Draws one row of images from each of the heaviest components, heaviest first."""
+        del images
         prior = mixture.gaussians(extra["mixture"], variance_floor)
-        heaviest = jnp.argsort(-prior.log_weight)
-        runs = min(components, ROWS)
-        z = mixture.sample(prior, key, heaviest[jnp.arange(count) * runs // count])
+        rows = min(components, ROWS)
+        z = mixture.sample(prior, key, jnp.repeat(jnp.argsort(-prior.log_weight)[:rows], COLUMNS))
         stats = extra["batch_stats"]["online"]["decoder"]
-        images = decoder.apply({"params": params["decoder"], "batch_stats": stats}, z, False)
-        return jnp.asarray(images, jnp.float32)
+        drawn = decoder.apply({"params": params["decoder"], "batch_stats": stats}, z, False)
+        drawn = jnp.asarray(drawn, jnp.float32)
+        return drawn.reshape(rows, COLUMNS, *drawn.shape[1:])
 
-    return Method(init, encode, objective, features, after_update, samples=samples)
+    pictures = (Picture("samples", "Generated images", CAPTION, samples),)
+    return Method(init, encode, objective, features, after_update, pictures=pictures)
 
 
 def _whiten(x: jax.Array) -> jax.Array:

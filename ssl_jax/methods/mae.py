@@ -5,10 +5,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.masked import MaskedDecoder
-from ssl_jax.models.vit import ViT, patchify
+from ssl_jax.models.vit import ViT, patchify, unpatchify
+
+CAPTION = (
+    "Evaluation images with random patches hidden, and the decoder's prediction of the hidden "
+    "patches between the visible ones. Fine detail is blurred, because the squared error rewards "
+    "the mean of all likely details."
+)
+NORMALIZED = (
+    " The decoder predicts each patch relative to its mean and contrast, which are taken from the "
+    "original here."
+)
 
 
 def make(
@@ -73,24 +83,42 @@ def make(
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         del extra
         images = batch["views"][:, 0]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-        order = jax.vmap(lambda k: jax.random.permutation(k, patches))(keys)
-        tokens: Any = encoder.apply(
-            {"params": params["encoder"]}, images, True, order[:, :visible], method="tokens"
-        )
-        pixels: Any = decoder.apply({"params": params["decoder"]}, tokens, order, (side, side))
-        error = jnp.square(pixels - target(images)).mean(-1)
+        order = patch_order(key, batch["index"])
+        tokens, pixels = predict(params, images, order)
+        target = patchify(images, encoder.patch_size).reshape(pixels.shape)
+        if normalize_pixels:
+            mean, scale = patch_statistics(target)
+            target = (target - mean) * scale
+        error = jnp.square(pixels - target).mean(-1)
         masked = jnp.take_along_axis(error, order[:, visible:], axis=1)
         pooled = tokens[:, 0] if encoder.pool == "token" else tokens[:, 1:].mean(1)
         return {"error": masked.mean(1), "features": pooled[:, None]}, {}
 
-    def target(images: jax.Array) -> jax.Array:
-        x = patchify(images, encoder.patch_size).reshape(len(images), patches, -1)
-        if not normalize_pixels:
-            return x
-        # The variance is unbiased and the epsilon is 1e-6, as in the authors' code.
-        variance = x.var(-1, keepdims=True, ddof=1)
-        return (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(variance + 1e-6)
+    def patch_order(key: jax.Array, index: jax.Array) -> jax.Array:
+        """Draws a permutation of the patches for each example [n]: [n, patches]."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        return jax.vmap(lambda k: jax.random.permutation(k, patches))(keys)
+
+    def predict(params: Tree, images: jax.Array, order: jax.Array) -> tuple[Any, Any]:
+        """Returns tokens of the visible patches, and the predicted pixels of all patches."""
+        tokens: Any = encoder.apply(
+            {"params": params["encoder"]}, images, True, order[:, :visible], method="tokens"
+        )
+        return tokens, decoder.apply({"params": params["decoder"]}, tokens, order, (side, side))
+
+    def reconstructions(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Draws original, visible patches and prediction of each image: [n, 3, h, w, c]."""
+        del extra
+        order = patch_order(key, jnp.arange(len(images)))
+        _, pixels = predict(params, images, order)
+        original = patchify(images, encoder.patch_size).reshape(pixels.shape)
+        if normalize_pixels:
+            mean, scale = patch_statistics(original)
+            pixels = pixels / scale + mean
+        is_visible = (jnp.argsort(order, axis=1) < visible)[..., None]
+        rows = [original, jnp.where(is_visible, original, 0.5)]
+        rows.append(jnp.where(is_visible, original, pixels))
+        return jnp.stack([unpatchify(row, images.shape) for row in rows], axis=1).clip(0, 1)
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del params, key, step
@@ -100,4 +128,20 @@ def make(
         del extra
         return jnp.asarray(encoder.apply({"params": params["encoder"]}, images, False), jnp.float32)
 
-    return Method(init, encode, objective, features)
+    picture = Picture(
+        "reconstructions",
+        "Reconstructions",
+        CAPTION + (NORMALIZED if normalize_pixels else ""),
+        reconstructions,
+        ("original", f"{1 - visible / patches:.0%} hidden", "prediction"),
+    )
+    return Method(init, encode, objective, features, pictures=(picture,))
+
+
+def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and inverse standard deviation [..., 1] of patches [..., pixels].
+
+    The variance is unbiased and the epsilon is 1e-6, as in the authors' code.
+    """
+    variance = patches.var(-1, keepdims=True, ddof=1)
+    return patches.mean(-1, keepdims=True), jax.lax.rsqrt(variance + 1e-6)

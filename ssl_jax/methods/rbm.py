@@ -7,9 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._views import check_views
 from ssl_jax.models import dbn
+
+ROWS, COLUMNS = 5, 10  # of the figures
+SAMPLING_STEPS = 500  # Gibbs steps from noise to a generated image
+FILTERS = (
+    "Each filter is the weights between the pixels and one hidden unit of the first machine. The "
+    "units with the largest weights are shown. Grey is 0; every filter has its own scale."
+)
+SAMPLES = (
+    f"Images that the model generates: {SAMPLING_STEPS} Gibbs steps from noise in the top machine, "
+    "then the expectation of every machine below. Some chains may still depend on their start."
+)
+STRETCHED = " The model does not know brightness and contrast of an image; both are stretched here."
 
 
 def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool = False) -> Method:
@@ -63,14 +75,14 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         extra = {"stack": params, "machine": jnp.zeros((), jnp.int32)}
         if persistent:
             extra["chains"] = {
-                name: noise(k, kind, params[name])
+                name: noise(k, kind, params[name], run.batch_size)
                 for name, kind, k in zip(names, kinds, keys[1:], strict=True)
             }
         return {"encoder": params}, extra
 
-    def noise(key: jax.Array, kind: str, machine: dbn.Machine) -> jax.Array:
+    def noise(key: jax.Array, kind: str, machine: dbn.Machine, count: int) -> jax.Array:
         draw = jax.random.normal if kind == "gaussian" else jax.random.bernoulli
-        shape = (run.batch_size, len(machine["visible_bias"]))
+        shape = (count, len(machine["visible_bias"]))
         return draw(key, shape=shape).astype(jnp.float32)
 
     def sample(i: int, machine: dbn.Machine, keys: jax.Array, v: jax.Array) -> jax.Array:
@@ -146,13 +158,51 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         del params
         return learned_features(extra, images).astype(jnp.float32)
 
+    def filters(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Draws the largest filters of the first machine: [rows, columns, h, w, c]."""
+        del params, key
+        kernel = extra["stack"][names[0]]["kernel"].T
+        count = min(ROWS * COLUMNS, len(kernel)) // COLUMNS * COLUMNS or len(kernel)
+        largest = jnp.argsort(-jnp.square(kernel).sum(1))[:count]
+        x = kernel[largest]
+        x = 0.5 + 0.5 * x / jnp.abs(x).max(1, keepdims=True).clip(1e-12)
+        return x.reshape(-1, min(COLUMNS, count), *images.shape[1:])
+
+    def samples(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Generates images [rows, columns, h, w, c] from noise."""
+        del params
+        keys = jax.random.split(key, ROWS * COLUMNS)
+        top = extra["stack"][names[-1]]
+
+        def gibbs_step(v: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
+            return dbn.gibbs(top, step_keys, v, kinds[-1], dtype).astype(v.dtype), None
+
+        v = noise(key, kinds[-1], top, ROWS * COLUMNS)
+        v = jax.lax.scan(gibbs_step, v, jnp.arange(SAMPLING_STEPS))[0]
+        # Every machine shows its expectation, without the noise of a last draw.
+        v = dbn.expected(top, dbn.hidden(top, v, dtype), kinds[-1], dtype)
+        for name, kind in zip(names[-2::-1], kinds[-2::-1], strict=True):
+            v = dbn.expected(extra["stack"][name], v, kind, dtype)
+        if encoder.visible == "gaussian":
+            low, high = v.min(1, keepdims=True), v.max(1, keepdims=True)
+            v = (v - low) / (high - low).clip(1e-12)
+        return v.reshape(ROWS, COLUMNS, *images.shape[1:])
+
     def modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
         del params
         return {"encoder": extra["stack"]}, {}
 
+    sample_caption = SAMPLES + (STRETCHED if encoder.visible == "gaussian" else "")
     layout = {"stack": "replicated", "machine": "replicated"}
     layout |= {"chains": "rows"} if persistent else {}
-    return Method(init, encode, objective, features, after_update, layout, modules=modules)
+    pictures = (
+        Picture("filters", "Filters", FILTERS, filters),
+        Picture("samples", "Generated images", sample_caption, samples),
+    )
+    return Method(
+        init, encode, objective, features, after_update, layout, modules=modules, pictures=pictures
+    )
 
 
 def _switch(index: jax.Array, branch: Callable[[int], Tree], count: int) -> Tree:

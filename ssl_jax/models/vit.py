@@ -7,6 +7,7 @@ values have separate kernels, which are initialised and adapted by LARS separate
 the concatenation of the three.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,19 @@ def patchify(images: jax.Array, patch_size: int) -> jax.Array:
         )
     x = images.reshape(n, h // patch_size, patch_size, w // patch_size, patch_size, c)
     return x.swapaxes(2, 3).reshape(n, -1, patch_size, patch_size, c)
+
+
+def unpatchify(patches: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Reverses `patchify`: any layout of the patches' pixels [n, t, ...] to images of `shape`.
+
+    Raises:
+      TypeError: if the patches are not square or do not fill the shape.
+    """
+    n, h, w, c = shape
+    t = patches.shape[1]
+    side = math.isqrt(h * w // t)
+    x = patches.reshape(n, h // side, w // side, side, side, c)
+    return x.swapaxes(2, 3).reshape(shape)
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
@@ -82,6 +96,7 @@ class Attention(nn.Module):
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide_dtype)
         weights = nn.softmax(logits * (f // self.heads) ** -0.5).astype(v.dtype)
+        self.sow("attention", "weights", weights)  # kept only if "attention" is mutable
         return dense(name="proj")(jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, f))
 
 

@@ -19,15 +19,15 @@ def views_section(run: Run) -> str:
     return section("Views", figure(path.read_bytes(), "Random views", caption, kind="narrow"))
 
 
-def generated_section(run: Run) -> str:
-    """Shows figures/samples.png, images that the model generates; "" if the file is missing."""
-    path = run.workdir / "figures" / "samples.png"
-    if not path.exists():
-        return ""
-    caption = "Images that the model generates: samples of the density it has learned, none of "
-    caption += "them in the data. If the density has components, a row comes from one of them."
-    picture = figure(path.read_bytes(), "Generated images", caption, kind="narrow")
-    return section("Generated images", picture)
+def method_sections(run: Run) -> str:
+    """Shows the pictures that the method drew at the end of training, each in a section."""
+    sections = []
+    for name, texts in run.pictures.items():
+        path = run.workdir / "figures" / f"{name}.png"
+        if path.exists():
+            picture = figure(path.read_bytes(), texts["title"], texts["caption"], kind="narrow")
+            sections.append(section(texts["title"], picture))
+    return "\n".join(sections)
 
 
 def feature_map_section(run: Run) -> str:

@@ -156,7 +156,7 @@ SECTIONS: tuple[Callable[[Run], str], ...] = (
     figure_sections.neighbours_section,
     figure_sections.confusion_section,
     figure_sections.saliency_section,
-    figure_sections.generated_section,
+    figure_sections.method_sections,
     _usage,
     evaluation_sections.protocol_section,
     _reproduce,

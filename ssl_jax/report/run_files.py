@@ -27,6 +27,7 @@ class Run(NamedTuple):
         optionally "saliency" [m, g, g] of the first m examples.
       predictions: arrays of eval/predictions.npz: "label" [n], and predicted classes [n] under
         the name of each evaluation that predicts classes.
+      pictures: {name: {"title", "caption"}} of the method's pictures, figures/NAME.png.
     """
 
     workdir: pathlib.Path
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     evals: dict[str, dict[str, Any]]
     sample: dict[str, np.ndarray]
     predictions: dict[str, np.ndarray]
+    pictures: dict[str, dict[str, str]]
 
     @property
     def method(self) -> str:
@@ -88,6 +90,7 @@ def read_run(workdir: str | os.PathLike[str]) -> Run:
         evals={name: result for name, result in evals.items() if "results" in result},
         sample=_arrays(folder / "eval" / "sample.npz"),
         predictions=_arrays(folder / "eval" / "predictions.npz"),
+        pictures=_pictures(_json(folder / "figures" / "pictures.json")),
     )
 
 
@@ -100,6 +103,15 @@ def metric_series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
     ]
     steps, values = np.array(pairs, float).reshape(-1, 2).T
     return steps, values
+
+
+def _pictures(texts: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Selects the entries whose name is a plain file name and which have title and caption."""
+    return {
+        name: {key: str(text[key]) for key in ("title", "caption")}
+        for name, text in texts.items()
+        if name.isidentifier() and isinstance(text, dict) and {"title", "caption"} <= text.keys()
+    }
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -125,25 +125,25 @@ def test_whitened_rows_have_unit_covariance():
     assert np.isfinite(cssl._whiten(jnp.ones((4, 2, 3)))).all()
 
 
-def test_samples_come_in_equal_runs_from_the_heaviest_components(start):
+def test_each_row_of_samples_comes_from_one_component_heaviest_first(start):
     params, extra = start
     mass = jnp.array([0.1, 0.3, 0.05, 0.35, 0.2])
     mean = jax.random.normal(KEY, (K, 4)) * 2
     second = mass[:, None] * jnp.square(mean)
     extra = extra | {"mixture": mixture.Mixture(mass, mass[:, None] * mean, second)}
     method = make(variance_floor=1e-12)
-    samples = jax.jit(method.samples, static_argnums=3)(params, extra, KEY, 10)
-    assert (samples.shape, samples.dtype) == ((10, SIZE, SIZE, 3), jnp.float32)
+    (picture,) = method.pictures
+    draw = jax.jit(picture.draw)
+    samples = draw(params, extra, jnp.zeros(()), KEY)
+    assert (samples.shape, samples.dtype) == ((K, 10, SIZE, SIZE, 3), jnp.float32)
     assert samples.min() >= 0
     assert samples.max() <= 1
     # Without variance, all samples of a component are the image of its mean.
-    np.testing.assert_allclose(samples[::2], samples[1::2], atol=1e-3)
-    assert np.abs(np.diff(samples[::2], axis=0)).max((1, 2, 3)).min() > 0.02
+    np.testing.assert_allclose(samples[:, :1].repeat(9, 1), samples[:, 1:], atol=1e-3)
+    assert np.abs(np.diff(samples[:, 0], axis=0)).max((1, 2, 3)).min() > 0.02
     without_heaviest = extra["mixture"]._replace(mass=mass.at[3].set(0.001))
-    last = jax.jit(method.samples, static_argnums=3)(
-        params, extra | {"mixture": without_heaviest}, KEY, 10
-    )
-    np.testing.assert_allclose(last[:2], samples[2:4], atol=1e-3)
+    others = draw(params, extra | {"mixture": without_heaviest}, jnp.zeros(()), KEY)
+    np.testing.assert_allclose(others[:-1], samples[1:], atol=1e-3)
 
 
 def test_pseudo_labels_learn_digit_classes():

@@ -63,12 +63,20 @@ def test_page_shows_accuracies_figures_and_how_to_reproduce(finished_run):
         base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True)
 
 
-def test_generated_images_are_shown_if_the_file_exists(finished_run):
-    assert "Generated images" not in page.write(finished_run).read_text()
+def test_pictures_of_the_method_are_shown_if_their_files_exist(finished_run):
+    (finished_run / "figures").mkdir(exist_ok=True)
+    texts = {
+        "samples": {"title": "Generated images", "caption": "100 samples"},
+        "missing": {"title": "Missing", "caption": "no file"},
+        "../views": {"title": "Outside", "caption": "not a file name"},
+    }
+    (finished_run / "figures" / "pictures.json").write_text(json.dumps(texts))
     (finished_run / "figures" / "samples.png").write_bytes(b"any bytes")
     text = page.write(finished_run).read_text()
     assert "<h2>Generated images</h2>" in text
     assert base64.b64encode(b"any bytes").decode() in text
+    assert "Missing" not in text
+    assert "Outside" not in text
 
 
 def test_a_fine_tuned_run_does_not_claim_frozen_features(finished_run):

@@ -1,4 +1,4 @@
-"""Grids of images: originals beside their random views, and generated images.
+"""Grids of images: originals beside their random views, and the pictures of a method.
 
 Images are RGB [h, w, 3], uint8 or float in [0, 1].
 """
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ssl_jax.report.figures.style import STYLE, save
 
-GENERATED = 100  # number of generated images to draw, ten per row
+WIDE, NARROW = 1.4, 0.7  # inches per image, with up to 8 columns and with more
 
 
 def draw_views(
@@ -55,17 +55,29 @@ def draw_views(
         save(figure, path)
 
 
-def draw_generated(images: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Draws generated images [n, s, s, 3], float in [0, 1], ten per row."""
-    lines = math.ceil(len(images) / 10)
+def draw_grid(images: np.ndarray, path: str | os.PathLike[str], titles: Sequence[str] = ()) -> None:
+    """Draws a grid of images.
+
+    Args:
+      images: float [rows, columns, h, w, c] in [0, 1]; c is 3, or 1 for grey images.
+      path: PNG file to write.
+      titles: titles of the columns; () for none.
+    """
+    rows, columns, _, _, channels = images.shape
+    if channels == 1:
+        images = np.repeat(images, 3, axis=-1)
+    side = WIDE if columns <= 8 else NARROW
+    inches = rows * side + (0.33 if titles else 0)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 0.7 * lines))
-        axes = figure.subplots(lines, 10, squeeze=False)
-        figure.subplots_adjust(0.005, 0.005, 0.995, 0.995, wspace=0.06, hspace=0.06)
-        for ax, image in zip(axes.flat, images, strict=False):
-            show_image(ax, image)
-        for ax in axes.flat[len(images) :]:
-            ax.set_axis_off()
+        figure = Figure(figsize=(columns * side, inches))
+        axes = figure.subplots(rows, columns, squeeze=False)
+        top = 0.995 - (0.33 / inches if titles else 0)
+        figure.subplots_adjust(0.005, 0.005, 0.995, top, wspace=0.06, hspace=0.06)
+        for line, row in zip(axes, images, strict=True):
+            for ax, image in zip(line, row, strict=True):
+                show_image(ax, image)
+        for ax, title in zip(axes[0], titles, strict=False):
+            ax.set_title(title, size=10, loc="center", pad=6)
         save(figure, path)
 
 

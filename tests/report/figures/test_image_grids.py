@@ -40,8 +40,14 @@ def test_local_views_fill_as_many_lines_as_fit():
     assert one.shape == (8, 24, 3)
 
 
-@pytest.mark.parametrize(("count", "lines"), [(100, 10), (13, 2)])
-def test_generated_images_are_drawn_ten_per_row(tmp_path, count, lines):
-    images = np.random.default_rng(0).random((count, 8, 8, 3))
-    image_grids.draw_generated(images, tmp_path / "a.png")
-    assert png_size(tmp_path / "a.png") == (1050, 105 * lines)
+@pytest.mark.parametrize(
+    ("shape", "titles", "size"),
+    [
+        ((5, 10, 8, 8, 3), (), (1050, 525)),  # 0.7 inches of 150 pixels per image
+        ((2, 3, 8, 8, 1), ("a", "b", "c"), (630, 469)),  # 1.4 inches, and 0.33 for the titles
+    ],
+)
+def test_a_grid_has_a_square_for_each_image(tmp_path, shape, titles, size):
+    images = np.random.default_rng(0).random(shape)
+    image_grids.draw_grid(images, tmp_path / "a.png", titles)
+    assert png_size(tmp_path / "a.png") == size
