@@ -40,7 +40,7 @@ def write(workdirs: Sequence[str], out: str | os.PathLike[str]) -> pathlib.Path:
         raise Fault("--workdirs: a comparison needs two runs or more: --workdirs=a,b", USAGE)
     if repeated := sorted({str(path) for path in paths if paths.count(path) > 1}):
         raise Fault(f"--workdirs: named twice: {', '.join(repeated)}; name each run once", USAGE)
-    groups = seed_groups.group([read_run(path) for path in paths])
+    groups = seed_groups.ranked(seed_groups.group([read_run(path) for path in paths]))
     out = pathlib.Path(out).expanduser()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

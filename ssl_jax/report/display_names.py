@@ -1,5 +1,6 @@
 """Names that a report shows for methods, runs, data sets and evaluations."""
 
+import pathlib
 from typing import Any
 
 from ssl_jax.report.run_files import Run
@@ -49,8 +50,14 @@ def method_name(run: Run) -> str:
 
 
 def data_name(run: Run) -> str:
-    """Returns the name of the run's training data, "" if the config does not name it."""
-    return str(run.config.get("data", {}).get("source", "")).removeprefix("tfds:")
+    """Returns the name of the run's training data, "" if the config does not name it.
+
+    Data of a folder have the folder's name.
+    """
+    data = run.config.get("data", {})
+    name = str(data.get("source", "")).removeprefix("tfds:")
+    folder = pathlib.PurePath(str(data.get("dir") or "")).name
+    return folder if name == "folder" and folder else name
 
 
 def evaluation_name(evaluation: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from ssl_jax.report.html_elements import (
     settings_table,
 )  # fmt: skip
 from ssl_jax.report.run_files import Run, metric_series, read_run
+from ssl_jax.rundir import collapse
 
 
 def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -73,6 +74,8 @@ def _training(run: Run) -> str:
         caption += f"Chance: the positive is guessed among {1 / chance:,.0f} candidates"
         loss = training_curves.chance_level(run, "loss")
         caption += f", a loss of ln {1 / chance:,.0f} = {loss:.2f}. " if loss else ". "
+    if len(metric_series(run, "loss")[0]):
+        caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):
         caption += "The online probe trains beside the encoder on augmented training images, "
         caption += "behind a stop-gradient. Compare its accuracy only with itself."
@@ -88,8 +91,17 @@ def _collapse_signals(run: Run) -> str:
     notes = " ".join(panel.note for panel in panels)
     caption = "Unit-length features of the training images as the method sees them, up to 256 "
     caption += f"per step. {notes}"
-    heading = "<h3>Do the features collapse?</h3>"
-    return heading + figure(path.read_bytes(), "Spread of the features over the training", caption)
+    answer = f"<h3>Do the features collapse?</h3>{_collapse_answer(run)}"
+    return answer + figure(path.read_bytes(), "Spread of the features over the training", caption)
+
+
+def _collapse_answer(run: Run) -> str:
+    rank = dict(zip(*metric_series(run, "effective_rank"), strict=True))
+    rows = [
+        {"step": step, "feature_std": value, "effective_rank": rank.get(step, np.inf)}
+        for step, value in zip(*metric_series(run, "feature_std"), strict=True)
+    ]
+    return note(collapse.describe(rows)) if rows else ""
 
 
 def _facts(run: Run) -> str:

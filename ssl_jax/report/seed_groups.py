@@ -147,6 +147,16 @@ class Column(NamedTuple):
         ]
 
 
+def ranked(groups: Sequence[Group]) -> list[Group]:
+    """Sorts groups by the first evaluation's accuracy, the best first and unevaluated ones last."""
+    tables = list(columns(groups).values())
+    if not tables:
+        return list(groups)
+    means = tables[0][0].means(groups)
+    order = sorted(range(len(groups)), key=lambda i: -(m.value if (m := means[i]) else -1.0))
+    return [groups[i] for i in order]
+
+
 def _accuracy(run: Run, evaluation: Evaluation, features: str) -> Accuracy | None:
     if not evaluation:
         return None

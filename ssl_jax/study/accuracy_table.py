@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
 from ssl_jax.report import html_elements
 from ssl_jax.report.html_elements import escape
 from ssl_jax.study.grid import format_value
@@ -19,6 +21,13 @@ PUBLISHED: dict[int, tuple[tuple[float, float], ...]] = {
     4096: ((64.6, 64.5), (66.5, 66.8), (68.2, 68.0), (68.9, 69.1)),
     8192: ((64.8, 64.8), (66.6, 67.0), (67.8, 68.3), (69.0, 69.1)),
 }
+
+
+def is_comparable(config: ConfigDict) -> bool:
+    """Returns whether the published table is of the same data and encoder as a study's config."""
+    model = config.model
+    is_imagenet = "imagenet" in str(config.data.source)
+    return is_imagenet and model.name == "resnet50" and model.get("width", 1) == 1
 
 
 def markdown(panel: Panel, name: str) -> str:

@@ -1,4 +1,7 @@
-"""Page of a study: one HTML file with tables and figures beside SimCLR's published table."""
+"""Page of a study: one HTML file with tables and figures.
+
+A study of ResNet-50 on ImageNet has SimCLR's published table beside its own.
+"""
 
 from collections.abc import Sequence
 
@@ -97,16 +100,11 @@ def _tables(study: Study, rows: Sequence[Result], names: dict[str, str]) -> str:
         suffix = f", {panel.title}" if panel.title else ""
         left += f"<h3>This study: {escape(title + suffix)}, per cent</h3>"
         left += accuracy_table.html(panel, name) + note(_seed_note(panel))
-    right = "<h3>SimCLR: ImageNet, ResNet-50, linear top-1, per cent</h3>"
-    right += accuracy_table.published_html()
-    right += note(
-        "Linear rule above, sqrt below. Chen et al. 2020, arXiv 2002.05709, table B.1. Its data, "
-        "model, optimizer and lengths differ from this study: compare the shapes of the two "
-        "tables, never their numbers."
-    )
-    wide = max(len(panel.lengths) for panel in panels) > SIDE_BY_SIDE
-    kind = "" if wide else "halves"
-    content = f'<div class="{kind}"><div>{left}</div><div>{right}</div></div>'
+    content = left
+    if accuracy_table.is_comparable(rows[0].cell.config):
+        wide = max(len(panel.lengths) for panel in panels) > SIDE_BY_SIDE
+        kind = "" if wide else "halves"
+        content = f'<div class="{kind}"><div>{left}</div><div>{_published()}</div></div>'
     if any("lr_rule" in row.cell.setting for row in rows):
         rules = ", ".join(sorted({row.rule for row in rows}))
         sentence = f"Learning-rate rules, one below the other: {rules}."
@@ -115,6 +113,19 @@ def _tables(study: Study, rows: Sequence[Result], names: dict[str, str]) -> str:
         sentence = ", ".join(f"{key}: {value:.1f}" for key, value in baselines.items())
         content += note(f"Baselines under the same protocol: {sentence}.")
     return section(heading, content)
+
+
+def _published() -> str:
+    content = "<h3>SimCLR: ImageNet, ResNet-50, linear top-1, per cent</h3>"
+    return (
+        content
+        + accuracy_table.published_html()
+        + note(
+            "Linear rule above, sqrt below. Chen et al. 2020, arXiv 2002.05709, table B.1. Its "
+            "optimizer, lengths and evaluation may differ from this study: compare the shapes of "
+            "the two tables before their numbers."
+        )
+    )
 
 
 def _figure(study: Study, name: str, picture: bytes, alt: str, caption: str) -> str:
@@ -127,7 +138,7 @@ def _figure(study: Study, name: str, picture: bytes, alt: str, caption: str) -> 
 
 
 def _accuracy(study: Study, rows: Sequence[Result], names: dict[str, str]) -> str:
-    content = ""
+    content, comparable = "", accuracy_table.is_comparable(rows[0].cell.config)
     for i, panel in enumerate(seed_means.panels(rows) if names else []):
         name, title = next(iter(names.items()))
         suffix = f"_{i}" if panel.title else ""
@@ -140,10 +151,11 @@ def _accuracy(study: Study, rows: Sequence[Result], names: dict[str, str]) -> st
             ("batch", accuracy.against_batch(panel, names), "Accuracy against batch", caption),
             (unit, accuracy.against_length(panel, name, title), f"Accuracy against {unit}",
              caption),
-            ("lr_rule", accuracy.rule_gains(panel, name, title), "The rules compared",
+            ("lr_rule", accuracy.rule_gains(panel, name, title, with_published=comparable),
+             "The rules compared",
              "Above 0 the square-root rule is better. Diamonds: mean over seeds, each compared "
              "with the same seed; dots: seeds. A batch has no value if both rules give the same "
-             "rate. Right: one run each, of other data and another model."),
+             "rate." + (" Right: one published run each." if comparable else "")),
         ]  # fmt: skip
         figures = [
             _figure(study, f"{key}{suffix}", png, alt, text) for key, png, alt, text in pictures

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from ssl_jax.errors import NUMERIC, Fault
 from ssl_jax.rundir.checkpoint import Checkpoints
+from ssl_jax.rundir.collapse import CollapseDetector
 from ssl_jax.rundir.metrics import MetricWriter, NoiseScale, Progress
-from ssl_jax.training.collapse import CollapseDetector
 from ssl_jax.training.parts import Parts
 
 

@@ -15,6 +15,7 @@ from ssl_jax.report.run_files import class_name
 
 # From transparent to orange: over a grey image, only parts that change the features have colour.
 HEAT = LinearSegmentedColormap.from_list("heat", ["#d55e0000", "#d55e00f0"])
+MIN_TOP = 0.01  # smallest upper end of the scale: below, a change is hardly one of direction
 GREY = np.array([0.299, 0.587, 0.114])  # luma of BT.601
 
 
@@ -52,7 +53,7 @@ def draw(
             show_image(column[0], pictures[i])
             name = label(class_name(int(labels[i]), classes), 14)
             column[0].set_title(name, size=9, loc="center", pad=4)
-            mappable = _overlay(column[1], pictures[i], heat[i], max(float(heat.max()), 1e-6))
+            mappable = _overlay(column[1], pictures[i], heat[i], max(float(heat.max()), MIN_TOP))
         bar = figure.colorbar(mappable, ax=axes, fraction=0.03, pad=0.015)
         bar.set_label("1 − cosine", color=MUTED)
         bar.outline.set_visible(False)  # type: ignore[operator]

@@ -19,6 +19,18 @@ SMOOTH_FROM = 40  # logged steps
 # guessing it is ln(candidates). Others scale it, leave candidates out or add terms.
 CROSS_ENTROPY = ("simclr", "simclr_v2", "moco")
 
+# Methods whose loss does not show progress, and why.
+LOSS_NOTES = {
+    "rbm": "The loss is a difference of free energies, near 0 at the start and at the end: it does "
+    "not show progress. Watch the reconstruction error and the probe. ",
+    "dino": "The target of the loss is the teacher, which changes with the student: the loss can "
+    "rise while the features improve. Watch the probe. ",
+    "byol": "The target of the loss changes with the network, and the loss is lowest if all "
+    "features are equal: a low loss does not show progress. Watch the probe. ",
+    "simsiam": "The loss is lowest, −1, if all features are equal: a low loss does not show "
+    "progress. Watch the probe. ",
+}
+
 
 class Panel(NamedTuple):
     """Plot of one metric.

@@ -79,13 +79,14 @@ def against_length(panel: Panel, name: str, title: str) -> bytes:
         return png(figure)
 
 
-def rule_gains(panel: Panel, name: str, title: str) -> bytes:
-    """Draws the accuracy by the sqrt rule minus that by the linear rule, beside the published one.
+def rule_gains(panel: Panel, name: str, title: str, *, with_published: bool) -> bytes:
+    """Draws the accuracy by the sqrt rule minus that by the linear rule.
 
     Args:
       panel: accuracies to compare.
       name: file name of the evaluation without ".json".
       title: title of the evaluation.
+      with_published: draw the published differences beside it.
 
     Returns:
       PNG; b"" if no batch size has both rules with different rates.
@@ -94,7 +95,7 @@ def rule_gains(panel: Panel, name: str, title: str) -> bytes:
     if not any(gains.values()):
         return b""
     with matplotlib.rc_context(STYLE):
-        figure, (ax, published) = plot_grid(2)
+        figure, (ax, *others) = plot_grid(2 if with_published else 1)
         for i, by_batch in enumerate(gains.values()):
             shift = 2 * SHIFT * (i - (len(gains) - 1) / 2)
             _draw_gains(ax, by_batch, LINES[i], shift)
@@ -106,16 +107,21 @@ def rule_gains(panel: Panel, name: str, title: str) -> bytes:
         ax.set_title(f"sqrt minus linear: {label(title, 30)}  (points)")
         colors = {_length_text(length): LINES[i] for i, length in enumerate(gains)}
         _draw_legend(figure, colors, [])
-        for i, epochs in enumerate(EPOCHS):
-            differences = [root - linear for linear, root in (row[i] for row in PUBLISHED.values())]
-            look = {"ms": 4.5, "color": LINES[i + 2], "lw": 1.5, "label": f"{epochs} epochs"}
-            published.plot(list(PUBLISHED), differences, "D-", **look)
-        published.legend(fontsize=9)
-        set_octaves(published, list(PUBLISHED), "Batch  (images)")
-        published.set_title("sqrt minus linear: SimCLR's table B.1  (points)")
-        for each in (ax, published):
+        for published in others:
+            _draw_published_gains(published)
+        for each in (ax, *others):
             each.axhline(0, color=MUTED, lw=1, zorder=1)
         return png(figure)
+
+
+def _draw_published_gains(ax: Axes) -> None:
+    for i, epochs in enumerate(EPOCHS):
+        differences = [root - linear for linear, root in (row[i] for row in PUBLISHED.values())]
+        look = {"ms": 4.5, "color": LINES[i + 2], "lw": 1.5, "label": f"{epochs} epochs"}
+        ax.plot(list(PUBLISHED), differences, "D-", **look)
+    ax.legend(fontsize=9)
+    set_octaves(ax, list(PUBLISHED), "Batch  (images)")
+    ax.set_title("sqrt minus linear: SimCLR's table B.1  (points)")
 
 
 def _draw_gains(ax: Axes, by_batch: dict[int, list[float]], color: str, shift: float) -> None:

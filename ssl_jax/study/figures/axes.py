@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 WIDTH = 11.8  # inches
+LABEL_SHARE = 0.024  # width of a character relative to the axis of the narrowest plot
+MARGIN = 0.35  # octaves beside the first and the last value
 
 
 def plot_grid(
@@ -32,10 +34,26 @@ def plot_grid(
     return figure, plots[:count]
 
 
+def _spaced_labels(values: Sequence[float]) -> list[str]:
+    """Returns the values as text, "" for those so close to the label before that both would touch.
+
+    A label takes about `LABEL_SHARE` of the axis per character.
+    """
+    span = math.log2(max(values) / min(values)) + 2 * MARGIN
+    labels, end = {}, -math.inf
+    for value in sorted(values):
+        text = f"{value:,g}"
+        half = (len(text) + 1) / 2 * LABEL_SHARE * span
+        fits = math.log2(value) - half >= end
+        labels[value] = text if fits else ""
+        end = math.log2(value) + half if fits else end
+    return [labels[value] for value in values]
+
+
 def set_octaves(ax: Axes, values: Sequence[float], name: str) -> None:
     """Makes the horizontal axis logarithmic, with a tick at each of the values."""
     ax.set_xscale("log", base=2)
-    ax.set_xticks(list(values), [f"{value:,g}" for value in values])
+    ax.set_xticks(list(values), _spaced_labels(values))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(min(values) / 2**0.35, max(values) * 2**0.35)
+    ax.set_xlim(min(values) / 2**MARGIN, max(values) * 2**MARGIN)
     ax.set_xlabel(name)
