@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 WIDTH = 11.8  # inches
-LABEL_SHARE = 0.024  # width of a character relative to the axis of the narrowest plot
+LABEL_SHARE = 0.026  # width of a character relative to the axis of the narrowest plot
 MARGIN = 0.35  # octaves beside the first and the last value
 
 
