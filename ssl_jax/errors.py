@@ -5,6 +5,9 @@ the command with one clear message and the documented exit code, without a trace
 follow the style of sysexits.h.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 USAGE = 64
 BAD_DATA = 65
 MISSING_INPUT = 66
@@ -31,6 +34,37 @@ class Fault(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+class Faults:
+    """Collects the faults of independent checks, so that one message reports all of them."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    @contextlib.contextmanager
+    def collect(self) -> Iterator[None]:
+        """A context that records a Fault and ends normally."""
+        try:
+            yield
+        except Fault as fault:
+            self.found.append(fault)
+
+    def check(self) -> None:
+        """Raises one Fault with all messages and the first fault's code, if there are faults."""
+        if len(messages := list(dict.fromkeys(map(str, self.found)))) > 1:
+            raise Fault("\n  ".join([f"{len(messages)} problems:", *messages]), self.found[0].code)
+        if self.found:
+            raise self.found[0]
+
+
+def printable(name: str) -> str:
+    """Returns a name of a file or class for a message.
+
+    A name with control characters could imitate other messages or steer the terminal. It is
+    returned in quotes, with these characters escaped.
+    """
+    return name if name.isprintable() else repr(name)
 
 
 def exit_code(error: BaseException) -> int:

@@ -14,6 +14,11 @@ SCHEDULE = "schedule"  # refused, unless --allow_change names the field
 FREE = "free"  # accepted
 
 
+# Value of a number that a run sets from its training data; see `config.adapt`. A word
+# would change the type of the field, by which flags are parsed.
+AUTO = -1
+
+
 class Unset(NamedTuple):
     """Default of a field without a default value. The config holds None and checks the type."""
 
@@ -105,12 +110,22 @@ def any_value(text: str) -> Valid:
     return Valid(text, lambda value: True)
 
 
+def or_auto(valid: Valid) -> Valid:
+    """Also accepts AUTO, for a field that has a rule in `config.adapt`."""
+    return valid._replace(
+        text=f"{valid.text}, or {AUTO}: set from the data",
+        accepts=lambda value: value == AUTO or valid.accepts(value),
+    )
+
+
 INFINITY = float("inf")
 AT_LEAST_0 = number("0 or more", lambda x: x >= 0)
 AT_LEAST_1 = number("at least 1", lambda x: x >= 1)
 ABOVE_0 = number("more than 0", lambda x: x > 0)
 FINITE_ABOVE_0 = number("a finite number above 0", lambda x: 0 < x < INFINITY)
 FINITE = number("a finite number, 0 or more", lambda x: 0 <= x < INFINITY)
+# JAX's keys drop higher bits of a seed, and NumPy refuses negative seeds.
+SEED = number("a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32)
 PROBABILITY = number("a probability, in [0, 1]", lambda x: 0 <= x <= 1)
 POSITIVE_FRACTION = number("in (0, 1]", lambda x: 0 < x <= 1)
 BELOW_1 = number("in [0, 1)", lambda x: 0 <= x < 1)

@@ -11,7 +11,8 @@ import json
 import pathlib
 from typing import Any
 
-from ssl_jax.jobs import files, heartbeat, progress
+from ssl_jax.jobs import files, heartbeat, json_files, progress
+from ssl_jax.jobs.json_files import is_number
 
 FILE = "goodput.json"
 
@@ -61,7 +62,7 @@ class Attempt:
     def update(self, workdir: pathlib.Path, process: int) -> None:
         """Reads steps and phases from the process's heartbeat and from the checkpoints."""
         report = heartbeat.read(workdir, process)
-        if report.get("started", 0.0) >= self.started:  # not the report of an earlier attempt
+        if report and report["started"] >= self.started:  # not that of an earlier attempt
             self.first_step, self.last_step = report["first_step"], report["step"]
             self.phases = report["phases"]
         self.saved_step = progress.saved_step(workdir)
@@ -101,16 +102,24 @@ def summary(attempts: list[Attempt]) -> dict[str, Any]:
 
 
 def read(workdir: pathlib.Path) -> list[Attempt]:
-    """Returns the attempts in goodput.json; [] if the file is missing or cannot be parsed."""
-    fields = {field.name for field in dataclasses.fields(Attempt)}
-    try:
-        records = json.loads((workdir / FILE).read_text())["lives"]
-        return [Attempt(**{k: v for k, v in r.items() if k in fields}) for r in records]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    """Returns the attempts in goodput.json, without damaged ones."""
+    records = json_files.read_or_ignore(workdir / FILE).get("lives")
+    return [Attempt(**r) for r in map(_fields, records) if r] if isinstance(records, list) else []
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Returns the fields of an attempt in goodput.json; {} if one is missing or damaged."""
+    empty = dataclasses.asdict(Attempt(0.0, 0.0))
+    fields = {k: v for k, v in record.items() if k in empty} if isinstance(record, dict) else {}
+    phases, code = fields.get("phases", {}), fields.get("code")
+    if not {"started", "ended"} <= fields.keys() or not isinstance(phases, dict):
+        return {}
+    numbers = [v for k, v in fields.items() if k not in ("phases", "code", "reason")]
+    numbers += [*phases.values(), 0 if code is None else code]
+    return fields if all(map(is_number, numbers)) else {}
 
 
 def write(workdir: pathlib.Path, attempts: list[Attempt]) -> None:
     """Replaces goodput.json atomically: a crash leaves either the old or the new file."""
-    with files.atomic_write(workdir / FILE, durable=False) as file:
-        file.write(f"{json.dumps(summary(attempts), indent=2)}\n".encode())
+    text = f"{json.dumps(summary(attempts), indent=2)}\n"
+    files.write(workdir / FILE, text, durable=False)

@@ -3,9 +3,21 @@
 import contextlib
 import faulthandler
 import os
+import re
 import signal
 import sys
 from typing import Any, TextIO
+
+# Control characters, lone surrogates and marks that change the direction of text. Names of files
+# and hosts may hold them, and a terminal would execute them.
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def escape_controls(text: str) -> str:
+    """Replaces control characters by visible escapes such as `\\x1b`; keeps tabs and line ends."""
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class ResilientStream:
@@ -13,7 +25,7 @@ class ResilientStream:
 
     Writes fail when a pager or terminal is closed or when the disk of a log is full. Training must
     not stop for that, because metrics.jsonl holds the same numbers. The first failure is reported
-    on standard error.
+    on standard error. Control characters are escaped, so that no name can command the terminal.
     """
 
     def __init__(self, stream: Any):
@@ -23,7 +35,7 @@ class ResilientStream:
     def write(self, text: str) -> int:
         """Writes the text, or drops it if the stream fails; returns its length."""
         with self._ignoring_errors():
-            self._stream.write(text)
+            self._stream.write(escape_controls(text))
         return len(text)
 
     def flush(self) -> None:
@@ -69,4 +81,4 @@ def print_error(message: str) -> None:
     Does not use print(): a handler may run in the middle of another print.
     """
     with contextlib.suppress(OSError):
-        os.write(2, f"ssl_jax: {message}\n".encode())
+        os.write(2, f"ssl_jax: {escape_controls(message)}\n".encode())

@@ -12,7 +12,7 @@ from absl import logging
 from etils import epath
 
 from ssl_jax.errors import IO_ERROR, Fault
-from ssl_jax.rundir import workdir
+from ssl_jax.jobs import files, json_files
 
 FILE = "metrics.jsonl"
 # Metrics in the progress line, in this order, and their formats.
@@ -61,7 +61,7 @@ class MetricWriter:
         if is_main:
             try:
                 _drop_after(self._path, resume_step)
-                self._file = self._path.open("a")
+                self._file = files.append(self._path)
             except OSError as error:
                 raise self._fault(error) from error
         if is_main and tensorboard:
@@ -125,18 +125,30 @@ def _summary_writer(folder: epath.PathLike) -> Any:
 def _drop_after(path: epath.Path, step: int) -> None:
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    remaining = [line for line in lines if _parse_step(line) <= step]
+    lines = files.read(path).splitlines(keepends=True)
+    remaining = [line for line in lines if parse_step(line) <= step]
     if remaining != lines:
-        workdir.write_text(path, "".join(remaining))
+        files.write(path, b"".join(remaining))
 
 
-def _parse_step(line: str) -> float:
+def parse_step(line: bytes) -> float:
     """Returns the step of a line; infinity for a truncated line or one that is not a record."""
+    row = parse_row(line) if line.endswith(b"\n") else {}
+    return row.get("step", math.inf)
+
+
+def parse_row(line: bytes) -> dict[str, Any]:
+    """Returns a line of metrics.jsonl; {} if it is no record.
+
+    "step" is an integer; every other value is a number, or None if it is null or damaged.
+    """
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        row = json_files.parse(line)
+    except ValueError:
+        return {}
+    row = row if isinstance(row, dict) else {}
+    row = {name: value if json_files.is_number(value) else None for name, value in row.items()}
+    return row if isinstance(row.get("step"), int) else {}
 
 
 class Progress:

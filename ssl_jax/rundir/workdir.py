@@ -17,7 +17,7 @@ from absl import logging
 from etils import epath
 
 from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, Fault
-from ssl_jax.jobs.files import atomic_write
+from ssl_jax.jobs import files, json_files
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -49,7 +49,7 @@ def exists(path: epath.PathLike) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """Reads and writes the JSON files of a workdir.
+    """Reads and writes the JSON files of a workdir. Each file holds an object.
 
     Args:
       path: absolute path of the folder.
@@ -57,21 +57,21 @@ class Workdir:
 
     path: epath.Path
 
-    def read_json(self, name: str) -> Any:
-        """Returns the content of a JSON file, or None if the file does not exist.
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Returns the object in a JSON file, or None if the file does not exist.
 
         Args:
           name: path of the file relative to the workdir.
 
         Raises:
-          Fault: IO_ERROR if the file is not JSON.
+          Fault: IO_ERROR if the file is not JSON, or not a regular file.
         """
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            return json_files.read_object(path)
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise Fault(f"{path} is not JSON: {error}. Restore or remove it", IO_ERROR) from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -115,13 +115,13 @@ def open_workdir(path: epath.PathLike, flag: str = "workdir") -> Iterator[Workdi
 
 @contextlib.contextmanager
 def _locked(folder: epath.Path, flag: str) -> Iterator[None]:
-    # Append mode does not empty the file, which names the run that may still hold the lock.
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+    # The file is not emptied before: it names the run that may still hold the lock.
+    with files.append(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            holder = file.read().strip() or "by another process"
+            holder = file.read(200).strip() or "by another process"
             raise Fault(
                 f"the {flag} {folder} is in use {holder}. Wait for that run or choose another "
                 f"--{flag}",
@@ -161,5 +161,4 @@ def write_text(path: epath.PathLike, text: str) -> None:
     if is_remote(path):
         path.write_text(text)  # cloud storage publishes an object only when it is complete
         return
-    with atomic_write(path) as file:
-        file.write(text.encode())
+    files.write(path, text)

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+from ssl_jax.errors import CANNOT_CREATE, Fault
 from ssl_jax.jobs import files
 from ssl_jax.jobs.files import atomic_write
 
@@ -176,3 +177,95 @@ def test_numpy_archives_can_be_written(tmp_path):
     with np.load(tmp_path / "x.npz") as arrays:
         np.testing.assert_array_equal(arrays["a"], np.arange(3))
     assert names(tmp_path) == ["x.npz"]
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """Returns a file outside the workdir tmp_path/run, and checks at the end that it is intact."""
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "precious"
+    path.write_bytes(b"precious")
+    yield path
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_link_is_replaced_by_the_file(tmp_path, victim):
+    path = tmp_path / "run" / "report.html"
+    path.symlink_to(victim)
+    files.write(path, "page")
+    assert not path.is_symlink()
+    assert path.read_text() == "page"
+
+
+def test_text_is_written_whatever_characters_it_holds(tmp_path):
+    files.write(tmp_path / "x", "ä \ud800")
+    assert (tmp_path / "x").read_bytes() == b"\xc3\xa4 \\ud800"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo"])
+def test_append_refuses_what_is_no_regular_file(tmp_path, victim, kind):
+    path = tmp_path / "run" / ".lock"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(victim if kind == "link" else tmp_path / "new")
+    with pytest.raises(Fault, match=r"\.lock: it is a link or a special file") as fault:
+        files.append(path)
+    assert fault.value.code == CANNOT_CREATE
+    assert not (tmp_path / "new").exists()
+
+
+def test_append_adds_to_the_end_and_reads(tmp_path):
+    for line in ("one\n", "two\n"):
+        with files.append(tmp_path / "log") as file:
+            file.write(line)
+            file.flush()
+            file.seek(0)
+            text = file.read()
+    assert text == "one\ntwo\n"
+
+
+def test_a_folder_that_leaves_the_workdir_is_refused(tmp_path, victim):
+    run = tmp_path / "run"
+    (tmp_path / "host").mkdir()
+    (run / "eval").symlink_to(tmp_path / "host")
+    (run / "figures").symlink_to("../missing")
+    (run / "inner").mkdir()
+    (run / "heartbeat").symlink_to("inner")
+    for name in ("eval", "eval/below", "figures", ".."):
+        with pytest.raises(Fault, match=r"link out of .*run") as fault:
+            files.inside(run, name)
+        assert fault.value.code == CANNOT_CREATE
+    for name in ("inner", "new", "heartbeat"):
+        assert files.inside(run, name) == run / name
+    (tmp_path / "linked").symlink_to(run)  # the workdir itself may be a link
+    assert files.inside(tmp_path / "linked", "new") == tmp_path / "linked" / "new"
+
+
+def test_stale_temporary_files_are_removed_and_nothing_else(tmp_path, victim):
+    run, old = tmp_path / "run", files.time.time() - 2 * files.STALE_AFTER
+    (run / "eval").mkdir()
+    (tmp_path / "host").mkdir()
+    (run / "figures").symlink_to(tmp_path / "host")
+    stale = [run / ".x.0123abcd.tmp", run / "eval" / ".knn.json.89abcdef.tmp"]
+    kept = [run / "x.tmp", run / ".x.tmp", run / ".x.0123abcg.tmp"]
+    kept.append(tmp_path / "host" / ".x.0123abcd.tmp")
+    for path in (*stale, *kept):
+        path.write_bytes(b"")
+        os.utime(path, (old, old))
+    fresh, link = run / ".y.0123abcd.tmp", run / ".z.0123abcd.tmp"
+    fresh.write_bytes(b"")
+    link.symlink_to(victim)
+    os.utime(link, (old, old), follow_symlinks=False)
+    files.remove_stale(run)
+    assert not any(path.exists() for path in stale)
+    assert all(path.exists() for path in (*kept, fresh, link))
+
+
+def test_reading_refuses_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")  # opening it for reading would wait for a writer
+    (tmp_path / "large").write_bytes(b"12345")
+    for name, words in (("fifo", "not a regular file"), ("large", "larger than 4 bytes")):
+        with pytest.raises(OSError, match=words):
+            files.read(tmp_path / name, limit=4)
+    assert files.read(tmp_path / "large") == b"12345"

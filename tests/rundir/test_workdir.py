@@ -135,3 +135,13 @@ def test_failed_write_keeps_the_old_json(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         workdir.write_json(path, {"bad": 2})
     assert json.loads(path.read_text()) == {"good": 1}
+
+
+@pytest.mark.parametrize("target", ["file", "missing"])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_untouched(tmp_path, target):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / target)
+    assert ".lock: it is a link or a special file. Remove it" in refusal(tmp_path / "run")
+    assert (tmp_path / "file").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
