@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ssl_jax.errors import CANNOT_CREATE, USAGE, Fault
-from ssl_jax.jobs import roll_call
+from ssl_jax.errors import CANNOT_CREATE, USAGE, Fault, printable
+from ssl_jax.jobs import files, roll_call
 
 HEARTBEAT_TIMEOUT = 30  # seconds without a heartbeat after which JAX counts a process as dead
 FILE_TIMEOUT = 30  # seconds that a network file system may take to show a new file
-DEFAULT_PORT = 8476  # of process 0, if the cluster gives only its address
+DEFAULT_PORT = 8476  # of the roll call, if the cluster gives only the address of process 0
 T = TypeVar("T")
-_hosts = [socket.gethostname()]  # host name of every process of this job
+_hosts = [printable(socket.gethostname())]  # host name of every process of this job
 
 
 class JobSpec(NamedTuple):
@@ -30,12 +30,14 @@ class JobSpec(NamedTuple):
       processes: number of processes.
       process: number of this process.
       local_devices: indices of the host's devices that this process uses; None for all.
+      attempt: name of this start of the job, if every start has the same coordinator; else "".
     """
 
     coordinator: str
     processes: int
     process: int
     local_devices: list[int] | None = None
+    attempt: str = ""
 
 
 def connect(
@@ -60,11 +62,13 @@ def connect(
     job = find_job(coordinator, processes, process, os.environ)
     if job.processes == 1:
         return
-    _hosts[:] = roll_call.call(job.coordinator, job.processes, job.process, timeout=timeout)
+    _hosts[:], address = roll_call.call(
+        job.coordinator, job.processes, job.process, timeout=timeout, attempt=job.attempt
+    )
     # JAX's service would handle SIGTERM itself, and only between steps; see ssl_jax.jobs.stop.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        job.coordinator,
+        address,
         job.processes,
         job.process,
         local_device_ids=job.local_devices,
@@ -93,12 +97,16 @@ def find_job(
         names = ("SKYPILOT_NODE_IPS", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
         first = environment["SKYPILOT_NODE_IPS"].split()[0]
         values = [environment.get(name, "") for name in names[1:]]
-        return _checked(f"{first}:{DEFAULT_PORT}", values[0], values[1], names)
+        job = _checked(f"{first}:{DEFAULT_PORT}", values[0], values[1], names)
+        # The task keeps its number when it recovers. On the same cluster, the job gets another one.
+        attempt = "/".join(filter(None, map(environment.get, _SKYPILOT_ATTEMPT)))
+        return job._replace(attempt=attempt) if job.processes > 1 else job
     return _detected()
 
 
 _FLAGS = ("--coordinator", "--processes", "--process")
 _VARIABLES = ("SSL_JAX_COORDINATOR", "SSL_JAX_PROCESSES", "SSL_JAX_PROCESS")
+_SKYPILOT_ATTEMPT = ("SKYPILOT_TASK_ID", "SKYPILOT_INTERNAL_JOB_ID")
 SINGLE_PROCESS = JobSpec("", 1, 0)
 
 
@@ -180,8 +188,7 @@ def check_shared_folder(folder: os.PathLike[str]) -> None:
     mark = int(multihost_utils.broadcast_one_to_all(np.int32(os.getpid())))
     file = os.path.join(folder, f".seen-{mark}")
     if jax.process_index() == 0:
-        with open(file, "w", encoding="utf-8"):
-            pass
+        files.write(file, "")
     multihost_utils.sync_global_devices("a file in the workdir")
     # A network file system may show the file with a delay.
     deadline = time.monotonic() + FILE_TIMEOUT
@@ -236,3 +243,9 @@ def exit_now(text: str, code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def print_once(text: str) -> None:
+    """Prints a line in process 0 of the job only."""
+    if jax.process_index() == 0:
+        print(text, flush=True)

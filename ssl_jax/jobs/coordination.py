@@ -16,6 +16,7 @@ KEY_PREFIX = "ssl_jax/"
 ANSWER_TIMEOUT = 60.0  # seconds for all processes to answer
 EXIT_TIMEOUT = 30.0  # seconds that process 0 waits for the others, which may finish a save first
 SILENCE = 3.0  # seconds without a beat after which a process counts as dead; beats come every 0.5 s
+MAX_LISTED = 20  # numbers of processes in one message
 POLL_MS = 1000  # length of one blocking read; between reads, the thread can check other things
 
 
@@ -67,24 +68,32 @@ class Job:
         """Returns {process: number of beats so far}."""
         return {int(key): int(value) for key, value in self._list("beat")}
 
-    def agree(self, topic: str, own: Any, decide: Callable[[list[Any]], Any]) -> Any:
+    def agree(
+        self,
+        topic: str,
+        own: Any,
+        decide: Callable[[list[Any]], Any],
+        *,
+        timeout: float = ANSWER_TIMEOUT,
+    ) -> Any:
         """Collects a value from every process and returns process 0's decision to all.
 
         Args:
           topic: name of the question; each topic is used once.
           own: this process's value; must be JSON serializable.
           decide: function of [value of process 0, value of process 1, ...]; process 0 calls it.
+          timeout: seconds for all processes to answer.
 
         Raises:
-          LostProcesses: some processes do not answer within ANSWER_TIMEOUT.
+          LostProcesses: some processes do not answer in time.
         """
         self._set(f"{topic}/{self.process}", own)
         if self.process == 0:
-            deadline = time.monotonic() + ANSWER_TIMEOUT
+            deadline = time.monotonic() + timeout
             values = [self._get(f"{topic}/{p}", deadline) for p in range(self.count)]
             lost = [p for p, value in enumerate(values) if value is None]
             self._set(f"{topic}/answer", {"gone": lost} if lost else {"answer": decide(values)})
-        reply = self._get(f"{topic}/answer", time.monotonic() + 1.5 * ANSWER_TIMEOUT)
+        reply = self._get(f"{topic}/answer", time.monotonic() + 1.5 * timeout)
         if reply is None or "gone" in reply:
             raise LostProcesses(reply["gone"] if reply else [0])
         return reply["answer"]
@@ -162,6 +171,7 @@ class Job:
 
 
 def format_processes(processes: list[int]) -> str:
-    """Returns "process 3" or "processes 3, 4"; lists at most 20 numbers."""
-    numbers = ", ".join(map(str, processes[:20])) + (", ..." if len(processes) > 20 else "")
+    """Returns "process 3" or "processes 3, 4"; lists at most MAX_LISTED numbers."""
+    more = ", ..." if len(processes) > MAX_LISTED else ""
+    numbers = ", ".join(map(str, processes[:MAX_LISTED])) + more
     return f"process{'es' if len(processes) > 1 else ''} {numbers}"

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NoReturn
 
 from ssl_jax.errors import INTERRUPTED, STOPPED_EARLY, Fault, exit_code
@@ -48,6 +48,7 @@ class Stop:
         self._deferring = False
         self._raised: Fault | None = None  # raised by the handler
         self._checkpoints: Any = None
+        self._cleanup: Callable[[], object] | None = None
         self._job: Any = None
         self._phase, self._step = START, 0
         self._condition = threading.Condition()
@@ -71,6 +72,13 @@ class Stop:
     def set_checkpoints(self, checkpoints: Any) -> None:
         """Sets the checkpoint writer whose `wait()` is called before a signal ends the command."""
         self._checkpoints = checkpoints
+
+    def set_cleanup(self, cleanup: Callable[[], object]) -> None:
+        """Sets a function for a signal that ends the process while the main thread is busy.
+
+        The background thread calls it, because no `finally` block of the main thread runs then.
+        """
+        self._cleanup = cleanup
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -247,6 +255,9 @@ class Stop:
         if self._job is not None:
             self._job.barrier("saved")
             self._job.disconnect()
+        if self._cleanup is not None:
+            with contextlib.suppress(OSError):
+                self._cleanup()
         _exit(message, code)
 
     def _follow_failure(self, process: int, code: int) -> None:

@@ -28,6 +28,7 @@ REASONS = {
     0: "done",
     STOPPED_EARLY: "stopped early, its state is saved",
     WATCHDOG: "its watchdog found it stuck",
+    INTERRUPTED: "interrupted by Ctrl-C",
     128 + signal.SIGABRT: "aborted, as JAX does when another process is gone",
     128 + signal.SIGKILL: "killed, possibly out of memory",
 }
@@ -89,6 +90,8 @@ class Supervisor:
                 return self._report_start_failure(error)
             code, reason = self._run_attempt(attempt, self._command_process)
             if self._signals or not is_retryable(code):
+                if code:
+                    self._print(f"COMMAND ended with {reason}; it is not started again")
                 return code
             fruitless = 0 if self._has_new_manifest() else fruitless + 1
             if fruitless >= self.max_fruitless_restarts:

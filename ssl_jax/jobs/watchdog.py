@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from ssl_jax.errors import WATCHDOG
-from ssl_jax.jobs import heartbeat
+from ssl_jax.jobs import files, heartbeat
 from ssl_jax.jobs.streams import print_error, write_stacks_on_signal
 
 # Training is stuck after MEDIAN_STEPS times the median step time without a step, but not before
@@ -38,6 +38,7 @@ class Watchdog:
       workdir: the run's folder. `heartbeat/PROCESS.json` holds the last report, and
         `heartbeat/PROCESS.stacks` the stack traces of a stuck process or of one that got SIGUSR1.
       process: number of this process.
+      factor: on all time limits; 0: no limits.
       clock: monotonic time in seconds.
       end: called with a message when the process is stuck; the default prints the message and
         exits with WATCHDOG.
@@ -48,12 +49,13 @@ class Watchdog:
         workdir: os.PathLike[str],
         process: int = 0,
         *,
+        factor: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         end: Callable[[str], None] | None = None,
     ):
         self._workdir = pathlib.Path(workdir)
         self._folder = self._workdir / heartbeat.FOLDER
-        self._process, self._clock = process, clock
+        self._process, self._factor, self._clock = process, factor, clock
         self._end = _exit if end is None else end
         self._step_times: collections.deque[float] = collections.deque(maxlen=101)
         # Phase and its start time. Always replaced as one tuple, because the thread reads it.
@@ -102,8 +104,8 @@ class Watchdog:
         """Ends the process if it is stuck; the thread calls this once a second."""
         phase, since = self._now
         silent = self._clock() - since
-        timeout = PHASE_TIMEOUTS.get(phase, self._step_timeout())
-        if silent <= timeout:
+        timeout = self._factor * PHASE_TIMEOUTS.get(phase, self._step_timeout())
+        if silent <= timeout or not self._factor:
             return
         path = self._folder / f"{self._process}.stacks"
         with contextlib.suppress(OSError):  # a full disk must not keep a stuck process alive
@@ -113,7 +115,8 @@ class Watchdog:
         what = "no step" if phase == "train" else f"{phase} not finished"
         self._end(
             f"process {self._process} is stuck: {what} for {silent:.0f} s, after step "
-            f"{self._step or 0}{_current_line()}; stacks of all threads in {path}"
+            f"{self._step or 0}{_current_line()}; stacks of all threads in {path}. If it was only "
+            "slow, raise --config.train.watchdog"
         )
 
     def _step_timeout(self) -> float:
@@ -146,9 +149,9 @@ class Watchdog:
             self._wake.wait(CHECK_INTERVAL)
 
     def __enter__(self) -> "Watchdog":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._process}.stacks"
-        self._file = open(path, "a", encoding="utf-8")  # keeps the stacks of earlier attempts
+        files.inside(self._workdir, heartbeat.FOLDER).mkdir(parents=True, exist_ok=True)
+        # Keeps the stacks of earlier attempts.
+        self._file = files.append(self._folder / f"{self._process}.stacks")
         write_stacks_on_signal(self._file)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()

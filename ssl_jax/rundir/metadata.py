@@ -1,9 +1,9 @@
 """Metadata of a run: command, config hash, git revision, library versions, devices, data."""
 
 import hashlib
-import importlib.metadata
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -14,8 +14,13 @@ import jax
 from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
+from ssl_jax.rundir import versions
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "numpy")
+# An absolute path in a flag's value, or in an element of the value, up to its last part. The name
+# of a home folder is the user's name.
+_PARTS = r"""/(?:[^/,'"]*/)*"""
+_HOME = r"""(?:~[^/,'"\s]*|/(?:home|Users)/[^/,'"]+)"""
+_FOLDERS = re.compile(rf"""(?:^|(?<=[=,(\['"\s]))(?:{_HOME}(?:{_PARTS})?|{_PARTS})""")
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -37,7 +42,7 @@ def _plain(value: Any) -> Any:
 
 
 def collect(config: ConfigDict, mesh: Any, source: Any, verb: str) -> dict[str, Any]:
-    """Returns the content of metadata.json.
+    """Returns the content of metadata.json. It names no user and no absolute path.
 
     Args:
       config: config of the run.
@@ -47,11 +52,11 @@ def collect(config: ConfigDict, mesh: Any, source: Any, verb: str) -> dict[str, 
     """
     devices = mesh.devices.flatten()
     return {
-        "command": shlex.join(["python", "-m", f"ssl_jax.{verb}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"ssl_jax.{verb}", *map(_shareable, sys.argv[1:])]),
         "config_hash": config_hash(config),
         "revision": _revision(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": versions.installed(),
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": len(devices),
@@ -60,14 +65,16 @@ def collect(config: ConfigDict, mesh: Any, source: Any, verb: str) -> dict[str, 
         "source": source.name,
         "train_images": source.size,
         "classes": len(source.classes),
+        "files": source.identity(),
     }
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _shareable(argument: str) -> str:
+    """Shortens absolute paths: --workdir=/data/anna/run becomes --workdir=.../run.
+
+    Reports show metadata.json. Only config.json needs the paths: to resume and to evaluate.
+    """
+    return _FOLDERS.sub(".../", argument)
 
 
 def _revision() -> str | None:

@@ -32,6 +32,8 @@ SKY = {
     "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5\n",
     "SKYPILOT_NUM_NODES": "2",
     "SKYPILOT_NODE_RANK": "1",
+    "SKYPILOT_TASK_ID": "managed-7-0",
+    "SKYPILOT_INTERNAL_JOB_ID": "3",
 }
 SLURM = {
     "SLURM_JOB_ID": "42",
@@ -54,7 +56,8 @@ OPENMPI = {
     [
         (("a:1", 4, 2), OURS | SLURM, JobSpec("a:1", 4, 2)),
         (("", 0, -1), OURS | SLURM | SKY, JobSpec("b:2", 8, 7)),
-        (("", 0, -1), SKY, JobSpec("10.0.0.4:8476", 2, 1)),
+        (("", 0, -1), SKY, JobSpec("10.0.0.4:8476", 2, 1, attempt="managed-7-0/3")),
+        (("", 0, -1), SKY | {"SKYPILOT_NUM_NODES": "1"}, SINGLE_PROCESS),
         (("", 0, -1), SLURM, JobSpec(f"node07:{65535 - 2**12 + 1 + 42}", 4, 3, [1])),
         (("", 0, -1), OPENMPI, JobSpec("10.96.0.1:62463", 4, 2, [0])),
         (("", 0, -1), SLURM | {"SLURM_NTASKS": "1"}, SINGLE_PROCESS),
@@ -101,8 +104,8 @@ def call_all(address, numbers, count, timeout):
 
 
 def test_roll_call_returns_all_hosts_to_every_process(address):
-    hosts = [call.result() for call in call_all(address, [2, 1, 0], 3, 20)]
-    assert hosts == [[HOST] * 3] * 3
+    rolls = [call.result() for call in call_all(address, [2, 1, 0], 3, 20)]
+    assert rolls == [([HOST] * 3, address)] * 3
 
 
 def test_every_process_learns_which_processes_are_missing(address):
@@ -140,7 +143,49 @@ def test_roll_call_ignores_foreign_connections_and_accepts_restarted_processes(a
             send(address, greeting)
         send(address, b'{"process": 1, "host": "died, and was started again"}\n')
         others = [pool.submit(roll_call.call, address, 3, n, timeout=20) for n in (1, 2)]
-        assert [call.result() for call in (first, *others)] == [[HOST] * 3] * 3
+        assert [call.result().hosts for call in (first, *others)] == [[HOST] * 3] * 3
+
+
+def test_an_older_attempt_is_refused_by_name_and_the_new_one_starts(address):
+    def call(process, attempt, timeout):
+        return roll_call.call(address, 2, process, timeout=timeout, attempt=attempt)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        new = [pool.submit(call, 0, "job/2", 20)]
+        old = pool.submit(call, 1, "job/1", 1)
+        with pytest.raises(Fault) as error:
+            old.result()
+        new.append(pool.submit(call, 1, "job/2", 20))
+        (hosts, coordinator), other = [call.result() for call in new]
+    assert str(error.value) == (
+        f"process 1 on {HOST} belongs to attempt 'job/1' of the job, but process 0 on {HOST} to "
+        "attempt 'job/2'. Stop the older attempt"
+    )
+    assert error.value.code == WATCHDOG
+    assert (hosts, coordinator) == other == ([HOST] * 2, coordinator)
+    # Process 0 chose a port for JAX that the older attempt does not know.
+    assert coordinator.startswith("127.0.0.1:")
+    assert coordinator != address
+
+
+def test_a_new_attempt_waits_until_the_older_one_leaves_the_port(address):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        options = {"timeout": 20, "attempt": "job/2"}
+        older = socket.create_server(("", int(address.split(":")[1])))
+        calls = [pool.submit(roll_call.call, address, 2, n, **options) for n in (0, 1)]
+        time.sleep(0.5)
+        older.close()
+        assert [call.result().hosts for call in calls] == [[HOST] * 2] * 2
+
+
+def test_control_characters_in_host_names_are_escaped(address, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "a\x1b[2J")
+    for call in call_all(address, [1, 0], 2, 20):
+        assert call.result().hosts == [r"'a\x1b[2J'"] * 2
+    for call in call_all(address, [1, 1, 0], 3, 20):
+        with pytest.raises(Fault) as error:
+            call.result()
+        assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("stopped", [0, 1])

@@ -19,7 +19,15 @@ from ssl_jax.jobs import heartbeat, progress
 
 
 @contextlib.contextmanager
-def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train")):
+def running(
+    path,
+    *flags,
+    processes=2,
+    before=(),
+    program=("-m", "ssl_jax.train"),
+    config="configs/simclr.py:digits",
+    own=lambda number: {},
+):
     """Starts the command in every process, like a launcher.
 
     Args:
@@ -28,6 +36,9 @@ def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train"
       processes: number of processes.
       before: a module with arguments that receives the command, such as the supervisor.
       program: replaces `-m ssl_jax.train`.
+      config: value of --config.
+      own: function of the process number that returns what only this process gets: "flags", "env",
+        "cwd" or "program".
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -39,13 +50,15 @@ def running(path, *flags, processes=2, before=(), program=("-m", "ssl_jax.train"
         subprocess.Popen(
             [
                 *((sys.executable, "-m", *before) if before else ()),
-                *(sys.executable, *program, "--config=configs/simclr.py:digits"),
+                *(sys.executable, *own(number).get("program", program), f"--config={config}"),
                 *(*fields, *flags, f"--workdir={path(number) if callable(path) else path}"),
+                *own(number).get("flags", ()),
             ],
-            cwd=ROOT,
+            cwd=own(number).get("cwd", ROOT),
             env=plain
             | job
-            | {"SSL_JAX_PROCESS": str(number), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+            | {"SSL_JAX_PROCESS": str(number), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+            | own(number).get("env", {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -250,7 +263,8 @@ def test_a_config_that_process_0_refuses_ends_all(tmp_path):
     path = pathlib.Path(tmp_path / "run")
     path.mkdir()
     (path / "config.json").write_text(json.dumps(small(train__seed=7).to_dict()))
+    (path / "metrics.jsonl").write_text('{"step": 1}\n')
     (code_0, output_0), (code_1, output_1) = start(path)
     assert (code_0, code_1) == (BAD_CONFIG, BAD_CONFIG), output_0 + output_1
-    assert "train.seed: 7 -> 0" in output_0
+    assert "train.seed: was 7, is now 0" in output_0
     assert "see its message for the cause" in output_1

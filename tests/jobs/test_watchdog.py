@@ -56,6 +56,26 @@ def test_the_shortest_step_timeout_is_a_minute(dog):
     assert dog.messages
 
 
+@pytest.mark.parametrize(("factor", "limit"), [(3.0, 180.0), (0.5, 30.0), (0.0, 1e9)])
+def test_all_limits_are_multiplied_by_the_factor(dog, factor, limit):
+    dog._factor = factor
+    for step in (1, 2):
+        dog.clock.now += 0.1
+        dog.step(step)
+    dog.clock.now += limit
+    dog.check()
+    assert not dog.messages
+    dog.clock.now += 0.1
+    dog.check()
+    assert bool(dog.messages) == bool(factor)
+    assert all("If it was only slow, raise --config.train.watchdog" in m for m in dog.messages)
+    dog.messages.clear()
+    dog.enter("save")
+    dog.clock.now += factor * PHASE_TIMEOUTS["save"] - 0.1
+    dog.check()
+    assert not dog.messages
+
+
 def test_until_a_second_step_the_timeout_is_that_of_the_start(dog):
     dog.begin(0)
     dog.clock.now = 200.0  # compilation and the first step
