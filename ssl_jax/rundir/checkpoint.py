@@ -1,8 +1,8 @@
 """Checkpoints of a run: Orbax stores the arrays, a manifest records which steps exist.
 
-Layout: `checkpoints/<step>/` is an Orbax checkpoint of nested dicts, plus `MANIFEST.json`, which
-is written last. A step without a manifest does not exist. A step that does not match its manifest
-is damaged; Orbax alone detects neither a flipped bit nor a missing file.
+Layout: `checkpoints/<step>/` is an Orbax checkpoint of nested dicts, plus `MANIFEST.json`. A save
+writes both to `<step>.tmp` and then renames the folder. A step that does not match its manifest, or
+has none, is damaged; Orbax alone detects neither a flipped bit nor a missing file.
 
 Any JAX program on as many devices as the run had can read the parameters without this package
 (`ssl_jax.export` and evaluations read them on any number of devices):
@@ -61,6 +61,7 @@ class Checkpoints:
         self._orbax = ocp.StandardCheckpointer()
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
+        self._deletion_failed = False
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -106,7 +107,7 @@ class Checkpoints:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._require_space(size)
-            self._orbax.save(self._folder(step), traverse_util.unflatten_dict(arrays))
+            self._orbax.save(self._temporary(step), traverse_util.unflatten_dict(arrays))
         except Exception as error:
             self._abandon(step, size, error)
         _crash_at("save.during_data")
@@ -199,9 +200,18 @@ class Checkpoints:
         Raises:
           Fault: the same as `restore_latest`, except for other leaves.
         """
-        step = self._choose_step(repair=False)
-        if step is None:
-            return None
+        while (step := self._choose_step(repair=False)) is not None:
+            try:
+                tree, meta = self._read(step, select)
+            except Fault:
+                if step in manifest.steps(self.directory):
+                    raise
+            # A running training may have deleted the step, because newer ones exist.
+            if not _on_any_process(step not in manifest.steps(self.directory)):
+                return tree, step, meta
+        return None
+
+    def _read(self, step: int, select: Callable[[Tree], Tree]) -> tuple[Tree, dict[str, Any]]:
         folder = self._folder(step)
         with _restore_errors_as_faults(folder):
             content = manifest.verify(folder, hashes=False)
@@ -220,21 +230,39 @@ class Checkpoints:
                 nested = reader.restore(folder, part)
         restored = traverse_util.flatten_dict(nested)
         tree = jax.tree.map(lambda name: restored[tuple(name.split("/"))], selected)
-        return tree, step, content["meta"]
+        return tree, content["meta"]
 
     def _folder(self, step: int) -> epath.Path:
         return self.directory / str(step)
 
+    def _temporary(self, step: int) -> epath.Path:
+        return self.directory / f"{step}.tmp"
+
     def _commit(self, step: int, size: int, content: dict[str, Any]) -> None:
-        """Waits for the data, writes the manifest, then deletes old steps. Runs in background."""
+        """Waits for the data, completes the step, then deletes old steps. Runs in background."""
         try:
             self._orbax.wait_until_finished()
             if jax.process_index() == 0:
                 _crash_at("save.before_manifest")
-                manifest.write(self._folder(step), content)
-                manifest.delete_old(self.directory, keep=self._keep)
+                manifest.write(self._temporary(step), content)
+                manifest.publish(self._temporary(step), self._folder(step))
         except Exception as error:
             self._abandon(step, size, error)
+        if jax.process_index() == 0:
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        try:
+            manifest.delete_old(self.directory, keep=self._keep)
+        except OSError as error:
+            # For example, a network disk keeps files that a reader has open. The step is saved.
+            if not self._deletion_failed:
+                self._deletion_failed = True
+                logging.warning(
+                    "cannot delete old steps in %s: %s; trying again after every save",
+                    self.directory,
+                    error,
+                )
 
     def _require_space(self, size: int) -> None:
         if workdir.is_remote(self.directory):
@@ -250,8 +278,9 @@ class Checkpoints:
             free = manifest.format_bytes(shutil.disk_usage(self.directory).free)
             room = f" (needs {needed}, {free} free)"
         if jax.process_index() == 0:
-            for leftover in manifest.leftovers(self.directory):
-                leftover.rmtree()
+            with contextlib.suppress(OSError):
+                for leftover in manifest.unfinished(self.directory):
+                    leftover.rmtree()
         latest = self.latest_step()
         last = "no step was saved before" if latest is None else f"the last saved step is {latest}"
         raise Fault(
@@ -290,6 +319,12 @@ class Checkpoints:
                 f"run has {expected[:12]}). Choose another --workdir",
                 BAD_CHECKPOINT,
             )
+
+
+def _on_any_process(condition: bool) -> bool:
+    if jax.process_count() == 1:
+        return condition
+    return bool(multihost_utils.process_allgather(np.bool_(condition)).any())
 
 
 def _require_same_leaves(folder: epath.Path, content: dict[str, Any], targets: Tree) -> None:

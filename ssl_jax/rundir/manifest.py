@@ -26,7 +26,8 @@ FORMAT = 1  # version of the manifest; a newer one is refused
 NAME = "MANIFEST.json"
 QUARANTINE = "quarantine"  # folder for damaged steps, next to the steps
 STEP = re.compile(r"0|[1-9][0-9]*")
-TEMPORARY = re.compile(r"\d+\.orbax-checkpoint-tmp")
+# Folders of unfinished saves; Orbax appends its own ending while it writes.
+TEMPORARY = re.compile(r"\d+\.(tmp|orbax-checkpoint-tmp)")
 
 
 class Damage(Exception):
@@ -34,9 +35,7 @@ class Damage(Exception):
 
 
 def write(folder: epath.Path, content: dict[str, Any]) -> None:
-    """Writes the manifest of a step. The step exists from the moment this function returns.
-
-    All files of the step are on disk before the manifest is written.
+    """Writes the manifest of a step, after all files of the step are on disk.
 
     Args:
       folder: folder of the step, with all its files.
@@ -58,6 +57,17 @@ def write(folder: epath.Path, content: dict[str, Any]) -> None:
             sync(parent)
     manifest = {"format": FORMAT, **content, "files": entries}
     workdir.write_json(folder / NAME, {**manifest, "seal": _seal(manifest)})
+
+
+def publish(temporary: epath.Path, folder: epath.Path) -> None:
+    """Gives a step that has its manifest its final name. The step exists from this moment.
+
+    Raises:
+      OSError: if the step exists already.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} already exists")
+    temporary.rename(folder)
     if not workdir.is_remote(folder):
         sync(folder.parent)
 
@@ -78,8 +88,8 @@ def verify(folder: epath.Path, *, hashes: bool = True) -> dict[str, Any]:
         point outside `folder`.
       OSError: if an existing file cannot be read.
     """
-    paths = dict(files(folder))  # first, because opening a planted FIFO would block forever
     try:
+        paths = dict(files(folder))  # first, because opening a planted FIFO would block forever
         manifest = json.loads((folder / NAME).read_text())
         seal = manifest.pop("seal")
         if seal != _seal(manifest):
@@ -87,7 +97,9 @@ def verify(folder: epath.Path, *, hashes: bool = True) -> dict[str, Any]:
         return _compare(folder, manifest, paths, hashes)
     except FileNotFoundError as error:
         raise Damage(f"{pathlib.Path(error.filename or NAME).name} is missing") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except IsADirectoryError as error:
+        raise Damage(f"{NAME} is a folder") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damage(f"{NAME} is not a manifest ({type(error).__name__})") from error
 
 
@@ -164,46 +176,62 @@ def _seal(manifest: dict[str, Any]) -> str:
 
 
 def steps(directory: epath.Path) -> list[int]:
-    """Returns the steps that have a manifest, oldest first, without verifying them."""
+    """Returns the steps that have a manifest, oldest first, without verifying them.
+
+    Raises:
+      Fault: BAD_CHECKPOINT if `directory` is a file or a link.
+    """
     return [int(p.name) for p in _step_folders(directory) if (p / NAME).exists()]
 
 
 def _step_folders(directory: epath.Path) -> list[epath.Path]:
-    if not directory.exists():
-        return []
-    folders = [p for p in directory.iterdir() if STEP.fullmatch(p.name) and p.is_dir()]
+    folders = [p for p in _content(directory) if STEP.fullmatch(p.name) and p.is_dir()]
     return sorted(folders, key=lambda p: int(p.name))
+
+
+def _content(directory: epath.Path) -> list[epath.Path]:
+    if workdir.is_remote(directory):
+        return list(directory.iterdir()) if directory.exists() else []
+    if not os.path.lexists(directory):
+        return []
+    # A link without target would look like a run without checkpoints.
+    if os.path.islink(directory) or not directory.is_dir():
+        raise Fault(
+            f"refused {directory}: it must be a folder, not a link or a file. Move the folder of "
+            "the checkpoints to this place, or start a new run in another --workdir",
+            BAD_CHECKPOINT,
+        )
+    return list(directory.iterdir())
 
 
 def newest_intact(directory: epath.Path, *, repair: bool) -> int | None:
     """Returns the newest step whose files match its manifest, or None if no step exists.
 
-    Logs a warning for each newer step that is damaged.
+    Logs a warning for each newer step that is damaged. Without an intact step, nothing is moved or
+    deleted; otherwise the same command would find no step and start a new run.
 
     Args:
       directory: folder of all steps.
-      repair: move damaged newer steps to `quarantine/` and remove what unfinished saves left
-        behind, with a warning for each.
+      repair: move damaged newer steps to `quarantine/` and remove what unfinished saves and
+        deletions left behind, with a warning for each.
 
     Raises:
-      Fault: BAD_CHECKPOINT if steps exist but all are damaged, or if `verify` refuses a step.
+      Fault: BAD_CHECKPOINT if steps exist but all are damaged, if `verify` refuses a step, or if
+        `directory` is a file or a link.
       OSError: if the disk cannot be read.
     """
-    damaged: dict[int, str] = {}
-    newest = None
-    for step in reversed(steps(directory)):
-        try:
-            verify(directory / str(step))
-            newest = step
+    while True:
+        listed = steps(directory)
+        newest, damaged = _search(directory)
+        # A running training may have replaced all steps by newer ones during the search.
+        if newest is not None or steps(directory) == listed:
             break
-        except Damage as damage:
-            damaged[step] = f"step {step} damaged: {damage}"
     if damaged and newest is None:
-        # Nothing is moved. Otherwise the same command would find no step and start a new run.
         raise Fault(
             f"no intact checkpoint in {directory}:\n  "
             + "\n  ".join(damaged.values())
-            + "\nRestore a step from a copy, or start a new run in another --workdir",
+            + "\nNothing was changed. Restore a step from a copy, or start a new run in another "
+            "--workdir",
             BAD_CHECKPOINT,
         )
     for step, reason in damaged.items():
@@ -212,21 +240,39 @@ def newest_intact(directory: epath.Path, *, repair: bool) -> int | None:
             _quarantine(directory, step)
     if repair:
         for leftover in leftovers(directory):
-            logging.warning("removing %s, left by an unfinished save", leftover)
+            logging.warning("removing %s, left by an unfinished save or deletion", leftover)
             leftover.rmtree()
     return newest
 
 
+def _search(directory: epath.Path) -> tuple[int | None, dict[int, str]]:
+    """Returns the newest intact step, or None, and the reasons why newer steps are damaged."""
+    damaged: dict[int, str] = {}
+    for folder in reversed(_step_folders(directory)):
+        try:
+            verify(folder)
+            return int(folder.name), damaged
+        except Damage as damage:
+            damaged[int(folder.name)] = f"step {folder.name} damaged: {damage}"
+    return None, damaged
+
+
+def unfinished(directory: epath.Path) -> list[epath.Path]:
+    """Returns the temporary folders of saves that were killed."""
+    return [p for p in _content(directory) if TEMPORARY.match(p.name)]
+
+
 def leftovers(directory: epath.Path) -> list[epath.Path]:
-    """Returns what killed saves and deletions left: temporary folders, steps without manifest."""
-    if not directory.exists():
-        return []
-    temporary = [p for p in directory.iterdir() if TEMPORARY.match(p.name)]
-    return temporary + [p for p in _step_folders(directory) if not (p / NAME).exists()]
+    """Returns what killed saves and deletions left: temporary folders, steps without manifest.
+
+    A step without manifest is half deleted only if a newer step is intact; the caller ensures it.
+    """
+    return unfinished(directory) + [p for p in _step_folders(directory) if not (p / NAME).exists()]
 
 
 def _quarantine(directory: epath.Path, step: int) -> None:
     folder = directory / QUARANTINE
+    _refuse_link(folder)
     folder.mkdir(exist_ok=True)
     taken = {p.name for p in folder.iterdir()}
     # The same step can be damaged more than once: 400.0, 400.1, ...
@@ -234,10 +280,20 @@ def _quarantine(directory: epath.Path, step: int) -> None:
     (directory / str(step)).rename(folder / name)
 
 
-def delete_old(directory: epath.Path, *, keep: int) -> None:
-    """Deletes all intact steps except the newest `keep`.
+def _refuse_link(folder: epath.Path) -> None:
+    if not workdir.is_remote(folder) and os.path.islink(folder):
+        message = f"refused to move a damaged step to {folder}: it is a link. Remove the link"
+        raise Fault(message, BAD_CHECKPOINT)
 
-    Damaged steps are neither deleted nor counted. Only sizes are checked, not hashes.
+
+def delete_old(directory: epath.Path, *, keep: int) -> None:
+    """Deletes all intact steps except the newest `keep`, and what earlier deletions left.
+
+    Damaged steps are neither deleted nor counted. Only sizes are checked, not hashes. Call it after
+    a save, when a new step is intact and no save is running.
+
+    Raises:
+      OSError: if a step cannot be deleted; the others are deleted. The next call tries again.
     """
     intact = []
     for step in steps(directory):
@@ -246,10 +302,16 @@ def delete_old(directory: epath.Path, *, keep: int) -> None:
             intact.append(directory / str(step))
         except (Damage, Fault):
             pass  # the next restore reports it
-    for folder in intact[:-keep]:
-        # The manifest goes first, so that a half-deleted step does not exist.
-        (folder / NAME).unlink()
-        folder.rmtree()
+    failure = None
+    for folder in [*intact[:-keep], *leftovers(directory)]:
+        try:
+            # The manifest goes first, so that a half-deleted step does not exist.
+            (folder / NAME).unlink(missing_ok=True)
+            folder.rmtree()
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def format_bytes(size: float) -> str:

@@ -1,5 +1,6 @@
 """The training loop: resume, train, save, stop on a signal, evaluate, report."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,17 +8,18 @@ import jax
 from ml_collections import ConfigDict
 
 from ssl_jax import components, parallel
-from ssl_jax.data import pipeline
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.jobs import bootstrap, files, json_files
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.jobs.watchdog import Watchdog
 from ssl_jax.report import page
-from ssl_jax.rundir import metadata, workdir
+from ssl_jax.rundir import history, identity, metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.rundir.metrics import MetricWriter
 from ssl_jax.training import preview
-from ssl_jax.training.log import StepLog
+from ssl_jax.training.finite import FiniteGuard
+from ssl_jax.training.log import StepLog, announced, resume_line
 from ssl_jax.training.parts import Parts
 from ssl_jax.training.state import TrainState
 
@@ -38,18 +40,20 @@ def fit(
       verb: name of the command, for metadata.json.
 
     Raises:
-      Fault: the data differ from those of the checkpoint, the loss is not finite, or a signal
-        stopped the run.
+      Fault: the data differ between processes or from those of the checkpoint, the checkpoints
+        were lost, the loss or the state is not finite, or a signal stopped the run.
     """
-    pipeline.check_size(parts.source, config.train.batch_size)
+    identity.require_same_data(train=parts.source, test=parts.test)
     first = jax.process_index() == 0  # the process that writes files for people
     data = {
         "label": parts.source.label_field,
         "train_images": parts.source.size,
         "classes": list(parts.source.classes),
     }
+    if data_hash := parts.source.identity():
+        data["files"] = data_hash
     with (
-        Watchdog(run.path, jax.process_index()) as watchdog,
+        Watchdog(run.path, jax.process_index(), factor=config.train.watchdog) as watchdog,
         jax.set_mesh(parts.mesh),
         Checkpoints(
             run.path / "checkpoints",
@@ -59,50 +63,64 @@ def fit(
     ):
         stop.set_checkpoints(checkpoints)
         restored = checkpoints.restore_latest(parts.abstract_state)
+        if restored is None:
+            every = config.train.checkpoint_every
+            bootstrap.run_on_process_0(lambda: history.start_anew(run, every))
         state, start, before = restored or (parts.new_state(), 0, data)
-        check_data({"label": data["label"]} | before, data)  # older checkpoints name no label
+        later = {name: data[name] for name in ("label", "files") if name in data}
+        check_data(later | before, data)  # older checkpoints name neither label nor files
         watchdog.begin(start)
         # Not earlier: if a first attempt fails before this point, the workdir has no config yet.
         if first:
             run.write_json("config.json", config.to_dict())
             if restored:
-                print(f"resumed at step {start} of {parts.total_steps}", flush=True)
-            else:
-                print(components.parameter_table(config, state.params), flush=True)
+                print(resume_line(start, parts.total_steps), flush=True)
         if start < parts.total_steps:
             if first:
                 run.write_json(
                     "metadata.json", metadata.collect(config, parts.mesh, parts.source, verb)
                 )
                 if parts.input.preview:
-                    preview.draw_views(config, parts.source, run.path / "figures" / "views.png")
+                    figures = files.inside(run.path, "figures")
+                    preview.draw_views(config, parts.source, figures / "views.png")
             with stop.deferred():
                 state = train(config, run, parts, state, start, checkpoints, stop, watchdog, data)
                 watchdog.enter("save")  # a signal in the last step waits for it here
+                checkpoints.wait()  # a full disk is reported before a long evaluation
         watchdog.enter("finish")
         try:
             finish(state, start < parts.total_steps)
-        finally:
-            if first:
-                print(f"report: {page.write(run.path)}", flush=True)
+        except Exception:
+            with contextlib.suppress(Exception):  # a full disk also refuses the report
+                report(run)
+            raise
+        report(run)
+
+
+def report(run: workdir.Workdir) -> None:
+    """Writes the report of a run, in process 0."""
+    if jax.process_index() == 0:
+        print(f"report: {page.write(run.path)}", flush=True)
 
 
 def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Compares the data with the data of the last checkpoint.
 
     Raises:
-      Fault: number of examples, classes or label differ. The order of the examples depends on their
-        number.
+      Fault: number of examples, classes, label or files differ. The order of the examples depends
+        on their number.
     """
     for field, value in now.items():
-        if before.get(field) != value:
+        if (old := before.get(field)) != value:
+            change = f"{field} was {old}, is {value}"
             advice = "Restore the data or use another --workdir."
             if field == "label":
                 advice = "To evaluate by another label, run evaluate --data.label=NAME."
+            if field == "files":
+                hashes = f"their hash was {str(old)[:12]}, is {value[:12]}"
+                change = f"names or sizes of files differ ({hashes})"
             raise Fault(
-                f"the data have changed since the last checkpoint: {field} was "
-                f"{before.get(field)}, is {value}. {advice}",
-                BAD_DATA,
+                f"the data have changed since the last checkpoint: {change}. {advice}", BAD_DATA
             )
 
 
@@ -131,17 +149,20 @@ def train(
       data: description of the data, stored in every checkpoint.
 
     Raises:
-      Fault: a signal stopped the run after its state was saved, or the loss is not finite.
+      Fault: a signal stopped the run after its state was saved, or the loss or the state is not
+        finite.
     """
-    total = parts.total_steps
+    total, train_step = parts.total_steps, announced(parts.train_step)
     batches = components.train_batches(
         config, parts.source, start_step=start, num_steps=total, example_input=parts.input
     )
     try:
         with MetricWriter(run.path, resume_step=start, is_main=jax.process_index() == 0) as writer:
-            log = StepLog(config, parts, writer, checkpoints, start)
+            guard = FiniteGuard(run, parts, checkpoints)
+            log = StepLog(config, parts, writer, guard.check_metrics, start)
             for k, batch in enumerate(batches, start + 1):
-                state, metrics = parts.train_step(state, parallel.to_global(batch, parts.mesh))
+                state, metrics = train_step(state, parallel.to_global(batch, parts.mesh))
+                guard.add(k, batch["index"], state)
                 log.add(k, metrics)
                 checkpoints.check()
                 watchdog.step(k)
@@ -149,6 +170,7 @@ def train(
                 if k % config.train.checkpoint_every == 0 or k == total or stopping:
                     with watchdog.saving():
                         log.settle()
+                        guard.check_state(k)
                         checkpoints.save(k, state, data)
                         if stopping:
                             checkpoints.wait()
@@ -164,7 +186,7 @@ def note_bad_examples(run: workdir.Workdir, source: Source, bad: dict[int, str])
     if bad:
         process = jax.process_index()
         name = f"bad_images_{process}.json" if process else "bad_images.json"
-        replaced = run.read_json(name) or {}
+        replaced = json_files.read_or_ignore(run.path / name)
         replaced |= {source.describe(index): reason for index, reason in bad.items()}
         run.write_json(name, replaced)
         print(f"replaced {len(replaced)} unreadable examples: see {run.path / name}")

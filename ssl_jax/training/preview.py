@@ -1,5 +1,6 @@
-"""Draws the random views of a run's first examples."""
+"""What to look at before a run: the random views of its first examples, unreadable examples."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssl_jax import components
+from ssl_jax.data import readable
 from ssl_jax.data.source import Source
-from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
 from ssl_jax.report.figures import image_grids
+
+_LISTED = 20  # unreadable examples of each split to print
 
 
 def draw_views(config: ConfigDict, source: Source, path: Path, count: int = 8) -> None:
@@ -40,3 +44,38 @@ def draw_views(config: ConfigDict, source: Source, path: Path, count: int = 8) -
         path,
         local=np.stack([p["local_views"] for p in pictures]) if "local_views" in seen else None,
     )
+
+
+def check_examples(config: ConfigDict) -> None:
+    """Loads every example of the training and the evaluation split, and lists the unreadable ones.
+
+    Raises:
+      Fault: an example is unreadable (65), or a split cannot be opened.
+    """
+    train = components.open_source(config, config.data.split)
+    splits = {config.data.split: train, "evaluation": components.open_test_source(config, train)}
+    opened = {name: source for name, source in splits.items() if source}
+    size = sum(source.size for source in opened.values())
+    if bad := sum(_list_unreadable(name, source) for name, source in opened.items()):
+        raise Fault(
+            f"{bad:,} of {size:,} examples are unreadable. Repair or remove them, or replace them "
+            "in training by --config.data.on_bad_image=quarantine",
+            BAD_DATA,
+        )
+    print(f"every example is readable: {size:,}")
+
+
+def _list_unreadable(split: str, source: Source) -> int:
+    """Prints the unreadable examples of a split and returns their number."""
+
+    def show(text: str) -> None:
+        print(f"{split}: {text}", flush=True)
+
+    show(f"reading {source.size:,} examples of {source.name}")
+    reasons = readable.unreadable(source, show)
+    for index, reason in itertools.islice(reasons.items(), _LISTED):
+        where = source.describe(index)
+        show(reason if where in reason else f"{where}: {reason}")
+    if len(reasons) > _LISTED:
+        show(f"and {len(reasons) - _LISTED:,} more")
+    return len(reasons)

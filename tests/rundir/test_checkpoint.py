@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from saved_steps import META, abstract, assert_same, data_files, fill, make_state, restore
 
 from ssl_jax.errors import BAD_CHECKPOINT, Fault
-from ssl_jax.rundir import manifest
+from ssl_jax.rundir import manifest, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 
 
@@ -134,6 +134,35 @@ def test_read_latest_reads_selected_leaves(directory):
     assert all(type(leaf) is np.ndarray for leaf in leaves)
     assert_same(leaves, [make_state(400).params[name] for name in names])
     assert sorted(directory.rglob("*")) == before
+
+
+def test_reader_goes_on_to_the_step_that_replaced_the_one_it_reads(directory):
+    names = []
+
+    def select(state):
+        if not names:
+            fill(directory, [450], keep=1)  # a running training saves, and deletes 350 and 400
+        names.append("kernel")
+        return state["params"]["kernel"]
+
+    with Checkpoints(directory, config_hash="abc") as checkpoints:
+        kernel, step, _ = checkpoints.read_latest(select)
+    assert step == 450
+    assert_same(kernel, make_state(450).params["kernel"])
+    assert len(names) == 2
+
+
+def test_reader_goes_on_to_a_newer_step_while_it_verifies(directory, monkeypatch):
+    sha256, calls = manifest._sha256, []
+
+    def slow(path):
+        calls.append(path)
+        if len(calls) == 1:
+            fill(directory, [450], keep=1)
+        return sha256(path)
+
+    monkeypatch.setattr(manifest, "_sha256", slow)
+    assert manifest.newest_intact(workdir.absolute(directory), repair=False) == 450
 
 
 def test_read_latest_refuses_another_config_and_returns_none_without_steps(directory, tmp_path):

@@ -73,10 +73,14 @@ def test_truncated_and_missing_files_are_detected(directory, caplog):
                 assert manifest.newest_intact(workdir.absolute(directory), repair=False) == 350
                 path.write_bytes(original)
     manifest_file = directory / "400" / "MANIFEST.json"
-    for text in ("", "{}", "[1, 2]", manifest_file.read_text()[:-9], "null"):
+    for text in ("", "{}", "[1, 2]", manifest_file.read_text()[:-9], "null", "[" * 100_000):
         manifest_file.write_text(text)
         assert manifest.newest_intact(workdir.absolute(directory), repair=False) == 350
     assert "step 400 damaged: MANIFEST.json is not a manifest" in caplog.text
+    manifest_file.unlink()
+    manifest_file.mkdir()
+    assert manifest.newest_intact(workdir.absolute(directory), repair=False) == 350
+    assert "step 400 damaged: MANIFEST.json is a folder" in caplog.text
 
 
 def test_step_under_another_number_is_damaged(directory, caplog):
@@ -95,6 +99,50 @@ def test_restore_is_refused_and_moves_nothing_if_all_steps_are_damaged(directory
     assert manifest.steps(directory) == [350, 400]
 
 
+@pytest.mark.parametrize("repair", [True, False])
+def test_lost_manifests_delete_nothing(directory, repair):
+    for step in ("350", "400"):
+        (directory / step / "MANIFEST.json").unlink()
+    (directory / "450.tmp").mkdir()
+    before = sorted(directory.rglob("*"))
+    for _ in range(2):
+        message = refusal(directory, repair=repair)
+        assert "step 400 damaged: MANIFEST.json is missing" in message
+        assert "step 350 damaged: MANIFEST.json is missing" in message
+        assert "Nothing was changed" in message
+        assert "start a new run in another --workdir" in message
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_damaged_steps_are_not_moved_through_a_link(directory, tmp_path):
+    (directory / "400" / "_METADATA").write_bytes(b"x")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (directory / "quarantine").symlink_to(outside)
+    assert "quarantine: it is a link" in refusal(directory)
+    assert not list(outside.iterdir())
+    assert manifest.steps(directory) == [350, 400]
+
+
+def test_step_without_manifest_is_kept_beside_an_intact_one(directory):
+    (directory / "400" / "MANIFEST.json").unlink()
+    files = len(data_files(directory / "400"))
+    assert restore(directory)[1] == 350
+    assert len(data_files(directory / "quarantine" / "400.0")) == files > 3
+
+
+def test_checkpoints_must_be_a_folder(directory, tmp_path):
+    moved = directory.rename(tmp_path / "moved")
+    for target in (moved, tmp_path / "unmounted"):  # a link without target is not an empty folder
+        directory.symlink_to(target)
+        message = refusal(directory)
+        assert f"refused {directory}: it must be a folder, not a link or a file" in message
+        directory.unlink()
+    directory.write_text("")
+    assert "not a link or a file" in refusal(directory)
+    assert manifest.steps(moved) == [350, 400]
+
+
 def test_restore_without_repair_changes_nothing_on_disk(directory, caplog):
     (directory / "400" / "_METADATA").write_bytes(b"x")
     (directory / "450.orbax-checkpoint-tmp").mkdir()
@@ -111,8 +159,11 @@ def test_leftovers_of_unfinished_saves_are_logged_and_removed(directory, caplog)
     (directory / "450" / "MANIFEST.json").rename(directory / "450" / ".MANIFEST.json.tmp")
     (directory / "notes.txt").write_text("the user's")
     assert restore(directory)[1] == 400
-    assert sorted(p.name for p in directory.iterdir()) == ["350", "400", "notes.txt"]
-    for name in ("400.orbax-checkpoint-tmp", "450.orbax-checkpoint-tmp-17", "450"):
+    assert sorted(p.name for p in directory.iterdir()) == ["350", "400", "notes.txt", "quarantine"]
+    # The step without manifest may be whole, so it is kept.
+    assert [p.name for p in (directory / "quarantine").iterdir()] == ["450.0"]
+    assert "step 450 damaged: MANIFEST.json is missing; using step 400" in caplog.text
+    for name in ("400.orbax-checkpoint-tmp", "450.orbax-checkpoint-tmp-17"):
         assert f"removing {directory / name}, left by an unfinished save" in caplog.text
 
 

@@ -35,6 +35,39 @@ def test_half_deleted_step_does_not_exist(tmp_path, monkeypatch, caplog):
     assert not (tmp_path / "1").exists()
 
 
+def test_first_save_that_was_killed_leaves_no_step(tmp_path, monkeypatch):
+    """Even with all files and the manifest, `1.tmp` is not a step; the run starts at step 0."""
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "publish", lambda *_: None)
+        patch.setattr(manifest, "delete_old", lambda *_, keep: None)
+        fill(tmp_path, [1])
+    assert [p.name for p in tmp_path.iterdir()] == ["1.tmp"]
+    assert (tmp_path / "1.tmp" / "MANIFEST.json").exists()
+    assert restore(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_deletion_does_not_fail_the_save_and_is_repeated(tmp_path, monkeypatch, caplog):
+    fill(tmp_path, [1], keep=1)
+    path = type(workdir.absolute(tmp_path))
+    rmtree = path.rmtree
+
+    def busy(self):
+        if self.name == "1":
+            raise OSError(16, "Device or resource busy")
+        rmtree(self)
+
+    monkeypatch.setattr(path, "rmtree", busy)
+    fill(tmp_path, [2, 3], keep=1)
+    assert manifest.steps(tmp_path) == [3]
+    assert caplog.text.count("trying again after every save") == 1
+    assert f"cannot delete old steps in {tmp_path}: [Errno 16] Device or resource" in caplog.text
+    assert (tmp_path / "1").is_dir()
+    monkeypatch.undo()
+    fill(tmp_path, [4], keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["4"]
+
+
 def test_background_error_reaches_the_training_loop(tmp_path, monkeypatch):
     fill(tmp_path, [1])
     with Checkpoints(tmp_path) as checkpoints:
