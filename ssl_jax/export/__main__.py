@@ -1,26 +1,34 @@
 """Export the backbone of a run to the formats of other tools, and check each export.
 
-    python -m ssl_jax.export --workdir=runs/digits --format=torch,stablehlo
+    ssl-jax export --workdir=runs/digits --format=torch,stablehlo
 
 Formats: timm, torchvision, torch (with the network's definition in one file), npz, stablehlo (the
 program for any JAX), savedmodel (TensorFlow), onnx, orbax. The command writes the newest checkpoint
 to OUT/FORMAT, reads it back, runs it on a seeded input and compares the outputs. It replaces an
-older export only if the relative error is at most 1e-5. Each folder also holds README.md (a model
-card), preprocess.json and check.json. The command prints Python code that loads the export. It
-needs no accelerator. See docs/export.md.
+older export only if the relative error is at most 1e-5. If some of several formats do not support
+the encoder, the command writes the others and exits with the code of the first reason. Each folder
+also holds README.md (a model card), preprocess.json and check.json. The command prints Python code
+that loads the export. It needs no accelerator. See docs/export.md.
 """
 
 import os
 import pathlib
 import re
+import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
-from ssl_jax.export import FORMATS
+from ssl_jax.export import FORMATS, atomic_folder
+from ssl_jax.jobs import files
+from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
+
+if TYPE_CHECKING:
+    from ssl_jax.export.subject import Subject
 
 
 def main() -> None:
@@ -33,7 +41,9 @@ def main() -> None:
             USAGE,
         )
     path = pathlib.Path(values.workdir).expanduser().absolute()
-    export(path, names, output_folder(path, values.out), head=values.head, license=values.license)
+    out = output_folder(path, values.out)
+    with Stop(ignore_signals_after=True) as stop:
+        export(path, names, out, stop, head=values.head, license=values.license)
 
 
 def parse_formats(names: list[str]) -> list[str]:
@@ -57,38 +67,48 @@ def output_folder(path: pathlib.Path, out: str) -> pathlib.Path:
 
     Args:
       path: value of --workdir.
-      out: value of --out; empty for the default, `path`/export.
+      out: value of --out; empty for the default, `path`/export. A relative folder lies in
+        `path`, or, if `path` is a file, in the current folder.
 
     Raises:
-      Fault: if `path` does not exist, or if it is a file and `out` is empty.
+      Fault: if `path` does not exist, or if `out` is empty and `path` is a file or contains a
+        link in place of the default.
     """
     if not workdir.exists(path):
         raise Fault(f"--workdir={path} does not exist", MISSING_INPUT)
     if not out and not path.is_dir():
         raise Fault(f"--workdir={path} is a file. Pass the folder for the export as --out", USAGE)
-    return pathlib.Path(out).expanduser().absolute() if out else path / "export"
+    if not path.is_dir():
+        return pathlib.Path(out).expanduser().absolute()
+    folder = pathlib.Path(out or "export").expanduser()
+    return folder if folder.is_absolute() else files.inside(path, folder)
 
 
 def export(
-    path: pathlib.Path, names: list[str], out: pathlib.Path, *, head: bool, license: str
+    path: pathlib.Path,
+    names: list[str],
+    out: pathlib.Path,
+    stop: Stop,
+    *,
+    head: bool,
+    license: str,
 ) -> None:
-    """Exports the backbone at `path` to every format of `names`.
+    """Exports the backbone at `path` to every format of `names` that supports it.
 
     Args:
       path: whatever `ssl_jax.load_backbone` accepts.
       names: formats, each one of `FORMATS`.
       out: folder that will hold one folder per format.
+      stop: handles signals.
       head: True to export the modules behind the encoder too.
       license: identifier for the model card, or "".
 
     Raises:
-      Fault: if a format does not support the backbone (nothing is written then), or if an export
-        fails.
+      Fault: if an export fails, if no format supports the backbone (nothing is written then), or,
+        after all other exports, if a format does not support it.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"  # for exact float32, and to leave accelerators free
-    from ssl_jax.export import formats
     from ssl_jax.export.subject import Subject, slug
-    from ssl_jax.export.write import write
     from ssl_jax.pretrained import backbone
     from ssl_jax.report import run_files
 
@@ -103,16 +123,60 @@ def export(
         license=license,
         run=run_files.read_run(path) if workdir.is_run(path) else None,
     )
-    for name in names:
-        formats.get(name).check_supported(subject)
+    refused = refusals(subject, names)
+    supported = [name for name in names if name not in refused]
+    print(f"exporting {encoder.origin or subject.name} as {', '.join(supported)}", flush=True)
+    if refused:
+        print(describe(refused), flush=True)
     with workdir.open_workdir(out, flag="out"):
-        for name in names:
-            written = write(subject, name, out)
-            errors = ", ".join(
-                f"{error:.1e} ({reader})" for reader, error in written.errors.items()
-            )
-            print(f"{written.folder}\n  relative error: {errors}", flush=True)
-            print("".join(f"    {line}\n" for line in written.usage.splitlines()), flush=True)
+        stop.set_cleanup(lambda: atomic_folder.recover(*(out / name for name in supported)))
+        for index, name in enumerate(supported, 1):
+            print(f"{index} of {len(supported)}: {name} ...", flush=True)
+            print(_write(subject, name, out), flush=True)
+    if refused:
+        message = f"wrote {', '.join(supported)}, but not every requested format"
+        raise Fault(f"{message}\n{describe(refused)}", next(iter(refused.values())).code)
+
+
+def _write(subject: "Subject", name: str, out: pathlib.Path) -> str:
+    """Writes one export; returns where it is, how well it agrees, and how to load it."""
+    from ssl_jax.export.write import write
+
+    start = time.monotonic()
+    written = write(subject, name, out)
+    errors = ", ".join(f"{error:.1e} ({reader})" for reader, error in written.errors.items())
+    seconds = time.monotonic() - start
+    usage = "".join(f"    {line}\n" for line in written.usage.splitlines())
+    return f"{written.folder}\n  relative error: {errors}; {seconds:.1f} s\n{usage}"
+
+
+def refusals(subject: "Subject", names: list[str]) -> dict[str, Fault]:
+    """Returns the reason of every format that does not support the subject.
+
+    Raises:
+      Fault: if no format supports it.
+    """
+    from ssl_jax.export import formats
+
+    refused = {}
+    for name in names:
+        try:
+            formats.get(name).check_supported(subject)
+        except Fault as fault:
+            refused[name] = fault
+    if len(refused) < len(names):
+        return refused
+    first = next(iter(refused.values()))
+    if len(names) == 1:
+        raise first
+    what = subject.backbone.origin or subject.name
+    message = f"wrote nothing: no requested format supports {what}"
+    raise Fault(f"{message}\n{describe(refused)}", first.code)
+
+
+def describe(refused: dict[str, Fault]) -> str:
+    """Returns one line per format that is not written, with the reason."""
+    return "\n".join(f"  not {name}: {fault}" for name, fault in refused.items())
 
 
 if __name__ == "__main__":
@@ -122,7 +186,10 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("workdir")
     flags.DEFINE_list("format", [], f"Comma-separated formats: {', '.join(FORMATS)}.")
     flags.DEFINE_string(
-        "out", "", "Folder that will hold one folder per format; default: WORKDIR/export."
+        "out",
+        "",
+        "Folder that will hold one folder per format; default: WORKDIR/export. A relative folder "
+        "lies in WORKDIR.",
     )
     flags.DEFINE_boolean(
         "head",

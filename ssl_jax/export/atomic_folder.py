@@ -6,7 +6,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from ssl_jax.errors import IO_ERROR, Fault
+from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, Fault
 from ssl_jax.jobs.files import sync
 
 FULL = 2**20  # bytes; a disk with less free space counts as full
@@ -21,11 +21,14 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     at a time.
 
     Raises:
-      Fault: with code IO_ERROR if the disk is full or a file cannot be written.
+      Fault: with code IO_ERROR if the disk is full or a file cannot be written, and with code
+        CANNOT_CREATE if one of the folders is a link.
     """
-    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    new, old = _temporary(folder)
+    for path in (folder, new, old):
+        refuse_link(path)
     try:
-        _recover(folder, new, old)
+        recover(folder)
         new.mkdir()
         yield new
         _sync(new)
@@ -33,7 +36,6 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             os.replace(folder, old)
         os.replace(new, folder)
         sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except Fault:
         raise
     except Exception as error:
@@ -47,7 +49,19 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             IO_ERROR,
         ) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            recover(folder)
+
+
+def refuse_link(path: pathlib.Path) -> None:
+    """Checks that an export at `path` changes no other place: a foreign workdir may hold links.
+
+    Raises:
+      Fault: with code CANNOT_CREATE if `path` is a link.
+    """
+    if path.is_symlink():
+        message = f"{path} is a link, and an export is not written through a link. Remove the link"
+        raise Fault(f"{message}, or pass another folder as --out", CANNOT_CREATE)
 
 
 def require_space(folder: pathlib.Path, size: int) -> None:
@@ -69,15 +83,31 @@ def _free_bytes(folder: pathlib.Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _recover(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-    """Restores the old contents if an earlier process died, and deletes its unfinished folder."""
-    if old.exists():
-        if folder.exists():
-            shutil.rmtree(old)
-        else:
+def _temporary(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the hidden folders beside `folder` for its new and its old contents."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+
+def recover(*folders: pathlib.Path) -> None:
+    """Deletes the hidden folders that `replace_folder` uses, whether it finished or not.
+
+    If a folder was moved away and has no new contents yet, the old ones are restored.
+    """
+    for folder in folders:
+        new, old = _temporary(folder)
+        if folder.exists() or old.is_symlink():
+            _remove(old)
+        elif old.exists():
             os.replace(old, folder)
-    if new.exists():
-        shutil.rmtree(new)
+        _remove(new)
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a folder, or a link to one without what it leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(folder: pathlib.Path) -> None:

@@ -1,7 +1,6 @@
 """Builds and runs the network of `pytorch.py` in this process, if PyTorch is installed."""
 
 import importlib
-import importlib.util
 import pathlib
 import warnings
 from collections.abc import Mapping
@@ -40,10 +39,10 @@ def build_network(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
 
 def load_export(folder: pathlib.Path) -> Any:
     """Returns the torch module that the export's own `model.py` loads."""
-    spec: Any = importlib.util.spec_from_file_location("ssl_jax_exported", folder / "model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load(folder)
+    # An import would leave bytecode in the export, with the folder's path on this machine.
+    definition: dict[str, Any] = {"__name__": "ssl_jax_exported"}
+    exec(compile((folder / "model.py").read_text(), "model.py", "exec"), definition)
+    return definition["load"](folder)
 
 
 def run_network(module: Any, images: np.ndarray, logits: bool) -> dict[str, np.ndarray]:

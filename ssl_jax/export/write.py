@@ -5,12 +5,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ssl_jax.errors import CANNOT_CREATE, Fault
 from ssl_jax.export import check, formats
-from ssl_jax.export.atomic_folder import replace_folder, require_space
+from ssl_jax.export.atomic_folder import refuse_link, replace_folder, require_space
 from ssl_jax.export.subject import Subject
 from ssl_jax.report import model_card
 from ssl_jax.rundir import workdir
-from ssl_jax.weights import trees
+from ssl_jax.weights import checksums, trees
+from ssl_jax.weights.load import EXPORT_FILES
 
 
 class WrittenExport(NamedTuple):
@@ -30,9 +32,12 @@ def write(subject: Subject, name: str, out: pathlib.Path) -> WrittenExport:
       out: folder that holds one folder per format.
 
     Raises:
-      Fault: if the outputs of the export differ, or if the disk is full or not writable.
+      Fault: if the outputs of the export differ, if it contains a link, if its folder holds
+        something else, or if the disk is full or not writable.
     """
     module, folder = formats.get(name), out / name
+    refuse_link(folder)
+    refuse_other_contents(folder)
     require_space(out, subject.bytes)
     with replace_folder(folder) as new:
         module.write(subject, new)
@@ -40,10 +45,31 @@ def write(subject: Subject, name: str, out: pathlib.Path) -> WrittenExport:
         outputs = module.read(subject, new)
         errors = check.require_agreement(outputs, expected, f"{subject.name} as {name}")
         record = check.record(subject, name, module.INPUT, expected, errors)
-        workdir.write_json(new / "check.json", record)
         workdir.write_json(new / "preprocess.json", preprocessing(subject, module.INPUT))
-        workdir.write_text(new / "README.md", readme(subject, name, module, errors))
+        workdir.write_text(new / checksums.CARD, readme(subject, name, module, errors))
+        workdir.write_json(new / checksums.RECORD, checksums.seal(new, record))
     return WrittenExport(folder, errors, module.usage(subject, folder))
+
+
+def refuse_other_contents(folder: pathlib.Path) -> None:
+    """Checks that `folder` may be replaced: it is missing, empty, or an earlier export.
+
+    With --out, it may be a folder of the user that only has the name of a format.
+
+    Raises:
+      Fault: with code CANNOT_CREATE otherwise.
+    """
+    if folder.is_dir():
+        names = {path.name for path in folder.iterdir()}
+        if not names or names & set(EXPORT_FILES):
+            return
+    elif not folder.exists():
+        return
+    raise Fault(
+        f"{folder} exists and is no earlier export, since it has no {checksums.RECORD}. Nothing "
+        "was changed. Move it away, or pass another folder as --out",
+        CANNOT_CREATE,
+    )
 
 
 def preprocessing(subject: Subject, image_input: formats.Input) -> dict[str, Any]:

@@ -24,9 +24,12 @@ from ssl_jax.methods.distillation import Teacher
 from ssl_jax.rundir import metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.weights import Tree, Weights, input_channels, shapes
+from ssl_jax.weights.load import EXPORT_FILES
 from ssl_jax.weights.load import load as load_weights
 
 LONG = 1_000_000  # steps
+# Floats that pass for images in [0, 1]: bicubic and Lanczos resizing overshoot at sharp edges.
+RANGE = (-0.5, 1.5)
 RUN_FIELDS = ("dtype", "bn_group", "init")  # fields of config.model that do not define the encoder
 
 
@@ -63,10 +66,12 @@ class Backbone:
     def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Returns float32 features [n, f] of images [n, h, w, c], float in [0, 1] or uint8.
 
-        An encoder of another modality takes the arrays that `Input.to_model` returns.
+        An encoder of another modality takes the arrays that `Input.to_model` returns. Inside
+        `jax.jit` and other transformations the values of floats are unknown and not checked.
 
         Raises:
-          ValueError: the images have another shape or dtype.
+          ValueError: the images have another shape or dtype, a float is far outside [0, 1] (below
+            -0.5 or above 1.5, which resizing does not exceed), or NaN.
         """
         if not self.size:
             return self._features(self.variables, images)
@@ -77,6 +82,8 @@ class Backbone:
                 f"images must be an array [n, h, w, {self.channels}], float in [0, 1] or uint8, "
                 f"not {shape} of {dtype or type(images).__name__}"
             )
+        if dtype != np.uint8:
+            _check_range(images)
         return self._features(self.variables, images)
 
     def __repr__(self) -> str:
@@ -90,6 +97,19 @@ class Backbone:
             return self.apply(variables, images)
 
         return jax.jit(features)
+
+
+def _check_range(images: jax.Array | np.ndarray) -> None:
+    """Raises ValueError if known values are not those of images in [0, 1]."""
+    if isinstance(images, jax.core.Tracer) or not images.size:
+        return
+    xp = np if isinstance(images, np.ndarray) else jnp  # checks arrays where they are
+    low, high = float(xp.min(images)), float(xp.max(images))
+    if not RANGE[0] <= low <= high <= RANGE[1]:
+        raise ValueError(
+            f"images must be float in [0, 1] or uint8, but their values are from {low:.4g} to "
+            f"{high:.4g}. Divide by 255 or pass uint8, and do not standardise: the encoder does"
+        )
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any) -> Backbone:
@@ -110,9 +130,8 @@ def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any
             message = f"{folder} is a run, and its config states {', '.join(hints)}; leave them out"
             raise Fault(message, USAGE)
         return backbone_from_run(configuration.load(folder), folder, dtype=dtype)
-    if folder.is_dir() and not (known := {"check.json", "config.json", "checkpoint"}) & set(
-        os.listdir(folder)
-    ):
+    known = {*EXPORT_FILES, "config.json", "checkpoint"}
+    if folder.is_dir() and not known & set(os.listdir(folder)):
         message = f"{folder} is neither a run, nor an export, nor a TensorFlow checkpoint: it holds"
         raise Fault(f"{message} none of {', '.join(sorted(known))}", MISSING_INPUT)
     loaded = load_weights(folder, **hints)

@@ -89,18 +89,21 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def read_check(path: pathlib.Path) -> dict[str, Any]:
+def check_fields(check: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
     """Returns "format", "model", "size", "crop", "classes" and "origin" of an export's check.json.
+
+    Args:
+      check: contents of the file.
+      path: path of the file, for error messages.
 
     Raises:
       Fault: if a value is missing or invalid.
     """
-    check = read(path)
     model = check.get("model")
     if not isinstance(model, dict) or not _string(check.get("format")):
         raise Fault(f"{path} does not name the model and the format of the export", BAD_DATA)
     _require(path, {"name": None} | model, MODEL_FIELDS, "model.")
-    check = {"crop": 1.0, "classes": [], "origin": "", "size": None} | check
+    check = {"crop": 1.0, "classes": [], "origin": "", "size": None, **check}
     image = {name: check[name] for name in IMAGE_FIELDS}
     _require(path, image, IMAGE_FIELDS, "")
     return image | {"model": model, "format": check["format"]}

@@ -1,21 +1,22 @@
 """Loads weights from exports, folders in timm's Hub layout, and files of other projects."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ssl_jax.errors import BAD_DATA, USAGE, Fault
-from ssl_jax.weights import Weights, files, json_metadata, layouts, native, trees, vits
+from ssl_jax.weights import Weights, checksums, files, json_metadata, layouts, native, trees, vits
 from ssl_jax.weights.trees import IMAGENET
 
 PROGRAMS = ("stablehlo", "savedmodel", "onnx")
 TORCH = ("torch", "safetensors")  # kinds of files whose images are standardised by default
 IMAGE_FIELDS = ("size", "crop", "classes")
 WEIGHT_FILES = ("model.safetensors", "model.npz")
-METADATA_FILES = ("check.json", "config.json")
+EXPORT_FILES = (checksums.RECORD, "preprocess.json")  # either one marks the folder of an export
+METADATA_FILES = (*EXPORT_FILES, "config.json")
 
 
 class LoadedWeights(NamedTuple):
@@ -40,11 +41,14 @@ def load(path: pathlib.Path, **hints: Any) -> LoadedWeights:
         are those of ImageNet. A config.json or check.json beside the file overrides them.
 
     Raises:
-      Fault: if the path does not exist, or if no model fits the arrays; see also `files.read`.
+      Fault: if the path does not exist, if an export differs from its checksums, or if no model
+        fits the arrays; see also `files.read`.
     """
-    if path.name in WEIGHT_FILES and any((path.parent / n).is_file() for n in METADATA_FILES):
+    # A file of an export may have been renamed, and may be read only after comparing checksums.
+    beside = METADATA_FILES if path.name in WEIGHT_FILES else (checksums.RECORD,)
+    if path.is_file() and _has_any(path.parent, beside):
         path = path.parent  # the JSON files there state how to cut images
-    if (path / "check.json").is_file():
+    if _has_any(path, EXPORT_FILES):
         return _load_export(path, hints)
     if (path / "config.json").is_file():
         return _load_timm(path, hints)
@@ -55,6 +59,10 @@ def load(path: pathlib.Path, **hints: Any) -> LoadedWeights:
     if "model" in file.meta:
         defaults["model"] = file.meta["model"]
     return _decode(file.arrays, path.name, defaults | hints)
+
+
+def _has_any(folder: pathlib.Path, names: Iterable[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def _decode(
@@ -82,7 +90,8 @@ def _loaded_weights(weights: Weights, origin: str, image: Mapping[str, Any]) -> 
 
 def _load_export(path: pathlib.Path, hints: Mapping[str, Any]) -> LoadedWeights:
     """Loads a folder that `ssl_jax.export` wrote."""
-    check = json_metadata.read_check(path / "check.json")
+    record = checksums.read_verified(path)
+    check = json_metadata.check_fields(record, path / checksums.RECORD)
     kind, model = check["format"], trees.lists_to_tuples(check["model"])
     if kind in PROGRAMS:
         message = f"{path} holds a program ({kind}), not weights: load an export of another format"

@@ -75,6 +75,28 @@ def test_images_of_other_shapes_or_dtypes_are_refused(trained, tiny_models):
     assert len(repr(net)) < 500
 
 
+def test_floats_far_outside_the_unit_interval_are_refused(trained, tiny_models):
+    net = backbone.load(trained)
+    good = images().astype(np.float32) / 255
+    standardised = (good - 0.45) / 0.25
+    nan = np.where(np.arange(12)[:, None] == 3, np.nan, good).astype(np.float32)
+    for wrong, text in (
+        (good * 255, r"from 0 to 255\. Divide by 255 or pass uint8"),
+        (images().astype(np.float64), "from 0 to 255"),
+        (standardised, r"from -1\.(8|797) to 2\.2"),
+        (np.full_like(good, np.inf), "to inf"),
+        (nan, "from nan to nan"),
+    ):
+        for array in (wrong, jnp.asarray(wrong), jnp.asarray(wrong, jnp.bfloat16)):
+            with pytest.raises(ValueError, match=text):
+                net(array)
+    overshoot = good.copy()
+    overshoot[0, 0, 0, 0], overshoot[0, 0, 1, 0] = -0.45, 1.45  # bicubic with a = -0.75
+    for right in (overshoot, good.astype(np.float16), good[:0], jnp.asarray(good)):
+        assert net(right).shape == (len(right), 8)
+    assert jax.jit(lambda x: net(x))(good).shape == (5, 8)
+
+
 def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(Fault, match="neither a run, nor an export") as refused:
         backbone.load(tmp_path)

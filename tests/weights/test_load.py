@@ -13,7 +13,7 @@ from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.export.subject import Subject
 from ssl_jax.export.write import write
 from ssl_jax.pretrained import backbone
-from ssl_jax.weights import Weights, torch_resnet, torch_vit
+from ssl_jax.weights import Weights, checksums, torch_resnet, torch_vit
 
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 MODELS = {
@@ -86,10 +86,13 @@ def test_invalid_check_json_is_refused(exports, family, tmp_path):
     shutil.copytree(exports[family][1], folder)
     valid = json.loads((folder / "check.json").read_text())
     for field, value in INVALID_FIELDS:
-        (folder / "check.json").write_text(json.dumps(valid | {field: value}))
+        # Sealed again, as a hostile author would do.
+        record = {k: v for k, v in valid.items() if k not in ("files", "seal")} | {field: value}
+        (folder / "check.json").write_text(json.dumps(checksums.seal(folder, record)))
         with pytest.raises(Fault) as refused:
             backbone.load(folder)
         assert refused.value.code == BAD_DATA, (field, value)
+        assert "is damaged" not in str(refused.value), (field, value)
 
 
 def write_timm_folder(folder, **changes):

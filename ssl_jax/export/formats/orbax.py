@@ -7,6 +7,7 @@ import numpy as np
 from ssl_jax.export import check
 from ssl_jax.export.formats import Input
 from ssl_jax.export.subject import Subject, variables_tree
+from ssl_jax.jobs import files
 
 FILE = "backbone"
 INPUT = Input("NHWC")
@@ -25,7 +26,7 @@ def write(subject: Subject, folder: pathlib.Path) -> None:
     marker = folder / FILE / "commit_success.txt"
     if marker.exists():
         # Only the existence of this file matters. Its text names the current folder: replace it.
-        marker.write_text("Checkpoint commit was successful\n")
+        files.write(marker, "Checkpoint commit was successful\n")
 
 
 def read(subject: Subject, folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:

@@ -46,14 +46,26 @@ class Tensor(Buildable):
       offset: first element.
       shape: sizes of the axes.
       stride: steps of the axes in elements.
-      rest: further arguments of PyTorch, which are ignored.
+      requires_grad, hooks: ignored.
+      bits: {"neg": True} for a tensor that PyTorch stores with the opposite sign, as the imaginary
+        part of a conjugate.
 
     Raises:
       Refused: if the view is invalid, reaches beyond its storage, or has more elements than the
-        storage.
+        storage, or for other bits, such as that of a conjugate.
     """
 
-    def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any):
+    def __init__(
+        self,
+        storage: Any,
+        offset: Any,
+        shape: Any,
+        stride: Any,
+        requires_grad: Any = None,
+        hooks: Any = None,
+        bits: Any = None,
+    ):
+        del requires_grad, hooks
         what = "a tensor of its pickle"
         if not isinstance(storage, Storage):
             raise Refused(f"{what} has no storage")
@@ -71,6 +83,9 @@ class Tensor(Buildable):
                 f"{what} reaches beyond it: shape {shape}, strides {stride}, offset {offset}, "
                 f"but the storage has {storage.elements:,} elements"
             )
+        if bits not in (None, {}, {"neg": True}) or (bits and storage.dtype == np.bool_):
+            raise Refused(f"{what} has bits that are not supported; save a clone() of it")
+        self.negative = bool(bits)
         self.storage, self.offset, self.shape, self.count = storage, offset, shape, count
         # The step of an axis of size 1 can be any number, and NumPy would multiply it.
         self.stride = tuple(s if n > 1 else 0 for n, s in zip(shape, stride, strict=True))
@@ -94,7 +109,8 @@ class Tensor(Buildable):
         dtype = self.storage.dtype
         strides = [step * dtype.itemsize for step in self.stride]
         numbers = data.view(dtype)[self.offset :]
-        return np.asarray(np.lib.stride_tricks.as_strided(numbers, self.shape, strides), order="C")
+        view = np.lib.stride_tricks.as_strided(numbers, self.shape, strides)
+        return np.asarray(np.negative(view) if self.negative else view, order="C")
 
 
 def _parameter(tensor: Any, *rest: Any) -> Any:

@@ -92,10 +92,10 @@ def storage(key="0", count=4, kind="FloatStorage", kind_module="torch", view=b""
     return b"(" + push("storage") + name + push(key) + push("cpu") + push(count) + view + b"tQ"
 
 
-def tensor(shape=(4,), stride=(1,), offset=0, storage_code=None):
-    """Returns the opcodes that push a tensor."""
+def tensor(shape=(4,), stride=(1,), offset=0, storage_code=None, bits=None):
+    """Returns the opcodes that push a tensor, with a dictionary of PyTorch's bits if given."""
     head = b"ctorch._utils\n_rebuild_tensor_v2\n("
-    tail = b"\x89ccollections\nOrderedDict\n)RtR"
+    tail = b"\x89ccollections\nOrderedDict\n)R" + (b"" if bits is None else push(bits)) + b"tR"
     return head + (storage_code or storage()) + push(offset) + push(shape) + push(stride) + tail
 
 

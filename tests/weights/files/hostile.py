@@ -203,6 +203,13 @@ def torch_files():
         ),
         "storage-a-dtype": (tensor(storage_code=storage(kind="float32")), "unknown dtype"),
         "tensor-of-none": (tensor(storage_code=b"N"), "has no storage"),
+        "conjugate": (tensor(bits={"conj": True}), "has bits that are not supported"),
+        "bits-of-another-device": (tensor(bits={"neg": True, "x": True}), "has bits that are not"),
+        "bits-not-a-dictionary": (tensor(bits=[1]), "has bits that are not supported"),
+        "negative-booleans": (
+            tensor(storage_code=storage(kind="BoolStorage"), bits={"neg": True}),
+            "has bits that are not supported",
+        ),
         "persistent-id": (push("/etc/passwd") + b"Q", "external object that is not a storage"),
         "class-called": (b"ctorch\nFloatStorage\n)R", "FloatStorage, which is not allowed"),
     }

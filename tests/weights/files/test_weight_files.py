@@ -128,9 +128,10 @@ def torch_checkpoint(torch):
     state["part"] = torch.randn(10)[3:9:2]
     state["tied"] = state["0.weight"]
     state["none"] = torch.zeros(0, 3)
+    state["negative"] = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
     for kind in ("float64", "float16", "int32", "int16", "int8", "uint8", "bool"):
         state[kind] = torch.randint(0, 2, (2, 3)).to(getattr(torch, kind))
-    arrays = {name: tensor.detach().numpy() for name, tensor in state.items()}
+    arrays = {name: tensor.detach().resolve_neg().numpy() for name, tensor in state.items()}
     state["bfloat16"] = torch.tensor([1.5, -2]).to(torch.bfloat16)
     arrays["bfloat16"] = np.array([1.5, -2], ml_dtypes.bfloat16)
     optimizer = torch.optim.Adam(net.parameters())
@@ -149,6 +150,27 @@ def torch_checkpoint(torch):
         "dtype": torch.float32,
     }
     return state, others, arrays
+
+
+def test_read_tensors_that_are_stored_with_the_opposite_sign(tmp_path):
+    """PyTorch stores the imaginary part of a conjugate as a view with a bit."""
+    negative = {"neg": True}
+    code = handmade.dictionary(
+        plain=handmade.tensor(bits={}),
+        negative=handmade.tensor(bits=negative),
+        turned=handmade.tensor((2, 2), (1, 2), bits=negative),
+        number=handmade.tensor((), (), 3, bits=negative),
+    )
+    for write in (handmade.torch_zip, handmade.torch_legacy):
+        (tmp_path / "x.pth").write_bytes(write(code))  # its storage holds 0, 1, 2, 3
+        expected = {
+            "plain": np.float32([0, 1, 2, 3]),
+            "negative": np.float32([0, -1, -2, -3]),
+            "turned": np.float32([[0, -2], [-1, -3]]),
+            "number": np.float32(-3),
+        }
+        read = files.read(tmp_path / "x.pth").arrays
+        assert_same(read, expected)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
