@@ -1,10 +1,10 @@
 """Plan a training for devices that you do not have yet: memory, step time, chip-hours.
 
-    python -m ssl_jax.plan --config=configs/simclr.py:imagenet --topology=v5e:16x16
-    python -m ssl_jax.plan --config=configs/simclr.py:imagenet --topology=h100:8x4
-    python -m ssl_jax.plan --config=configs/simclr.py:imagenet --sweep \\
+    ssl-jax plan --config=simclr:imagenet --topology=v5e:16x16
+    ssl-jax plan --config=simclr:imagenet --topology=h100:8x4
+    ssl-jax plan --config=simclr:imagenet --sweep \\
         --topology=v5e:8x8,v5e:16x16,v4:4x4x4 --batches=4096,8192 --output=plans/sweep
-    python -m ssl_jax.plan --config=configs/simclr.py:digits --topology=cpu:8 --check
+    ssl-jax plan --config=simclr:digits --topology=cpu:8 --check
 
 Compiles the training step for the topology and prints memory, time and cost. The chips are not
 needed. OUTPUT/plan.html, plan.txt and plan.json hold the same numbers. Exits with code 82 if the
@@ -22,7 +22,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from ssl_jax import cli
+from ssl_jax import config as configuration
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
+from ssl_jax.jobs import files
 from ssl_jax.plan import input_throughput, sweep, topologies
 from ssl_jax.plan.build_plan import build_plan, check_sizes, training_name, write_plan
 from ssl_jax.plan.compile_in_subprocess import compile_cached
@@ -40,12 +42,13 @@ def main() -> None:
     config, places = cli.config(), _topologies()
     given, prices = flags.FLAGS, _prices()
     data = config.data
-    if not given.sweep:
+    if not given.sweep and not configuration.auto_fields(config):
         check_sizes(config, places[0])
     size = dataset_size(
         data.source, data_dir=data.dir, split=data.split, channels=data.channels, label=data.label,
-        images=given.images, classes=given.classes,
+        holdout=data.holdout, images=given.images, classes=given.classes,
     )  # fmt: skip
+    config, _ = configuration.adapt(config, configuration.DataFacts(size.images, size.classes, 0))
     with workdir.open_workdir(given.output, "output") as output:
         folder = pathlib.Path(output.path)
         if given.sweep:
@@ -120,10 +123,10 @@ def _sweep(
     values = {name: [int(n) for n in flags.FLAGS[name].value or ()] for name in SWEEP_FLAGS}
     points = sweep.run_sweep(config, places, **values, planner=planner, folder=folder)
     text = sweep.format_sweep(points, prices)
-    (folder / "sweep.txt").write_text(text, encoding="utf-8")
+    files.write(folder / "sweep.txt", text)
     page = sweep.sweep_page(points, prices, training_name(config), command)
-    (folder / "sweep.html").write_text(page, encoding="utf-8")
-    (folder / "sweep.json").write_text(json.dumps(to_plain(points), indent=1), encoding="utf-8")
+    files.write(folder / "sweep.html", page)
+    files.write(folder / "sweep.json", json.dumps(to_plain(points), indent=1))
     print(f"\n{text}\npage: {folder / 'sweep.html'}", flush=True)
 
 
@@ -141,7 +144,11 @@ def define_flags() -> None:
     flags.DEFINE_list("topology", None, "For example v5e:16x16, h100:8x4 (GPUs x hosts), cpu:8.")
     flags.mark_flag_as_required("topology")
     flags.DEFINE_integer("slices", 1, "Slices of a TPU topology, joined by DCN.", lower_bound=1)
-    flags.DEFINE_string("output", "runs/plan", "Folder for page, text, JSON and compiled programs.")
+    flags.DEFINE_string(
+        "output",
+        "runs/plan",
+        "Folder for page, text, JSON and compiled programs; relative to the current folder.",
+    )
     flags.DEFINE_integer(
         "images", 0, "Training images, if the data is not on this machine.", lower_bound=0
     )

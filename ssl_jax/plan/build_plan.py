@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from ssl_jax import components
 from ssl_jax.data import pipeline
 from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
+from ssl_jax.jobs import files
 from ssl_jax.parallel import sizes
 from ssl_jax.parallel.sizes import Size
 from ssl_jax.plan import collective_time, html_report, input_throughput, roofline, text_report
@@ -110,9 +111,9 @@ def write_plan(plan: Plan, folder: pathlib.Path) -> str:
     judgement = verdict(plan.program)
     content = {"verdict": judgement.sentence, "exit_code": judgement.code} | to_plain(plan)
     try:
-        (folder / "plan.txt").write_text(text, encoding="utf-8")
-        (folder / "plan.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        (folder / "plan.html").write_text(html_report.plan_page(plan), encoding="utf-8")
+        files.write(folder / "plan.txt", text)
+        files.write(folder / "plan.json", json.dumps(content, indent=1))
+        files.write(folder / "plan.html", html_report.plan_page(plan))
     except OSError as error:
         raise Fault(f"{folder}: cannot write the plan ({error})", CANNOT_CREATE) from error
     return text

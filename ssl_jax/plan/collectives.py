@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_jax.plan import cost_analysis
-from ssl_jax.plan.hlo import Array, Instruction, Module
+from ssl_jax.plan.hlo import Instruction, Module, continues_collective
 from ssl_jax.plan.program import Collective
 
 REQUESTED = re.compile(r"\b(shard_map|shuffle)\b")
@@ -72,9 +72,9 @@ def find_collectives(module: Module, grid: Grid) -> list[HloCollective]:
         if transfer := _slice_transfer(instruction, slices, grid, count):
             instructions.append(transfer)
         kind = instruction.opcode.removesuffix("-start")
-        if kind not in KINDS or _is_continuation(instruction, module, computation):
+        if kind not in KINDS or continues_collective(instruction, module.computations[computation]):
             continue
-        arrays = _payload(instruction)
+        arrays = instruction.outputs
         groups = _groups(instruction, grid.size)
         if max(map(len, groups)) == 1:
             continue
@@ -121,28 +121,6 @@ def merge_equal(instructions: list[HloCollective]) -> tuple[Collective, ...]:
         counts[instruction.collective._replace(count=0)] += instruction.collective.count
     merged = [collective._replace(count=count) for collective, count in counts.items()]
     return tuple(sorted(merged, key=lambda collective: -collective.bytes * collective.count))
-
-
-def _is_continuation(instruction: Instruction, module: Module, computation: str) -> bool:
-    """Returns True for later parts of a collective that another instruction started.
-
-    libtpu splits an all-gather into steps that overlap with other work. Each step is a fusion
-    that repeats the whole instruction; only the first one contains an AsyncCollectiveStart call.
-    """
-    if "chain_id" not in instruction.attributes:
-        return False
-    others = module.computations[computation].values()
-    return not any('"AsyncCollectiveStart"' in other.attributes for other in others)
-
-
-def _payload(instruction: Instruction) -> tuple[Array, ...]:
-    """Returns the arrays of the result without a start instruction's operands and buffers."""
-    arrays = instruction.result
-    if not instruction.opcode.endswith("-start") or instruction.opcode == "all-reduce-start":
-        return arrays
-    # The result of a start is (operands, results, other buffers).
-    operands = len(instruction.operands)
-    return arrays[operands : 2 * operands]
 
 
 def _groups(instruction: Instruction, size: int) -> list[list[int]]:

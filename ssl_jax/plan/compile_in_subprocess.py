@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import IO_ERROR, OUT_OF_MEMORY, Fault
+from ssl_jax.jobs import json_files
 from ssl_jax.jobs.python_command import module_command
 from ssl_jax.plan.dataset_size import DatasetSize
 from ssl_jax.plan.program import CompiledStep, MeasuredStep, program_from_json
@@ -25,12 +26,14 @@ from ssl_jax.plan.topologies import Topology
 from ssl_jax.rundir import workdir
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
-# Source files that define the step's program. A change in one of them makes a new cache key.
+# Source files that define the step's program and the numbers that are read from it. A change in one
+# of them makes a new cache key. A test compares them with the modules that the worker imports.
 SOURCES = (
     *("build.py", "components.py", "inputs", "losses", "methods", "models", "optim", "parallel"),
-    "training",
-    *("plan/chips.py", "plan/collectives.py", "plan/compile_step.py", "plan/cost_analysis.py"),
-    *("plan/hlo.py", "plan/memory.py", "plan/program.py", "plan/repeated_work.py"),
+    *("pretrained", "training", "weights", "wording.py"),
+    *("plan/chips.py", "plan/collectives.py", "plan/compile_step.py", "plan/compile_worker.py"),
+    *("plan/cost_analysis.py", "plan/device_rates.py", "plan/hlo.py", "plan/measure_step.py"),
+    *("plan/memory.py", "plan/memory_traffic.py", "plan/program.py", "plan/repeated_work.py"),
     "plan/topologies.py",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu")
@@ -83,8 +86,14 @@ def compile_cached(
 
 def load(folder: pathlib.Path, key: str) -> CompiledStep | None:
     """Returns the folder's compiled step if it has this key, else None."""
-    content = workdir.Workdir(workdir.absolute(folder)).read_json("program.json")
-    return _from_json(content) if content and content["key"] == key else None
+    content = json_files.read_or_ignore(folder / "program.json")
+    if content.get("key") != key:
+        return None
+    try:
+        return _from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        json_files.log_ignored(folder / "program.json", error)
+        return None
 
 
 def _from_json(content: dict[str, Any]) -> CompiledStep:

@@ -16,7 +16,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssl_jax import build, components, parallel
-from ssl_jax.plan import collectives, cost_analysis, memory, repeated_work, topologies
+from ssl_jax.plan import (
+    collectives,
+    cost_analysis,
+    memory,
+    memory_traffic,
+    repeated_work,
+    topologies,
+)
 from ssl_jax.plan.collectives import Grid
 from ssl_jax.plan.cost_analysis import Product
 from ssl_jax.plan.hlo import Module
@@ -107,7 +114,7 @@ def _out_of_memory_program(setup: _Setup, message: str, seconds: float) -> Progr
 
 
 def _read_program(setup: _Setup, executable: jax.stages.Compiled, seconds: float) -> Program:
-    module, cost = Module(executable.as_text() or ""), executable.cost_analysis() or {}
+    module = Module(executable.as_text() or "")
     own, outputs = cost_analysis.find_products(module), _encoder_outputs(setup)
     exchanges = collectives.find_collectives(module, _grid(setup.topology, setup.mesh))
     repeated = repeated_work.find_repeated_work(
@@ -126,7 +133,7 @@ def _read_program(setup: _Setup, executable: jax.stages.Compiled, seconds: float
         ),
         flops=cost_analysis.total_flops(own),
         even_flops=cost_analysis.total_flops(setup.products) / setup.mesh.size,
-        bytes=cost["bytes accessed"] * cost_analysis.loop_traffic_factor(module),
+        bytes=memory_traffic.total_bytes(module, fast_memory=setup.topology.chip.kind == "tpu"),
         collectives=collectives.merge_equal(exchanges),
         replicated=(*repeated, *exchanged),
         compile_seconds=seconds,
@@ -233,19 +240,32 @@ def _description(topology: Topology) -> str:
         "memory is the compiler's figure; parameters, optimizer and batch are exact"
     )
     if topology.chip.kind == "tpu":
+        traffic = (
+            "HBM traffic is counted from the program's scheduled operations: each one reads its "
+            "operands and writes its results once, with the padding of tiles; arrays in VMEM are "
+            "free, and a prefetch counts what it copies"
+        )
         if topology.slices == 1:
-            return f"The train step, compiled by libtpu for {topology.name}. {sources}."
+            return f"The train step, compiled by libtpu for {topology.name}. {sources}. {traffic}."
         return (
             f"The train step, compiled by libtpu for {topology.slices} slices {topology.name}. "
-            f"{sources}. In a program for several slices exchanges have no names: plan one slice "
-            "to see if devices exchange examples."
+            f"{sources}. {traffic}. In a program for several slices exchanges have no names: plan "
+            "one slice to see if devices exchange examples."
         )
+    traffic = (
+        "Memory traffic is counted from the program's scheduled operations: each one reads its "
+        "operands and writes its results once, without caches"
+    )
     if topology.chip.kind == "cpu":
-        return f"The train step, compiled for {topology.devices} virtual CPU devices. {sources}."
+        return (
+            f"The train step, compiled for {topology.devices} virtual CPU devices. {sources}. "
+            f"{traffic}."
+        )
     return (
         f"The train step, compiled by libtpu for {topology.devices} TPU v5p chips that stand in "
         f"for {topology.name}, because compiling for GPUs needs a GPU. On these chips {sources}. "
-        "A GPU's program exchanges the same sizes but fuses operations differently: its memory "
-        f"and traffic differ. JAX uses {memory.GPU_SHARE:.0%} of a GPU's memory unless "
-        "XLA_PYTHON_CLIENT_MEM_FRACTION sets another fraction."
+        f"{traffic} and without VMEM, which a GPU lacks. A GPU's program exchanges the same sizes "
+        "but fuses operations differently: its memory and traffic differ. JAX uses "
+        f"{memory.GPU_SHARE:.0%} of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION sets "
+        "another fraction."
     )

@@ -1,4 +1,4 @@
-"""Counts FLOPs of matrix products and convolutions, and memory traffic, in a program's HLO.
+"""Counts the FLOPs of matrix products and convolutions in a program's HLO.
 
 XLA's own cost analysis counts a loop's body once. Here a body counts as often as it runs.
 """
@@ -9,17 +9,9 @@ from collections import defaultdict
 from functools import cache
 from typing import NamedTuple
 
-from ssl_jax.plan.hlo import Array, Instruction, Module
+from ssl_jax.plan.hlo import Instruction, Module
 
-# Instructions that move no bytes by themselves.
-FREE = {
-    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"),
-    *("call", "conditional", "partition-id", "replica-id", "add-dependency", "opt-barrier"),
-}
-SLICES = {"slice", "dynamic-slice", "gather"}
 WRAPPERS = {"while", "body", "closed_call", "checkpoint", "cond", "shard_map"}
-# Layouts of arrays outside HBM: in the chip's own fast memory, or semaphores.
-NOT_IN_HBM = re.compile(r"S\([1-9]")
 
 
 class Product(NamedTuple):
@@ -79,68 +71,6 @@ def strip_wrappers(source: str) -> str:
     """
     parts = (part for part in source.split("/") if part not in WRAPPERS)
     return "/".join(part for part in parts if not part.startswith("branch_"))
-
-
-def loop_traffic_factor(module: Module) -> float:
-    """Returns the ratio of bytes moved with all loop iterations to bytes with one iteration each.
-
-    Operands and results of every instruction outside fusions count.
-    """
-    instructions = list(module.walk())
-    fused = {callee for i, *_ in instructions for _, callee in i.calls if i.opcode == "fusion"}
-    with_loops = once = 0
-    for instruction, computation, count, _ in instructions:
-        if computation not in fused and instruction.opcode not in FREE:
-            moved = _bytes_moved(instruction, module, computation)
-            with_loops += moved * count
-            once += moved
-    return with_loops / once if once else 1.0
-
-
-def _bytes_moved(instruction: Instruction, module: Module, computation: str) -> int:
-    arrays = list(instruction.result)
-    called = dict(instruction.calls).get("calls")
-    if instruction.opcode == "fusion" and called:
-        inside = module.computations[called]
-        root = next(i for i in inside.values() if i.root)
-        if root.opcode == "dynamic-update-slice":  # in place: only the update is written
-            arrays = list(inside[root.operands[1]].result)
-        for parameter in inside.values():
-            if parameter.opcode == "parameter":
-                arrays += _arrays_read(parameter, inside, module)
-    elif instruction.opcode in SLICES:
-        arrays *= 2
-    else:
-        for name in instruction.operands:
-            arrays += module.computations[computation][name].result
-    return sum(array.bytes for array in arrays if not NOT_IN_HBM.search(array.layout))
-
-
-def _arrays_read(
-    parameter: Instruction, inside: dict[str, Instruction], module: Module
-) -> list[Array]:
-    """Returns what a fusion reads of an operand: only its slices, if the fusion only slices it."""
-    slices: list[Array] = []
-    for user in (i for i in inside.values() if parameter.name in i.operands):
-        if user.opcode == "bitcast":
-            part = _arrays_read(user, inside, module)
-        elif user.opcode == "fusion":
-            callee = module.computations[dict(user.calls)["calls"]]
-            positions = [str(n) for n, name in enumerate(user.operands) if name == parameter.name]
-            part = [
-                array
-                for inner in callee.values()
-                if inner.opcode == "parameter" and inner.attributes in positions
-                for array in _arrays_read(inner, callee, module)
-            ]
-        elif user.opcode in SLICES and user.operands[0] == parameter.name:
-            part = list(user.result)
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
-            part = []
-        else:
-            return list(parameter.result)
-        slices += part
-    return min(slices, list(parameter.result), key=lambda arrays: sum(a.bytes for a in arrays))
 
 
 def _flops(instruction: Instruction, computation: dict[str, Instruction]) -> float:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ssl_jax import plugins
 from ssl_jax.data import sources
+from ssl_jax.data.holdout import held_out_count
 from ssl_jax.errors import USAGE, Fault
 
 
@@ -36,13 +37,14 @@ def dataset_size(
     split: str,
     channels: int = 3,
     label: str = "",
+    holdout: float = 0.0,
     images: int = 0,
     classes: int = -1,
 ) -> DatasetSize:
     """Returns the size of a data source.
 
     Args:
-      source, data_dir, split, channels, label: fields of the config's `data` section.
+      source, data_dir, split, channels, label, holdout: fields of the config's `data` section.
       images: number of training images; 0 to find out.
       classes: number of classes, 0 for no labels; -1 to find out.
 
@@ -65,6 +67,7 @@ def dataset_size(
             "by --config.data.dir",
             USAGE,
         )
+    trained = known.images - held_out_count(known.images, holdout)
     return known._replace(
-        images=images or known.images, classes=classes if classes >= 0 else known.classes
+        images=images or trained, classes=classes if classes >= 0 else known.classes
     )

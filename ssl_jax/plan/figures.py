@@ -13,7 +13,6 @@ from ssl_jax.plan.roofline import Forecast
 from ssl_jax.report.figures.style import BLUE, CLASSES, INK, MARKERS, ORANGE, STYLE, label, png
 
 WIDTH = 11.0  # inches
-GIB = 2**30
 COLOURS = {
     **{"parameters": "#332288", "optimizer": "#0072b2", "extra": "#88ccee"},
     **{"batch": "#117733", "activations": "#ddaa33", "loss": "#cc6677", "padding": "#999933"},
@@ -21,21 +20,31 @@ COLOURS = {
 
 
 def memory_bar(memory: Memory) -> bytes:
-    """Draws the parts of one device's memory against its limit."""
+    """Draws the parts of one device's memory against its limit.
+
+    If they fill less than a tenth of the device, the axis ends soon after them.
+    """
+    used, limit = memory.total, memory.limit
+    end = 1.02 * max(used, limit) if used > limit / 10 else 1.5 * used
+    unit, factor = _memory_unit(end)
     with matplotlib.rc_context(STYLE):
         figure, ax = _axes(height=1.9, bottom=0.30, top=0.74)
         left = 0.0
         for name, colour in COLOURS.items():
-            part = getattr(memory, name) / GIB
+            part = getattr(memory, name) / factor
             if part:
                 ax.barh(0, part, left=left, color=colour, height=0.6, label=name)
             left += part
-        limit, colour = memory.limit / GIB, ORANGE if memory.headroom < 0 else INK
-        ax.axvline(limit, color=colour, linewidth=2)
-        ax.text(limit, 0.42, f"a device has {formatting.size(memory.limit)}  ", va="bottom",
-                ha="right", color=colour, size=9)  # fmt: skip
-        ax.set(xlim=(0, 1.02 * max(memory.total / GIB, limit)), ylim=(-0.4, 0.7), yticks=[])
-        ax.set_xlabel("GiB of one device")
+        colour, share = ORANGE if memory.headroom < 0 else INK, ""
+        if limit < end:
+            ax.axvline(limit / factor, color=colour, linewidth=2)
+        else:
+            share = f", of which this is {formatting.percent(used / limit)}"
+        ax.text(min(limit, end) / factor, 0.42,
+                f"a device has {formatting.size(limit)}{share}  ", va="bottom", ha="right",
+                color=colour, size=9)  # fmt: skip
+        ax.set(xlim=(0, end / factor), ylim=(-0.4, 0.7), yticks=[])
+        ax.set_xlabel(f"{unit} of one device")
         ax.grid(axis="y", visible=False)
         figure.legend(loc="upper left", ncols=7, bbox_to_anchor=(0.0, 1.0), fontsize=9)
         return png(figure)
@@ -149,6 +158,14 @@ def _axes(
     figure = Figure(figsize=(WIDTH, height))
     low = bottom / height if inches else bottom
     return figure, figure.add_axes((left, low, 0.98 - left, top - low))
+
+
+def _memory_unit(largest: float) -> tuple[str, int]:
+    """Returns a unit of memory and its number of bytes."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if largest >= factor:
+            return unit, factor
+    return "KiB", 2**10
 
 
 def _time_unit(largest: float) -> tuple[str, float]:

@@ -44,9 +44,29 @@ class Array(NamedTuple):
     @property
     def bytes(self) -> int:
         """Number of bytes without padding."""
+        return -(-self.size * self._bits // 8)
+
+    @property
+    def padded_bytes(self) -> int:
+        """Number of bytes in memory: dimensions are padded to the tiles of the layout.
+
+        "1,0:T(8,128)" stores blocks of 8 x 128 numbers of the last two dimensions. A second tile
+        divides the blocks of the first one.
+        """
+        order, _, rest = self.layout.partition(":")
+        shape = [self.shape[int(axis)] for axis in reversed(order.split(","))] if order else []
+        tiles = re.match(r"T((?:\([\d,]+\))+)", rest)
+        for tile in re.findall(r"\(([\d,]+)\)", tiles.group(1) if tiles else ""):
+            sizes = [int(size) for size in tile.split(",")]
+            shape = [1] * (len(sizes) - len(shape)) + shape
+            tiled = zip(shape[-len(sizes) :], sizes, strict=True)
+            shape[-len(sizes) :] = [*(-(-length // size) for length, size in tiled), *sizes]
+        return -(-math.prod(shape) * self._bits // 8) if tiles else self.bytes
+
+    @property
+    def _bits(self) -> int:
         digits = re.search(r"\d+", self.dtype)
-        bits = BITS.get(self.dtype) or (int(digits.group()) if digits else 0)
-        return -(-self.size * bits // 8)
+        return BITS.get(self.dtype) or (int(digits.group()) if digits else 0)
 
     @property
     def text(self) -> str:
@@ -78,6 +98,17 @@ class Instruction(NamedTuple):
         """
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match.group(1).replace("\\'", "'") if match else ""
+
+    @property
+    def outputs(self) -> tuple[Array, ...]:
+        """Arrays that the operation writes: the result without a start's operands and buffers."""
+        if self.opcode == "send":
+            return ()
+        if self.opcode in ("copy-start", "recv"):
+            return self.result[:1]
+        if not self.opcode.endswith("-start") or self.opcode == "all-reduce-start":
+            return self.result
+        return self.result[len(self.operands) : 2 * len(self.operands)]
 
     @property
     def calls(self) -> list[tuple[str, str]]:
@@ -154,6 +185,20 @@ class Module:
         """
         frame = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
         return self._lines.get(int(frame.group(1)), "") if frame else ""
+
+
+def continues_collective(instruction: Instruction, inside: dict[str, Instruction]) -> bool:
+    """Returns True for later parts of a collective that another instruction started.
+
+    libtpu splits an all-gather into steps that overlap with other work. Each step is a fusion
+    that repeats the whole instruction; only the first one contains an AsyncCollectiveStart call.
+
+    Args:
+      inside: the computation of the instruction.
+    """
+    if "chain_id" not in instruction.attributes:
+        return False
+    return not any('"AsyncCollectiveStart"' in other.attributes for other in inside.values())
 
 
 def _parse_instruction(line: str) -> Instruction | None:

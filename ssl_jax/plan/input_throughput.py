@@ -13,6 +13,8 @@ from ssl_jax.data import pipeline
 from ssl_jax.data.source import Source, image_record
 from ssl_jax.inputs import Input
 from ssl_jax.inputs.image import decode
+from ssl_jax.jobs import json_files
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.rundir import workdir
 
 SECONDS = 1.0  # of each measurement
@@ -75,12 +77,14 @@ def host_load(
 
 def measure_cached(source: Source, config: ConfigDict, folder: pathlib.Path) -> CpuThroughput:
     """Returns the result of `measure`, which is kept in `folder` for the same data and input."""
-    cache = workdir.Workdir(workdir.absolute(folder))
+    file = folder / "input.json"
     key = repr((source.name, source.size, config.augment.to_json(sort_keys=True)))
-    if (known := cache.read_json("input.json")) and known.pop("key") == key:
-        return CpuThroughput(**known)
+    known = json_files.read_or_ignore(file)
+    host, device = known.get("host"), known.get("device")
+    if known.get("key") == key and is_number(host) and is_number(device) and host * device > 0:
+        return CpuThroughput(host, device, str(known.get("source")))
     throughput = measure(source, config)
-    cache.write_json("input.json", throughput._asdict() | {"key": key})
+    workdir.write_json(file, throughput._asdict() | {"key": key})
     return throughput
 
 

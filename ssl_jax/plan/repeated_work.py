@@ -33,11 +33,12 @@ def find_repeated_work(
       grows: returns True if the work of a scope grows with the batch; called only for suspects.
     """
     even = cost_analysis.total_flops(whole) / devices
-    own_flops = cost_analysis.flops_by_scope(own)
     whole_flops = cost_analysis.flops_by_scope(whole)
     if cost_analysis.total_flops(own) <= (1 + NOTABLE) * even:
-        # There is no excess work: a new scope took its work from another, renamed scope.
-        own_flops = {scope: flops for scope, flops in own_flops.items() if scope in whole_flops}
+        # There is no excess work: an unnamed product or a new scope took its work from a scope
+        # that the compiler renamed.
+        own = [p for p in own if p.source and cost_analysis.scope(p) in whole_flops]
+    own_flops = cost_analysis.flops_by_scope(own)
     repeated = []
     for scope, flops in own_flops.items():
         share = whole_flops.get(scope, 0.0) / devices

@@ -79,7 +79,7 @@ def describe_replicated(work: Replicated) -> str:
     details = [f"+{formatting.flops(work.flops)}"] if work.flops else []
     details += [f"{formatting.size(work.bytes)} from others"] if work.bytes else []
     details += [work.source] if work.source else []
-    return f"{work.name} {work.shape} ({', '.join(details)})"
+    return f"{work.name or 'an unnamed operation'} {work.shape} ({', '.join(details)})"
 
 
 def to_plain(value: Any) -> Any:

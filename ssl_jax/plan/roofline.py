@@ -29,7 +29,7 @@ EFFICIENCY = {
         0.6,
         0.8,
         "compute: published training programs reach 35-65 % (MaxText); HBM: Flax's ResNet-50 on "
-        "v3 reaches 1,010 of the 1,240 images/s that its bytes allow",
+        "v3 reaches 1,010 of the 1,240 images/s that 364 MB per image allow",
     ),
     "gpu": Efficiency(
         0.5,

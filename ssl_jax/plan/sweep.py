@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.jobs import files
 from ssl_jax.plan import figures, formatting
 from ssl_jax.plan.html_report import table
 from ssl_jax.plan.result import Plan, verdict
@@ -75,7 +76,7 @@ def run_sweep(
         changed.train.update(batch_size=batch, microbatch=microbatch)
         changed.parallel.fsdp = shards
         name = f"{topology.name}-b{batch}-m{microbatch}-f{shards}".replace(":", "-")
-        plan, reason = _try_plan(planner, changed, topology, folder / name)
+        plan, reason = _try_plan(planner, changed, topology, files.inside(folder, name))
         print(f"{name}: {verdict(plan.program).sentence if plan else reason}", flush=True)
         points.append(Point(topology.name, batch, microbatch, shards, plan, reason))
     return points

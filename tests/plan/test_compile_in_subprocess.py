@@ -1,6 +1,8 @@
 """Cache of compiled steps, and the environment and failures of the compiling process."""
 
+import ast
 import importlib
+import pathlib
 
 import pytest
 from programs import H100, V5E, make_program, make_topology
@@ -12,6 +14,9 @@ from ssl_jax.plan.program import program_to_json
 from ssl_jax.rundir import workdir
 
 SIZE = DatasetSize(1297, 10, (8, 8))
+# Modules that the worker imports and that do not shape the step: the key has the config's values
+# and the data's counts; the others report errors, choose threads, load plugins, and read and write.
+NO_PART_OF_THE_STEP = ("config", "data", "errors.py", "field.py", "jobs", "plugins.py", "rundir")
 
 
 def digits_config(**changes):
@@ -36,6 +41,38 @@ def test_cache_key_depends_only_on_what_changes_the_program():
     assert len(set(keys)) == len(keys)
 
 
+def imported_files(path):
+    """Yields the package's files that a file imports, also inside functions."""
+    package = compile_in_subprocess.PACKAGE
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for parts in (pathlib.Path(*name.split(".")[1:]) for name in names if "ssl_jax." in name):
+            module = package / parts
+            choices = (module.with_suffix(".py"), module / "__init__.py",
+                       module.parent.with_suffix(".py"), module.parent / "__init__.py")  # fmt: skip
+            yield next(file for file in choices if file.exists())
+
+
+def test_cache_key_covers_every_module_that_shapes_the_step():
+    package = compile_in_subprocess.PACKAGE
+    found, new = set(), {package / "plan" / "compile_worker.py"}
+    while new:
+        found |= new
+        new = {file for path in new for file in imported_files(path)} - found
+    assert package / "training" / "step.py" in found
+
+    def unknown(path):
+        known = (*compile_in_subprocess.SOURCES, *NO_PART_OF_THE_STEP)
+        return not any(path.is_relative_to(package / name) for name in known)
+
+    assert not [str(path) for path in found if unknown(path)]
+
+
 def test_compiled_step_is_loaded_from_its_folder(tmp_path, monkeypatch):
     program = program_to_json(make_program())
     answer = {"program": program, "state_bytes": 7, "latency": None, "checked": None}
@@ -55,6 +92,15 @@ def test_compiled_step_is_loaded_from_its_folder(tmp_path, monkeypatch):
     assert len(calls) == 1
     compile_cached(**{"train.batch_size": 64})
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"[1]", b"\xff", b'{"key": "KEY"}', b'{"key": "KEY", "program": 3, "checked": [1]}'],
+)
+def test_a_damaged_cache_is_ignored(tmp_path, damage):
+    (tmp_path / "program.json").write_bytes(damage.replace(b"KEY", b"k"))
+    assert compile_in_subprocess.load(tmp_path, "k") is None
 
 
 def test_fault_of_a_dead_worker_quotes_its_last_lines(tmp_path):

@@ -40,6 +40,10 @@ def test_throughput_is_measured_once_and_colours_cost_time(monkeypatch, tmp_path
     assert 1 < throughput.host < throughput.device
     monkeypatch.setattr(input_throughput, "measure", None)
     assert input_throughput.measure_cached(source, config, tmp_path) == throughput
+    monkeypatch.setattr(input_throughput, "measure", lambda *_: throughput)
+    for damage in ("", "[1]", '{"key": 3}', (tmp_path / "input.json").read_text()[:-9]):
+        (tmp_path / "input.json").write_text(damage)
+        assert input_throughput.measure_cached(source, config, tmp_path) == throughput
 
 
 def test_dataset_size_comes_from_data_table_or_flags():
@@ -49,6 +53,9 @@ def test_dataset_size_comes_from_data_table_or_flags():
     assert size("digits") == (1297, 10)
     assert size("tfds:imagenet2012") == (1_281_167, 1000)
     assert size("tfds:imagenet2012", images=1000) == (1000, 1000)
+    assert size("digits", holdout=0.1) == (1167, 10)
+    assert size("tfds:cifar10", holdout=0.1) == (45_000, 10)
+    assert size("digits", holdout=0.1, images=1000) == (1000, 10)
     assert size("folder", images=7, classes=0, data_dir="/nowhere") == (7, 0)
     for source, split in (("tfds:mine", "train"), ("tfds:cifar10", "train[:100]")):
         with pytest.raises(Fault, match="--images=NUMBER") as raised:

@@ -27,6 +27,15 @@ def test_even_share_is_accepted_under_any_name():
     assert find_repeated_work(own, WHOLE, 8, always_grows) == ()
 
 
+def test_work_that_lost_its_name_is_accepted_at_an_even_share():
+    """XLA's CPU backend drops the names of some convolutions; scope "" is that of "conv", too."""
+    whole = [product("net/conv1/conv", 8e9), product("conv", 8e6)]
+    own = [product("", 1e9), product("conv", 1e6)]
+    assert find_repeated_work(own, whole, 8, always_grows) == ()
+    (work,) = find_repeated_work([*own, product("", 1e9)], whole, 8, always_grows)
+    assert (work.name, work.flops) == ("", 2e9 + 1e6 - 1e6)
+
+
 def test_undivided_work_is_reported_with_name_and_flops():
     own = [product("net/conv1/while/conv", 4e9, 2), product("net/conv2/conv", 1e9)]
     (work,) = find_repeated_work(own, WHOLE, 8, always_grows)

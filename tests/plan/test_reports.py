@@ -136,6 +136,21 @@ def test_charts_are_not_blank():
         assert len(image.convert("RGB").getcolors(2**20)) > 50
 
 
+def test_memory_bar_of_a_small_step_is_visible():
+    """Parameters and activations fill two thirds of the axis, although a device has 16 GiB."""
+    memory = make_program().memory
+    tiny = memory._replace(
+        **dict.fromkeys(figures.COLOURS, 0) | {"parameters": 2**14, "activations": 2**15},
+        total=3 * 2**14,
+    )
+    image = Image.open(io.BytesIO(figures.memory_bar(tiny))).convert("RGB")
+    middle = [image.getpixel((x, image.height // 2)) for x in range(image.width)]
+    axis = 0.96 * image.width
+    for name, share in (("parameters", 2 / 9), ("activations", 4 / 9)):
+        colour = tuple(bytes.fromhex(figures.COLOURS[name][1:]))
+        assert middle.count(colour) / axis == pytest.approx(share, abs=0.01)
+
+
 def make_point(name, plan, reason=""):
     return sweep.Point(name, 4096, 0, 1, plan, reason)
 
