@@ -8,6 +8,8 @@
               epochs. Not run here yet.
 :cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 92.6 % linear (solo-learn). Not run
               here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -28,7 +30,9 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet, imagenet_300, imagenet_100)
+    return common.select(
+        arg, METHOD, cifar10, cifar10_cpu, folder, imagenet, imagenet_300, imagenet_100
+    )
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -81,3 +85,10 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images; the target is fast, for short runs."""
+    common.folder(config)
+    common.set_views(config, "byol", size=96)
+    config.method.update(momentum=0.99, hidden_dim=1024)

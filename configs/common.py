@@ -7,6 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config import default_config
+from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.field import AUTO
 from ssl_jax.inputs.image.recipes import RECIPES
 
 Variant = Callable[[ConfigDict], None]
@@ -22,7 +24,7 @@ def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
       variants: functions that complete a config. A function's name is the variant's name.
 
     Raises:
-      ValueError: unknown variant or unknown recipe.
+      Fault: unknown variant or unknown recipe.
     """
     name, _, recipe = arg.partition(",augment=")
     by_name = {variant.__name__: variant for variant in variants}
@@ -38,10 +40,11 @@ def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
     return config
 
 
-def _unknown(kind: str, name: str, choices: list[str]) -> ValueError:
+def _unknown(kind: str, name: str, choices: list[str]) -> Fault:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? The" if near else "the"
-    return ValueError(f"unknown {kind} {name!r}; {hint} choices are: {', '.join(choices)}")
+    message = f"unknown {kind} {name!r}; {hint} choices are: {', '.join(choices)}"
+    return Fault(message, BAD_CONFIG)
 
 
 def set_views(config: ConfigDict, recipe: str, **overrides: Any) -> None:
@@ -85,6 +88,27 @@ def cifar10_cpu(config: ConfigDict, *, steps: int) -> None:
     # Epochs have no effect beside steps. Runs of earlier versions have this value.
     config.train.update(steps=steps, epochs=1000.0, log_every=25, checkpoint_every=250)
     config.eval.update(labels_per_class=(1000,), draws=1, knn_k=20)
+
+
+def folder(config: ConfigDict) -> None:
+    """Selects the user's images, a ResNet-18, AdamW, and sizes that follow from the data.
+
+    AUTO fields are set when the run starts, by the rules of `ssl_jax.config.adapt`. The encoder is
+    the one that timm and torchvision call resnet18. Adam's rate grows with the square root of the
+    batch (arXiv 2205.10287), here to 1e-3 for a batch of 256.
+    """
+    config.data.source = "folder"
+    set_views(config, "simclr_imagenet", size=96)
+    config.model.update(name="resnet18", stem="imagenet", zero_gamma=True)
+    config.optim.update(
+        name="adamw", lr=6.25e-5, lr_rule="sqrt", schedule="cosine", warmup_epochs=AUTO,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.update(batch_size=AUTO, epochs=float(AUTO), log_every=10, checkpoint_every=100)
+    config.eval.update(labels_per_class=(AUTO,), draws=5, knn_k=AUTO)
+    # More training images would fill the memory with the raw pixels that are a baseline.
+    # Batches are filled up: a large one would waste most of the work on few images.
+    config.eval.update(max_train=10_000, batch_size=64)
 
 
 def vit(config: ConfigDict, name: str, patch_size: int = 16) -> None:

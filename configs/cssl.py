@@ -5,6 +5,8 @@
 :imagenet     ResNet-50, batch 512, 100 epochs. No paper describes the whole method, and no number
               is published. Not run here yet.
 :cifar10      ResNet-18, batch 512, 1000 epochs. No number is published. Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -14,6 +16,7 @@
 from ml_collections import ConfigDict
 
 from ssl_jax.configs import common
+from ssl_jax.field import AUTO
 
 METHOD = {
     "name": "cssl",
@@ -38,7 +41,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -67,6 +70,13 @@ def cifar10_cpu(config: ConfigDict) -> None:
     config.method.update(decoder_width=16)
     _adam(config, lr=5e-3, warmup_epochs=0.2)
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images. A batch has two images per component."""
+    common.folder(config)
+    config.method.components = AUTO
+    config.optim.groups = {"discriminator": {"lr": 0.16 * config.optim.lr, "momentum": 0.5}}
 
 
 def _adam(config: ConfigDict, *, lr: float, warmup_epochs: float) -> None:

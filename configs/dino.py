@@ -6,6 +6,8 @@
               here yet.
 :cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 89.5 % linear (solo-learn). Not run
               here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ViT-Ti/16, views of 128 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -33,7 +35,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -78,3 +80,13 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ViT-Ti/16 on a folder of your own images, with four small crops."""
+    common.folder(config)
+    common.set_views(config, "byol", size=128, crop_area=(0.4, 1.0))
+    config.augment.local = {"views": 4, "size": 64, "crop_area": (0.05, 0.4), "blur": 0.5}
+    common.vit(config, "vit_tiny")
+    config.method.update(prototypes=1024, momentum=0.99, hidden_dim=512, bottleneck_dim=128)
+    config.optim.update(lr=3e-5, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0)

@@ -11,6 +11,8 @@ distillation from big to small.
               top-1 by the student's classifier. The teacher is ResNet-152 (3x, SK), fine-tuned on
               10 % of the labels. Not run here yet.
 :cifar10      ResNet-18, batch 512, 400 epochs. No number is published. Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. benchmarks/RESULTS.md has a part of the
               results.
@@ -31,7 +33,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -73,3 +75,10 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images; also pass --config.method.teacher=RUN."""
+    common.folder(config)
+    common.set_views(config, "crop_flip", size=96)
+    config.augment.views = 1

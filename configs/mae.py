@@ -5,6 +5,8 @@
 :imagenet     ViT-B/16, batch 4096, 1600 epochs. Expected: 68.0 % linear top-1, 83.6 % fine-tuned
               (paper, tables 11 and 3). Not run here yet.
 :cifar10      ViT-Ti/4, batch 512, 1000 epochs. No number is published. Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ViT-Ti/16, views of 128 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 """
@@ -25,7 +27,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -69,3 +71,13 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=0.05, momentum=0.9, b2=0.95,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ViT-Ti/16 on a folder of your own images."""
+    common.folder(config)
+    common.set_views(config, "crop_flip", size=128, crop_area=(0.2, 1.0))
+    config.augment.views = 1
+    common.vit(config, "vit_tiny")
+    config.method.update(decoder_dim=128, decoder_depth=4, decoder_heads=4)
+    config.optim.update(lr=3e-5, weight_decay=0.05, b2=0.95)

@@ -5,6 +5,8 @@
 :imagenet     ResNet-50, batch 256, 200 epochs, BatchNorm statistics in 8 groups of 32 images.
               Expected: 60.6 % linear top-1 (paper, table 1). Not run here yet.
 :cifar10      ResNet-18, batch 512, 1000 epochs. No number is published. Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -14,6 +16,7 @@
 from ml_collections import ConfigDict
 
 from ssl_jax.configs import common
+from ssl_jax.field import AUTO
 
 METHOD = {
     "name": "moco",
@@ -28,7 +31,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -71,3 +74,11 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images. The queue is at most one epoch long."""
+    common.folder(config)
+    common.set_views(config, "moco_v1", size=96)
+    config.model.update(zero_gamma=False, bn_group=AUTO)
+    config.method.update(temperature=0.1, momentum=0.99, queue_size=AUTO, shuffle_groups=4)

@@ -7,6 +7,8 @@
               here yet.
 :cifar10      ResNet-18, batch 512, 1000 epochs. Expected: near the 92.9 % linear that solo-learn
               publishes for its symmetric variant. Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -16,6 +18,7 @@
 from ml_collections import ConfigDict
 
 from ssl_jax.configs import common
+from ssl_jax.field import AUTO
 
 METHOD = {
     "name": "moco",
@@ -31,7 +34,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "cifar10", or with other views "imagenet,augment=byol"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -71,3 +74,11 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images. The queue is at most one epoch long."""
+    common.folder(config)
+    common.set_views(config, "moco_v2", size=96)
+    config.model.update(zero_gamma=False, bn_group=AUTO)
+    config.method.update(momentum=0.99, queue_size=AUTO, shuffle_groups=4)

@@ -10,6 +10,8 @@
               76.7 %. Not run here yet.
 :cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 93.1 % linear (solo-learn). Not run
               here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -36,7 +38,7 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
     return common.select(
         arg,
         METHOD,
-        *(cifar10, cifar10_cpu, imagenet, imagenet_100, imagenet_1000),
+        *(cifar10, cifar10_cpu, folder, imagenet, imagenet_100, imagenet_1000),
         *(imagenet_vit_small, imagenet_vit_base),
     )
 
@@ -113,3 +115,10 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images."""
+    common.folder(config)
+    common.set_views(config, "moco_v3", size=96)
+    config.method.update(temperature=0.2, hidden_dim=1024)

@@ -8,6 +8,8 @@
 :cifar10      ResNet-18, full softmax, batch 128, 200 epochs, by the authors' code
               (zhirongw/lemniscate.pytorch, cifar.py). Expected: about 80 % kNN of the embedding
               (paper, table 1). Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -31,7 +33,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "cifar10", or with other views "imagenet,augment=moco_v2"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -79,3 +81,11 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images, with the full softmax over all images."""
+    common.folder(config)
+    common.set_views(config, "moco_v1", size=96)
+    config.augment.views = 1
+    config.method.update(loss="softmax", temperature=0.1)

@@ -6,6 +6,8 @@ Sources: Hinton 2002; Hinton, Osindero and Teh 2006; persistent chains: Tieleman
 
 :digits       scikit-learn's digits, Bernoulli pixels, CD-1. Expected: 91.4 % linear from 10 labels
               per class (raw pixels 88.9 %), 96.4 % kNN (raw pixels 98.2 %). Takes one minute.
+:folder       Your own images: pass --config.data.dir=IMAGES. Two machines of 1024 units on 32x32
+              pixels; batch and epochs follow from the number of images.
 :cifar10_cpu  Gaussian pixels, CD-1. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 :cifar10      Two machines of 4096 units on 32x32 pixels. No number is published for whole images
@@ -27,7 +29,7 @@ METHOD = {
 
 def get_config(arg: str = "cifar10") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, digits, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, digits, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def digits(config: ConfigDict) -> None:
@@ -56,6 +58,14 @@ def cifar10_cpu(config: ConfigDict) -> None:
     _network(config, widths=(512, 512), visible="gaussian")
     _sgd(config, lr=0.005)
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """Two machines of 1024 hidden units on your own images, in 32x32 pixels."""
+    common.folder(config)
+    _views(config, size=32, crop_area=(0.8, 1.0))
+    _network(config, widths=(1024, 1024), visible="gaussian")
+    _sgd(config, lr=0.005)
 
 
 def imagenet(config: ConfigDict) -> None:

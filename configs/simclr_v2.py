@@ -7,6 +7,8 @@
 :imagenet_sk  ResNet-152, three times as wide, with selective kernels. Expected: 79.8 %. Not run
               here yet.
 :cifar10      ResNet-18, batch 512, 1000 epochs. No number is published. Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -16,6 +18,7 @@
 from ml_collections import ConfigDict
 
 from ssl_jax.configs import common
+from ssl_jax.field import AUTO
 
 METHOD = {
     "name": "simclr_v2",
@@ -30,7 +33,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet, imagenet_sk)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet, imagenet_sk)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -75,3 +78,9 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images, with a memory for small batches."""
+    common.folder(config)
+    config.method.update(temperature=0.2, memory_size=AUTO, memory_momentum=0.99)

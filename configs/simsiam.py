@@ -6,6 +6,8 @@
               Not run here yet.
 :cifar10      ResNet-18, batch 512, 800 epochs. Expected: 91.8 % linear (paper, appendix D). Not
               run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -27,7 +29,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -66,3 +68,11 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images. The predictor's rate stays constant."""
+    common.folder(config)
+    common.set_views(config, "moco_v2", size=96)
+    config.method.update(bottleneck_dim=128, output_dim=512)
+    config.optim.groups = {"predictor": {"schedule": "constant"}}

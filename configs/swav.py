@@ -6,6 +6,8 @@
               Expected: 75.3 % linear top-1 (paper, table 1). Not run here yet.
 :cifar10      ResNet-18, batch 256, a queue of 3840 embeddings, 1000 epochs. Expected: 89.2 %
               linear (solo-learn). Not run here yet.
+:folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
+              epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 
@@ -15,6 +17,7 @@
 from ml_collections import ConfigDict
 
 from ssl_jax.configs import common
+from ssl_jax.field import AUTO
 
 METHOD = {
     "name": "swav",
@@ -32,7 +35,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -76,3 +79,10 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def folder(config: ConfigDict) -> None:
+    """ResNet-18 on a folder of your own images. A batch has two images per prototype."""
+    common.folder(config)
+    config.augment.local = {"views": 4, "size": 48, "crop_area": (0.05, 0.14)}
+    config.method.update(prototypes=AUTO, hidden_dim=512)

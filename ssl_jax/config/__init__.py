@@ -5,7 +5,8 @@ seconds. ConfigDict is used here, in `configs/`, in `build` and in the verbs. Co
 plain keyword arguments.
 """
 
-from ssl_jax.config.changes import changes, drop_implied
+from ssl_jax.config.adapt import DataFacts, adapt, auto_fields, power_of_two
+from ssl_jax.config.changes import changes, difference, drop_implied
 from ssl_jax.config.checks import problems
 from ssl_jax.config.defaults import (
     allow_modules,
@@ -16,8 +17,9 @@ from ssl_jax.config.defaults import (
     finetuning_config,
     imported_config,
 )
-from ssl_jax.config.fields import IMPLIED, describe, identity_class, is_identity
+from ssl_jax.config.fields import IMPLIED, Row, describe, identity_class, is_identity
 from ssl_jax.config.files import flatten, from_json, load, to_json
+from ssl_jax.config.suggestions import suggest
 from ssl_jax.config.valid import IMPORTED, PROTOCOLS
 from ssl_jax.field import nearest
 
@@ -25,11 +27,16 @@ __all__ = [
     "IMPLIED",
     "IMPORTED",
     "PROTOCOLS",
+    "DataFacts",
+    "Row",
+    "adapt",
     "allow_modules",
+    "auto_fields",
     "changes",
     "check_modules",
     "default_config",
     "describe",
+    "difference",
     "drop_implied",
     "evaluation_config",
     "external_modules",
@@ -41,6 +48,8 @@ __all__ = [
     "is_identity",
     "load",
     "nearest",
+    "power_of_two",
     "problems",
+    "suggest",
     "to_json",
 ]

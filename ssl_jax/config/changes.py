@@ -9,9 +9,9 @@ from ssl_jax.field import FREE, IDENTITY, SCHEDULE
 
 
 def changes(old: Any, new: Any) -> dict[str, list[str]]:
-    """Returns the differences by class: {"identity": ["train.seed: 1 -> 2"], "schedule": []}.
+    """Returns the differences by class, without free fields.
 
-    Free fields are left out.
+    Example: {"identity": ["train.seed: was 1, is now 2"], "schedule": []}.
     """
     before, after = (drop_implied(flatten(json.loads(to_json(c)))) for c in (old, new))
     source = after.get("data.source", "digits")
@@ -19,9 +19,22 @@ def changes(old: Any, new: Any) -> dict[str, list[str]]:
     for name in sorted(before.keys() | after.keys()):
         kind = identity_class(name, source)
         if kind != FREE and before.get(name) != after.get(name):
-            values = (repr(flat.get(name, "absent")) for flat in (before, after))
-            differences[kind].append(f"{name}: {' -> '.join(values)}")
+            differences[kind].append(difference(name, before, after))
     return differences
+
+
+def difference(name: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Returns "train.seed: was 1, is now 2" for a field of two flat configs."""
+    was, now = (_value(name, flat) for flat in (before, after))
+    return f"{name}: was {was}, is now {now}"
+
+
+def _value(name: str, flat: dict[str, Any]) -> str:
+    if name not in flat:
+        return "not set"
+    if name == "train.steps" and not flat[name]:
+        return f"0, so that train.epochs={flat.get('train.epochs')} counts"
+    return repr(flat[name])
 
 
 def drop_implied(flat: dict[str, Any]) -> dict[str, Any]:

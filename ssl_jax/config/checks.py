@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from ssl_jax import inputs
 from ssl_jax.config import fields, valid
 from ssl_jax.config.files import flatten
-from ssl_jax.field import Unset, nearest
+from ssl_jax.field import AUTO, Unset, nearest
 
 Values = dict[str, Any]  # of a flat config
 
@@ -46,22 +46,24 @@ def _data_problems(flat: Values) -> Iterator[tuple[str, str]]:
     for name, neutral in (("model.mean", 0), ("model.std", 1)):
         # The neutral default leaves images of any number of channels unchanged.
         value = flat.get(name, ())
-        if set(value) - {neutral} and len(value) != channels:
+        given = isinstance(value, tuple | list) and any(number != neutral for number in value)
+        if given and len(value) != channels:
             yield name, f"one number per channel, and data.channels is {channels}"
 
 
 def _train_problems(flat: Values) -> Iterator[tuple[str, str]]:
     batch_size, microbatch = flat["train.batch_size"], flat["train.microbatch"]
-    if flat["train.steps"] <= 0 and flat["train.epochs"] <= 0:
+    if flat["train.steps"] <= 0 and flat["train.epochs"] <= 0 and flat["train.epochs"] != AUTO:
         yield "train.epochs", "more than 0, or set train.steps"
-    if microbatch and flat["model.bn_group"] <= 0:
+    if microbatch and flat["model.bn_group"] <= 0 and flat["model.bn_group"] != AUTO:
         yield (
             "train.microbatch",
             "needs model.bn_group, for example 32, because BatchNorm over the whole batch would "
             "couple micro-batches. The number counts full-size views and divides the views in one "
             "device's part of a micro-batch",
         )
-    if flat["train.noise_scale"] and not 0 < microbatch < (batch_size or 0):
+    largest = float("inf") if batch_size == AUTO else batch_size or 0
+    if flat["train.noise_scale"] and not 0 < microbatch < largest:
         yield "train.noise_scale", "needs train.microbatch"
 
 
@@ -86,4 +88,6 @@ def _group_problems(optimizer: ConfigDict) -> list[str]:
                 sentences.append(f"{where}.{name}: unknown; {nearest(name, allowed)}")
             elif need := rows[name].valid.problem(value):
                 sentences.append(f"{where}.{name}={value!r}: {need}")
+            elif value == AUTO:  # no rule of `config.adapt` sets the fields of a group
+                sentences.append(f"{where}.{name}={value!r}: only optim.{name} can be {AUTO}")
     return sentences

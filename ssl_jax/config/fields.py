@@ -20,25 +20,31 @@ from ssl_jax.field import (
     IDENTITY,
     POSITIVE_FRACTION,
     SCHEDULE,
+    SEED,
     Field,
     Unset,
     any_value,
     one_of,
+    or_auto,
     words,
 )
 from ssl_jax.models import options
 
 STRING = any_value("a string")
-INTEGER = any_value("an integer")
 PATHS = any_value("paths of parameters, such as ('encoder/patch_embed',)")
 GROUPS = any_value("{module: {field: value}}, such as {'predictor': {'schedule': 'constant'}}")
 
 DATA = (
     Field("data.source", "digits", "Source of the examples.", valid.SOURCE, IDENTITY),
-    Field("data.dir", "", "Folder of the images, or tensorflow-datasets' data_dir.", STRING, FREE),
+    Field("data.dir", "",
+          "Folder of the images, or tensorflow-datasets' data_dir; '': its own default.", STRING,
+          FREE),
     Field("data.split", "train", "Split for training; of tfds also 'train[:10000]'.", STRING,
           IDENTITY),
     Field("data.eval_split", "test", "Labelled split for evaluation; '': none.", STRING, FREE),
+    Field("data.holdout", 0.0,
+          "Fraction of data.split to hold out: evaluated, never trained on; 0: none.",
+          BELOW_1, IDENTITY, before=0.0),
     Field("data.channels", 3, "Channels of images: 1 (grey), 3 (RGB) or 4 (RGBA).", AT_LEAST_1,
           IDENTITY, before=3),
     Field("data.label", "", "Label field for the probe and for evaluation; '': the default field.",
@@ -46,8 +52,12 @@ DATA = (
     Field("data.on_bad_image", "stop",
           "quarantine replaces an unreadable image by the next readable image.",
           one_of(*valid.ON_BAD_IMAGE), FREE),
-    Field("data.max_bad", 0.001, "Largest fraction of the images that quarantine replaces.", FINITE,
-          FREE),
+    Field("data.max_bad", 0.001,
+          "Largest fraction of the images that quarantine replaces; 5 of 50 or more are always "
+          "allowed.", FINITE, FREE),
+    Field("data.max_megapixels", 179.0,
+          "Largest image, in millions of pixels; a larger one counts as unreadable.",
+          FINITE_ABOVE_0, FREE, before=179.0),
 )  # fmt: skip
 
 MODEL = (
@@ -59,7 +69,7 @@ MODEL = (
     Field("model.init", "", "Run, export or weights file that the encoder starts from; '': none.",
           STRING, IDENTITY, before=""),
     Field("model.bn_group", 0, "Rows (views of images) that share BatchNorm statistics; 0: all.",
-          AT_LEAST_0, IDENTITY),
+          or_auto(AT_LEAST_0), IDENTITY),
     Field("model.dtype", "auto",
           "Dtype of activations; auto: bfloat16 on accelerators, float32 on CPUs.",
           one_of(*valid.DTYPES), FREE),
@@ -100,8 +110,8 @@ OPTIM = (
           one_of(*optim.LR_RULES), SCHEDULE),
     Field("optim.schedule", Unset(str), "Shape of the learning rate after the warm-up.",
           one_of(*optim.SCHEDULES), SCHEDULE),
-    Field("optim.warmup_epochs", Unset(float), "Length of the linear warm-up, in epochs.", FINITE,
-          SCHEDULE),
+    Field("optim.warmup_epochs", Unset(float), "Length of the linear warm-up, in epochs.",
+          or_auto(FINITE), SCHEDULE),
     Field("optim.drops", (0.6, 0.8), "step schedule: fractions of the run at which the rate drops.",
           valid.DROPS, SCHEDULE),
     Field("optim.drop", 0.1, "step schedule: factor of each drop.", valid.DROP, SCHEDULE),
@@ -126,20 +136,23 @@ OPTIM = (
 NOT_IN_GROUPS = ("groups", "frozen", "clip_norm")
 
 TRAIN = (
-    Field("train.batch_size", Unset(int), "Global batch, in examples.", AT_LEAST_1, IDENTITY),
-    Field("train.epochs", 0.0, "Length of the run, in epochs.", FINITE, SCHEDULE),
+    Field("train.batch_size", Unset(int), "Global batch, in examples.", or_auto(AT_LEAST_1),
+          IDENTITY),
+    Field("train.epochs", 0.0, "Length of the run, in epochs.", or_auto(FINITE), SCHEDULE),
     Field("train.steps", 0, "Length of the run, in steps; if above 0, it replaces epochs.",
           AT_LEAST_0, SCHEDULE),
     Field("train.microbatch", 0, "Examples encoded at once over all devices; 0: the whole batch.",
           AT_LEAST_0, FREE),
     Field("train.noise_scale", False, "Log the gradient noise scale; needs micro-batches.", BOOLEAN,
           FREE),
-    Field("train.seed", 0, "Root of all random numbers.", INTEGER, IDENTITY),
+    Field("train.seed", 0, "Root of all random numbers.", SEED, IDENTITY),
     Field("train.probe", True, "Train an online linear probe if there are labels.", BOOLEAN,
           IDENTITY),
     Field("train.log_every", 10, "Steps between two log lines.", AT_LEAST_1, FREE),
     Field("train.checkpoint_every", 500, "Steps between two checkpoints.", AT_LEAST_1, FREE),
     Field("train.keep", 2, "Number of checkpoints to keep.", AT_LEAST_1, FREE),
+    Field("train.watchdog", 1.0, "Factor on the watchdog's time limits; 0: no limits.", FINITE,
+          FREE, before=1.0),
 )  # fmt: skip
 
 PARALLEL = (
@@ -152,7 +165,7 @@ EVAL = (
     Field("eval.batch_size", 256, "Examples per batch.", AT_LEAST_1, FREE),
     Field("eval.crop", 1.0, "Central crop, as a fraction of the short side; ImageNet: 0.875.",
           POSITIVE_FRACTION, FREE),
-    Field("eval.knn_k", 200, "knn: number of neighbours.", AT_LEAST_1, FREE),
+    Field("eval.knn_k", 200, "knn: number of neighbours.", or_auto(AT_LEAST_1), FREE),
     Field("eval.knn_temperature", 0.1, "knn: temperature of the vote's weights.", ABOVE_0, FREE),
     Field("eval.labels_per_class", (0,),
           "linear: labels per class, one evaluation per number; 0: all labels.", valid.LABELS,
@@ -163,7 +176,7 @@ EVAL = (
     Field("eval.sgd_lr", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
           "linear_sgd: rates to try, times batch / 256; the best is used.", valid.RATES, FREE),
     Field("eval.sgd_batch_size", 256, "linear_sgd: examples per batch.", AT_LEAST_1, FREE),
-    Field("eval.max_train", 0, "Training examples to use; 0: all.", INTEGER, FREE),
+    Field("eval.max_train", 0, "Training examples to use; 0: all.", AT_LEAST_0, FREE),
     Field("eval.baselines", True, "Also evaluate the untrained encoder and the raw input.", BOOLEAN,
           FREE),
 )  # fmt: skip

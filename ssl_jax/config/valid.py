@@ -6,7 +6,7 @@ import pkgutil
 from typing import Any
 
 from ssl_jax import models, plugins
-from ssl_jax.field import FINITE, FINITE_ABOVE_0, INFINITY, Valid, number, numbers, one_of
+from ssl_jax.field import AUTO, FINITE, FINITE_ABOVE_0, INFINITY, Valid, number, numbers, one_of
 
 
 def _modules(folder: str) -> tuple[str, ...]:
@@ -39,8 +39,8 @@ SOURCE = _or_external(Valid(f"one of {', '.join(SOURCES)}", _is_source, SOURCES)
 ENCODER = _or_external(one_of(*models.names()))
 METHOD = _or_external(one_of(*METHODS))
 LABELS = numbers(
-    "each 0 (all labels) or at least 2: one label is held out",
-    lambda counts: all(n == 0 or n > 1 for n in counts),
+    f"each 0 (all labels) or at least 2: one label is held out; ({AUTO},): set from the data",
+    lambda counts: tuple(counts) == (AUTO,) or all(n == 0 or n > 1 for n in counts),
 )
 MEAN = numbers(
     "one finite number per channel", lambda x: len(x) > 0 and all(abs(n) < INFINITY for n in x)

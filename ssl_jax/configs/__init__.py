@@ -5,6 +5,8 @@ In a checkout the files are in the top-level folder `configs/`, and this package
 from every working folder, and never finds another project's `configs` folder.
 """
 
+import importlib
+import inspect
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,14 @@ def names() -> list[str]:
     """Returns the names of the config files, without those that only hold shared functions."""
     files = sorted(FOLDER.glob("[!_]*.py"))
     return [file.stem for file in files if "\ndef get_config(" in file.read_text()]
+
+
+def variants(name: str) -> list[str]:
+    """Returns the names of the functions that complete a variant in a shipped config."""
+    module = importlib.import_module(f"ssl_jax.configs.{name}")
+    functions = inspect.getmembers(module, inspect.isfunction)
+    own = [f for f, function in functions if function.__module__ == module.__name__]
+    return [f for f in own if f != "get_config" and not f.startswith("_")]
 
 
 def is_shipped(name: str) -> bool:

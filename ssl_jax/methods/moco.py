@@ -8,6 +8,7 @@ from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._momentum import distance, moving_average
+from ssl_jax.methods._queue import count_slots
 from ssl_jax.methods._rows import shard_rows
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
@@ -58,11 +59,9 @@ def make(
         micro-batch.
     """
     check_views(run, 2)
-    slots, rest = divmod(queue_size, run.batch_size)
-    if rest or not slots:
-        raise ValueError(
-            f"queue_size {queue_size} is not a multiple of the batch size {run.batch_size}"
-        )
+    slots = count_slots("queue_size", queue_size, run.batch_size)
+    if slots < 1:
+        raise ValueError(f"queue_size {queue_size}: at least one batch, {run.batch_size}")
     block = shuffle_groups * run.bn_group // 2 if shuffle_groups > 1 else 0
     chunk = run.chunk or run.batch_size
     if block and chunk % block:

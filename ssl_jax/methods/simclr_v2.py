@@ -10,6 +10,7 @@ from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._joint import joint_embedding
 from ssl_jax.methods._momentum import distance, moving_average
+from ssl_jax.methods._queue import count_slots
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import ProjectionHead
 
@@ -56,11 +57,7 @@ def make(
         dtype=encoder.dtype,
     )
     simclr = joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))
-    slots, rest = divmod(memory_size, run.batch_size)
-    if rest:
-        raise ValueError(
-            f"memory_size {memory_size} is not a multiple of the batch size {run.batch_size}"
-        )
+    slots = count_slots("memory_size", memory_size, run.batch_size)
     if not slots:
         return simclr
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)

@@ -9,6 +9,7 @@ from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._multicrop import forward, full_and_local
 from ssl_jax.methods._prototypes import frozen_until, init_prototypes, scores
+from ssl_jax.methods._queue import count_slots
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 
@@ -51,11 +52,7 @@ def make(
         of the batch size.
     """
     full, _ = full_and_local(run)
-    slots, rest = divmod(queue_size, run.batch_size)
-    if rest:
-        raise ValueError(
-            f"queue_size {queue_size} is not a multiple of the batch size {run.batch_size}"
-        )
+    slots = count_slots("queue_size", queue_size, run.batch_size)
     steps_per_epoch = run.num_examples / run.batch_size
     head = MLP((hidden_dim, output_dim), dtype=encoder.dtype)
     networks = Chain(run.bn_group, full, encoder=encoder, projector=head)

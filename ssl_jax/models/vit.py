@@ -96,7 +96,8 @@ class Attention(nn.Module):
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide_dtype)
         weights = nn.softmax(logits * (f // self.heads) ** -0.5).astype(v.dtype)
-        self.sow("attention", "weights", weights)  # kept only if "attention" is mutable
+        if not self.is_initializing():  # init() makes every collection mutable
+            self.sow("attention", "weights", weights)  # kept only if "attention" is mutable
         return dense(name="proj")(jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, f))
 
 

@@ -1,11 +1,14 @@
 """Views of a config: which mistakes are refused, and how a file and the command line set views."""
 
+import json
+
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
 from configs.simclr import get_config
 from ssl_jax import config as configuration
+from ssl_jax.errors import Fault
 
 LOCAL = {"views": 6, "size": 96, "crop_area": (0.05, 0.14)}
 
@@ -76,8 +79,28 @@ def test_command_line_changes_local_views_of_a_file(monkeypatch):
     again = configuration.from_json(configuration.to_json(config))
     assert configuration.changes(again, config) == {"identity": [], "schedule": []}
     assert configuration.changes(get_config("imagenet"), config)["identity"] == [
-        "augment.local.crop_area: 'absent' -> [0.05, 0.14]",
-        "augment.local.size: 'absent' -> 96",
-        "augment.local.views: 'absent' -> 8",
-        "augment.views: 2 -> 1",
+        "augment.local.crop_area: was not set, is now [0.05, 0.14]",
+        "augment.local.size: was not set, is now 96",
+        "augment.local.views: was not set, is now 8",
+        "augment.views: was 2, is now 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "text"),
+    [
+        ("data", "source", None, "data.source is not a word"),
+        ("model", "mean", [{"a": 1}], "model.mean="),
+        ("model", "std", None, "model.std="),
+        ("model", "std", 2, "model.std="),
+    ],
+)
+def test_a_value_of_a_wrong_type_in_a_file_is_named(tmp_path, section, field, value, text):
+    content = json.loads(configuration.to_json(get_config("digits")))
+    content[section][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    if field == "source":
+        with pytest.raises(Fault, match=text):
+            configuration.load(tmp_path)
+    else:
+        assert any(text in line for line in configuration.problems(configuration.load(tmp_path)))

@@ -37,6 +37,10 @@ def digits(**changes):
         ({"groups": {"head": {"rl": 1.0}}}, "optim.groups.head.rl: unknown; did you mean 'lr'?"),
         ({"groups": {"head": {"clip_norm": 1.0}}}, "optim.groups.head.clip_norm: unknown"),
         ({"groups": {"head": {"lr": "0.1"}}}, "optim.groups.head.lr='0.1': a finite number"),
+        (
+            {"groups": {"head": {"warmup_epochs": -1.0}}},
+            "optim.groups.head.warmup_epochs=-1.0: only optim.warmup_epochs can be -1",
+        ),
         ({"groups": {"head": {"name": "adam"}}}, "optim.groups.head.name='adam': did you mean"),
         ({"groups": {"head": {"nesterov": 0}}}, "optim.groups.head.nesterov=0: True or False"),
     ],

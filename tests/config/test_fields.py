@@ -245,5 +245,5 @@ def test_identity_class_of_an_outside_modality_is_that_of_its_own_table(tmp_path
     new.augment.cache = "elsewhere"
     assert configuration.changes(old, new) == {"identity": [], "schedule": []}
     new.augment.placement = 2
-    assert configuration.changes(old, new)["identity"] == ["augment.placement: 1 -> 2"]
+    assert configuration.changes(old, new)["identity"] == ["augment.placement: was 1, is now 2"]
     assert configuration.identity_class("augment.placement") == FREE  # of images
