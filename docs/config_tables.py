@@ -1,24 +1,26 @@
-"""Fills in the tables of the page "Config fields" when MkDocs builds the site.
+"""Writes the tables of the page "Config fields" into docs/config.md.
 
-The page marks the place of each table by a line such as `<!-- fields of optim -->`.
+    python docs/config_tables.py
+
+The tables are committed, so that code hosts show them. `tests/test_docs.py` checks that they are up
+to date.
 """
 
 import html
 import pathlib
 import re
 import sys
-from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from ssl_jax import config
 
-MARK = re.compile(r"<!-- fields of (\w+) -->")
+PAGE = pathlib.Path(__file__).with_name("config.md")
+TABLE = re.compile(r"^(## (\w+)\n(?:(?!##|\|).*\n)*)(?:\|.*\n)+", re.M)
 
 
-def on_page_markdown(markdown: str, **page: Any) -> str:
-    """Replaces the marks by tables. MkDocs calls it for each page."""
-    del page
-    return MARK.sub(lambda mark: table(mark[1]), markdown)
+def filled(page: str) -> str:
+    """Returns the page with a new table in every section that has one."""
+    return TABLE.sub(lambda section: f"{section[1]}{table(section[2])}\n", page)
 
 
 def table(section: str) -> str:
@@ -34,3 +36,7 @@ def table(section: str) -> str:
 
 def _text(cell: str) -> str:
     return re.sub(r"([*|])", r"\\\1", html.escape(cell, quote=False))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text()))

@@ -8,18 +8,23 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssl_jax import components, parallel
+from ssl_jax.data import pipeline
 from ssl_jax.data.labels import labelled_subset
-from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.data.source import Source
+from ssl_jax.errors import BAD_CONFIG, Fault, Faults
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.pretrained import backbone, classifier, initial_weights
+from ssl_jax.rundir import identity
 from ssl_jax.training import finetuning
 from ssl_jax.training.parts import Computation, Parts
 from ssl_jax.training.probe import Probe
 from ssl_jax.training.state import TrainState, init_fn
 from ssl_jax.training.step import make_train_step
+from ssl_jax.wording import count
 
 Tree = Any
+QUEUES = ("queue_size", "memory_size")  # hyperparameters that count earlier embeddings
 
 
 def parts(config: ConfigDict, mesh: Mesh) -> Parts:
@@ -33,9 +38,61 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
       Fault: the config does not fit the data, or names a model, a method or an option that does not
         exist.
     """
-    source = components.open_source(config, config.data.split)
-    run = computation(config, mesh, examples=source.size, classes=len(source.classes))
-    return Parts(**vars(run), source=source, test=components.open_test_source(config, source))
+    faults = Faults()
+    with faults.collect():
+        parallel.check_batch(config.train.batch_size, mesh.size, **components.batch_sizes(config))
+    source = _open_source(config, faults)
+    sizes_fit = not faults.found  # otherwise, the same mistakes would be reported again
+    test = run = None
+    with faults.collect():
+        test = components.open_test_source(config, source)
+    if sizes_fit:
+        with faults.collect():
+            run = computation(config, mesh, examples=source.size, classes=len(source.classes))
+    faults.check()
+    assert run is not None
+    return Parts(**vars(run), source=source, test=test)
+
+
+def _open_source(config: ConfigDict, faults: Faults) -> Source:
+    """Opens the training examples. Raises a Fault that includes earlier faults if it fails."""
+    source = None
+    with faults.collect():
+        source = components.open_source(config, config.data.split)
+        pipeline.check_size(source, config.train.batch_size)
+    if source is None:
+        faults.check()
+    assert source is not None
+    return source
+
+
+def new_run_problems(config: ConfigDict, source: Source) -> list[Fault]:
+    """Returns faults of a run that may not start, but may go on if an older version started it."""
+    fields = [name for name in QUEUES if config.method.get(name, 0) > source.size]
+    return [
+        Fault(
+            f"method.{name}={config.method[name]} is more than the {source.size} training "
+            "examples, so the queue would hold every example's own embedding, as a negative. Use "
+            f"--config.method.{name}={source.size - source.size % config.train.batch_size} or less",
+            BAD_CONFIG,
+        )
+        for name in fields
+    ]
+
+
+def warnings(config: ConfigDict, parts: Parts) -> list[str]:
+    """Returns one sentence for each setting that makes the run less useful than it looks."""
+    total = parts.total_steps
+    steps = components.warmup_steps(config.optim.warmup_epochs, config, parts.source.size)
+    if not steps or steps < total:
+        return []
+    # A tenth of the run is the share of SimCLR's warm-up in 100 epochs.
+    shorter = 0.1 * total * config.train.batch_size / parts.source.size if total >= 10 else 0.0
+    return [
+        f"optim.warmup_epochs={config.optim.warmup_epochs:g} is {count(steps, 'step')}, but the "
+        f"run has only {total}: the learning rate does not get past its warm-up, which starts at "
+        f"0. Set --config.optim.warmup_epochs={shorter:.1g}, or train longer"
+    ]
 
 
 def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) -> Computation:
@@ -72,14 +129,18 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
     Raises:
       Fault: the data have no labels or too few, or the projection head has too few layers.
     """
+    identity.require_same_weights("finetune.pretrained", weights)
+    faults = Faults()
+    test = None
+    with faults.collect():
+        parallel.check_batch(config.train.batch_size, mesh.size, **components.batch_sizes(config))
     source = components.open_source(config, config.data.split)
-    test = components.open_test_source(config, source)
-    source = labelled_subset(
-        source,
-        fraction=config.finetune.fraction,
-        per_class=config.finetune.labels_per_class,
-        seed=config.train.seed,
-    )
+    with faults.collect():
+        test = components.open_test_source(config, source)
+    with faults.collect():
+        source = labelled(config, source)
+        pipeline.check_size(source, config.train.batch_size)
+    faults.check()
     if "views" not in components.make_input(config).seen:
         message = f"{source.name}: fine-tuning takes the array 'views', which this input lacks"
         raise Fault(message, BAD_CONFIG)
@@ -107,6 +168,20 @@ def finetuning_parts(config: ConfigDict, weights: Tree, mesh: Mesh) -> Parts:
 
     from_weights = {"init": init, "init_arguments": (weights,)}
     return Parts(**vars(run) | from_weights, source=source, test=test)
+
+
+def labelled(config: ConfigDict, source: Source) -> Source:
+    """Returns the labelled examples of `source` that the config's fine-tuning trains on.
+
+    Raises:
+      Fault: the source has no labels, or a class has too few.
+    """
+    return labelled_subset(
+        source,
+        fraction=config.finetune.fraction,
+        per_class=config.finetune.labels_per_class,
+        seed=config.train.seed,
+    )
 
 
 def _computation(
@@ -165,7 +240,9 @@ def load_teacher(config: ConfigDict, *, platform: str = "") -> Teacher | None:
         return None
     dtype = components.activation_dtype(config.model.dtype, platform=platform)
     size = config.augment.get("size", 0)  # inputs other than images have no size
-    return classifier.load_teacher(config.method.teacher, size, dtype)
+    teacher = classifier.load_teacher(config.method.teacher, size, dtype)
+    identity.require_same_weights("method.teacher", teacher.weights)
+    return teacher
 
 
 def with_initial_weights(config: ConfigDict, method: Method) -> Method:
@@ -178,4 +255,5 @@ def with_initial_weights(config: ConfigDict, method: Method) -> Method:
         return method
     net = backbone.load(pathlib.Path(path).expanduser())
     initial_weights.check_model(config.model, net.weights.model, path)
+    identity.require_same_weights("model.init", net.variables)
     return initial_weights.method_from(method, net.weights, path)

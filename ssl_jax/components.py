@@ -4,6 +4,7 @@
 ConfigDicts.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +14,19 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ssl_jax import config as configuration
 from ssl_jax import inputs, methods, models, parallel
-from ssl_jax.data import pipeline, sources
+from ssl_jax.data import holdout, pipeline, sources
+from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import Source
-from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, printable
 from ssl_jax.inputs import Input
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.optim import optimizers, parameters
+from ssl_jax.wording import count
 
+_NEWER_FIELDS = ("channels", "label", "max_megapixels")
 HostBatch = dict[str, np.ndarray]
 
 
@@ -108,12 +113,17 @@ def make_optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Call
     fields = config.optim.to_dict()
     for settings in (fields, *fields["groups"].values()):
         if "warmup_epochs" in settings:
-            warmup = round(settings.pop("warmup_epochs") * size / config.train.batch_size)
+            warmup = warmup_steps(settings.pop("warmup_epochs"), config, size)
             settings["warmup_steps"] = min(warmup, total)
     try:
         return optimizers.make(batch_size=config.train.batch_size, total_steps=total, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error
+
+
+def warmup_steps(epochs: float, config: ConfigDict, size: int) -> int:
+    """Returns the number of steps of a warm-up of `epochs` over `size` examples."""
+    return round(pipeline.exact_steps(size, config.train.batch_size, epochs))
 
 
 def parameter_table(config: ConfigDict, params: Any) -> str:
@@ -131,40 +141,96 @@ def total_steps(config: ConfigDict, size: int) -> int:
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """Opens one split of the config's data."""
+    """Opens one split of the config's data; of `data.split`, the part that is not held out."""
+    source = _open_whole(config, split)
+    share = config.data.get("holdout", 0)
+    if not share or split != config.data.split:
+        return source
+    words = f"{split} without the {100 * share:g} % held out"
+    return dataclasses.replace(holdout.training_part(source, share), split=words)
+
+
+def _open_whole(config: ConfigDict, split: str) -> Source:
     data = config.data
-    return sources.open_source(
-        data.source,
-        data_dir=data.dir,
-        split=split,
-        channels=data.get("channels", 3),  # older runs lack these two fields
-        label=data.get("label", ""),
-    )
+    optional = {name: data[name] for name in _NEWER_FIELDS if name in data}  # older runs lack them
+    return sources.open_source(data.source, data_dir=data.dir, split=split, **optional)
+
+
+def adapt_to_data(config: ConfigDict, source: Source | None = None) -> tuple[ConfigDict, str]:
+    """Sets the AUTO fields of a config from its training data; see `config.adapt`.
+
+    Args:
+      config: config of the run.
+      source: the training examples; by default, they are opened if a field is AUTO.
+
+    Returns:
+      (config without AUTO, one line that names the values; "" if no field is AUTO).
+
+    Raises:
+      Fault: the data cannot be opened, or hold too few examples.
+    """
+    fields = configuration.auto_fields(config)
+    if not fields:
+        return config, ""
+    source = source or open_source(config, config.data.split)
+    smallest = 0
+    if source.classes and "eval.labels_per_class" in fields:
+        used = sample_indices(source.size, config.eval.max_train, config.train.seed)
+        rows = range(source.size) if used is None else used.tolist()
+        labels = np.array([source.read_label(row) for row in rows])
+        smallest = int(np.bincount(labels[labels >= 0], minlength=len(source.classes)).min())
+    facts = configuration.DataFacts(source.size, len(source.classes), smallest)
+    config, values = configuration.adapt(config, facts)
+    # A field that was AUTO may contradict one that was given.
+    if problems := configuration.problems(config):
+        raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
+    settings = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+    return config, f"adapted to {source.size:,} training {make_input(config).noun}s: {settings}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     """Opens the labelled examples for evaluation; returns None if labels or split are missing.
+
+    Prints which examples they are.
 
     Args:
       config: config of the run.
       train: the training examples.
 
     Raises:
-      Fault: the data have a single class, or the classes of the two splits differ, so that their
-        label numbers would disagree.
+      Fault: examples are held out of data without labels, the data have a single class, or the
+        classes of the two splits differ, so that their label numbers would disagree.
     """
-    if not train.classes or not config.data.eval_split:
+    data = config.data
+    share = data.get("holdout", 0)
+    if share and not train.classes:
+        message = f"data.holdout={share:g}: {train.name} has no labels, and evaluation needs them"
+        raise Fault(f"{message}. Leave data.holdout at 0, to train on all examples", BAD_CONFIG)
+    if not train.classes or not (data.eval_split or share):
         return None
     try:
-        test = open_source(config, config.data.eval_split)
+        test = _open_evaluation(config)
     except Fault as fault:
-        # A user's folder often has no second split, and pre-training does not need it.
-        if config.data.source != "folder" or fault.code != MISSING_INPUT:
+        if fault.code != MISSING_INPUT:
             raise
-        print(f"no evaluation: {fault}", flush=True)
+        message = (
+            f"{fault} Or hold out a part of {data.split!r}, which is then not trained on, by "
+            '--config.data.holdout=0.1, or train without evaluation by --config.data.eval_split=""'
+        )
+        # A user's folder often has no second split, and pre-training does not need it. But a split
+        # that the user named is a mistake.
+        default = configuration.default_config().data.eval_split
+        if data.source != "folder" or data.eval_split != default:
+            raise Fault(message, MISSING_INPUT) from None
+        if jax.process_index() == 0:
+            print(f"no evaluation: {message}", flush=True)
         return None
     if not test.size:
-        message = f"data.eval_split={config.data.eval_split!r} of {test.name} is empty"
+        message = f"data.eval_split={data.eval_split!r} of {test.name} is empty"
         raise Fault(f'{message}. Choose another split, or --config.data.eval_split=""', BAD_DATA)
     if len(train.classes) < 2:
         raise Fault(
@@ -175,12 +241,26 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     if test.classes != train.classes:
         differences = sorted(set(test.classes) ^ set(train.classes))
         raise Fault(
-            f"{config.data.split!r} and {config.data.eval_split!r} of {train.name} have different "
-            f"classes: {', '.join(differences[:5])}. Give both the same class folders, or train "
-            'without evaluation by --config.data.eval_split=""',
+            f"{data.split!r} and {test.split!r} of {train.name} have different classes: "
+            f"{', '.join(map(printable, differences[:5]))}. Give both the same class folders, or "
+            'train without evaluation by --config.data.eval_split=""',
             BAD_DATA,
         )
+    if jax.process_index() == 0:
+        print(f"evaluation on {count(test.size, 'example')}: {test.split}", flush=True)
     return test
+
+
+def _open_evaluation(config: ConfigDict) -> Source:
+    """Opens the part of the training split that is held out, or else the evaluation split."""
+    data = config.data
+    if share := data.get("holdout", 0):
+        test = holdout.held_out_part(_open_whole(config, data.split), share)
+        words = f"{100 * share:g} % held out from {data.split}"
+    else:
+        words = sources.evaluation_split(data.source, data.dir, data.eval_split)
+        test = open_source(config, words)
+    return dataclasses.replace(test, split=words)
 
 
 def train_batches(

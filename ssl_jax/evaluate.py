@@ -1,9 +1,9 @@
 """Evaluate the newest checkpoint of a run, or a pre-trained encoder, beside two baselines.
 
-    python -m ssl_jax.evaluate --workdir=runs/digits --eval.labels_per_class="(2, 10, 0)"
-    python -m ssl_jax.evaluate --workdir=runs/digits --eval.protocols="('few_shot', 'layers')"
-    python -m ssl_jax.evaluate --workdir=runs/digits --data.source=tfds:cifar10 --data.dir=DATA_DIR
-    python -m ssl_jax.evaluate --workdir=runs/weights --pretrained=runs/tuned --data.source=digits
+    ssl-jax evaluate --workdir=runs/digits --eval.labels_per_class="(2, 10, 0)"
+    ssl-jax evaluate --workdir=runs/digits --eval.protocols="('few_shot', 'layers')"
+    ssl-jax evaluate --workdir=runs/digits --data.source=tfds:cifar10 --data.dir=DATA_DIR
+    ssl-jax evaluate --workdir=runs/weights --pretrained=runs/tuned --data.source=digits
 
 Writes `WORKDIR/eval/*.json`, each number with its protocol, and prints the tables. The protocols
 are in the config's `eval` section; `--eval.FIELD=VALUE` changes a field for this evaluation.
@@ -18,11 +18,13 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli, inputs, plugins
+from ssl_jax import cli, inputs
 from ssl_jax import config as configuration
+from ssl_jax.config import same_data
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
+from ssl_jax.wording import count
 
 PRETRAINED = "pretrained"  # section in the config of a workdir that evaluates given weights
 SECTIONS = ("data", "eval")  # sections that the command line may change
@@ -43,6 +45,7 @@ def main() -> None:
         config.eval.update(changes["eval"])
         check_config(config, data)
         cli.start(stop)
+        require_same_command(config, data)
         evaluate(config, path, data)
 
 
@@ -57,9 +60,7 @@ def evaluation_data(config: ConfigDict, changes: dict[str, Any], data_dir: str) 
     if data_dir:
         config.data.dir = data_dir
     data = config.data.copy_and_resolve_references()
-    data.update(changes)
-    if data.source != config.data.source and "label" in data and "label" not in changes:
-        data.label = ""  # label fields belong to a source
+    same_data.update(data, changes)
     return data
 
 
@@ -83,13 +84,15 @@ def check_config(config: ConfigDict, data: ConfigDict) -> None:
     """Checks the config of the workdir together with the `data` section of the evaluation.
 
     Raises:
-      Fault: bad values, or data of another modality than the config's.
+      Fault: bad values, data of another modality than the config's, or another part of the same
+        data held out.
     """
     _check_modality(config.data.source, data.source)
+    same_data.check_held_out(config.data, data)
     channels = config.data.get("channels", 3)
     if data.get("channels", 3) != channels:
-        message = f"data.channels={data.channels}: the encoder takes images of {channels} channels"
-        raise Fault(f"{message}; leave --data.channels out", BAD_CONFIG)
+        message = f"data.channels={data.channels}: the encoder takes images of "
+        raise Fault(f"{message}{count(channels, 'channel')}; leave --data.channels out", BAD_CONFIG)
     whole = config.copy_and_resolve_references()
     whole.data = data
     if problems := configuration.problems(whole):
@@ -135,7 +138,9 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
         message = f"--pretrained={weights} brings no data: name them, e.g. --data.source=folder"
         raise Fault(f"{message} --data.dir=IMAGES", USAGE)
     config.eval.update(changes["eval"])
-    config.data.update(changes["data"])
+    same_data.update(config.data, changes["data"])
+    if workdir.is_run(origin):
+        same_data.check_held_out(trained.data, config.data)
     with config.unlocked():
         config[PRETRAINED] = {"path": origin}
     check_config(config, config.data)
@@ -152,7 +157,7 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
     if config.data.channels != encoder.channels:
         if "channels" in changes["data"]:
             message = f"--data.channels={config.data.channels}: {weights} takes images of"
-            raise Fault(f"{message} {encoder.channels} channels", BAD_CONFIG)
+            raise Fault(f"{message} {count(encoder.channels, 'channel')}", BAD_CONFIG)
         config.data.channels = encoder.channels
     if encoder.channels != 3:  # of the views by which alignment and uniformity are measured
         config.augment.update(saturation=0.0, hue=0.0, grayscale=0.0)
@@ -179,40 +184,43 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     from ssl_jax.evals import evaluation
     from ssl_jax.evals.context import Context
     from ssl_jax.jobs import bootstrap
+    from ssl_jax.rundir import identity
 
     data = config.data if data is None else data
     with_data = config.copy_and_resolve_references()
     with_data.data = data
-    transfer = is_transfer(config.data, data)
+    transfer = same_data.is_transfer(config.data, data)
     parallel.use_cpu_cores_as_devices(config.eval.batch_size)
     bootstrap.print_devices()
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
         source = components.open_source(with_data, data.split)
+        with_data, adapted = components.adapt_to_data(with_data, source)
+        if adapted and jax.process_index() == 0:
+            print(adapted, flush=True)
         test = components.open_test_source(with_data, source)
-        if not (path / "config.json").exists():
-            # Not earlier: an attempt that finds no data leaves no workdir behind.
-            with workdir.open_workdir(path) as folder:
-                folder.write_json("config.json", config.to_dict())
+        identity.require_same_data(train=source, test=test)
+        # Not earlier: an attempt that finds no data leaves no workdir behind.
+        bootstrap.run_on_process_0(lambda: _create_workdir(config, path))
+        bootstrap.check_shared_folder(path)
         label = _other_label(source, "" if transfer else config.data.get("label", ""))
         evaluation.evaluate(Context(with_data, mesh, subject, source, test, path, transfer, label))
 
 
-def is_transfer(own: ConfigDict, given: ConfigDict) -> bool:
-    """Returns True if the given data are another data set.
+def require_same_command(config: ConfigDict, data: ConfigDict) -> None:
+    """Raises Fault if processes of the job evaluate something else, or by other code."""
+    from ssl_jax.rundir import identity
 
-    Another split of the same data is no transfer, and neither is a data set that has moved.
-    """
-    if own.source != given.source:
-        return True
-    # A prepared data set has a name of its own; a folder and an outside source have only a place.
-    named_by_place = given.source == "folder" or plugins.is_external(given.source)
-    return named_by_place and _folder(own.dir) != _folder(given.dir)
+    with_data = config.copy_and_resolve_references()
+    with_data.data = data
+    identity.require_same_command(with_data)
 
 
-def _folder(path: str) -> pathlib.Path:
-    return pathlib.Path(path).expanduser().resolve()
+def _create_workdir(config: ConfigDict, path: pathlib.Path) -> None:
+    if not (path / "config.json").exists():
+        with workdir.open_workdir(path) as folder:
+            folder.write_json("config.json", config.to_dict())
 
 
 def _other_label(source: Any, own: str) -> str:
@@ -235,6 +243,7 @@ def _subject(config: ConfigDict, path: pathlib.Path, mesh: Any, *, transfer: boo
     from ssl_jax import components
     from ssl_jax.evals import subjects
     from ssl_jax.pretrained import backbone
+    from ssl_jax.rundir import identity
 
     baselines = config.eval.baselines
     if PRETRAINED not in config:
@@ -243,6 +252,7 @@ def _subject(config: ConfigDict, path: pathlib.Path, mesh: Any, *, transfer: boo
         )
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     encoder = backbone.load(config[PRETRAINED].path, dtype=dtype)
+    identity.require_same_weights("pretrained", encoder.variables)
     return subjects.subject_from_backbone(
         encoder,
         config.method.name,

@@ -1,6 +1,6 @@
 """Runs a command and restarts it after preemptions, crashes and hangs, until it is done.
 
-    python -m ssl_jax.supervise -- python -m ssl_jax.train --config=FILE:VARIANT --workdir=DIR
+    ssl-jax supervise -- ssl-jax train --config=FILE:VARIANT --workdir=DIR
 
 Restarts COMMAND if it exits with 75 (stopped early, state saved), 81 (watchdog, or processes that
 never connected) or 134 (aborted because another process is gone), or if a signal kills it. Passes
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         prog="supervise",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [--stall=SECONDS] [--max_backoff=SECONDS] -- COMMAND...",
+        usage="ssl-jax supervise [--stall=SECONDS] [--max_backoff=SECONDS] -- COMMAND...",
         exit_on_error=False,
     )
     parser.add_argument(

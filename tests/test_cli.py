@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def ssl_jax(verb, *arguments, **environment):
         ("--config.opt.lr=1", 78, "did you mean 'optim.lr'"),
         ("--config.train.batch_size=many", 78, "batch_size"),
         ("--config.train.batch_size=7.5", 78, "batch_size"),
-        ("--config.train.batch_size=-1", 78, "at least 1"),
+        ("--config.train.batch_size=-2", 78, "at least 1"),
         ("--config.optim.name=lasr", 78, "did you mean 'lars'"),
         ("--config.model.name=resnt18", 78, "did you mean 'resnet18'"),
         ("--config.eval.labels_per_class=(1,)", 78, "at least 2"),
@@ -48,7 +49,14 @@ def ssl_jax(verb, *arguments, **environment):
         ("--config.augment.crop_area=(0.5,0.2)", 78, "low <= high"),
         ("--config.train.microbatch=64", 78, "model.bn_group"),
         ("--config.train.noise_scale=True", 78, "needs train.microbatch"),
-        ("--batch_size=8", 64, "batch_size"),
+        ("--batch_size=8", 64, "--config.train.batch_size or --config.eval.batch_size?"),
+        ("--optim.lr=1", 64, "did you mean --config.optim.lr?"),
+        ("--workdr=x", 64, "unknown flag --workdr; did you mean --workdir?"),
+        ("--config.method.tempreature=1", 78, "did you mean 'method.temperature'?"),
+        ("--config.bs=1", 78, "bs: unknown config field; did you mean 'train.batch_size'?"),
+        ("--help-config=method.lr", 64, "no such field; did you mean 'optim.lr'?"),
+        ("--workdir=", 64, "--workdir= is empty"),
+        ("--config.model=resnet50", 78, "is a section of the config; set one of its fields"),
         ("stray", 64, "stray"),
     ],
 )
@@ -77,12 +85,25 @@ def test_all_problems_are_reported_at_once(tmp_path):
         ("simcrl:digits", "did you mean 'simclr'?"),
         ("configs/simclr.py:digits,augment=moco", "moco_v2"),
         ("configs/nothing.py", "nothing.py"),
+        ("simclr", "choose from: simclr:cifar10, simclr:cifar10_cpu, simclr:digits"),
     ],
 )
 def test_missing_config_or_variant_is_named(config, text, tmp_path):
     code, message, _ = ssl_jax("train", f"--config={config}", f"--workdir={tmp_path}/run")
     assert code == 78
     assert text in message
+
+
+def test_missing_config_flag_is_named(tmp_path):
+    code, message, _ = ssl_jax("train", "--config.optim.lr=1", f"--workdir={tmp_path}/run")
+    assert code == 64
+    assert "--config is missing; see --help" in message
+
+
+def test_finetune_takes_no_config_file(tmp_path):
+    code, message, _ = ssl_jax("finetune", "--config=simclr:digits", f"--workdir={tmp_path}/run")
+    assert code == 64
+    assert "this verb takes the config of the run" in message
 
 
 def test_missing_workdir_flag_is_named():
@@ -110,7 +131,9 @@ def test_missing_runs_and_weights_are_named(tmp_path):
     assert (code, "none is missing" in message) == (66, True), message
     assert not (tmp_path / "new").exists()
     code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--config.eval.knn_k=5")
-    assert (code, "uses the run's config" in message) == (64, True)
+    assert (code, "uses the run's config; did you mean --eval.knn_k?" in message) == (64, True)
+    code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--protocols=kn")
+    assert (code, "did you mean --eval.protocols?" in message) == (64, True)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +165,9 @@ def test_help_lists_the_flags():
     )
     assert "--config" in result.stdout
     assert "--workdir" in result.stdout
+    assert result.stdout.startswith("usage: ssl-jax train ")
+    assert "--config=simclr:digits" in result.stdout
+    assert not re.search(r"python -m|configs/", result.stdout)
 
 
 def test_misspelt_evaluation_field_suggests_the_nearest(tmp_path):

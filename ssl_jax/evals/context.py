@@ -131,21 +131,22 @@ class Context:
         Args:
           used: number of training examples that trained classifiers; those of `sets` by default.
         """
-        data, size, noun = self.config.data, self.source.size, self.noun
+        size, noun = self.source.size, self.noun
+        split = self.source.split or self.config.data.split
         used = used or len(self.train_columns["label"])
         drawn = f", drawn by seed {self.seed}" if used < size else ""
         return {
-            f"train {noun}s": f"{used:,} of {size:,} ({data.split}){drawn}",
-            **describe_test(self.config, self.input, self.source),
+            f"train {noun}s": f"{used:,} of {size:,} ({split}){drawn}",
+            **describe_test(self.config, self.input, self.test or self.source),
             "untrained encoder": "initial weights; BatchNorm statistics of initialisation "
             "(mean 0, variance 1)",
         }
 
 
-def describe_test(config: ConfigDict, example_input: Input, source: Source) -> dict[str, str]:
+def describe_test(config: ConfigDict, example_input: Input, test: Source) -> dict[str, str]:
     """Returns the description of the test examples for a protocol."""
     return {
-        f"test {example_input.noun}s": f"{config.data.eval_split} of {source.name}",
+        f"test {example_input.noun}s": f"{test.split or config.data.eval_split} of {test.name}",
         "view": example_input.description,
     }
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.evals import files
 from ssl_jax.evals.context import Context
+from ssl_jax.jobs import json_files
 from ssl_jax.rundir import workdir
 
 DONE = ".done"
@@ -40,7 +41,7 @@ def _mark(context: Context, *, finished: bool) -> None:
     names, step = context.options.protocols, context.subject.step
     done = {name: by for name, by in _read(context.path).items() if name not in names}
     # The numbers of other steps were removed.
-    done = {name: by for name, by in done.items() if by["step"] == step}
+    done = {name: by for name, by in done.items() if by.get("step") == step}
     done |= dict.fromkeys(names, settings(context.config, step)) if finished else {}
     if done:
         workdir.write_json(context.path / "eval" / DONE, done)
@@ -49,9 +50,8 @@ def _mark(context: Context, *, finished: bool) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Returns {protocol: settings}; {} without the file."""
-    file = path / "eval" / DONE
-    content = json.loads(file.read_text()) if file.exists() else {}
+    """Returns {protocol: settings}; {} without the file, or if it is damaged."""
+    content = json_files.read_or_ignore(path / "eval" / DONE)
     # In early releases without a choice of protocols, this file held the settings of all of them.
     return {name: by for name, by in content.items() if isinstance(by, dict)}
 
@@ -62,4 +62,6 @@ def settings(config: ConfigDict, step: int) -> dict[str, Any]:
     data = {"step": step, "split": config.data.split, "eval_split": config.data.eval_split}
     if label := config.data.get("label", ""):  # absent from the files of older evaluations
         data["label"] = label
+    if share := config.data.get("holdout", 0):
+        data["holdout"] = share
     return json.loads(json.dumps(data | options))

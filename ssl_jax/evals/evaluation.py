@@ -15,6 +15,8 @@ from ssl_jax.errors import BAD_CONFIG, INTERRUPTED, STOPPED_EARLY, Fault
 from ssl_jax.evals import done, extract, files, protocols, results, sample, subjects, table, wording
 from ssl_jax.evals.context import Context, describe_test
 from ssl_jax.evals.protocols import Measured, Protocol
+from ssl_jax.inputs import Input
+from ssl_jax.jobs import bootstrap
 from ssl_jax.training.parts import Parts
 
 OWN_CLASSIFIER = "classifier"  # evaluation of a classifier that the method learns without labels
@@ -53,11 +55,15 @@ def evaluate(context: Context) -> None:
     chosen.sort(key=lambda protocol: (protocol.order, protocol.name))
     if is_main:
         done.begin(context)
-    explained = context.test is None and any(protocol.needs.labels for protocol in chosen)
-    if explained:
-        print(f"no labelled test {context.noun}s: nothing to evaluate by", flush=True)
+    skipped = [p.name for p in chosen if p.needs.labels] if context.test is None else []
+    if skipped:
+        others = [p.name for p in chosen if not p.needs.labels and not context.transfer]
+        ran = ", ".join(others) or "nothing"
+        message = f"no labelled test {context.noun}s, so {ran} is measured"
+        bootstrap.print_once(f"{message} (skipped: {', '.join(skipped)})")
     if context.test is None and context.transfer:
         return
+    bootstrap.print_once(f"computing the features of {context.noun}s for evaluation ...")
     test = context.test_columns
     if is_main and context.is_own:
         sample.write_sample(context, test)
@@ -72,8 +78,8 @@ def evaluate(context: Context) -> None:
         print(table.text(finished), flush=True)
     if faults:
         raise faults[0]
-    if not finished and not explained:
-        print("nothing was evaluated: none of eval.protocols applies to this run", flush=True)
+    if not finished and not skipped:
+        bootstrap.print_once("nothing was evaluated: none of eval.protocols applies to this run")
     if is_main:
         done.finish(context)
 
@@ -88,7 +94,7 @@ def reprint(config: ConfigDict, path: Path, step: int) -> bool:
 
     Returns:
       False, and prints nothing, unless the protocols of the config were all finished for this step
-      with these settings.
+      with these settings, and the files are intact.
     """
     if not done.is_done(config, path, step):
         return False
@@ -97,7 +103,13 @@ def reprint(config: ConfigDict, path: Path, step: int) -> bool:
         for protocol in map(protocols.get, config.eval.protocols)
         for name in protocol.files(config.eval)
     ]
-    print(table.text(files.read(path, [*names, OWN_CLASSIFIER])), flush=True)
+    evaluations = files.read(path, [*names, OWN_CLASSIFIER])
+    try:
+        text = table.text(evaluations)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # damaged numbers
+        return False
+    bootstrap.print_once(f"step {step} was evaluated before; these numbers are from eval/:")
+    bootstrap.print_once(text)
     return True
 
 
@@ -112,8 +124,8 @@ def _run(
         if protocol.needs.method and protocol.name not in context.subject.protocols:
             continue
         if reason := _obstacle(protocol, context):
-            if protocol.name in configuration.default_config().eval.protocols:
-                print(f"skipped {protocol.name}: {reason}", flush=True)
+            if is_default(protocol):
+                bootstrap.print_once(f"skipped {protocol.name}: {reason}")
             else:
                 message = f"{reason}: leave {protocol.name!r} out of eval.protocols"
                 faults.append(Fault(message, BAD_CONFIG))
@@ -121,6 +133,9 @@ def _run(
         if protocol.needs.train_features:
             _ = context.sets  # data that cannot be read stop all protocols
         for file, variant in protocol.files(context.options).items():
+            before = context.path / "eval" / f"{context.file_name(file)}.json"
+            replaced = f", replaces {before.parent.name}/{before.name}"
+            bootstrap.print_once(f"evaluating: {file}{replaced if before.exists() else ''}")
             try:
                 if protocol.needs.train_features:
                     results.check_sets(context.sets)
@@ -136,11 +151,22 @@ def _run(
             _write(context, file, finished[file], measured)
 
 
+def is_default(protocol: Protocol) -> bool:
+    """Tells whether runs use the protocol by default, so that it may be skipped."""
+    return protocol.name in configuration.default_config().eval.protocols
+
+
+def missing_part(protocol: Protocol, example_input: Input) -> str:
+    """Returns which part of the input a protocol lacks, in words; "" if it lacks none."""
+    part = protocol.needs.input
+    missing = part and getattr(example_input, part) is None
+    return f"this modality has no {INPUT_PARTS[part]}" if missing else ""
+
+
 def _obstacle(protocol: Protocol, context: Context) -> str:
     """Returns why a protocol cannot run on this subject and these data; "" if it can."""
-    part = protocol.needs.input
-    if part and getattr(context.input, part) is None:
-        return f"this modality has no {INPUT_PARTS[part]}"
+    if missing := missing_part(protocol, context.input):
+        return missing
     if protocol.needs.layers and context.subject.layers is None:
         return f"{context.subject.name} has no encoder"
     return ""
@@ -150,7 +176,8 @@ def _evaluate_own_classifier(context: Context, finished: dict[str, results.Evalu
     subject, test = context.subject, context.test_columns
     if extract.PREDICTION not in test:
         if subject.logits and context.is_own:
-            print("no accuracy of the method's own classifier: it tells other classes", flush=True)
+            message = "no accuracy of the method's own classifier: it tells other classes"
+            bootstrap.print_once(message)
         return
     finished[OWN_CLASSIFIER] = results.classifier(
         test[extract.PREDICTION],

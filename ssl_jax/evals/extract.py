@@ -12,10 +12,12 @@ from ml_collections import ConfigDict
 
 from ssl_jax import components, parallel
 from ssl_jax.data import pipeline
+from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import Source, subset
 from ssl_jax.evals import features
 from ssl_jax.evals.subjects import RAW, TRAINED, Subject
 from ssl_jax.inputs import Input
+from ssl_jax.jobs.countdown import track
 
 Columns = dict[str, np.ndarray]
 Reader = Callable[[Source, int], Columns]
@@ -80,14 +82,17 @@ def map_source(
       source: the examples.
       indices: int [n], the examples to read; None reads all.
     """
+    batch_size = round_up(config.eval.batch_size, mesh.size)
     batches = components.eval_batches(
         config,
         source,
         indices=indices,
-        batch_size=round_up(config.eval.batch_size, mesh.size),
+        batch_size=batch_size,
         host=(jax.process_index(), jax.process_count()),
     )
-    return features.collect(lambda batch: fn(parallel.to_global(batch, mesh)), batches)
+    count = -(-(source.size if indices is None else len(indices)) // batch_size)
+    tracked = track(batches, count, "features: {} batches", show=jax.process_index() == 0)
+    return features.collect(lambda batch: fn(parallel.to_global(batch, mesh)), tracked)
 
 
 def view_pairs(
@@ -137,13 +142,6 @@ def random_views(
         )
 
     return batches
-
-
-def sample_indices(size: int, limit: int, seed: int) -> np.ndarray | None:
-    """Draws `limit` of `size` indices and sorts them; None stands for all indices."""
-    if not 0 < limit < size:
-        return None
-    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(size)[:limit])
 
 
 def round_up(count: int, unit: int) -> int:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ssl_jax.jobs import files, json_files
 from ssl_jax.jobs.files import atomic_write
+from ssl_jax.rundir.arrays import read_arrays
 
 MAX_SAMPLE = 2000  # examples in sample.npz
 PREDICTIONS = "predictions.npz"
@@ -19,15 +21,16 @@ def write(workdir: str | os.PathLike[str], results: Mapping[str, dict[str, Any]]
     """Writes workdir/eval/<name>.json for every evaluation."""
     folder = _folder(workdir)
     for name, result in results.items():
-        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-        with atomic_write(folder / f"{name}.json") as file:
-            file.write(text.encode())
+        files.write(folder / f"{name}.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def read(workdir: str | os.PathLike[str], names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns {name: content of workdir/eval/<name>.json} of the files that exist."""
-    files = {name: pathlib.Path(workdir, "eval", f"{name}.json") for name in names}
-    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    """Returns {name: content of workdir/eval/<name>.json} of the files that exist.
+
+    The content of a damaged file is {}.
+    """
+    paths = {name: pathlib.Path(workdir, "eval", f"{name}.json") for name in names}
+    return {name: json_files.read_or_ignore(p) for name, p in paths.items() if p.exists()}
 
 
 def remove_other_steps(workdir: str | os.PathLike[str], step: int) -> None:
@@ -41,7 +44,7 @@ def remove_other_steps(workdir: str | os.PathLike[str], step: int) -> None:
 
 
 def _step(file: pathlib.Path) -> int | None:
-    return json.loads(file.read_text()).get("step")
+    return json_files.read_or_ignore(file).get("step")
 
 
 def write_predictions(
@@ -55,10 +58,7 @@ def write_predictions(
       columns: int [m] by evaluation, the predicted labels.
     """
     file = _folder(workdir) / PREDICTIONS
-    old: dict[str, np.ndarray] = {}
-    if file.exists():
-        with np.load(file) as arrays:
-            old = dict(arrays)
+    old = read_arrays(file)
     if not np.array_equal(old.get(LABEL, ()), label):
         old = {}
     new = {name: np.asarray(x, np.int32) for name, x in {LABEL: label, **columns}.items()}
@@ -106,6 +106,6 @@ def _savez(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _folder(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    folder = pathlib.Path(workdir, "eval")
+    folder = files.inside(workdir, "eval")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ssl_jax import parallel
 from ssl_jax.evals import extract, files, results, wording
 from ssl_jax.evals.context import describe_test
+from ssl_jax.jobs import bootstrap
 from ssl_jax.training.parts import Parts
 
 
@@ -17,7 +18,7 @@ def evaluate_classifier(config: ConfigDict, parts: Parts, state: Any, path: Path
     """Writes eval/finetune.json in the workdir `path` of a fine-tuning, and prints the accuracy."""
     noun = parts.input.noun
     if parts.test is None:
-        print(f"no labelled test {noun}s: nothing to evaluate by", flush=True)
+        bootstrap.print_once(f"no labelled test {noun}s: nothing to evaluate by")
         return
 
     classify = parts.method.logits

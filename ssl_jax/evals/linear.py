@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -9,6 +10,7 @@ from ssl_jax.data.labels import draw_labels
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import draws as sampling
 from ssl_jax.evals import logistic, rows
+from ssl_jax.jobs.countdown import track
 
 L2 = tuple(10.0**e for e in range(2, -7, -1))  # relative to the mean loss, strong to weak
 FOLDS = 5
@@ -61,7 +63,8 @@ def sweep(
     mean, deviation = sampling.moments(train_x)
     scaled_test = (test_x - mean) / deviation
     accuracies, chosen, predicted, used = [], [], [], np.arange(len(codes))
-    for draw in range(draws if labels_per_class else 1):
+    count = draws if labels_per_class else 1
+    for draw in track(range(count), count, "linear: {} draws", show=jax.process_index() == 0):
         rng = np.random.default_rng([seed, draw])
         if labels_per_class:
             used = draw_labels(codes, labels_per_class, rng=rng, names=classes)

@@ -12,7 +12,7 @@ from ssl_jax import components, parallel
 from ssl_jax.evals import extract, files, saliency
 from ssl_jax.evals.context import Context
 from ssl_jax.evals.subjects import TRAINED
-from ssl_jax.jobs.files import atomic_write
+from ssl_jax.jobs import files as safe_files
 from ssl_jax.methods import Method
 from ssl_jax.report.figures import image_grids
 
@@ -33,18 +33,18 @@ def write_pictures(context: Context, method: Method, state: Any) -> None:
     if not method.pictures:
         return
     arrays = _inputs(context, _random_rows(context, (context.test or context.source).size)[:SHOWN])
-    images = jax.device_get(context.input.to_model(jnp.asarray(arrays)))
+    images = jax.device_get(context.input.to_model(jax.tree.map(jnp.asarray, arrays)))
     key = jax.random.key(context.seed)
+    figures = safe_files.inside(context.path, "figures")
     for picture in method.pictures:
         draw = jax.jit(picture.draw, out_shardings=parallel.replicated(context.mesh))
         grid = draw(state.params, state.extra, images, key)
         if jax.process_index() == 0:
-            path = context.path / "figures" / f"{picture.name}.png"
+            path = figures / f"{picture.name}.png"
             image_grids.draw_grid(np.asarray(grid), path, picture.columns)
     if jax.process_index() == 0:
         texts = {p.name: {"title": p.title, "caption": p.caption} for p in method.pictures}
-        with atomic_write(context.path / "figures" / "pictures.json") as file:
-            file.write(json.dumps(texts, indent=2).encode())
+        safe_files.write(figures / "pictures.json", json.dumps(texts, indent=2))
 
 
 def write_sample(context: Context, test: extract.Columns) -> None:

@@ -146,7 +146,7 @@ def subject_from_checkpoint(
         newest = checkpoints.read_latest(lambda state: {"step": state["step"]})
         if newest is None:
             raise Fault(f"no checkpoint under {path}: train first", BAD_CHECKPOINT)
-        _, step, meta = newest
+        _, _, meta = newest
         examples = meta["train_images"]
         total = components.total_steps(config, examples)
         stub = Teacher({}, lambda weights, x: x, ())  # features do not need the teacher
@@ -161,8 +161,9 @@ def subject_from_checkpoint(
             )
         )
         assert content is not None
+    weights, step, _ = content  # a running training may have saved a newer step meanwhile
     untrained = _initialise(init, mesh) if baselines else None
-    return subject_from_method(config, method, step, content[0], untrained)
+    return subject_from_method(config, method, step, weights, untrained)
 
 
 def _initialise(init: Callable[[], Tree], mesh: Mesh) -> Tree:

@@ -6,7 +6,8 @@ A protocol is one module in this package. Its public symbols are:
 * `describe(context, results, **variant) -> dict`: the protocol in words and values, stored beside
   the numbers. `results` is what `run` returned.
 * `heading(protocol) -> str`: its title in printed tables, from what `describe` returned.
-* optional, with the defaults of `Protocol`: NEEDS, ORDER, AXIS, MEASURES and `variants(options)`.
+* optional, with the defaults of `Protocol`: NEEDS, ORDER, AXIS, MEASURES, `variants(options)` and
+  `problem(options, count)`.
 """
 
 import importlib
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Variants = dict[str, dict[str, Any]]
+CountLabels = Callable[[int], dict[str, int] | None]
+"""enough -> labels of each class that occurs among the training examples. Counting ends when every
+class has `enough` labels. None if too many labels must be read to count so far."""
 
 
 class Measured(NamedTuple):
@@ -65,6 +69,10 @@ class Protocol(NamedTuple):
     """(config.eval) -> {file name without .json: keywords of `run`}; None makes one file with the
     protocol's name."""
 
+    problem: Callable[[Any, CountLabels], str] = lambda options, count: ""
+    """(config.eval, count) -> why the protocol cannot run on the training examples, "" if it can.
+    Called before training."""
+
     axis: str = ""
     """Key of the list in the results along which "accuracy" is a list; "" for one accuracy."""
 
@@ -92,7 +100,7 @@ def get(name: str) -> Protocol:
     module = importlib.import_module(f"{__name__}.{name}")
     optional = {
         symbol.lower(): getattr(module, symbol)
-        for symbol in ("NEEDS", "ORDER", "variants", "AXIS", "MEASURES")
+        for symbol in ("NEEDS", "ORDER", "variants", "problem", "AXIS", "MEASURES")
         if hasattr(module, symbol)
     }
     return Protocol(name, module.run, module.describe, module.heading, **optional)

@@ -33,7 +33,7 @@ def describe(context: Context, results: dict[str, Any]) -> dict[str, Any]:
     """Returns the protocol in words and values."""
     del results
     noun, data = context.noun, context.config.data
-    split = data.eval_split if context.test else data.split
+    split = context.test.split or data.eval_split if context.test else data.split
     return {
         "labels": "none",
         "rankme": "exponential of the entropy of the singular values over their sum (arXiv "

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from ssl_jax import parallel
+from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import Source
 from ssl_jax.evals import extract, linear
 from ssl_jax.evals.context import Context
@@ -74,7 +75,7 @@ def _reader(context: Context, weights: Any) -> Callable[[Any, int], extract.Colu
 
     def read(source: Source, limit: int) -> extract.Columns:
         limit = min(limit or source.size, most)
-        indices = extract.sample_indices(source.size, limit, context.seed)
+        indices = sample_indices(source.size, limit, context.seed)
         return extract.map_source(config, mesh, partial(columns, weights), source, indices)
 
     return read

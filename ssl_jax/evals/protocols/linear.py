@@ -5,7 +5,7 @@ from typing import Any
 
 from ssl_jax.evals import linear, logistic, wording
 from ssl_jax.evals.context import Context
-from ssl_jax.evals.protocols import Measured, Needs, Variants
+from ssl_jax.evals.protocols import CountLabels, Measured, Needs, Variants
 from ssl_jax.evals.results import sizes
 
 NEEDS = Needs(method=True)
@@ -18,6 +18,25 @@ def variants(options: Any) -> Variants:
         f"linear_{count}" if count else "linear": {"labels_per_class": count}
         for count in options.labels_per_class
     }
+
+
+def problem(options: Any, count: CountLabels) -> str:
+    """Returns why the training examples have too few labels; "" if they have enough."""
+    wanted = max(options.labels_per_class, default=0)
+    counts = count(max(wanted, 2))
+    if not counts:
+        return ""
+    rarest = min(counts, key=counts.__getitem__)
+    if wanted > counts[rarest]:
+        fewer = f"({counts[rarest]},), or " if counts[rarest] > 1 else ""
+        return (
+            f"eval.labels_per_class={tuple(options.labels_per_class)}, but the class {rarest!r} "
+            f"has only {counts[rarest]} in the train split. Set "
+            f"--config.eval.labels_per_class={fewer}(0,) for all labels"
+        )
+    if max(counts.values()) < 2:
+        return "linear evaluation needs a class of two examples or more. Add labelled examples"
+    return ""
 
 
 def run(context: Context, *, labels_per_class: int) -> Measured:

@@ -14,6 +14,7 @@ from ssl_jax.evals.context import Context
 from ssl_jax.evals.protocols import Measured, Needs
 from ssl_jax.evals.results import sizes
 from ssl_jax.inputs import Input
+from ssl_jax.jobs.countdown import track
 
 NEEDS = Needs(input="light")
 ORDER = 60
@@ -39,7 +40,12 @@ def run(context: Context) -> Measured:
     classified = sgd.evaluate(
         named_features,
         context.subject.weights,
-        _global_batches(context, batches, labels, held_out),
+        track(
+            _global_batches(context, batches, labels, held_out),
+            _total_steps(context),
+            "linear_sgd: {} steps",
+            show=jax.process_index() == 0,
+        ),
         context.sets,
         held_out=held_out,
         rates=options.sgd_lr,

@@ -5,31 +5,23 @@ documented code (`ssl_jax.errors`), in under two seconds and before JAX or Tenso
 """
 
 import os
-import pathlib
-import re
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
-from ssl_jax import configs
-from ssl_jax.errors import (
-    BAD_CONFIG,
-    INTERRUPTED,
-    OUT_OF_MEMORY,
-    USAGE,
-    Fault,
-    exit_code,
-)
+from ssl_jax.cli import help_text, log_format, mistakes
+from ssl_jax.cli.config_file import config_path, load
+from ssl_jax.errors import BAD_CONFIG, INTERRUPTED, OUT_OF_MEMORY, USAGE, Fault, exit_code
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.jobs.streams import make_streams_resilient, write_stacks_on_signal
 
 FLAGS = flags.FLAGS
-HELP = ("--help", "-help", "-h", "--helpshort")
+PATHS = ("workdir", "pretrained")  # an empty path would mean the current folder
 
 
 def define_config() -> None:
@@ -87,7 +79,7 @@ def _define(name: str, config: ConfigDict, prefix: str) -> None:
     for argument in sys.argv[1:]:
         field = prefix + argument.split("=")[0].removeprefix(f"--{name}.")
         if argument.startswith(f"--{name}.") and field not in known:
-            stop_with(_misspelt(field, known), BAD_CONFIG)
+            stop_with(mistakes.misspelt(field, known), BAD_CONFIG)
     config_flags.DEFINE_config_dict(name, config)
 
 
@@ -105,13 +97,12 @@ def run(main: Callable[[], None]) -> None:
             _leave(traceback.format_exc(), 1)
             raise
 
-    # TensorFlow reads these variables when it is imported. Its oneDNN kernels round differently on
+    # TensorFlow reads this variable when it is imported. Its oneDNN kernels round differently on
     # different machines, so a run would depend on the machine that augmented its images.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     make_streams_resilient()
     write_stacks_on_signal()
-    logging.set_verbosity(logging.WARNING)
+    log_format.quieten_libraries()
     app.run(guarded, flags_parser=_parse)
 
 
@@ -147,49 +138,24 @@ def _leave(text: str, code: int) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags, and turns the tracebacks of ml_collections into one line."""
+    """Parses the flags, and turns the tracebacks of ml_collections into one message."""
     if "--helpfull" in argv:
         return app.parse_flags_with_usage(argv)
-    if set(HELP) & set(argv):
-        _show_help()
     try:
-        return FLAGS(_with_config_paths(argv), known_only=False)
-    except Fault as error:
-        stop_with(str(error), error.code)
-    except flags.UnrecognizedFlagError as error:
-        if error.flagname.startswith("config."):
-            if "config" not in FLAGS:
-                stop_with(f"--{error.flagname}: this verb uses the run's config; see --help", USAGE)
-            stop_with(
-                _misspelt(error.flagname.removeprefix("config."), _known_fields()), BAD_CONFIG
-            )
-        stop_with(f"{error}; see --help", USAGE)
-    except (AttributeError, KeyError) as error:
-        for argument in argv[1:]:
-            field = argument.lstrip("-").split("=")[0].removeprefix("config.")
-            if argument.startswith("--config.") and field not in _known_fields():
-                stop_with(_misspelt(field, _known_fields()), BAD_CONFIG)
-        stop_with(f"bad config: {error}", BAD_CONFIG)
-    except flags.Error as error:
-        text = str(error).strip()
-        if "Error whilst parsing config file" in text:  # the traceback of the file follows
-            stop_with(f"--config: {text.splitlines()[-1].partition(': ')[2]}", BAD_CONFIG)
-        if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
-            stop_with(f"{missing[1]} is missing; see --help", USAGE)
-        stop_with(text.replace("flag --", ""), BAD_CONFIG if "config." in text else USAGE)
-    except (ValueError, TypeError) as error:
-        stop_with(f"bad config: {error}", BAD_CONFIG)
-    raise AssertionError("unreachable")
-
-
-def _show_help() -> NoReturn:
-    """Prints the verb's docstring and the flags that modules of ssl_jax define."""
-    for module, defined in FLAGS.flags_by_module_dict().items():
-        if module.startswith("ssl_jax."):
-            for flag in defined:
-                FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.usage(shorthelp=True, writeto_stdout=True)
-    sys.exit(0)
+        words = _with_config_paths(argv)
+        if text := help_text.requested(words):
+            print(text)
+            sys.exit(0)
+        try:
+            rest = FLAGS(words, known_only=False)
+        except Exception as error:  # of absl, of ml_collections or of the config file
+            mistakes.explain(error, words)
+        for name in PATHS:
+            if name in FLAGS and FLAGS[name].present and not FLAGS[name].value:
+                raise Fault(f"--{name}= is empty: pass the path of a folder or file", USAGE)
+        return rest
+    except Fault as fault:
+        stop_with(str(fault), fault.code)
 
 
 def _with_config_paths(argv: list[str]) -> list[str]:
@@ -206,35 +172,6 @@ def _with_config_paths(argv: list[str]) -> list[str]:
     return words
 
 
-def config_path(value: str) -> str:
-    """Returns the value of --config with the name of a shipped config replaced by its path.
-
-    Args:
-      value: "simclr:digits", or the path of a file, which is returned unchanged.
-
-    Raises:
-      Fault: no shipped config has this name.
-    """
-    name, colon, variant = value.partition(":")
-    if name.endswith(".py") or os.sep in name:
-        return value
-    names = configs.names()
-    if name not in names:
-        hint = configuration.nearest(name, names)
-        message = f"--config={value}: no config is named {name!r}; {hint}"
-        raise Fault(f"{message}\n  a file is given as --config=path/to/file.py:variant", BAD_CONFIG)
-    return f"{configs.FOLDER / name}.py{colon}{variant}"
-
-
-def _known_fields() -> list[str]:
-    config = FLAGS["config"].value if "config" in FLAGS else None
-    return list(configuration.flatten(config or configuration.default_config()))
-
-
-def _misspelt(field: str, known: list[str]) -> str:
-    return f"{field}: unknown config field; {configuration.nearest(field, known)}"
-
-
 def config(*, trusted: bool = True) -> ConfigDict:
     """Returns the config that the command line gives.
 
@@ -248,13 +185,9 @@ def config(*, trusted: bool = True) -> ConfigDict:
     value = FLAGS.config
     try:
         dict(value)  # ml_collections reports a missing file only when the config is read
-    except OSError as error:
+    except OSError:
         flag: Any = FLAGS["config"]
-        message = f"--config: there is no file {flag.config_filename}"
-        name = pathlib.Path(flag.config_filename).stem
-        if name in configs.names():
-            message += f"; the shipped config is --config={name}:VARIANT, without a path"
-        raise Fault(message, BAD_CONFIG) from error
+        value = load(flag.config_filename)
     check = configuration.allow_modules if trusted else configuration.check_modules
     check(value)
     if problems := configuration.problems(value):
