@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.errors import BAD_DATA, Fault, printable
 
 
 class Records:
@@ -35,7 +35,8 @@ class Records:
     def describe(self, index: int) -> str:
         """Returns the shard's file name and the record's number within the shard."""
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        return f"{pathlib.Path(self._paths[shard]).name} record {index - self._first[shard]}"
+        name = printable(pathlib.Path(self._paths[shard]).name)
+        return f"{name} record {index - self._first[shard]}"
 
     def read(self, index: int) -> bytes:
         """Returns the data of a record; raises ValueError if the file is damaged there."""
@@ -59,7 +60,7 @@ def _require_count(path: str, count: int) -> None:
         problem = f"it holds {records} records"
     if records != count:
         raise Fault(
-            f"{path}: {problem}; expected {count} records. Copy the file again or prepare the "
-            "dataset again.",
+            f"{printable(path)}: {problem}; expected {count} records. Copy the file again or "
+            "prepare the dataset again.",
             BAD_DATA,
         )

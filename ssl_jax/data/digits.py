@@ -7,6 +7,7 @@ import numpy as np
 
 from ssl_jax.data.source import Source, image_record
 from ssl_jax.errors import MISSING_INPUT, Fault
+from ssl_jax.inputs.image import decode
 
 TEST_IMAGES = 500
 
@@ -22,10 +23,11 @@ def open_digits(split: str, channels: int = 3) -> Source:
       channels: number of channels; the grey value is repeated.
 
     Raises:
-      Fault: no such split.
+      Fault: no such split (66), or images of `channels` channels do not exist (78).
     """
     from sklearn.datasets import load_digits
 
+    decode.check_channels(channels)
     slices = {"train": slice(TEST_IMAGES, None), "test": slice(0, TEST_IMAGES)}
     if split not in slices:
         message = f"digits has no split {split!r}; available splits: train, test"
@@ -44,6 +46,7 @@ def open_digits(split: str, channels: int = 3) -> Source:
         read_labels=labels.__getitem__,
         class_names={"label": tuple("0123456789")},
         label_field="label",
+        identity=lambda: hashlib.sha256(grey.tobytes() + digits.target[rows].tobytes()).hexdigest(),
     )
 
 

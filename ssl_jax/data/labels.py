@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssl_jax.data.source import Source, subset
-from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.errors import BAD_DATA, Fault, printable
 
 
 def labelled_subset(source: Source, *, fraction: float, per_class: int, seed: int) -> Source:
@@ -51,8 +51,9 @@ def draw_labels(
     wanted = np.broadcast_to(per_class, counts.shape)
     if (counts < wanted).any():
         scarce = int((counts - wanted).argmin())
+        name = printable(str(names[scarce]))
         raise Fault(
-            f"{wanted[scarce]} labels per class asked, but class {names[scarce]} has "
+            f"{wanted[scarce]} labels per class asked, but class {name} has "
             f"{counts[scarce]} in the train split; lower labels_per_class",
             BAD_DATA,
         )
@@ -61,3 +62,10 @@ def draw_labels(
         for code in range(len(counts))
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def sample_indices(size: int, limit: int, seed: int) -> np.ndarray | None:
+    """Draws `limit` of `size` indices and sorts them; None stands for all indices."""
+    if not 0 < limit < size:
+        return None
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(size)[:limit])

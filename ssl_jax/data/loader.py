@@ -12,7 +12,22 @@ from ssl_jax.data.source import Labels, Record, Source, Spec
 from ssl_jax.errors import BAD_DATA, Fault
 
 ZEROS_LENGTH = 32  # length of a `None` axis, if no record could be read
+_ALWAYS = 5  # unreadable examples that every data set of at least 50 may have
+_FIND_ALL = "`ssl-jax preview --check` lists all unreadable examples."
 _log = logging.getLogger(__name__)
+
+
+def tolerated(size: int, max_bad: float) -> int:
+    """Returns the number of unreadable examples that quarantine accepts.
+
+    A fraction for large data would allow none in small data: 0.1 % of 65 examples is 0. Therefore 5
+    examples are always allowed, or a tenth of fewer than 50 examples.
+
+    Args:
+      size: number of examples.
+      max_bad: largest fraction.
+    """
+    return max(int(max_bad * size), min(_ALWAYS, size // 10))
 
 
 class Loader:
@@ -26,7 +41,7 @@ class Loader:
       source: the examples.
       record: the arrays of a record, in the order in which they are returned.
       quarantine: replace or mask unreadable examples instead of failing.
-      max_bad: largest tolerated fraction of unreadable examples.
+      max_bad: largest tolerated fraction of unreadable examples; see `tolerated`.
 
     Attributes:
       bad: {index: reason} of the unreadable examples so far.
@@ -149,7 +164,7 @@ class Loader:
         if not self._quarantine:
             raise Fault(
                 f"{where}: {reason}. Repair or remove it, or replace it in training by "
-                "--config.data.on_bad_image=quarantine",
+                f"--config.data.on_bad_image=quarantine. {_FIND_ALL}",
                 BAD_DATA,
             )
         with self._lock:
@@ -158,10 +173,11 @@ class Loader:
             self.bad[index] = reason
             count = len(self.bad)
         _log.warning("unreadable, put into quarantine: %s: %s", where, reason)
-        if count > self._max_bad * self._source.size:
+        size = self._source.size
+        if count > (limit := tolerated(size, self._max_bad)):
             raise Fault(
-                f"{count} of {self._source.size} examples are unreadable, more than max_bad = "
-                f"{self._max_bad:g}; the last is {where}: {reason}. Repair the data, or raise "
-                "--config.data.max_bad.",
+                f"{count} of {size} examples are unreadable, and data.max_bad={self._max_bad:g} "
+                f"allows {limit}; the last is {where}: {reason}. Repair the data, or raise "
+                f"--config.data.max_bad. {_FIND_ALL}",
                 BAD_DATA,
             )

@@ -9,6 +9,7 @@ g % N of epoch g // N, and `order.shuffle` maps the place to an example. Therefo
 * Starting at any step costs nothing, and each host reads only its rows.
 """
 
+import fractions
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,15 @@ _PREFETCH = 2  # batches
 
 def total_steps(size: int, batch_size: int, epochs: float) -> int:
     """Returns the smallest number of steps in which every example occurs `epochs` times."""
-    return math.ceil(epochs * size / batch_size)
+    return math.ceil(exact_steps(size, batch_size, epochs))
+
+
+def exact_steps(size: int, batch_size: int, epochs: float) -> fractions.Fraction:
+    """Returns the steps in a number of epochs, with `epochs` as the decimal number that users read.
+
+    As floats, 1.1 epochs of 50,000 examples at batch 500 are more than 110 steps.
+    """
+    return fractions.Fraction(str(epochs)) * size / batch_size
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -80,9 +89,10 @@ def rows(
 def check_size(source: Source, batch_size: int) -> None:
     """Raises Fault if the source has fewer examples than one batch."""
     if source.size < batch_size:
+        fits = 2 ** (source.size.bit_length() - 1)  # a power of two divides over most devices
         raise Fault(
-            f"{source.size} examples < batch {batch_size} in {source.name}. Lower "
-            "train.batch_size to at most the number of examples, or add data.",
+            f"{source.size} examples < batch {batch_size} in {source.name}. Pass "
+            f"--config.train.batch_size={fits}, or add data.",
             BAD_DATA,
         )
 
@@ -112,7 +122,8 @@ def train_batches(
       on_bad_example: "stop" raises at an unreadable example. "quarantine" replaces it by the next
         readable example: record, label and index are those of the replacement, random decisions
         are those of the unreadable one. Each bad example is logged once and added to `Batches.bad`.
-      max_bad: largest fraction of unreadable examples that quarantine tolerates.
+      max_bad: largest fraction of unreadable examples that quarantine tolerates; see
+        `loader.tolerated`.
 
     Returns:
       An iterator of dicts: the arrays of `example_input.shipped`, "index" int64 [b] and "label"
@@ -161,7 +172,8 @@ def eval_batches(
       host: (process, number of processes); all processes get the same number of batches.
       indices: indices of the examples, in this order; all examples by default.
       on_bad_example: "stop" raises at an unreadable example; "quarantine" masks its row.
-      max_bad: largest fraction of unreadable examples that quarantine tolerates.
+      max_bad: largest fraction of unreadable examples that quarantine tolerates; see
+        `loader.tolerated`.
 
     Returns:
       An iterator of {"input": `example_input.evaluated` with a batch axis, "index" int64 [b],

@@ -1,5 +1,6 @@
 """Opens a dataset that TensorFlow Datasets prepared, as a source with random access."""
 
+import functools
 import os
 import threading
 import urllib.error
@@ -9,16 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.data import arrayrecord, tfrecord
+from ssl_jax.data import arrayrecord, feature_classes, identity, tfrecord
 from ssl_jax.data.source import Labels, Record, Source, image_record
-from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, printable
 from ssl_jax.inputs.image import decode
 
 _PROBE_URL = "https://storage.googleapis.com/tfds-data"  # the mirror of TFDS
 _PROBE_SECONDS = 3
 
 
-def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> Source:
+def open_prepared(
+    name: str,
+    data_dir: str,
+    split: str,
+    channels: int = 3,
+    max_megapixels: float = decode.MAX_MEGAPIXELS,
+) -> Source:
     """Opens the dataset `NAME[/CONFIG][:VERSION]`, prepared as TFRecord or ArrayRecord.
 
     The dataset needs a feature "image". Every class label among its features becomes a label field.
@@ -30,7 +37,7 @@ def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> So
       data_dir: data_dir of tensorflow-datasets.
       split: a split, a slice or a sum in the notation of TFDS, for example "train[:10000]",
         "train[:10%]" or "train+test".
-      channels: number of channels of the decoded images; see `decode.decode`.
+      channels, max_megapixels: see `decode.decode`.
 
     Raises:
       Fault: the dataset, the split or a shard is missing (66); a shard is damaged, or the examples
@@ -43,15 +50,18 @@ def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> So
     features, splits = dict(builder.info.features), builder.info.splits
     if not isinstance(features.get("image"), tfds.features.Image):
         raise Fault(
-            f"{name} has no feature 'image', only: {', '.join(features)}. Choose an image dataset.",
+            f"{name} has no feature 'image', only: {', '.join(map(printable, features))}. Choose "
+            "an image dataset.",
             BAD_DATA,
         )
     try:
         info = splits[split]
     except ValueError as error:
-        available = f"{', '.join(splits)}, and slices of them such as 'train[:10000]'"
-        first_line = str(error).strip().split("\n")[0]
-        message = f"{name} has no split {split!r}; available splits: {available} ({first_line})"
+        available = (
+            f"{', '.join(map(printable, splits))}, and slices of them such as 'train[:10000]'"
+        )
+        message = f"{name} has no split {split!r}; available splits: {available}"
+        message += f" ({_first_line(error)})"
         raise Fault(message, MISSING_INPUT) from None
     class_names = {
         field: tuple(feature.names)
@@ -61,7 +71,10 @@ def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> So
     if not info.num_examples:
         raise Fault(f"{name}: the split {split!r} is empty", BAD_DATA)
     read, describe = _reader(builder, info)
-    load, read_labels = _loaders(read, list(class_names), channels)
+    decode_image = functools.partial(
+        decode.decode, channels=channels, max_megapixels=max_megapixels
+    )
+    load, read_labels = _loaders(read, list(class_names), decode_image)
     return Source(
         name=f"tfds:{name}",
         size=info.num_examples,
@@ -70,11 +83,19 @@ def open_prepared(name: str, data_dir: str, split: str, channels: int = 3) -> So
         describe=describe,
         read_labels=read_labels,
         class_names=class_names,
+        identity=functools.cache(lambda: _identity(info.file_instructions)),
     )
 
 
+def _identity(parts: list[Any]) -> str:
+    """Returns the hash of the shards, and of the records that the split takes from each."""
+    shards = [os.fspath(part.filename) for part in parts]
+    records = [f"{part.examples_in_shard} {part.skip} {part.take}" for part in parts]
+    return identity.of_files(shards, os.path.dirname(shards[0]), records)
+
+
 def _loaders(
-    read: Callable[[int], bytes], fields: list[str], channels: int
+    read: Callable[[int], bytes], fields: list[str], decode_image: Callable[[bytes], np.ndarray]
 ) -> tuple[Callable[[int], tuple[Record, Labels]], Callable[[int], Labels]]:
     """Returns `Source.load` and `Source.read_labels`.
 
@@ -91,7 +112,7 @@ def _loaders(
 
     def load(index: int) -> tuple[Record, Labels]:
         values = parse(read(index)).features.feature
-        image = decode.decode(values["image"].bytes_list.value[0], channels)
+        image = decode_image(values["image"].bytes_list.value[0])
         return {"image": image}, labels_from(values)
 
     return load, lambda index: labels_from(parse(read(index)).features.feature)
@@ -110,8 +131,8 @@ def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[
     if kind == "tfrecord":
         if "://" in str(builder.data_path):
             raise Fault(
-                f"{builder.data_path}: random access to TFRecord needs local files. Copy the "
-                "dataset to a local disk, or prepare it as array_record.",
+                f"{printable(str(builder.data_path))}: random access to TFRecord needs local "
+                "files. Copy the dataset to a local disk, or prepare it as array_record.",
                 BAD_DATA,
             )
         records = tfrecord.Records(paths, lengths)
@@ -119,7 +140,8 @@ def _reader(builder: Any, split: Any) -> tuple[Callable[[int], bytes], Callable[
         records = arrayrecord.Records(paths, lengths)
     else:
         raise Fault(
-            f"{builder.data_path} is stored as {kind}; prepare it as array_record", BAD_DATA
+            f"{printable(str(builder.data_path))} is stored as {kind}; prepare it as array_record",
+            BAD_DATA,
         )
     return lambda i: records.read(int(rows[i])), lambda i: records.describe(int(rows[i]))
 
@@ -128,21 +150,31 @@ def _builder(name: str, data_dir: str) -> Any:
     """Returns a TFDS builder whose files exist; prepares the dataset if it is missing."""
     import tensorflow_datasets as tfds
 
+    _check_name(name)
+    reader = tfds.core.read_only_builder
     try:
-        return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        pass
-    except ValueError:
-        form = "NAME[/CONFIG][:VERSION]"
-        raise Fault(f"{name!r} is not the name of a dataset ({form})", BAD_CONFIG) from None
-    folder = os.path.abspath(data_dir)
+        # `builder_from_files` would read the features before they can be checked.
+        with tfds.core.utils.error_utils.record_error_context():
+            directory = reader._find_builder_dir(name, data_dir=data_dir)
+        if directory:
+            feature_classes.check(directory)
+            return reader.builder_from_directory(directory)
+    except Fault:
+        raise
+    except Exception as error:  # damaged JSON raises many exception types
+        raise Fault(
+            f"cannot read the dataset {name!r} in {printable(os.path.abspath(data_dir))}: "
+            f"{_first_line(error)}. Copy its files again or prepare the dataset again",
+            BAD_DATA,
+        ) from error
+    folder = printable(os.path.abspath(data_dir))
     missing = f"dataset {name!r} is not in {folder}"
     command = f"tfds build {name} --data_dir={folder}"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise Fault(f"{missing}, and TFDS cannot make it: {first_line}", MISSING_INPUT) from None
+        message = f"{missing}, and TFDS cannot make it: {_first_line(error)}"
+        raise Fault(message, MISSING_INPUT) from None
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         manual = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise Fault(
@@ -164,6 +196,27 @@ def _builder(name: str, data_dir: str) -> Any:
             MISSING_INPUT,
         ) from error
     return builder
+
+
+def _check_name(name: str) -> None:
+    """Raises Fault unless the name is NAME[/CONFIG][:VERSION].
+
+    With a namespace, as in "huggingface:mnist", TFDS reads from the network, without asking.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        dataset, options = tfds.core.naming.parse_builder_name_kwargs(name)
+        valid = not dataset.namespace and options.keys() <= {"config", "version"}
+    except ValueError:
+        valid = False
+    if not valid:
+        form = "NAME[/CONFIG][:VERSION], without a namespace or arguments"
+        raise Fault(f"{name!r} is not the name of a dataset ({form})", BAD_CONFIG)
+
+
+def _first_line(error: Exception) -> str:
+    return printable(str(error).strip().split("\n")[0]) or type(error).__name__
 
 
 def _online() -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.errors import BAD_CONFIG, Fault, printable
 
 Record = dict[str, np.ndarray]
 Labels = dict[str, int]
@@ -40,11 +40,18 @@ class Source:
     """Names of the classes of every label field, in the order of the label's numbers. Empty if the
     examples have no labels."""
 
+    split: str = ""
+    """The split in words, for messages and descriptions; "" takes the name in the config."""
+
     default_label: str = "label"
     """The label field to use unless `data.label` names another; no label if there is none such."""
 
     label_field: str = ""
     """The label field that the probe and evaluation use; "" without labels."""
+
+    identity: Callable[[], str] = lambda: ""
+    """() -> hash of the files, equal on every host that has the same data; "" if unknown. A subset
+    has the hash of the whole source."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,8 +63,14 @@ class Source:
         return labels.get(self.label_field, -1)
 
     def read_label(self, index: int) -> int:
-        """Returns the label in use of example `index`, without decoding its record."""
-        return self.label(self.read_labels(index))
+        """Returns the label in use of example `index`.
+
+        The record is decoded only if a labelled source has no `read_labels`.
+        """
+        labels = self.read_labels(index)
+        if self.class_names and not labels:
+            labels = self.load(index)[1]
+        return self.label(labels)
 
 
 def choose_label(source: Source, field: str) -> Source:
@@ -74,7 +87,8 @@ def choose_label(source: Source, field: str) -> Source:
     if not field:
         field = source.default_label if source.default_label in names else ""
     elif field not in names:
-        known = f"its label fields are: {', '.join(names)}" if names else "it has no labels"
+        fields = ", ".join(map(printable, names))
+        known = f"its label fields are: {fields}" if names else "it has no labels"
         message = f"data.label={field!r}: {source.name} has no label of this name; {known}"
         raise Fault(message, BAD_CONFIG)
     return dataclasses.replace(source, label_field=field)

@@ -1,13 +1,22 @@
 """Opens data sources by name."""
 
+import os
+
 from ssl_jax import plugins
 from ssl_jax.data import digits, folder
 from ssl_jax.data.source import Source, choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.inputs.image.decode import MAX_MEGAPIXELS
 
 
 def open_source(
-    name: str, *, data_dir: str, split: str, channels: int = 3, label: str = ""
+    name: str,
+    *,
+    data_dir: str,
+    split: str,
+    channels: int = 3,
+    label: str = "",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Source:
     """Opens one split of the source called `name`.
 
@@ -16,25 +25,52 @@ def open_source(
         `folder.open_folder`), "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets
         prepared in data_dir, see `prepared.open_prepared`) or "module:function", a function
         (data_dir, split) -> Source in a module of the user.
-      data_dir: folder of the data; "digits" ignores it.
+      data_dir: folder of the data; "digits" ignores it. If it is empty, "tfds:NAME" takes the
+        environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
       split: name of the split.
       channels: channels of the images: 1 (grey), 3 (RGB) or 4 (RGBA); other modalities ignore it.
       label: the label field that the probe and evaluation use; "" takes the default field.
+      max_megapixels: largest size of an image file; see `decode.decode`.
 
     Raises:
       Fault: the data are missing (66) or bad (65); no such source or label exists (78).
     """
+    data_dir = os.path.expanduser(data_dir)
     if name == "digits":
         source = digits.open_digits(split, channels)
     elif name == "folder":
-        source = folder.open_folder(data_dir, split, channels)
+        source = folder.open_folder(data_dir, split, channels, max_megapixels)
     elif name.startswith("tfds:"):
         from ssl_jax.data import prepared  # imports TensorFlow
 
-        source = prepared.open_prepared(name.removeprefix("tfds:"), data_dir, split, channels)
+        source = prepared.open_prepared(
+            name.removeprefix("tfds:"),
+            data_dir or _tfds_data_dir(),
+            split,
+            channels,
+            max_megapixels,
+        )
     elif plugins.is_external(name):
         source = plugins.load(name)(data_dir, split)
     else:
         message = f"unknown data source {name!r}; choose digits, folder, tfds:NAME or, in a module "
         raise Fault(f"{message}of your own, MODULE:FUNCTION", BAD_CONFIG)
     return choose_label(source, label)
+
+
+def evaluation_split(name: str, data_dir: str, split: str) -> str:
+    """Returns the split to evaluate: `split`, or in a folder without it another usual name.
+
+    Args:
+      name: name of the source.
+      data_dir: folder of the data.
+      split: the split that the config names.
+    """
+    return (
+        folder.evaluation_split(os.path.expanduser(data_dir), split) if name == "folder" else split
+    )
+
+
+def _tfds_data_dir() -> str:
+    """Returns the folder in which TFDS prepares datasets if none is given."""
+    return os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")

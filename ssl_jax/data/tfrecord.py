@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import google_crc32c
 import numpy as np
 
-from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault, printable
 
 _HEADER = struct.Struct("<QI")
 _OPEN_FILES = 256  # a thousand shards would exceed the usual limit of 1024 descriptors
@@ -61,7 +61,7 @@ class Records:
     def describe(self, index: int) -> str:
         """Returns the shard's file name and the record's number within the shard."""
         shard, record = self._locate(index)
-        return f"{pathlib.Path(self._paths[shard]).name} record {record}"
+        return f"{printable(pathlib.Path(self._paths[shard]).name)} record {record}"
 
     def read(self, index: int) -> bytes:
         """Returns the data of a record; raises ValueError if its checksum does not match."""
@@ -93,16 +93,16 @@ def _index(path: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         file = _File(path)
     except FileNotFoundError:
         raise Fault(
-            f"{path} is missing; it must hold {count} records. Copy it again or prepare the "
-            "dataset again.",
+            f"{printable(path)} is missing; it must hold {count} records. Copy it again or "
+            "prepare the dataset again.",
             MISSING_INPUT,
         ) from None
     try:
         starts, lengths = _walk(file.fd, count)
     except ValueError as problem:
         raise Fault(
-            f"{path}: {problem}; expected {count} records. Copy the file again or prepare the "
-            "dataset again.",
+            f"{printable(path)}: {problem}; expected {count} records. Copy the file again or "
+            "prepare the dataset again.",
             BAD_DATA,
         ) from None
     return np.array(starts, np.int64), np.array(lengths, np.int64)

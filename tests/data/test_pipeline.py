@@ -224,12 +224,26 @@ def test_too_many_unreadable_examples_stop_the_run(first_pixel_only):
     )
 
 
+def test_a_small_data_set_may_have_five_unreadable_examples(first_pixel_only):
+    options = {"on_bad_example": "quarantine", "num_steps": 9}
+    batches = train(synthetic(65, range(5))[0], **options)
+    assert set(column(batches, "index")) == set(range(5, 65))
+    assert set(batches.bad) == set(range(5))
+    pattern = (
+        r"^6 of 65 examples are unreadable, and data\.max_bad=0\.001 allows 5; .* raise "
+        r"--config\.data\.max_bad\. `ssl-jax preview --check` lists all"
+    )
+    assert_fault(train(synthetic(65, range(6))[0], **options), BAD_DATA, pattern)
+
+
 def test_unreadable_example_stops_the_run_by_default(first_pixel_only):
     order = column(train(synthetic(21)[0], num_steps=2), "index")
     first = int(order[11])
     batches = train(synthetic(21, (first,))[0])
     np.testing.assert_array_equal(next(batches)["index"], order[:8])
-    assert_fault(batches, BAD_DATA, f"^file {first}: damaged {first}.*on_bad_image=quarantine")
+    assert_fault(
+        batches, BAD_DATA, f"^file {first}: damaged {first}.*on_bad_image=quarantine.*--check"
+    )
 
 
 @pytest.mark.parametrize("on_bad_example", ["stop", "quarantine"])
@@ -260,6 +274,14 @@ def test_too_few_examples_and_indivisible_batches_are_refused():
 def test_total_steps_rounds_up():
     assert pipeline.total_steps(50000, 512, 100) == 9766
     assert pipeline.total_steps(512, 512, 3) == 3
+
+
+def test_total_steps_takes_epochs_as_decimal_numbers():
+    assert pipeline.total_steps(50_000, 500, 1.1) == 110  # as floats: 110.00000000000001
+    for tenths in range(1, 200):
+        for size, batch_size in ((50_000, 500), (1_281_167, 4096), (1297, 64)):
+            expected = -(-tenths * size // (10 * batch_size))
+            assert pipeline.total_steps(size, batch_size, tenths / 10) == expected
 
 
 def evaluate(source, *, size=8, crop=1.0, **options):
@@ -367,7 +389,8 @@ def test_fault_is_one_line_and_the_program_ends_cleanly():
     assert done.returncode == 1, done.stderr
     assert unwanted == [
         "65 file 500: damaged. Repair or remove it, or replace it in training by "
-        "--config.data.on_bad_image=quarantine"
+        "--config.data.on_bad_image=quarantine. `ssl-jax preview --check` lists all unreadable "
+        "examples."
     ]
 
 

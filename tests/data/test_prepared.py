@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import threading
 import time
 import types
@@ -243,11 +244,47 @@ def test_slices_of_a_split_hold_their_rows(tmp_path, kind, split, rows):
     assert source.describe(0) == f"tiny-train.{kind}-0000{shard}-of-00002 record {record}"
 
 
+def test_identity_depends_on_the_rows_and_the_sizes_of_shards_but_not_on_the_place(
+    tmp_path, monkeypatch
+):
+    write(tmp_path / "a")
+    whole = get("tiny", tmp_path / "a").identity()
+    splits = ("train[:7]", "train[1:8]", "train[7:]+train[:2]")
+    assert len({whole, *(get("tiny", tmp_path / "a", split).identity() for split in splits)}) == 4
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert get("tiny", tmp_path / "b").identity() == whole
+    monkeypatch.setattr(sys.modules[__name__], "PIXELS", np.zeros_like(PIXELS))
+    write(tmp_path / "c")
+    assert get("tiny", tmp_path / "c").identity() != whole
+
+
 @pytest.mark.parametrize("split", ["train[:100]", "train[2:1", "train[:0]"])
 def test_invalid_slices_are_refused(tmp_path, split):
     write(tmp_path)
     with pytest.raises(Fault, match="train"):
         get("tiny", tmp_path, split)
+
+
+def test_without_a_folder_the_one_of_tfds_is_read(tmp_path, monkeypatch):
+    write(tmp_path / "by_variable")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "by_variable"))
+    assert get("tiny", "").size == 9
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert get("tiny", "~/by_variable").size == 9
+    for value in ("", None):
+        if value is None:
+            monkeypatch.delenv("TFDS_DATA_DIR")
+        else:
+            monkeypatch.setenv("TFDS_DATA_DIR", value)
+        assert_fault(MISSING_INPUT, f"'tiny' is not in {tmp_path}/tensorflow_datasets", "tiny", "")
+    write(tmp_path / "tensorflow_datasets")
+    assert get("tiny", "").size == 9
+
+
+def test_largest_image_is_a_choice(tmp_path):
+    write(tmp_path)
+    with pytest.raises(ValueError, match=r"80 pixels are more than data\.max_megapixels=7e-05"):
+        get("tiny", tmp_path, max_megapixels=7e-5).load(0)
 
 
 def test_missing_dataset_without_network_names_the_command_in_seconds(tmp_path, monkeypatch):
@@ -285,6 +322,84 @@ def test_unknown_dataset_is_refused(tmp_path):
 
 def test_invalid_dataset_name_is_refused(tmp_path):
     assert_fault(BAD_CONFIG, "'a b' is not the name of a dataset", "a b", tmp_path)
+
+
+# Downloaded data run no code.
+
+EVIL = "evil_package.trap.Feature"
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """Returns a function that tells whether `evil_package` was imported; it can be imported."""
+    (tmp_path / "trap" / "evil_package").mkdir(parents=True)
+    for name in ("__init__", "trap"):
+        (tmp_path / "trap" / "evil_package" / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "trap")
+    yield lambda: any(name.startswith("evil_package") for name in sys.modules)
+    for name in ("evil_package", "evil_package.trap"):
+        sys.modules.pop(name, None)
+
+
+def features_dict(**features):
+    name = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    return {"pythonClassName": name, "featuresDict": {"features": features}}
+
+
+SEQUENCE = "tensorflow_datasets.core.features.sequence_feature.Sequence"
+LEGACY = {"type": EVIL, "content": {}, "proto_cls": ""}
+AS_TEXT = json.dumps({"feature": LEGACY})
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"pythonClassName": EVIL, "text": {}},
+        {"python_class_name": EVIL, "text": {}},
+        features_dict(image={"pythonClassName": EVIL, "text": {}}),
+        features_dict(type=features_dict(content={"pythonClassName": EVIL, "text": {}})),
+        LEGACY,
+        {"type": SEQUENCE, "content": {"feature": LEGACY, "length": None}},
+        {"type": SEQUENCE, "content": AS_TEXT, "proto_cls": "tensorflow_datasets.JsonFeature"},
+        {"pythonClassName": SEQUENCE, "jsonFeature": {"json": AS_TEXT}},
+    ],
+)
+def test_features_of_other_packages_are_not_imported(tmp_path, trap, features):
+    folder = write(tmp_path)
+    (folder / "features.json").write_text(json.dumps(features))
+    assert_fault(BAD_DATA, f"features.json names the class '{EVIL}'", "tiny", tmp_path)
+    assert not trap()
+
+
+def test_the_module_of_the_original_builder_is_not_imported(tmp_path, trap):
+    path = write(tmp_path) / "dataset_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "moduleName": EVIL}))
+    source = get("tiny", tmp_path)
+    assert source.load(3)[1] == {"label": 0}
+    assert not trap()
+
+
+def test_features_are_checked_in_the_folder_that_tfds_reads(tmp_path, trap):
+    """The default config of the dataset leads out of its folder."""
+    folder = write(tmp_path / "elsewhere")
+    (folder / "features.json").write_text(json.dumps({"pythonClassName": EVIL, "text": {}}))
+    metadata = tmp_path / "tiny" / ".config" / "metadata.json"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(json.dumps({"default_config_name": "../elsewhere/tiny"}))
+    assert_fault(BAD_DATA, f"elsewhere.*names the class '{EVIL}'", "tiny", tmp_path)
+    assert not trap()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"featuresDict": {}}', "[" * 100_000])
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+def test_damaged_descriptions_are_refused(tmp_path, name, text):
+    (write(tmp_path) / name).write_text(text)
+    assert_fault(BAD_DATA, "cannot read the dataset 'tiny' in .*prepare", "tiny", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["huggingface:mnist", "a:b:c", "tiny/data_dir='x'", "tiny/x/a=1"])
+def test_names_that_reach_for_the_network_are_refused(tmp_path, name):
+    assert_fault(BAD_CONFIG, "without a namespace", name, tmp_path)
 
 
 def test_missing_dataset_is_prepared(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -152,6 +153,102 @@ def test_links_are_followed(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "cats").symlink_to(tmp_path / "elsewhere")
     assert sources.open_source("folder", data_dir=str(tmp_path), split="train").size == 1
+
+
+def names_by_class(root):
+    """Returns {class: names of its images}, and the log is in `caplog`."""
+    source = sources.open_source("folder", data_dir=str(root), split="train")
+    found = {name: [] for name in source.classes}
+    for i in range(source.size):
+        found[source.classes[source.read_label(i)]].append(source.describe(i).split("train/", 1)[1])
+    return found
+
+
+def test_each_folder_is_read_once_whatever_links_lead_to_it(tmp_path, caplog):
+    train = tmp_path / "train"
+    save(tmp_path / "test" / "b" / "secret.png", (9, 9, 9))
+    save(train / "b" / "sub" / "1.png", (1, 2, 3))
+    save(train / "c" / "2.png", (1, 2, 3))
+    save(tmp_path / "elsewhere" / "3.png", (1, 2, 3))
+    (train / "a").mkdir()
+    for number, target in enumerate((".", "..", "../..", "/", "../b", "../b/sub", "../../test/..")):
+        (train / "a" / f"link{number}").symlink_to(target)
+    (train / "a" / "self").symlink_to("self")
+    (train / "a" / "out").symlink_to(tmp_path / "elsewhere")
+    (train / "a" / "out_again").symlink_to(tmp_path / "elsewhere")
+    (train / "d").symlink_to(train / "c")
+    (tmp_path / "elsewhere" / "back").symlink_to(train)
+    found = names_by_class(tmp_path)
+    assert found == {"a": ["a/out/3.png"], "b": ["b/sub/1.png"], "c": ["c/2.png"], "d": []}
+    assert "10 repeated folder" in caplog.text
+    assert "class folder 'd' holds no image" in caplog.text
+
+
+def test_only_links_as_class_folders(tmp_path):
+    for name in "ba":
+        save(tmp_path / "elsewhere" / name / "1.png", (1, 2, 3))
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "train" / name).symlink_to(tmp_path / "elsewhere" / name)
+    assert names_by_class(tmp_path) == {"a": ["a/1.png"], "b": ["b/1.png"]}
+
+
+def test_only_regular_files_are_images(tmp_path, caplog):
+    folder = tmp_path / "train" / "a"
+    save(folder / "1.png", (1, 2, 3))
+    (folder / "2.png").symlink_to(folder / "1.png")
+    os.mkfifo(folder / "3.png")
+    (folder / "4.png").symlink_to(folder / "3.png")
+    (folder / "5.png").symlink_to("/dev/zero")
+    assert names_by_class(tmp_path) == {"a": ["a/1.png", "a/2.png"]}
+    assert "3 pipe, socket or device" in caplog.text
+
+
+def test_link_to_a_missing_image_is_refused(tmp_path):
+    save(tmp_path / "train" / "1.png", (1, 2, 3))
+    (tmp_path / "train" / "2.png").symlink_to("gone.png")
+    pattern = r"train/2\.png is a link to a file that is missing"
+    assert_fault(MISSING_INPUT, pattern, data_dir=str(tmp_path), split="train")
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_unreadable_folder_is_an_error(tmp_path, monkeypatch, call):
+    """Its images would be missing from the data without a word. Root may read every folder."""
+    save(tmp_path / "train" / "a" / "deep" / "1.png", (1, 2, 3))
+    save(tmp_path / "train" / "a" / "2.png", (1, 2, 3))
+    real = getattr(os, call)
+
+    def denied(path, *arguments, **options):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, call, denied)
+    pattern = "cannot read the folder .*/train/a/deep: Permission denied"
+    assert_fault(IO_ERROR, pattern, data_dir=str(tmp_path), split="train")
+
+
+def test_control_characters_in_names_are_escaped(tmp_path, caplog):
+    name = "\x1b[2Jx\ny"
+    save(tmp_path / name / "train" / name / "1.png", (1, 2, 3))
+    (tmp_path / name / "train" / name / f"1.{name}").touch()
+    (tmp_path / name / "train" / "empty").mkdir()
+    (tmp_path / name / "train" / "beside.txt").touch()
+    source = sources.open_source("folder", data_dir=str(tmp_path / name), split="train")
+    faults = []
+    for data_dir, split in [(name, "val"), (f"{name}/nowhere", "train"), (f"{name}/train", name)]:
+        with pytest.raises(Fault) as caught:
+            sources.open_source("folder", data_dir=str(tmp_path / data_dir), split=split + "?")
+        faults.append(str(caught.value))
+    (tmp_path / name / "train" / name / "1.png").unlink()
+    for action in (lambda: source.load(0), lambda: names_by_class(tmp_path / name)):
+        with pytest.raises(Fault) as caught:
+            action()
+        faults.append(str(caught.value))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) >= 3
+    for message in [*messages, *faults, source.describe(0)]:
+        assert r"\x1b[2Jx\ny" in message
+        assert message.isprintable()
 
 
 def test_damaged_missing_and_unreadable_files_raise(tmp_path):

@@ -238,7 +238,7 @@ def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):
     encoder = backbone.load(whole)
     assert encoder(np.zeros((2, 40, 2), np.float32)).shape == (2, 16)
     with pytest.raises(Fault, match="not a run on images"):
-        export(whole, ["npz"], tmp_path / "export", head=False, license="")
+        export(whole, ["npz"], tmp_path / "export", Stop(), head=False, license="")
     with pytest.raises(Fault, match="not a run on images"):
         evaluate.config_for_weights(tmp_path / "other", str(whole), {"data": {}, "eval": {}})
 

@@ -1,7 +1,10 @@
 """Decoded pixels of files of several formats and modes, and refusals of damaged files."""
 
+import concurrent.futures
 import io
 import struct
+import threading
+import time
 import zlib
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.inputs.image import decode as decode_module
 from ssl_jax.inputs.image.decode import check_channels, decode
 
 H, W = 32, 64  # quadrants consist of whole 16 × 16 blocks, so that JPEG keeps their edges
@@ -149,13 +153,13 @@ def test_animation_gives_its_first_frame(picture, kind):
     assert_close(decode(data), picture, 1)
 
 
-def png(width, height, bits, colour, rows=b""):
+def png(width, height, bits, colour, rows=b"", interlaced=0):
     def chunk(name, body):
         return (
             struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -167,7 +171,7 @@ def png(width, height, bits, colour, rows=b""):
         (b"<!DOCTYPE html><html><body>404</body></html>", "starts with '<!DOCTYPE html>"),
         (bytes(100), "not a JPEG"),
         (b"II*\0" + bytes(50), "not a JPEG"),  # TIFF
-        (png(60000, 60000, 8, 2), "refused: .*3600000000 pixels"),
+        (png(60000, 60000, 8, 2), r"refused: 3,600,000,000 pixels .* data\.max_megapixels=179;"),
         (png(8, 8, 8, 2, b"\0" * 20), "damaged"),
     ],
 )
@@ -183,6 +187,84 @@ def test_truncated_files_are_refused(kind):
     for fraction in (0.1, 0.5, 0.9):
         with pytest.raises(ValueError, match=r"damaged|not a JPEG"):
             decode(data[: int(len(data) * fraction)])
+
+
+def scanlines(picture, bits, colour):
+    """Returns the rows of a PNG file, unfiltered. A palette index or a grey value is one byte."""
+    pixels = picture if colour == 2 else picture[..., 0]
+    if bits == 16:
+        pixels = pixels.astype(">u2") * 257
+    rows = pixels.reshape(len(pixels), -1)
+    if bits == 1:
+        rows = np.packbits(rows > 100, axis=1)
+    return [b"\0" + row.tobytes() for row in rows]
+
+
+@pytest.mark.parametrize(("bits", "colour"), [(8, 2), (16, 2), (8, 0), (1, 0), (16, 0)])
+@pytest.mark.parametrize("missing", [1, 20])
+def test_png_that_lacks_rows_is_damaged(picture, bits, colour, missing):
+    """The compressed stream ends properly, as some cameras and downloads leave it."""
+    rows = scanlines(picture, bits, colour)
+    size = sum(map(len, rows))
+    kept = b"".join(rows[:-missing])
+    assert decode(png(W, H, bits, colour, b"".join(rows))).shape == (H, W, 3)
+    with pytest.raises(ValueError, match=f"damaged: only {len(kept):,} of {size:,} bytes"):
+        decode(png(W, H, bits, colour, kept))
+
+
+def test_black_rows_at_the_bottom_are_not_missing(picture):
+    black = picture.copy()
+    black[H // 2 :] = 0
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(black), "PNG")), black)
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(black[:1] * 0), "PNG")), 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(H, W), (1, 1), (3, 5), (9, 2)])
+def test_interlaced_png_needs_all_passes(height, width):
+    """The seven passes of Adam7 take every pixel once."""
+    values = np.random.default_rng(0).integers(1, 256, (height, width), np.uint8)
+    columns = [(0, 8), (4, 8), (0, 4), (2, 4), (0, 2), (1, 2), (0, 1)]
+    lines = [(0, 8), (0, 8), (4, 8), (0, 4), (2, 4), (0, 2), (1, 2)]
+    passes = [values[y::dy, x::dx] for (x, dx), (y, dy) in zip(columns, lines, strict=True)]
+    rows = [b"\0" + row.tobytes() for part in passes if part.size for row in part]
+    data = png(width, height, 8, 0, b"".join(rows), interlaced=1)
+    np.testing.assert_array_equal(decode(data, channels=1)[..., 0], values)
+    with pytest.raises(ValueError, match="damaged"):
+        decode(png(width, height, 8, 0, b"".join(rows[:-1]), interlaced=1))
+
+
+def test_largest_image_is_a_choice():
+    data = encode(Image.new("L", (1000, 500)), "PNG")
+    assert decode(data, max_megapixels=0.5).shape == (500, 1000, 3)
+    with pytest.raises(ValueError, match=r"refused: 500,000 .*data\.max_megapixels=0\.4999"):
+        decode(data, max_megapixels=0.4999)
+
+
+def test_images_of_more_pixels_than_pillow_warns_of_are_silent(recwarn):
+    with pytest.raises(ValueError, match="damaged"):
+        decode(png(10_000, 9_000, 8, 0), channels=1)
+    assert not recwarn.list
+
+
+def test_all_threads_together_decode_a_limited_number_of_pixels():
+    """Images of 4 pixels fill a limit of 10 by two; one of 16 pixels is decoded alone."""
+    budget = decode_module._Budget(10)
+    lock, now, peaks = threading.Lock(), [], []
+
+    def use(pixels):
+        with budget.take(pixels):
+            with lock:
+                now.append(pixels)
+                peaks.append(sorted(now))
+            time.sleep(0.002)
+            with lock:
+                now.remove(pixels)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, [4, 4, 4, 16, 4, 4, 16, 4] * 3))
+    assert max(map(sum, peaks)) == 16
+    assert [4, 4] in peaks
+    assert all(len(peak) == 1 or sum(peak) <= 10 for peak in peaks)
 
 
 # Other numbers of channels.
