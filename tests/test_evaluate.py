@@ -15,11 +15,14 @@ from PIL import Image
 from configs.simclr import get_config
 from ssl_jax import build, components, evaluate, finetune, inputs, parallel, train
 from ssl_jax import config as configuration
+from ssl_jax.config import same_data
 from ssl_jax.data import sources
+from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.evals import evaluation, extract, protocols, subjects
 from ssl_jax.inputs.image.views import View
+from ssl_jax.jobs import bootstrap
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.report import page
 from ssl_jax.rundir import workdir
@@ -116,6 +119,10 @@ def test_training_again_reprints_finished_protocols(run, capfd):
     config = small()
     assert evaluation.reprint(config, run, 2)
     assert "20-NN" in capfd.readouterr().out
+    with pytest.MonkeyPatch.context() as patch:  # the other processes of a job print nothing
+        patch.setattr(jax, "process_index", lambda: 1)
+        assert evaluation.reprint(config, run, 2)
+    assert capfd.readouterr().out == ""
     config.eval.protocols = ("layers",)
     assert not evaluation.reprint(config, run, 2)
     config.eval.update(protocols=("knn",), knn_k=3)
@@ -210,6 +217,19 @@ def test_pretrained_encoder_is_evaluated_by_the_protocol_of_its_run(trained, tmp
         evaluate.config_for_weights(path, str(path), changes)
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_only_process_0_creates_and_locks_the_workdir_of_weights(process, tmp_path, monkeypatch):
+    def run_on_process_0(function):
+        return function() if process == 0 else None
+
+    monkeypatch.setattr(bootstrap, "run_on_process_0", run_on_process_0)
+    monkeypatch.setattr(evaluate, "_subject", lambda *args, **options: None)
+    monkeypatch.setattr(evaluation, "evaluate", lambda context: None)
+    path = tmp_path / "other"
+    evaluate.evaluate(get_config("digits"), path)
+    assert (path / "config.json").exists() == (process == 0)
+
+
 def test_shuffled_labels_change_only_protocols_with_labels(run, monkeypatch):
     get = sources.open_source
 
@@ -255,7 +275,7 @@ def test_view_pairs_hold_every_image_once(limit):
     example_input = components.make_input(config)
     columns = extract.view_pairs(config, example_input, flat_subject(), mesh, source, limit=limit)
     pairs = columns["trained"]
-    chosen = extract.sample_indices(source.size, limit, config.train.seed)
+    chosen = sample_indices(source.size, limit, config.train.seed)
     chosen = np.arange(500) if chosen is None else chosen
     wanted = np.stack([source.load(int(i))[0]["image"].reshape(-1) / 255 for i in chosen])
     assert pairs.shape == (len(chosen), 2, 8 * 8 * 3)
@@ -292,7 +312,58 @@ def test_moved_data_are_no_transfer_but_another_folder_is():
         config.data.update(source="folder", dir="here")
         data = evaluate.evaluation_data(config, changes, moved)
         assert data.dir == "there"
-        assert evaluate.is_transfer(config.data, data) == other
+        assert same_data.is_transfer(config.data, data) == other
+
+
+def hold_out(run, share, monkeypatch):
+    """Makes `run` look like one that held out a share of its images; returns its config."""
+    config = configuration.load(run)
+    config.data.holdout = share
+    (run / "config.json").write_text(configuration.to_json(config))
+    monkeypatch.setattr(
+        "ssl_jax.rundir.checkpoint.Checkpoints._require_same_config", lambda *_: None
+    )
+    return config
+
+
+@pytest.mark.parametrize(
+    ("own", "changes", "refused"),
+    [
+        (0.1, {}, False),
+        (0.1, {"eval_split": "other"}, False),
+        (0.1, {"holdout": 0.2}, True),
+        (0.1, {"split": "test"}, True),
+        (0.1, {"holdout": 0.0, "split": "test"}, False),
+        (0.0, {"holdout": 0.1}, True),
+        (0.0, {"holdout": 0.1, "source": "tfds:mnist"}, False),
+    ],
+)
+def test_no_example_that_was_trained_on_counts_as_held_out(
+    run, tmp_path, monkeypatch, own, changes, refused
+):
+    config = hold_out(run, own, monkeypatch)
+    overrides = {f"data.{name}": value for name, value in changes.items()}
+    sections = {"data": changes, "eval": {}}
+    for call in (
+        lambda: evaluate.check_config(config, evaluate.evaluation_data(config, changes, "")),
+        lambda: finetune.make_config(str(run), overrides),
+        lambda: evaluate.config_for_weights(tmp_path / "other", str(run), sections),
+    ):
+        if refused:
+            with pytest.raises(Fault, match=r"trained on examples that would be held out") as fault:
+                call()
+            assert fault.value.code == BAD_CONFIG
+        else:
+            call()
+
+
+def test_other_data_do_not_inherit_the_held_out_part(run, tmp_path, monkeypatch):
+    config = hold_out(run, 0.1, monkeypatch)
+    changes = {"source": "tfds:mnist"}
+    made = evaluate.config_for_weights(tmp_path / "other", str(run), {"data": changes, "eval": {}})
+    tuned = finetune.make_config(str(run), {"data.source": "tfds:mnist"})
+    transfer = evaluate.evaluation_data(config, changes, "")
+    assert [data.holdout for data in (made.data, tuned.data, transfer)] == [0, 0, 0]
 
 
 def test_untrained_baseline_does_not_start_from_initial_weights(run):

@@ -212,6 +212,29 @@ def test_fine_tuning_refuses_bad_configs_and_runs(pretrained, fine_tuned, tmp_pa
     assert refused.value.code == BAD_CHECKPOINT
 
 
+def test_default_batch_is_at_most_the_number_of_labelled_images(pretrained):
+    overrides = {"finetune.labels_per_class": 3}
+    config = finetune.make_config(str(pretrained), overrides)
+    assert config.train.batch_size == 64
+    fitted, line = finetune.fit_batch(config.copy_and_resolve_references(), overrides)
+    assert fitted.train.batch_size == 16  # 30 labels of 10 classes
+    assert line == "30 labelled examples: train.batch_size=16"
+    fitted, line = finetune.fit_batch(config, overrides | {"train.batch_size": 64})
+    assert (fitted.train.batch_size, line) == (64, "")  # the user's value is refused later
+
+
+def test_groups_of_batchnorm_that_do_not_divide_the_batch_become_one(pretrained):
+    overrides = {"finetune.labels_per_class": 3}
+    config = finetune.make_config(str(pretrained), overrides)
+    config.model.bn_group = 32  # of pre-training: 30 labels make a batch of 16
+    fitted, line = finetune.fit_batch(config.copy_and_resolve_references(), overrides)
+    assert (fitted.train.batch_size, fitted.model.bn_group) == (16, 0)
+    assert line.endswith("; model.bn_group=0, because 32 does not divide train.batch_size")
+    config.model.bn_group = 8
+    fitted, line = finetune.fit_batch(config, overrides)
+    assert (fitted.model.bn_group, line) == (8, "30 labelled examples: train.batch_size=16")
+
+
 def test_method_without_an_encoder_is_refused(pretrained, monkeypatch):
     def method(*_, **__):
         return methods.Method(*[None] * 4, modules=lambda params, extra: ({"stack": {}}, {}))

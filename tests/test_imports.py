@@ -20,7 +20,7 @@ TENSORFLOW = {
 # The layers of the package, lowest first. A module imports only from lower layers and from its own
 # package.
 LAYERS = (
-    ("errors", "field"),
+    ("errors", "field", "wording"),
     ("plugins",),
     ("losses", "models", "optim", "inputs", "jobs"),
     ("weights", "parallel", "data", "config", "configs"),
@@ -28,7 +28,7 @@ LAYERS = (
     ("report", "components"),
     ("pretrained", "training"),
     ("build",),
-    ("evals", "export", "plan", "study"),
+    ("evals", "export", "plan", "study", "testing"),
     ("train", "evaluate", "finetune", "preview", "supervise"),
 )
 LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}

@@ -70,6 +70,25 @@ assert {str(ROOT)!r} in sys.path and "" not in sys.path
     subprocess.run([sys.executable, "-P", "-c", code], check=True, env={"PYTHONPATH": str(ROOT)})
 
 
+def test_command_imports_nothing_from_the_current_folder(tmp_path):
+    """The current folder may be a downloaded run."""
+    script, folder = tmp_path / "bin" / "ssl-jax", tmp_path / "downloaded"
+    script.parent.mkdir()
+    script.write_text("import sys; from ssl_jax.__main__ import main; sys.exit(main())")
+    folder.mkdir()
+    for name in ("absl", "ml_collections", "numpy", "jax", "tensorflow"):
+        (folder / f"{name}.py").write_text("raise SystemExit(99)")
+    result = subprocess.run(
+        [sys.executable, script, "train", "--config=simclr:digits", "--workdir=x", "--config.lr=1"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 78, result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -94,9 +113,9 @@ def test_verb_runs_its_module(verb, tmp_path):
     ours, theirs = run(verb, "--help", cwd=tmp_path), run("--help", module=f"ssl_jax.{verb}")
     assert ours.returncode == theirs.returncode == 0, ours.stderr
     assert ours.stdout == theirs.stdout
-    assert re.search(r"^  --workdir: ", ours.stdout, re.M)
+    assert re.search(r"^  --workdir=VALUE  ", ours.stdout, re.M)
     if verb == "train":
-        assert re.search(r"^  --config: ", ours.stdout, re.M)
+        assert re.search(r"^  --config=VALUE  ", ours.stdout, re.M)
 
 
 def test_version():
@@ -108,7 +127,7 @@ def test_shipped_configs_are_found_by_name():
     files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"common"}
     assert set(configs.names()) == files
     for name in files:
-        assert cli.config_path(name) == str(ROOT / "configs" / f"{name}.py")
+        assert cli.config_path(f"{name}:folder") == f"{ROOT / 'configs' / name}.py:folder"
     assert cli.config_path("simclr:a,augment=b") == f"{ROOT}/configs/simclr.py:a,augment=b"
     for path in ("mine.py", "mine.py:small", "configs/simclr.py:digits", "/a/b:c"):
         assert cli.config_path(path) == path

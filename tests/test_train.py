@@ -4,6 +4,8 @@ The configs are small versions of real ones: a few steps of the digits variant w
 encoder on 2 virtual devices.
 """
 
+import errno
+import importlib
 import json
 import os
 import pathlib
@@ -19,13 +21,14 @@ import tiny
 from PIL import Image
 
 from configs.simclr import get_config
+from ssl_jax import components, configs, evaluate, parallel, train
 from ssl_jax import config as configuration
-from ssl_jax import evaluate, parallel, train
+from ssl_jax.data import pipeline
 from ssl_jax.errors import Fault
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.methods import Picture, simclr
 from ssl_jax.report import page as report_page
-from ssl_jax.rundir import workdir
+from ssl_jax.rundir import manifest, workdir
 from ssl_jax.training import command
 from ssl_jax.training.log import StepLog
 
@@ -187,7 +190,7 @@ def test_running_a_finished_run_again_changes_nothing(finished, capfd):
 def test_changed_config_is_refused_by_class_of_the_field(plain, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(plain, path)
-    with pytest.raises(Fault, match=r"train\.batch_size: 64 -> 32") as refused:
+    with pytest.raises(Fault, match=r"train.batch_size: was 64, is now 32") as refused:
         run(small(train__batch_size=32), path)
     assert refused.value.code == 78
     with pytest.raises(Fault, match=r"--allow_change=train\.steps") as refused:
@@ -218,6 +221,27 @@ def test_run_stopped_by_signals_resumes_to_the_same_bits(plain, tmp_path, monkey
     assert_same_run(path, plain, 6)
 
 
+def test_run_that_lost_its_checkpoints_is_refused_and_changes_nothing(plain, tmp_path):
+    path = shutil.copytree(plain, tmp_path / "run")
+    for file in (path / "checkpoints").glob("*/MANIFEST.json"):
+        file.unlink()
+    refused_without_change(path, "step 6 damaged: MANIFEST.json is missing")
+    shutil.rmtree(path / "checkpoints")
+    refused_without_change(path, "has no checkpoint, but metrics.jsonl reaches step 6")
+
+
+def refused_without_change(path, message):
+    def content():
+        files = [p for p in path.rglob("*") if p.is_file() and p.parent.name != "heartbeat"]
+        return {p: p.read_bytes() for p in files if p.name != ".lock"}
+
+    before = content()
+    with pytest.raises(Fault, match=message) as refused:
+        run(small(), path)
+    assert refused.value.code == 76
+    assert content() == before
+
+
 def test_colour_operations_on_the_device_train_as_on_the_host(plain, tmp_path):
     run(small(augment__placement="device"), tmp_path / "run")
     host, device = losses(plain), losses(tmp_path / "run")
@@ -236,12 +260,34 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(plain, tmp_pat
     assert stopped.value.code == 80
     assert (path / "checkpoints" / "7" / "MANIFEST.json").exists()
     assert all(np.isfinite(v).all() for v in arrays(path, 7).values())
+    report = json.loads((path / "nonfinite.json").read_text())
+    size = json.loads((path / "checkpoints/7/MANIFEST.json").read_text())["meta"]["train_images"]
+    _, batch = pipeline.rows(7, size=size, batch_size=64, seed=0)  # counts from 0
+    assert [example["index"] for example in report["examples"]] == batch.tolist()
+    assert (report["step"], report["metrics"]["grad_norm"]) == (8, "nan")
+    assert report["nonfinite_arrays"][0].startswith("params/")
+
+
+def test_state_that_is_not_finite_is_not_saved(plain, tmp_path, monkeypatch):
+    """The update of step 7 is too large, and the loss of step 7 is still finite."""
+    path = shutil.copytree(plain, tmp_path / "run")
+    monkeypatch.setattr("optax.apply_updates", too_large_update)
+    longer = small(train__steps=10, train__checkpoint_every=1)
+    with pytest.raises(Fault, match=r"the state after step 7 is not finite: params/") as stopped:
+        run(longer, path, allow=["train.steps"])
+    assert stopped.value.code == 80
+    assert "The last good checkpoint is step 6" in str(stopped.value)
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["4", "6"]
+
+
+def too_large_update(params, updates):
+    return jax.tree.map(lambda p, u: p + u * np.inf, params, updates)
 
 
 def test_collapse_is_reported_once_between_the_progress_lines(capfd):
     source, writer = types.SimpleNamespace(size=640), types.SimpleNamespace(write=lambda *_: None)
     parts = types.SimpleNamespace(total_steps=6, source=source)
-    log = StepLog(small(), parts, writer, checkpoints=None, start=0)
+    log = StepLog(small(), parts, writer, check=lambda *_: None, start=0)
     for step in range(1, 7):
         log.add(step, {"loss": 0.1, "grad_norm": 0.1, "feature_std": 0.01})
     log.settle()
@@ -317,6 +363,26 @@ def test_images_added_to_the_folder_of_a_run_are_refused(tmp_path):
     assert refused.value.code == 65
 
 
+def test_other_pictures_in_the_folder_of_a_run_are_refused(tmp_path):
+    photographs(tmp_path / "mine", 20)
+    run(folder_config(tmp_path / "mine"), tmp_path / "run")
+    shutil.move(tmp_path / "mine", tmp_path / "moved")  # equal data in another place
+    run(folder_config(tmp_path / "moved", train__steps=3), tmp_path / "run", ["train.steps"])
+    with (tmp_path / "moved" / "007.jpg").open("ab") as file:
+        file.write(b"x")
+    config = folder_config(tmp_path / "moved", train__steps=3)
+    message = "names or sizes of files differ .*Restore the data or use another --workdir"
+    with pytest.raises(Fault, match=message) as refused:
+        run(config, tmp_path / "run")
+    assert refused.value.code == 65
+    # A checkpoint of an older version has no hash of the files.
+    folder = workdir.absolute(tmp_path / "run" / "checkpoints" / "3")
+    content = manifest.verify(folder)
+    assert len(content["meta"].pop("files")) == 64
+    manifest.write(folder, {k: v for k, v in content.items() if k not in ("format", "files")})
+    run(config, tmp_path / "run")
+
+
 def test_evaluation_without_enough_labels_leaves_the_others(finished, tmp_path, monkeypatch):
     path = tmp_path / "run"
     shutil.copytree(finished, path, ignore=shutil.ignore_patterns("eval", "report.html"))
@@ -369,6 +435,51 @@ def test_flat_folder_of_images_trains_and_reports(tmp_path, capfd):
     assert "probe_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
+def folder_variant(path, name="simclr"):
+    """Returns the variant `folder` with views of 16 pixels and two steps, as the user gives it."""
+    config = importlib.import_module(f"configs.{name}").get_config("folder")
+    config.data.dir, config.augment.size, config.train.steps = str(path), 16, 2
+    if config.augment.local:
+        config.augment.local["size"] = 8
+    config.eval.update(protocols=("linear",), draws=1, baselines=False)
+    return config
+
+
+def test_folder_variant_adapts_to_the_images_and_resumes(tmp_path, capfd):
+    for split, count in (("train", 36), ("test", 6)):
+        photographs(tmp_path / "mine" / split, count, classes=["cat", "dog"])
+    given = folder_variant(tmp_path / "mine")
+    for text in ("step 2/2", "linear, 10 labels/class"):  # the second run only prints its tables
+        config, line = components.adapt_to_data(given)
+        run(config, tmp_path / "run")
+        assert text in capfd.readouterr().out
+        assert "train.batch_size=16, train.epochs=0.888889, optim.warmup_epochs=0.444444" in line
+    saved = configuration.load(tmp_path / "run")
+    assert configuration.auto_fields(saved) == []
+    assert saved.train.batch_size == 16
+    photographs(tmp_path / "mine" / "train", 300, classes=["cat", "dog"])
+    config, _ = components.adapt_to_data(given)
+    with pytest.raises(Fault, match=r"train\.batch_size: was 16, is now 32"):
+        run(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(configs.names())))
+def test_folder_variant_of_every_method_trains(name, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        photographs(tmp_path / "mine" / split, 24, classes=["cat", "dog"])
+
+    def encoder(name, *, dtype, **others):
+        return tiny.encoder(types.SimpleNamespace(name=name), dtype)
+
+    monkeypatch.setattr("test_train.tiny_encoder", encoder)
+    monkeypatch.setattr("ssl_jax.pretrained.classifier.load_teacher", tiny.teacher)
+    config, _ = components.adapt_to_data(folder_variant(tmp_path / "mine", name))
+    run(config, tmp_path / "run", devices=1)
+    assert np.isfinite(list(losses(tmp_path / "run").values())).all()
+    assert list((tmp_path / "run" / "eval").glob("*.json"))
+
+
 def test_folder_of_one_class_is_refused_for_evaluation(tmp_path):
     for split in ("train", "test"):
         photographs(tmp_path / "mine" / split, 20, classes=["cat"])
@@ -408,3 +519,16 @@ def test_evaluating_again_with_other_options(finished, tmp_path, capfd):
     assert "5-NN" in capfd.readouterr().out
     old, new = (json.loads((p / "eval/linear_10.json").read_text()) for p in (finished, path))
     assert new["results"] == {"simclr": old["results"]["simclr"]}
+
+
+def test_a_network_disk_that_keeps_the_open_lock_hides_no_message(tmp_path, monkeypatch):
+    def rmtree(self):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    run = workdir.Workdir(workdir.absolute(tmp_path))
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(type(run.path), "rmtree", rmtree)
+    command.remove_unused(run)
+    monkeypatch.undo()
+    command.remove_unused(run)
+    assert not tmp_path.exists()

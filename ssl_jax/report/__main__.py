@@ -1,7 +1,7 @@
 """Writes the report of one run, or a comparison of several runs, from their files alone.
 
-python -m ssl_jax.report --workdir=runs/NAME
-python -m ssl_jax.report --workdirs=runs/A,runs/B,runs/C --out=compare.html
+ssl-jax report --workdir=runs/NAME
+ssl-jax report --workdirs=runs/A,runs/B,runs/C --out=compare.html
 """
 
 from absl import flags
@@ -12,7 +12,9 @@ from ssl_jax.report import compare, page
 
 flags.DEFINE_string("workdir", None, "Workdir of the run to report on.")
 flags.DEFINE_list("workdirs", None, "Workdirs of two or more runs to compare.")
-flags.DEFINE_string("out", None, "HTML file of the comparison; the default is compare.html.")
+flags.DEFINE_string(
+    "out", None, "HTML file of the comparison; default: compare.html, in the current folder."
+)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ssl_jax.jobs.json_files import is_number
+
 
 class Accuracy(NamedTuple):
     """Accuracy as a report shows it.
@@ -27,12 +29,13 @@ def accuracy_of(result: Any) -> Accuracy | None:
     Args:
       result: entry of an evaluation's "results" for one feature set, as read from JSON.
     """
-    if not isinstance(result, dict) or not isinstance(result.get("accuracy"), int | float):
+    if not isinstance(result, dict) or not is_number(result.get("accuracy")):
         return None
     percent = 100 * float(result["accuracy"])
-    several = len(result.get("draws") or ()) > 1
+    draws = result.get("draws")
+    several = isinstance(draws, list) and len(draws) > 1
     for key in ("ci95", "std") if several else ("ci95",):
-        if isinstance(result.get(key), int | float):
+        if is_number(result.get(key)):
             return Accuracy(percent, 100 * float(result[key]), key)
     return Accuracy(percent, None, "")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_jax.errors import CANNOT_CREATE, USAGE, Fault
+from ssl_jax.jobs import files
 from ssl_jax.report import display_names, seed_groups
 from ssl_jax.report.accuracies import Accuracy
 from ssl_jax.report.evaluation_sections import accuracy_cell
@@ -44,7 +45,7 @@ def write(workdirs: Sequence[str], out: str | os.PathLike[str]) -> pathlib.Path:
     out = pathlib.Path(out).expanduser()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(document("Comparison of runs", _body(groups)), encoding="utf-8")
+        files.write(out, document("Comparison of runs", _body(groups)))
     except OSError as error:
         raise Fault(f"{out}: cannot write the comparison ({error})", CANNOT_CREATE) from error
     return out

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from ssl_jax.report.run_files import Run
+from ssl_jax.report.run_files import Run, protocol_of
 
 METHOD_NAMES = {
     "barlow_twins": "Barlow Twins",
@@ -63,7 +63,7 @@ def data_name(run: Run) -> str:
 def evaluation_name(evaluation: dict[str, Any]) -> str:
     """Returns the name of an evaluation, for example "Linear, 10 labels per class"."""
     kind = str(evaluation.get("evaluation", ""))
-    protocol = evaluation.get("protocol", {})
+    protocol = protocol_of(evaluation)
     if kind == "knn":
         return f"kNN, k = {protocol.get('k', '?')}"
     labels = protocol.get("labels_per_class", 0)

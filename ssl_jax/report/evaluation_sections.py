@@ -1,16 +1,16 @@
 """Page sections "Evaluation" and "Protocols": tables, and curves over labels and layers."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report import evaluations, html_elements
 from ssl_jax.report.accuracies import Accuracy, accuracy_of, spread_note
 from ssl_jax.report.display_names import METHOD_NAMES, evaluation_name
-from ssl_jax.report.evaluations import Evaluation, protocol_of, result_of
+from ssl_jax.report.evaluations import Evaluation, result_of
 from ssl_jax.report.figures import accuracy_curves
 from ssl_jax.report.formatting import as_text, flatten
 from ssl_jax.report.html_elements import escape, section, settings_table
-from ssl_jax.report.run_files import Run
+from ssl_jax.report.run_files import Run, protocol_of
 
 
 def evaluation_sections(run: Run) -> str:
@@ -40,9 +40,9 @@ def _accuracy_table(run: Run, evals: Mapping[str, Evaluation]) -> str:
         cells = "".join(map(accuracy_cell, accuracies))
         rows.append(f"<tr{lead}><th>{escape(METHOD_NAMES.get(name, name))}</th>{cells}</tr>")
     step = evaluations.evaluated_steps(columns)
-    first: dict[str, Any] = next(iter(columns[0]["results"].values()))
+    first = next(result for result in columns[0]["results"].values() if accuracy_of(result))
     sentence = "Top-1 accuracy in per cent" + (f" at step {step}" if step else "")
-    if isinstance(first.get("n_test"), int):
+    if is_number(first.get("n_test")):
         sentence += f" on {first['n_test']:,} test examples"
     labels_used = _labels_used(run, transfer=evaluations.is_transfer(evals))
     sentence += f". {labels_used} {spread_note(shown)}"

@@ -8,9 +8,10 @@ baseline.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report.accuracies import accuracy_of
 from ssl_jax.report.display_names import data_name, evaluation_name
-from ssl_jax.report.run_files import Run
+from ssl_jax.report.run_files import Run, protocol_of
 
 LABEL_FREE = {  # {key in the results: (name, meaning)}
     "rankme": ("RankMe", "number of directions that the features use; raw pixels also rank high"),
@@ -33,12 +34,6 @@ def evaluation_kind(evaluation: Evaluation) -> str:
     return str(evaluation.get("evaluation", ""))
 
 
-def protocol_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns the fields of the protocol; {} if the file has none."""
-    protocol = evaluation.get("protocol")
-    return protocol if isinstance(protocol, dict) else {}
-
-
 def sort_key(name: str) -> tuple[bool, float]:
     """Sorts names: linear evaluations by number of labels, all labels last, then the others.
 
@@ -46,7 +41,7 @@ def sort_key(name: str) -> tuple[bool, float]:
       name: kind, and number of labels after "_" if it is not all, for example "linear_10".
     """
     kind, _, labels = name.partition("_")
-    return kind != "linear", float(labels) if labels.isdigit() else float("inf")
+    return kind != "linear", float(labels) if labels.isdecimal() else float("inf")
 
 
 def by_data(run: Run) -> dict[str, dict[str, Evaluation]]:
@@ -76,7 +71,7 @@ def _kind_name(evaluation: Evaluation, name: str) -> str:
     """Returns the file name without the prefix for other data or another label field."""
     if "data" not in evaluation and "label" not in evaluation:
         return name
-    labels = evaluation.get("protocol", {}).get("labels_per_class", 0)
+    labels = protocol_of(evaluation).get("labels_per_class", 0)
     kind = evaluation_kind(evaluation)
     return f"{kind}_{labels}" if labels else kind
 
@@ -100,7 +95,7 @@ def split_by_shots(evals: Mapping[str, Evaluation]) -> list[Evaluation]:
             results = {
                 name: by_shots[shots] for name, by_shots in sets.items() if shots in by_shots
             }
-            protocol = {**few_shot.get("protocol", {}), "labels_per_class": shots, "shots": shots}
+            protocol = {**protocol_of(few_shot), "labels_per_class": shots, "shots": shots}
             evaluations.append(few_shot | {"protocol": protocol, "results": results})
     return evaluations
 
@@ -123,13 +118,15 @@ def result_list(result: Any, key: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _by_shots(result: Any) -> dict[int, dict[str, Any]]:
+def _by_shots(result: Any) -> dict[float, dict[str, Any]]:
     """Splits a few-shot result into {shots: result}; {} if its lists differ in length."""
     shots, accuracies, ci = (result_list(result, key) for key in ("shots", "accuracy", "ci95"))
     if len(shots) != len(accuracies):
         return {}
     rows = zip(shots, accuracies, ci if len(ci) == len(shots) else [None] * len(shots), strict=True)
-    return {shot: {"accuracy": accuracy, "ci95": ci} for shot, accuracy, ci in rows}
+    return {
+        shot: {"accuracy": accuracy, "ci95": ci} for shot, accuracy, ci in rows if is_number(shot)
+    }
 
 
 def not_above_baselines(run: Run) -> list[str]:
@@ -153,14 +150,15 @@ def label_free_rows(evaluation: Evaluation, feature_sets: Iterable[str]) -> list
     """Returns rows of a table: name of the measure, a value per feature set, its meaning."""
     rows = []
     for key, (name, meaning) in LABEL_FREE.items():
-        values = [(result_of(evaluation, features) or {}).get(key) for features in feature_sets]
-        if any(isinstance(value, int | float) for value in values):
+        results = [result_of(evaluation, features) for features in feature_sets]
+        values = [result.get(key) if isinstance(result, dict) else None for result in results]
+        if any(map(is_number, values)):
             rows.append([name, *map(_format_number, values), meaning])
     return rows
 
 
 def _format_number(value: Any) -> str:
-    return f"{value:.3g}".replace("-", "−") if isinstance(value, int | float) else "–"
+    return f"{value:.3g}".replace("-", "−") if is_number(value) else "–"
 
 
 def with_curves(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
@@ -222,6 +220,6 @@ def evaluated_steps(evals: Iterable[Evaluation]) -> str:
     steps = {
         evaluation["step"]
         for evaluation in evals
-        if isinstance(evaluation.get("step"), int) and evaluation["step"]
+        if is_number(evaluation.get("step")) and evaluation["step"]
     }
     return ", ".join(f"{step:,}" for step in sorted(steps))

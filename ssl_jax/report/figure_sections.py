@@ -7,25 +7,24 @@ from ssl_jax.report.display_names import evaluation_name
 from ssl_jax.report.figures import confusion, feature_map, neighbours, saliency
 from ssl_jax.report.figures.neighbours import MIN_POINTS
 from ssl_jax.report.html_elements import figure, placeholder, section
-from ssl_jax.report.run_files import Run
+from ssl_jax.report.run_files import Run, read_figure
 
 
 def views_section(run: Run) -> str:
     """Shows figures/views.png, which training writes: images and their random views."""
-    path = run.workdir / "figures" / "views.png"
-    if not path.exists():
+    picture = read_figure(run, "views")
+    if not picture:
         return section("Views", placeholder("No picture of the views exists (figures/views.png)."))
     caption = "Each row: an image, and the random views of it that the method sees."
-    return section("Views", figure(path.read_bytes(), "Random views", caption, kind="narrow"))
+    return section("Views", figure(picture, "Random views", caption, kind="narrow"))
 
 
 def method_sections(run: Run) -> str:
     """Shows the pictures that the method drew at the end of training, each in a section."""
     sections = []
     for name, texts in run.pictures.items():
-        path = run.workdir / "figures" / f"{name}.png"
-        if path.exists():
-            picture = figure(path.read_bytes(), texts["title"], texts["caption"], kind="narrow")
+        if content := read_figure(run, name):
+            picture = figure(content, texts["title"], texts["caption"], kind="narrow")
             sections.append(section(texts["title"], picture))
     return "\n".join(sections)
 

@@ -1,4 +1,7 @@
-"""HTML elements of a page. They escape all text, because text from a run may contain markup."""
+"""HTML elements of a page. They escape all text, because text from a run may contain markup.
+
+Settings, cells and commands show the last part of each absolute path.
+"""
 
 import base64
 import html
@@ -6,9 +9,13 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ssl_jax.report.formatting import as_text
+from ssl_jax.jobs.streams import escape_controls
+from ssl_jax.report.formatting import as_text, command_without_folders, without_folders
 
-escape = html.escape
+
+def escape(text: str) -> str:
+    """Returns text as HTML that shows it, with control characters as visible escapes."""
+    return html.escape(escape_controls(text))
 
 
 def document(title: str, body: str) -> str:
@@ -52,6 +59,11 @@ def code(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
+def command(text: str) -> str:
+    """Returns a code block with a command in each line."""
+    return code("\n".join(map(command_without_folders, text.splitlines())))
+
+
 def figure(picture: bytes, alt: str, caption: str, *, kind: str = "") -> str:
     """Returns a figure with its caption.
 
@@ -79,7 +91,7 @@ def fact_boxes(facts: Iterable[tuple[str, str]]) -> str:
 def settings_table(values: Mapping[str, Any], *, caption: str = "") -> str:
     """Returns a table of names and values, one pair per row."""
     rows = "".join(
-        f"<tr><th>{escape(str(key))}</th><td>{escape(as_text(value))}</td></tr>"
+        f"<tr><th>{escape(str(key))}</th><td>{_cell(value)}</td></tr>"
         for key, value in values.items()
     )
     name = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -105,6 +117,10 @@ def text_row(name: str, cells: Iterable[Any]) -> str:
     """Returns a row of `table` whose cells are text."""
     return (
         f"<tr><th>{escape(name)}</th>"
-        + "".join(f"<td>{escape(as_text(cell))}</td>" for cell in cells)
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in cells)
         + "</tr>"
     )
+
+
+def _cell(value: Any) -> str:
+    return escape(without_folders(as_text(value)))

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report import evaluations, model_card_header
 from ssl_jax.report.accuracies import accuracy_of, format_accuracy, spread_note
 from ssl_jax.report.display_names import METHOD_NAMES, data_name, evaluation_name
-from ssl_jax.report.evaluations import Evaluation, protocol_of, result_of
-from ssl_jax.report.formatting import as_text, flatten, one_line
-from ssl_jax.report.run_files import Run
+from ssl_jax.report.evaluations import Evaluation, result_of
+from ssl_jax.report.formatting import as_text, flatten, one_line, without_folders
+from ssl_jax.report.run_files import Run, protocol_of
 
 RECIPE = ("method", "model", "augment", "optim", "train", "finetune")  # sections of the config
 HOUSEKEEPING = ("train.checkpoint_every", "train.keep", "train.log_every", "augment.placement")
@@ -100,7 +101,7 @@ def _training(run: Run) -> list[str]:
     rows: list[list[Any]] = []
     if source := data_name(run):
         count = run.metadata.get("train_images")
-        images = f", {count:,} images" if isinstance(count, int) else ""
+        images = f", {count:,} images" if is_number(count) else ""
         split = run.config.get("data", {}).get("split", "")
         rows.append(["data", source + (f" ({split}{images})" if split else "")])
     if run.metrics:
@@ -109,7 +110,7 @@ def _training(run: Run) -> list[str]:
         rows.append(["device", f"{run.metadata.get('devices', 1)} × {device}"])
     recipe = {s: run.config[s] for s in RECIPE if isinstance(run.config.get(s), dict)}
     rows += [
-        [key, _shorten_paths(as_text(value))]
+        [key, without_folders(as_text(value))]
         for key, value in flatten(recipe).items()
         if (value not in OFF or key == "train.seed") and key not in HOUSEKEEPING
     ]
@@ -118,11 +119,6 @@ def _training(run: Run) -> list[str]:
         "Config fields that are off or 0 are left out.",
         table(["", ""], rows),
     ]
-
-
-def _shorten_paths(value: str) -> str:
-    """Replaces each path by its last part, because folders of the training machine are private."""
-    return re.sub(r"(?<![\w.:/])[~/]/?(?:[^\s/]+/)+([^\s/]+)", r"\1", value)
 
 
 def _evaluation(run: Run) -> list[str]:
@@ -162,7 +158,7 @@ def _accuracies(run: Run, evals: Mapping[str, Evaluation]) -> str:
 def _protocol(evaluation: Evaluation) -> str:
     fields = protocol_of(evaluation)
     shown = (f"{k}: {as_text(fields[k])}" for k in PROTOCOL if fields.get(k) not in OFF)
-    return _shorten_paths("; ".join(shown))
+    return without_folders("; ".join(shown))
 
 
 def _label_free(evals: Mapping[str, Evaluation]) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ssl_jax.errors import CANNOT_CREATE, Fault
-from ssl_jax.report import evaluation_sections, figure_sections
+from ssl_jax.jobs import files
+from ssl_jax.jobs.countdown import track
+from ssl_jax.jobs.json_files import is_number
+from ssl_jax.report import evaluation_sections, figure_sections, html_elements
 from ssl_jax.report.display_names import run_title
 from ssl_jax.report.figures import training_curves
 from ssl_jax.report.formatting import duration, flatten
@@ -33,13 +36,16 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
     A sentence replaces each part that the run has not produced yet.
 
     Raises:
-      Fault: if the folder holds no run, a file is damaged, or the page cannot be written.
+      Fault: if the folder holds no run, its config.json is damaged, `figures` is a link out of the
+        folder, or the page cannot be written.
     """
     run = read_run(workdir)
+    files.inside(run.workdir, "figures")
     path = run.workdir / "report.html"
     try:
-        body = "\n".join(part(run) for part in SECTIONS)
-        path.write_text(document(run_title(run), body), encoding="utf-8")
+        parts = track(SECTIONS, len(SECTIONS), "report: {} sections")
+        body = "\n".join(part(run) for part in parts)
+        files.write(path, document(run_title(run), body))
     except OSError as error:
         raise Fault(f"{path}: cannot write the report ({error})", CANNOT_CREATE) from error
     return path
@@ -48,7 +54,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
 def _header(run: Run) -> str:
     model, train = run.config.get("model", {}), run.config.get("train", {})
     facts = [str(model["name"])] if "name" in model else []
-    if model.get("width", 1) != 1:
+    if is_number(model.get("width")) and model["width"] != 1:
         facts[-1:] = [f"{facts[-1]}, width {model['width']:g}"] if facts else []
     if run.pretrained:  # the config's training fields do not describe imported weights
         return header(run_title(run), facts)
@@ -121,17 +127,21 @@ def _facts(run: Run) -> str:
 
 def _usage(run: Run) -> str:
     heading = "Use these weights"
-    workdir = str(run.pretrained.get("path") or os.path.abspath(run.workdir))
+    # Only the name: a published page must not show folders of this machine.
+    workdir = pathlib.Path(str(run.pretrained.get("path") or run.workdir.absolute())).name
     if not run.pretrained and not (run.workdir / "checkpoints").is_dir():
         return section(heading, placeholder("No checkpoint in the workdir (checkpoints/)."))
     lines = (
         f"import ssl_jax\n\nbackbone = ssl_jax.load_backbone({workdir!r})\n"
         "features = backbone(images)  # [n, h, w, 3], uint8 or in [0, 1], to [n, f]"
     )
-    command = f"python -m ssl_jax.export --workdir={shlex.quote(workdir)} --format=torch"
+    command = f"ssl-jax export --workdir={shlex.quote(workdir)} --format=torch"
     return section(
         heading,
-        note("In Python, load the frozen encoder of the latest checkpoint:")
+        note(
+            f"In the folder that holds {workdir}, load the frozen encoder of its latest checkpoint "
+            "in Python:"
+        )
         + code(lines)
         + note("As files for timm, torchvision, PyTorch, ONNX and others (--help lists them):")
         + code(command),
@@ -142,7 +152,7 @@ def _reproduce(run: Run) -> str:
     command = run.metadata.get("command")
     if isinstance(command, list):
         command = " ".join(map(str, command))
-    content = code(str(command)) if command else ""
+    content = html_elements.command(str(command)) if command else ""
     rest = {key: value for key, value in run.metadata.items() if key != "command"}
     if not run.metadata:
         content = placeholder("No metadata.json in the workdir.")

@@ -14,7 +14,7 @@ from ssl_jax.report import display_names, evaluations
 from ssl_jax.report.accuracies import Accuracy, accuracy_of
 from ssl_jax.report.evaluations import Evaluation
 from ssl_jax.report.formatting import as_text, flatten
-from ssl_jax.report.run_files import Run
+from ssl_jax.report.run_files import Run, protocol_of
 
 SEED = "train.seed"
 TRAINING = ("augment.", "method.", "optim.", "train.")
@@ -228,5 +228,5 @@ def protocol_differences(column: Column) -> dict[str, list[str]]:
 
 def _protocol(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the protocol without seeds, because the runs of a group have different seeds."""
-    fields = flatten(evaluations.protocol_of(evaluation))
+    fields = flatten(protocol_of(evaluation))
     return {k: re.sub(r"seed \d+", "seed", as_text(v)) for k, v in fields.items() if k != "seed"}

@@ -1,6 +1,6 @@
 """Trains a grid of runs and shows their accuracies beside SimCLR's published table.
 
-    python -m ssl_jax.study --config=configs/simclr.py:digits --workdir=studies/digits \\
+    ssl-jax study --config=simclr:digits --workdir=studies/digits \\
         --grid="batch=64,128,256,512;epochs=4,8;lr_rule=linear,sqrt;seed=0,1,2"
 
 Keys of a grid: batch, epochs, steps, lr_rule, seed, devices, and the full name of any config field.
@@ -44,9 +44,7 @@ def main() -> None:
     config_words = config_arguments(sys.argv[1:])
     config = cli.config(trusted=not _CONTINUED)
     study = study_folder.open_study(path, config, config_words, values.grid)
-    if _CONTINUED:  # the grid of a downloaded study may name modules, too
-        for cell in study.cells:
-            configuration.check_modules(cell.config)
+    check_modules(study, values.grid)
     if values["print"].value:
         cells = select_cells(study, values.grid)
         sizes = terminal.data_sizes(study, cells, strict=False)
@@ -59,6 +57,25 @@ def main() -> None:
         write_jobs(study, select_cells(study, values.grid), values.jobs)
     else:
         run_cells(study, select_cells(study, values.grid))
+
+
+def check_modules(study: Study, text: str) -> None:
+    """Checks that the user allowed all modules that the cells name.
+
+    The study's own grids may come from anybody. A cell's training could not tell: it gets the
+    fields of its cell as flags.
+
+    Args:
+      study: the study.
+      text: grid of the command line, which allows its modules; may be empty.
+
+    Raises:
+      Fault: a module is not allowed.
+    """
+    for cell in select_cells(study, text) if text else []:
+        configuration.allow_modules(cell.config)
+    for cell in study.cells:
+        configuration.check_modules(cell.config)
 
 
 def config_arguments(arguments: list[str]) -> list[str]:

@@ -74,7 +74,13 @@ def _settings(config: ConfigDict, grids: Sequence[str]) -> list[dict[str, Any]]:
                     f"--grid: two cells would have the name {name}: their values are too similar"
                 )
     for setting in settings.values():
-        problems += configuration.problems(_with_fields(config, _fields(setting)))
+        cell_config = _with_fields(config, _fields(setting))
+        problems += configuration.problems(cell_config)
+        problems += [
+            f"{name}=-1: a study needs a given value, not one set from the data"
+            for name in configuration.auto_fields(cell_config)
+            if not name.startswith("eval.")
+        ]
     _raise_problems(problems)
     return list(settings.values())
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
+from ssl_jax.jobs import files
 from ssl_jax.rundir import workdir
 from ssl_jax.study import study_folder
 from ssl_jax.study.cells import Cell
@@ -44,7 +45,7 @@ def write(
         and not cell.same_as
         and study_folder.status(study, cell) not in ("done", "diverged")
     ]
-    jobs = study.path / "jobs"
+    jobs = files.inside(study.path, "jobs")
     jobs.mkdir(exist_ok=True)
     for old in [*jobs.glob("*.yaml"), *jobs.glob("*.sh")]:
         old.unlink()

@@ -3,12 +3,15 @@
 A study of ResNet-50 on ImageNet has SimCLR's published table beside its own.
 """
 
+import shlex
 from collections.abc import Sequence
 
+from ssl_jax.jobs import files
 from ssl_jax.report import display_names
 from ssl_jax.report.formatting import duration
 from ssl_jax.report.html_elements import (
     code,
+    command,
     document,
     escape,
     figure,
@@ -132,8 +135,9 @@ def _figure(study: Study, name: str, picture: bytes, alt: str, caption: str) -> 
     """Writes figures/NAME.png and returns its HTML; "" if the picture is empty."""
     if not picture:
         return ""
-    (study.path / "figures").mkdir(exist_ok=True)
-    (study.path / "figures" / f"{name}.png").write_bytes(picture)
+    figures = files.inside(study.path, "figures")
+    figures.mkdir(exist_ok=True)
+    files.write(figures / f"{name}.png", picture)
     return f'<div class="below">{figure(picture, alt, caption)}</div>'
 
 
@@ -258,9 +262,6 @@ def _protocols(rows: Sequence[Result]) -> str:
 
 def _reproduce(study: Study) -> str:
     """Shows the commands, one for each grid of the study."""
-    words = " ".join(f"'{word}'" if "(" in word else word for word in study.arguments)
-    lines = [
-        f"python -m ssl_jax.study {words} --workdir={study.path} --grid='{text}'"
-        for text in study.grids
-    ]
-    return section("Reproduce", code("\n".join(lines)))
+    words = ["python", "-m", "ssl_jax.study", *study.arguments, f"--workdir={study.path}"]
+    lines = [shlex.join([*words, f"--grid={text}"]) for text in study.grids]
+    return section("Reproduce", command("\n".join(lines)))

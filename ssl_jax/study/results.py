@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report import display_names, evaluations
 from ssl_jax.report.accuracies import accuracy_of
 from ssl_jax.report.evaluations import Evaluation
-from ssl_jax.report.run_files import Run, metric_series, read_run
+from ssl_jax.report.run_files import Run, metric_series, protocol_of, read_run
 from ssl_jax.study import grid, study_folder
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.study_folder import Study
@@ -65,7 +66,8 @@ class Result(NamedTuple):
     @property
     def devices(self) -> int | None:
         """Number of devices that the run used; None before the run."""
-        return self.run.metadata.get("devices") if self.run else None
+        devices = self.run.metadata.get("devices") if self.run else None
+        return int(devices) if is_number(devices) else None
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -184,9 +186,9 @@ def _measured_columns(result: Result, names: dict[str, str]) -> list[str]:
 
 def protocol_text(evaluation: Evaluation) -> str:
     """Returns the protocol of an evaluation in one line."""
-    protocol = evaluation.get("protocol", {})
+    protocol = protocol_of(evaluation)
     facts = [display_names.evaluation_name(evaluation)]
-    if protocol.get("draws", 1) > 1:
+    if is_number(protocol.get("draws")) and protocol["draws"] > 1:
         facts.append(f"mean of {protocol['draws']} draws")
     keys = ("train images", "test images")
     facts += [f"{key}: {protocol[key]}" for key in keys if key in protocol]

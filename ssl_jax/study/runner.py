@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssl_jax.errors import INTERRUPTED, NUMERIC, STOPPED_EARLY, Fault
+from ssl_jax.jobs import files, json_files
 from ssl_jax.jobs.python_command import module_command
-from ssl_jax.rundir import workdir
 from ssl_jax.study import grid, study_folder
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.study_folder import Study
@@ -99,16 +99,17 @@ class Runner:
           show: also print the training's output.
         """
         record = self.study.record(cell) if write else {}
-        self.study.log_path(cell).parent.mkdir(parents=True, exist_ok=True)
+        files.inside(self.study.path, self.study.run_path(cell))
+        files.inside(self.study.path, "cells").mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         if not write:
             return self._wait(self._start(cell, None))
         with (
-            self.study.log_path(cell).open("ab") as log,
+            files.append(self.study.log_path(cell)) as log,
             self._start(cell, subprocess.PIPE if show else log) as training,
         ):
             for line in training.stdout or ():
-                log.write(line)
+                log.buffer.write(line)
                 sys.stdout.buffer.write(line)
                 sys.stdout.flush()
             code = self._wait(training)
@@ -153,7 +154,7 @@ class Runner:
 def _record(
     study: Study, cell: Cell, before: dict[str, Any], code: int, start: float
 ) -> dict[str, Any]:
-    lines = study.log_path(cell).read_text(errors="replace").splitlines()
+    lines = files.read(study.log_path(cell)).decode(errors="replace").splitlines()
     return {
         "exit": code,
         "seconds": round(before.get("seconds", 0) + time.monotonic() - start, 1),
@@ -168,7 +169,7 @@ def _outcome(code: int) -> str:
 
 def _device_warning(study: Study, cell: Cell) -> str:
     """Returns a warning if a cell ran on another number of devices than the grid asks for."""
-    metadata = workdir.Workdir(study.run_path(cell)).read_json("metadata.json") or {}
+    metadata = json_files.read_or_ignore(study.run_path(cell) / "metadata.json")
     devices = metadata.get("devices", cell.devices)
     if cell.devices in (0, devices):
         return ""

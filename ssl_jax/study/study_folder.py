@@ -23,13 +23,16 @@ from ssl_jax.errors import (
     USAGE,
     Fault,
 )
+from ssl_jax.jobs import files, json_files
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.rundir import workdir
 from ssl_jax.study.cells import Cell, make_cells
 
 FILE = "study.json"
 # Fields that may change when a study continues, because they change none of its numbers.
 FREE_FIELDS = (
-    *("data.dir", "data.on_bad_image", "data.max_bad", "augment.placement"),
+    *("data.dir", "data.on_bad_image", "data.max_bad", "data.max_megapixels"),
+    "augment.placement",
     *("train.log_every", "train.checkpoint_every", "train.keep", "parallel.fsdp"),
 )
 
@@ -66,8 +69,11 @@ class Study(NamedTuple):
           {} without an attempt; else "exit" (exit code), "seconds" (of all attempts), "attempts",
           "lines" (last lines of the output).
         """
-        file = self._record_path(cell)
-        return json.loads(file.read_text()) if file.exists() else {}
+        record = json_files.read_or_ignore(self._record_path(cell))
+        lines = record.get("lines")
+        texts = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+        numbers = {k: v for k in ("exit", "seconds", "attempts") if is_number(v := record.get(k))}
+        return numbers | {"lines": texts} if "exit" in numbers else {}
 
     def write_record(self, cell: Cell, record: dict[str, Any]) -> None:
         """Writes what `record` reads."""
@@ -90,9 +96,13 @@ def open_study(path: pathlib.Path, config: ConfigDict, arguments: list[str], gri
       Fault: if the config or a grid is bad, the study has no grid, or it has another config.
     """
     saved = workdir.Workdir(path).read_json(FILE) or {}
+    before, grids = saved.get("config", {}), saved.get("grids", [])
+    is_text = isinstance(grids, list) and all(isinstance(text, str) for text in grids)
+    if not isinstance(before, dict) or not is_text:
+        raise Fault(f"{path / FILE}: its config or grids are damaged; restore it", BAD_DATA)
     if saved:
-        _check_same_config(path, saved["config"], config)
-    grids = list(dict.fromkeys([*saved.get("grids", ()), *filter(None, [grid])]))
+        _check_same_config(path, before, config)
+    grids = list(dict.fromkeys([*grids, *filter(None, [grid])]))
     if not grids:
         message = f"no study at {path} yet: give --grid, e.g. --grid='batch=256,512;seed=0,1,2'"
         raise Fault(message, MISSING_INPUT)
@@ -106,7 +116,7 @@ def save(study: Study) -> None:
         "config": json.loads(configuration.to_json(study.config)),
         "grids": study.grids,
     }
-    (study.path / "cells").mkdir(exist_ok=True)
+    files.inside(study.path, "cells").mkdir(exist_ok=True)
     workdir.write_json(study.path / FILE, content)
 
 
@@ -118,8 +128,7 @@ def saved_arguments(path: pathlib.Path) -> list[str]:
     Raises:
       Fault: the study was started with another config file, or the words are not flags.
     """
-    content = workdir.Workdir(path).read_json(FILE) or {}
-    words = content.get("arguments", []) if isinstance(content, dict) else None
+    words = (workdir.Workdir(path).read_json(FILE) or {}).get("arguments", [])
     if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
         raise Fault(f"{path / FILE}: 'arguments' is not a list of flags; restore it", BAD_DATA)
     for word in words:
@@ -142,7 +151,7 @@ def _check_same_config(path: pathlib.Path, before: dict[str, Any], config: Confi
         for content in (before, json.loads(configuration.to_json(config)))
     )
     differing = [
-        f"{field}: {old.get(field, 'absent')!r} -> {new.get(field, 'absent')!r}"
+        configuration.difference(field, old, new)
         for field in sorted(old.keys() | new.keys())
         if old.get(field, "absent") != new.get(field, "absent") and field not in FREE_FIELDS
     ]
@@ -177,12 +186,12 @@ def status(study: Study, cell: Cell) -> str:
 
 def is_done(run: pathlib.Path, config: ConfigDict) -> bool:
     """Returns True if the run at `run` is trained to its last step and evaluated there."""
-    read = workdir.Workdir(run).read_json
-    metadata, evaluated = read("metadata.json"), read("eval/.done")
-    if not metadata or not evaluated:
+    images = json_files.read_or_ignore(run / "metadata.json").get("train_images")
+    if not is_number(images):
         return False
-    steps = total_steps(config, metadata["train_images"])
-    done = [protocol for protocol, facts in evaluated.items() if facts["step"] == steps]
+    steps = total_steps(config, int(images))
+    evaluated = json_files.read_or_ignore(run / "eval" / ".done").items()
+    done = [name for name, by in evaluated if isinstance(by, dict) and by.get("step") == steps]
     manifest = run / "checkpoints" / str(steps) / "MANIFEST.json"
     return manifest.exists() and set(config.eval.protocols) <= set(done)
 

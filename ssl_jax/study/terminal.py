@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.jobs import json_files
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report.formatting import duration
 from ssl_jax.report.run_files import metric_series, read_run
-from ssl_jax.rundir import workdir
 from ssl_jax.study import learning_rates, study_folder
 from ssl_jax.study.cells import Cell
 from ssl_jax.study.study_folder import Study
@@ -44,11 +45,12 @@ def data_sizes(study: Study, cells: Sequence[Cell], *, strict: bool) -> dict[str
         data = cell.config.data
         if data.split in sizes:
             continue
-        metadata = workdir.Workdir(study.run_path(cell)).read_json("metadata.json") or {}
+        metadata = json_files.read_or_ignore(study.run_path(cell) / "metadata.json")
+        images = metadata.get("train_images")
         try:
-            sizes[data.split] = metadata.get("train_images") or (
-                components.open_source(cell.config, data.split).size
-            )
+            if not is_number(images):
+                images = components.open_source(cell.config, data.split).size
+            sizes[data.split] = int(images)
         except Fault:
             if strict:
                 raise
@@ -113,7 +115,7 @@ def measured_pace(study: Study) -> Pace | None:
         run = read_run(study.run_path(cell))
         speed = metric_series(run, "images_per_second")[1]
         seconds = study.record(cell).get("seconds")
-        if len(speed) and seconds:
+        if len(speed) and seconds and run.metrics:
             rates.append(statistics.median(speed))
             images = run.metrics[-1]["step"] * run.batch_size
             others.append(max(seconds - images / rates[-1], 0.0))
@@ -127,8 +129,8 @@ def failures(study: Study, failed: Sequence[Cell]) -> str:
     ]
     for cell in failed:
         record = study.record(cell)
-        parts.append(f"{cell.name}: exit {record['exit']}, see {study.log_path(cell)}")
-        parts += [f"    {line}" for line in record["lines"]]
+        parts.append(f"{cell.name}: exit {record.get('exit')}, see {study.log_path(cell)}")
+        parts += [f"    {line}" for line in record.get("lines", [])]
     return "\n".join(parts)
 
 

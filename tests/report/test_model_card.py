@@ -45,7 +45,8 @@ def test_the_hub_reads_license_tags_and_results(finished_run, hub):
 
 
 def test_accuracies_are_listed_with_baselines_and_protocol(finished_run):
-    write_evaluation(finished_run, "label_free", "label_free", {"simclr": {"rankme": 12.34}})
+    measures = {"simclr": {"rankme": 12.34}, "damaged": 3}
+    write_evaluation(finished_run, "label_free", "label_free", measures)
     text = markdown(run_files.read_run(finished_run))
     row = next(line for line in text.splitlines() if line.startswith("| Linear, 10"))
     assert row == (
@@ -53,7 +54,7 @@ def test_accuracies_are_listed_with_baselines_and_protocol(finished_run):
         r"score: top-1 \& more |"
     )
     for words in (
-        "| RankMe | 12.3 |",
+        "| RankMe | 12.3 | – |",
         "standard deviation over draws",
         "at step 500",
         "temperature",

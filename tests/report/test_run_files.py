@@ -38,12 +38,25 @@ def test_a_folder_without_a_run_is_refused(tmp_path, name):
     assert fault.value.code == MISSING_INPUT
 
 
-@pytest.mark.parametrize("name", ["config.json", "eval/knn.json", "eval/sample.npz"])
-def test_the_error_names_a_damaged_file(finished_run, name):
-    (finished_run / name).write_text("{")
-    with pytest.raises(Fault, match=name) as fault:
+def test_a_damaged_config_is_a_fault_that_names_the_file(finished_run):
+    (finished_run / "config.json").write_text("{")
+    with pytest.raises(Fault, match=r"config\.json") as fault:
         run_files.read_run(finished_run)
     assert fault.value.code == BAD_DATA
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "eval/knn.json", "eval/sample.npz"])
+def test_one_logged_line_names_each_damaged_file_that_is_ignored(finished_run, name, caplog):
+    intact = run_files.read_run(finished_run)
+    (finished_run / name).write_text("{")
+    run = run_files.read_run(finished_run)
+    assert [record.message.count(name) for record in caplog.records] == [1]
+    lost = {"metadata.json": "metadata", "eval/knn.json": "evals", "eval/sample.npz": "sample"}
+    for field in ("config", "metadata", "metrics", "evals"):
+        if field != lost[name]:
+            assert getattr(run, field) == getattr(intact, field)
+    assert set(run.evals) == {"linear_10"} | ({"knn"} if name != "eval/knn.json" else set())
+    assert bool(run.sample) == (name != "eval/sample.npz")
 
 
 def test_skips_half_written_evaluations_and_other_json(finished_run):

@@ -92,6 +92,18 @@ def test_all_problems_of_all_cells_are_reported_at_once(config):
         assert words in str(caught.value)
 
 
+def test_fields_that_a_run_would_set_from_its_data_are_refused():
+    config = get_config("folder")
+    config.data.dir = "images"
+    with pytest.raises(Fault) as refused:
+        cells.make_cells(config, ["batch=64;epochs=5"])
+    (problem,) = str(refused.value).splitlines()[1:]
+    assert "optim.warmup_epochs=-1: a study needs a given value" in problem
+    config.optim.warmup_epochs = 1.0
+    (cell,) = cells.make_cells(config, ["batch=64;epochs=5"])
+    assert cell.config.train.batch_size == 64
+
+
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(config):
     with pytest.raises(Fault, match="batch_size=66 does not divide over 4 devices"):
         cells.make_cells(config, ["batch=64,66;devices=2,4"])

@@ -143,7 +143,9 @@ def test_another_config_is_refused_except_for_fields_that_change_no_number(study
     assert study_folder.open_study(study.path, config, [], "").grids == ["batch=64"]
     config.eval.knn_k = 7
     config.optim.lr = 0.3
-    with pytest.raises(Fault, match=r"eval\.knn_k: 20 -> 7\n  optim\.lr: 0\.005 -> 0\.3") as caught:
+    with pytest.raises(
+        Fault, match=r"eval\.knn_k: was 20, is now 7\n  optim\.lr: was 0\.005, is now 0\.3"
+    ) as caught:
         study_folder.open_study(study.path, config, [], "")
     assert caught.value.code == BAD_CONFIG
 
@@ -152,3 +154,19 @@ def test_a_new_study_needs_a_grid(tmp_path, config):
     with pytest.raises(Fault, match="give --grid") as caught:
         study_folder.open_study(tmp_path, config, [], "")
     assert caught.value.code == MISSING_INPUT
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"\xff", b'{"exit": "x", "lines": 3}', b"[" * 9999]
+)
+def test_damaged_files_of_a_cell_leave_it_unfinished(study_of, content):
+    study = study_of("seed=0,1")
+    cell, other = study.cells
+    run = study.run_path(cell)
+    for path in (study._record_path(cell), run / "metadata.json", run / "eval" / ".done"):
+        path.write_bytes(content)
+    (run / "eval" / "knn.json").write_bytes(content)
+    assert study.record(cell) == {}
+    assert study_folder.status(study, cell) == "unfinished"
+    assert study_folder.status(study, other) == "done"
+    assert [row.status for row in results.read_results(study)] == ["unfinished", "done"]

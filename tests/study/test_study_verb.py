@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from ssl_jax import plugins
+from ssl_jax.errors import Fault
 from ssl_jax.rundir import workdir
+from ssl_jax.study import __main__ as verb
 from ssl_jax.study import page, runner, study_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -84,7 +87,7 @@ def test_a_study_continues_from_its_folder_without_other_flags(study_of):
     assert (beyond.returncode, "from 0 to 1" in beyond.stderr) == (64, True)
     other = run_command(path, CONFIG, "--config.optim.lr=0.1", "--gather")
     assert other.returncode == 78
-    assert "optim.lr: 0.005 -> 0.1" in other.stderr
+    assert "optim.lr: was 0.005, is now 0.1" in other.stderr
 
 
 def test_a_study_folder_runs_no_code_that_its_user_did_not_name(tmp_path, study_of):
@@ -159,3 +162,20 @@ def test_batches_larger_than_the_data_are_refused_before_any_cell_starts(tmp_pat
     assert process.returncode == 65
     assert "batch=2048: 1297 examples < batch 2048" in process.stderr
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("field", ["method.name", "model.name"])
+def test_modules_in_the_grid_of_a_foreign_study_are_not_allowed(
+    tmp_path, config, monkeypatch, field
+):
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    foreign, own = f"{field}=evil:make", f"{field}=mine:make"
+    study = study_folder.open_study(tmp_path, config, [CONFIG], foreign)
+    with pytest.raises(Fault, match="the module 'evil', which is not part of ssl_jax"):
+        verb.check_modules(study, "")
+    study = study_folder.open_study(tmp_path, config, [CONFIG], own)
+    verb.check_modules(study, own)  # the user typed it
+    study_folder.save(study)
+    study = study_folder.open_study(tmp_path, config, [CONFIG], foreign)
+    with pytest.raises(Fault, match="the module 'evil'"):
+        verb.check_modules(study, own)

@@ -1,6 +1,5 @@
 """Curves of an evaluation: accuracy over the number of labels, layers or another axis."""
 
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report.display_names import METHOD_NAMES
 from ssl_jax.report.evaluations import (
     SHOTS,
@@ -127,15 +127,11 @@ def _lines(evaluation: Evaluation) -> list[Line]:
     for name in feature_sets([evaluation]):
         result = result_of(evaluation, name)
         x, y, ci = (result_list(result, k) for k in (axis, "accuracy", "ci95"))
-        if not x or len(x) != len(y) or not all(map(_is_finite, y)):
+        if not x or len(x) != len(y) or not all(map(is_number, y)):
             continue
-        if not all(isinstance(v, str) for v in x) and not all(_is_finite(v) and v > 0 for v in x):
+        if not all(isinstance(v, str) for v in x) and not all(is_number(v) and v > 0 for v in x):
             continue  # the axis of numbers is logarithmic
-        has_spread = len(ci) == len(y) and all(map(_is_finite, ci))
+        has_spread = len(ci) == len(y) and all(map(is_number, ci))
         spread = 100 * np.array(ci, float) if has_spread else None
         lines.append(Line(name, x, 100 * np.array(y, float), spread))
     return lines
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

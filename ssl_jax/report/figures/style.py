@@ -8,6 +8,7 @@ import warnings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ssl_jax.jobs import files
 from ssl_jax.report.formatting import one_line
 
 INK, MUTED, RULE = "#1b2733", "#667585", "#d9dfe5"
@@ -51,21 +52,29 @@ STYLE = {
 }
 
 
+FORMATS = (".png", ".pdf", ".svg")  # suffixes of picture files
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as a PNG file; creates missing folders."""
+    """Writes a figure in the format of the path's suffix, one of FORMATS; creates folders."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(figure))
+    files.write(path, picture(figure, path.suffix.lower().removeprefix(".")))
 
 
 def png(figure: Figure) -> bytes:
     """Returns a figure as the content of a PNG file."""
+    return picture(figure, "png")
+
+
+def picture(figure: Figure, kind: str) -> bytes:
+    """Returns a figure as the content of a file of the kind "png", "pdf" or "svg"."""
     FigureCanvasAgg(figure)  # without pyplot, which has global state and may need a window system
     file = io.BytesIO()
     with warnings.catch_warnings():
         # The font may lack a class name's script: then the picture shows boxes, without a warning.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(file, dpi=150, facecolor="white")
+        figure.savefig(file, dpi=150, facecolor="white", format=kind)
     return file.getvalue()
 
 

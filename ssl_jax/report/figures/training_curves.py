@@ -136,7 +136,7 @@ def chance_level(run: Run, key: str) -> float | None:
       None if the value is unknown for this metric or method.
     """
     chance = metric_series(run, "contrastive_chance")[1]
-    if not len(chance):
+    if not len(chance) or not 0 < chance[-1] <= 1:
         return None
     if key == "loss":
         return -math.log(chance[-1]) if run.method in CROSS_ENTROPY else None
@@ -150,9 +150,11 @@ def _draw_panel(ax: Axes, run: Run, panel: Panel) -> None:
         other = _draw_line(ax, run, panel.projections, panel.noisy, scale, ORANGE, "projections")
         low, high = min(low, other[0]), max(high, other[1])
         ax.legend(fontsize=8.5, handlelength=1.2)
+    level = chance_level(run, panel.key)
     if panel.from_zero:
-        ax.set_ylim(min(1.12 * low, 0), max(1.12 * high, 1e-9 - 0.04 * low))
-    if (level := chance_level(run, panel.key)) is not None:
+        high = max(high, scale * (level or 0))  # the axis shows the level, also if all values are 0
+        ax.set_ylim(min(1.12 * low, 0), max(1.12 * high, -0.04 * low) or 1)
+    if level is not None:
         ax.axhline(level * scale, color=ORANGE, linewidth=1.3, linestyle=(0, (4, 3)))
         ax.annotate(
             f"chance {level * scale:.3g}", (1, level * scale), (-2, 4), color=ORANGE,

@@ -1,6 +1,6 @@
 """Figures of accuracy against batch size, training length and learning-rate rule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -11,13 +11,14 @@ from matplotlib.lines import Line2D
 from ssl_jax.report.figures.style import INK, LINES, MUTED, STYLE, label, png
 from ssl_jax.report.seed_groups import Mean, mean
 from ssl_jax.study.accuracy_table import EPOCHS, PUBLISHED
-from ssl_jax.study.figures.axes import plot_grid, set_octaves
+from ssl_jax.study.figures.axes import line_colors, plot_grid, set_octaves
 from ssl_jax.study.grid import format_value
 from ssl_jax.study.results import Length
 from ssl_jax.study.seed_means import Panel, Point, rule_differences
 
 # (dash, marker) of each rule; colours stand for lengths or batches.
 RULE_STYLES = {"linear": ("-", "o"), "sqrt": ("--", "s"), "constant": (":", "^")}
+OTHER_RULE = ("-.", "D")  # a rule of another version
 SHIFT = 0.04  # octaves by which points are moved apart, so that their intervals do not overlap
 
 
@@ -37,16 +38,15 @@ def against_batch(panel: Panel, names: dict[str, str]) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure, plots = plot_grid(len(names))
         for ax, (name, title) in zip(plots, names.items(), strict=True):
-            for i, length in enumerate(panel.lengths):
+            for length, color in zip(panel.lengths, line_colors(len(panel.lengths)), strict=True):
                 for j, rule in enumerate(panel.rules):
                     points = [panel.point(batch, length, rule) for batch in panel.batches]
                     shift = SHIFT * (j - (len(panel.rules) - 1) / 2)
-                    _draw_line(ax, points, name, LINES[i], rule, shift=shift)
+                    _draw_line(ax, points, name, color, rule, shift=shift)
             set_octaves(ax, panel.batches, "Batch  (images)")
             _set_height(ax, panel, name)
             ax.set_title(f"{label(title, 40)}  (%)")
-        colors = {_length_text(length): LINES[i] for i, length in enumerate(panel.lengths)}
-        _draw_legend(figure, colors, panel.rules)
+        _draw_legend(figure, map(_length_text, panel.lengths), panel.rules)
         return png(figure)
 
 
@@ -66,16 +66,16 @@ def against_length(panel: Panel, name: str, title: str) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure, plots = plot_grid(len(panel.rules), sharey=True)
         for ax, rule in zip(plots, panel.rules, strict=True):
-            for i, batch in enumerate(panel.batches):
+            colors = line_colors(len(panel.batches))
+            for i, (batch, color) in enumerate(zip(panel.batches, colors, strict=True)):
                 points = [panel.point(batch, length, rule) for length in panel.lengths]
                 shift = SHIFT * (i - (len(panel.batches) - 1) / 2) / 2
-                _draw_line(ax, points, name, LINES[i], rule, shift=shift, by_length=True)
+                _draw_line(ax, points, name, color, rule, shift=shift, by_length=True)
             unit = panel.lengths[0][0].capitalize()
             set_octaves(ax, [length for _, length in panel.lengths], unit)
             _set_height(ax, panel, name)
             ax.set_title(f"{label(title, 30)}, {rule} rule  (%)")
-        colors = {f"batch {batch:,}": LINES[i] for i, batch in enumerate(panel.batches)}
-        _draw_legend(figure, colors, [])
+        _draw_legend(figure, [f"batch {batch:,}" for batch in panel.batches], [])
         return png(figure)
 
 
@@ -96,17 +96,17 @@ def rule_gains(panel: Panel, name: str, title: str, *, with_published: bool) -> 
         return b""
     with matplotlib.rc_context(STYLE):
         figure, (ax, *others) = plot_grid(2 if with_published else 1)
-        for i, by_batch in enumerate(gains.values()):
+        colors = line_colors(len(gains))
+        for i, (by_batch, color) in enumerate(zip(gains.values(), colors, strict=True)):
             shift = 2 * SHIFT * (i - (len(gains) - 1) / 2)
-            _draw_gains(ax, by_batch, LINES[i], shift)
+            _draw_gains(ax, by_batch, color, shift)
         set_octaves(ax, panel.batches, "Batch  (images)")
         every_gain = [
             gain for by_batch in gains.values() for values in by_batch.values() for gain in values
         ]
         _fit_height(ax, every_gain)
         ax.set_title(f"sqrt minus linear: {label(title, 30)}  (points)")
-        colors = {_length_text(length): LINES[i] for i, length in enumerate(gains)}
-        _draw_legend(figure, colors, [])
+        _draw_legend(figure, map(_length_text, gains), [])
         for published in others:
             _draw_published_gains(published)
         for each in (ax, *others):
@@ -151,7 +151,7 @@ def _draw_line(
     by_length: bool = False,
 ) -> None:
     """Draws means with intervals; a cross at the bottom of the plot marks diverged seeds."""
-    dash, marker = RULE_STYLES[rule]
+    dash, marker = RULE_STYLES.get(rule, OTHER_RULE)
     placed = [
         ((point.length[1] if by_length else point.batch) * 2**shift, point)
         for point in points
@@ -186,16 +186,16 @@ def _length_text(length: Length) -> str:
     return f"{format_value(value)} {unit}"
 
 
-def _legend_handles(colors: dict[str, str], rules: Sequence[str] = ()) -> list[Line2D]:
-    handles = [Line2D([], [], color=color, lw=3, label=name) for name, color in colors.items()]
-    for rule in rules:
-        dash, marker = RULE_STYLES[rule]
+def _draw_legend(figure: Figure, lines: Iterable[str], rules: Sequence[str]) -> None:
+    """Draws a legend of lines, named in the order of their colours, and of rules if several."""
+    names = list(lines)
+    handles = [
+        Line2D([], [], color=color, lw=3, label=name)
+        for name, color in zip(names, line_colors(len(names)), strict=True)
+    ]
+    for rule in rules if len(rules) > 1 else []:
+        dash, marker = RULE_STYLES.get(rule, OTHER_RULE)
         handles.append(Line2D([], [], color=INK, ls=dash, marker=marker, label=f"{rule} rule"))
-    return handles
-
-
-def _draw_legend(figure: Figure, colors: dict[str, str], rules: Sequence[str]) -> None:
-    handles = _legend_handles(colors, rules if len(rules) > 1 else [])
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=9.5,
         handlelength=2.6,

@@ -3,9 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+
+from ssl_jax.report.figures.style import LINES
 
 WIDTH = 11.8  # inches
 LABEL_SHARE = 0.026  # width of a character relative to the axis of the narrowest plot
@@ -48,6 +53,13 @@ def _spaced_labels(values: Sequence[float]) -> list[str]:
         labels[value] = text if fits else ""
         end = math.log2(value) + half if fits else end
     return [labels[value] for value in values]
+
+
+def line_colors(count: int) -> Sequence[str]:
+    """Returns a colour for each of `count` lines: of the palette, or of a map if it has too few."""
+    if count <= len(LINES):
+        return LINES[:count]
+    return [to_hex(color) for color in matplotlib.colormaps["turbo"](np.linspace(0, 1, count))]
 
 
 def set_octaves(ax: Axes, values: Sequence[float], name: str) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 
-from ssl_jax.report.figures.style import LINES, MUTED, STYLE, png
+from ssl_jax.report.figures.style import MUTED, STYLE, png
 from ssl_jax.report.run_files import metric_series
-from ssl_jax.study.figures.axes import plot_grid, set_octaves
+from ssl_jax.study.figures.axes import line_colors, plot_grid, set_octaves
 from ssl_jax.study.grid import format_value
 from ssl_jax.study.results import Result
 
@@ -27,19 +27,19 @@ def draw(results: Sequence[Result]) -> bytes:
     batches = sorted({result.batch for result in logged})
     with matplotlib.rc_context(STYLE):
         figure, (by_batch, over_images) = plot_grid(2)
-        for i, length in enumerate(sorted({result.length for result in logged})):
-            _draw_length(by_batch, [r for r in logged if r.length == length], LINES[i])
+        lengths = sorted({result.length for result in logged})
+        for length, color in zip(lengths, line_colors(len(lengths)), strict=True):
+            _draw_length(by_batch, [r for r in logged if r.length == length], color)
         by_batch.plot(batches, batches, ":", color=MUTED, label="noise scale = batch")
         set_octaves(by_batch, batches, "Batch  (images)")
         by_batch.set_title("Noise scale of the last step  (images)")
+        colors = dict(zip(batches, line_colors(len(batches)), strict=True))
         longest = max(result.length for result in logged)
         for result in (result for result in logged if result.length == longest):
             assert result.run is not None  # it has logged the metric
             steps, values = metric_series(result.run, KEY)
-            color = LINES[batches.index(result.batch)]
-            over_images.plot(steps * result.batch, values, "-", color=color, lw=1.4)
-        for batch in batches:
-            color = LINES[batches.index(batch)]
+            over_images.plot(steps * result.batch, values, "-", color=colors[result.batch], lw=1.4)
+        for batch, color in colors.items():
             over_images.plot([], [], color=color, label=f"batch {batch:,}")
         over_images.set_xlabel("Images seen")
         over_images.set_title(f"Over {format_value(longest[1])} {longest[0]}  (images)")

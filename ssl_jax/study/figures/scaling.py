@@ -6,9 +6,9 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 
-from ssl_jax.report.figures.style import LINES, MUTED, STYLE, png
+from ssl_jax.report.figures.style import MUTED, STYLE, png
 from ssl_jax.report.seed_groups import Mean, mean
-from ssl_jax.study.figures.axes import plot_grid, set_octaves
+from ssl_jax.study.figures.axes import line_colors, plot_grid, set_octaves
 from ssl_jax.study.grid import DEVICES, format_value
 from ssl_jax.study.results import Result
 
@@ -72,8 +72,8 @@ def draw(series: Sequence[Series]) -> bytes:
         top, bottom = plots[: len(kinds)], plots[len(kinds) :]
         for rates, efficiency, kind in zip(top, bottom, kinds, strict=True):
             of_kind = [s for s in series if s.kind == kind]
-            for i, one in enumerate(of_kind):
-                _draw_series(rates, efficiency, one, LINES[i % len(LINES)])
+            for one, color in zip(of_kind, line_colors(len(of_kind)), strict=True):
+                _draw_series(rates, efficiency, one, color)
             devices = sorted({n for one in of_kind for n in one.rates})
             for ax in (rates, efficiency):
                 set_octaves(ax, devices, "Devices")

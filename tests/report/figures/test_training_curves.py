@@ -51,6 +51,15 @@ def test_negative_values_extend_the_axis_below_zero(run, tmp_path):
     assert axes.get_legend() is None
 
 
+def test_accuracies_of_zero_show_the_chance_level(run):
+    """A level outside the axes left the layout no room, and Matplotlib warned."""
+    zero = {"contrastive_accuracy": 0.0, "contrastive_chance": 1 / 31, "probe_accuracy": 0.0}
+    zeros = run._replace(metrics=[{"step": i, **zero} for i in range(5)])
+    axes = draw_panels(zeros, training_curves.TRAINING)
+    assert axes["Contrastive accuracy"].get_ylim() == (0, pytest.approx(1.12 * 100 / 31))
+    assert axes["Online probe accuracy"].get_ylim() == (0, 1)
+
+
 def draw_panels(run, panels):
     """Draws each panel on its own axes; returns {title without unit: axes}."""
     from matplotlib.figure import Figure
