@@ -68,4 +68,4 @@ def sample_indices(size: int, limit: int, seed: int) -> np.ndarray | None:
     """Draws `limit` of `size` indices and sorts them; None stands for all indices."""
     if not 0 < limit < size:
         return None
-    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(size)[:limit])
+    return np.sort(np.random.default_rng(seed).permutation(size)[:limit])
