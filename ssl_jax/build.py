@@ -11,7 +11,7 @@ from ssl_jax import components, parallel
 from ssl_jax.data import pipeline
 from ssl_jax.data.labels import labelled_subset
 from ssl_jax.data.source import Source
-from ssl_jax.errors import BAD_CONFIG, Fault, Faults
+from ssl_jax.errors import BAD_CONFIG, Fault, Faults, count
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.pretrained import backbone, classifier, initial_weights
@@ -21,7 +21,6 @@ from ssl_jax.training.parts import Computation, Parts
 from ssl_jax.training.probe import Probe
 from ssl_jax.training.state import TrainState, init_fn
 from ssl_jax.training.step import make_train_step
-from ssl_jax.wording import count
 
 Tree = Any
 QUEUES = ("queue_size", "memory_size")  # hyperparameters that count earlier embeddings

@@ -19,12 +19,12 @@ from ssl_jax import inputs, methods, models, parallel
 from ssl_jax.data import holdout, pipeline, sources
 from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import Source
-from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, printable
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, count, printable
 from ssl_jax.inputs import Input
+from ssl_jax.jobs import bootstrap
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.optim import optimizers, parameters
-from ssl_jax.wording import count
 
 _NEWER_FIELDS = ("channels", "label", "max_megapixels")
 HostBatch = dict[str, np.ndarray]
@@ -226,8 +226,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
         default = configuration.default_config().data.eval_split
         if data.source != "folder" or data.eval_split != default:
             raise Fault(message, MISSING_INPUT) from None
-        if jax.process_index() == 0:
-            print(f"no evaluation: {message}", flush=True)
+        bootstrap.print_once(f"no evaluation: {message}")
         return None
     if not test.size:
         message = f"data.eval_split={data.eval_split!r} of {test.name} is empty"
@@ -246,8 +245,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
             'train without evaluation by --config.data.eval_split=""',
             BAD_DATA,
         )
-    if jax.process_index() == 0:
-        print(f"evaluation on {count(test.size, 'example')}: {test.split}", flush=True)
+    bootstrap.print_once(f"evaluation on {count(test.size, 'example')}: {test.split}")
     return test
 
 

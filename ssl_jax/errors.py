@@ -1,4 +1,4 @@
-"""The exception for failures that users can fix, and the exit codes of all commands.
+"""The exception for failures that users can fix, words of messages, and all exit codes.
 
 Any module may import this one. A `Fault` raised anywhere, for example in the data pipeline, ends
 the command with one clear message and the documented exit code, without a traceback. The codes
@@ -65,6 +65,17 @@ def printable(name: str) -> str:
     returned in quotes, with these characters escaped.
     """
     return name if name.isprintable() else repr(name)
+
+
+def count(number: int, one: str, several: str = "") -> str:
+    """Returns a number with its noun: "1 step", "1,200 steps".
+
+    Args:
+      number: the number.
+      one: noun in the singular.
+      several: noun in the plural; `one` and "s" by default.
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def exit_code(error: BaseException) -> int:

@@ -21,10 +21,9 @@ from ml_collections import ConfigDict, config_flags
 from ssl_jax import cli, inputs
 from ssl_jax import config as configuration
 from ssl_jax.config import same_data
-from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
+from ssl_jax.errors import BAD_CONFIG, USAGE, Fault, count
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
-from ssl_jax.wording import count
 
 PRETRAINED = "pretrained"  # section in the config of a workdir that evaluates given weights
 SECTIONS = ("data", "eval")  # sections that the command line may change
@@ -197,8 +196,8 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
         subject = _subject(config, path, mesh, transfer=transfer)
         source = components.open_source(with_data, data.split)
         with_data, adapted = components.adapt_to_data(with_data, source)
-        if adapted and jax.process_index() == 0:
-            print(adapted, flush=True)
+        if adapted:
+            bootstrap.print_once(adapted)
         test = components.open_test_source(with_data, source)
         identity.require_same_data(train=source, test=test)
         # Not earlier: an attempt that finds no data leaves no workdir behind.

@@ -21,11 +21,10 @@ from ml_collections import ConfigDict, config_flags
 from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.config import same_data
-from ssl_jax.errors import BAD_CONFIG, MISSING_INPUT, USAGE, Fault
+from ssl_jax.errors import BAD_CONFIG, MISSING_INPUT, USAGE, Fault, count
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
 from ssl_jax.training import command
-from ssl_jax.wording import count
 
 
 def main() -> None:

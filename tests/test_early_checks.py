@@ -150,7 +150,12 @@ def test_a_queue_larger_than_the_data_is_refused(start, tmp_path, capsys):
     with pytest.raises(Fault, match=r"queue_size=1408 is more than the 1297 .*=1280 or less") as no:
         start(moco(1408))
     assert no.value.code == BAD_CONFIG
+    # An attempt that trained no step left this file: the run is still new.
+    (tmp_path / "config.json").write_text(configuration.to_json(moco(1408)))
+    with pytest.raises(Fault, match="queue_size=1408 is more"):
+        start(moco(1408))
     # A run of an earlier version may go on, also if its config.json is damaged.
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     for text in (configuration.to_json(moco(1408)), "", '{"mod'):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(Started):

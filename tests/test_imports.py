@@ -20,7 +20,7 @@ TENSORFLOW = {
 # The layers of the package, lowest first. A module imports only from lower layers and from its own
 # package.
 LAYERS = (
-    ("errors", "field", "wording"),
+    ("errors", "field"),
     ("plugins",),
     ("losses", "models", "optim", "inputs", "jobs"),
     ("weights", "parallel", "data", "config", "configs"),

@@ -10,9 +10,9 @@ from absl import logging as absl_logging
 # Libraries whose warnings are about their own options and file formats. JAX is not among them: it
 # warns of an accelerator that it cannot use.
 LIBRARIES = ("orbax", "clu", "tensorflow", "tensorflow_datasets")
-# Levels below which the C++ parts of TensorFlow and libtpu print nothing: 3 leaves fatal errors.
-# libtpu complains on every machine without a TPU, and TensorFlow about its registration of GPUs.
-VARIABLES = ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL")
+# Levels below which C++ code prints nothing: 2 leaves errors, 3 leaves fatal errors. XLA and
+# TensorFlow report failures of GPUs as errors. libtpu prints errors on every machine without a TPU.
+LEVELS = {"TF_CPP_MIN_LOG_LEVEL": "2", "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3"}
 
 
 def quieten_libraries() -> None:
@@ -20,8 +20,8 @@ def quieten_libraries() -> None:
 
     Variables of the environment override the levels.
     """
-    for name in VARIABLES:
-        os.environ.setdefault(name, "3")
+    for name, level in LEVELS.items():
+        os.environ.setdefault(name, level)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = absl_logging.get_absl_handler().python_handler

@@ -56,7 +56,7 @@ def open_folder(
     labels = [label if names else -1 for label, images in enumerate(found) for _ in images]
     if search.skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in search.skipped.most_common(5))
-        _log.warning("%s: skipped what is no image: %s", printable(root), kinds)
+        _log.warning("%s: skipped, because they are not images: %s", printable(root), kinds)
     if not paths:
         raise Fault(
             f"no image in {printable(root)}; expected files that end in "

@@ -1,42 +1,36 @@
 """Finds unreadable examples before training, by loading every example of a source."""
 
 import concurrent.futures
-import datetime
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from ssl_jax.data.source import Source
 from ssl_jax.jobs.cores import usable_cores
+from ssl_jax.jobs.countdown import track
 
-_SECONDS = 5  # between two reports of progress
 _AHEAD = 64  # examples in work per core
 
 
-def unreadable(source: Source, report: Callable[[str], None]) -> dict[int, str]:
-    """Loads every example once, on all usable cores.
+def unreadable(source: Source, what: str) -> dict[int, str]:
+    """Loads every example once, on all usable cores, and prints the progress.
 
     Args:
       source: the examples.
-      report: takes a line about the progress, every few seconds.
+      what: name of the examples for lines such as "train: 40 of 196 examples, 0:00:31 left".
 
     Returns:
       {index: reason} of the examples that cannot be loaded, in the order of the indices.
     """
-    reasons: dict[int, str] = {}
-    start = reported = time.monotonic()
+    reasons = track(_reasons(source), source.size, f"{what}: {{}} examples")
+    return {index: reason for index, reason in enumerate(reasons) if reason}
+
+
+def _reasons(source: Source) -> Iterator[str]:
+    """Yields `_reason` of every example in order, and loads at most a block ahead."""
     cores = usable_cores()
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
         for first in range(0, source.size, cores * _AHEAD):
-            numbers = range(first, min(first + cores * _AHEAD, source.size))
-            found = zip(numbers, pool.map(lambda i: _reason(source, i), numbers), strict=True)
-            reasons |= {number: reason for number, reason in found if reason}
-            now, done = time.monotonic(), numbers[-1] + 1
-            if now - reported >= _SECONDS:
-                reported = now
-                seconds = (now - start) * (source.size - done) / done
-                left = datetime.timedelta(seconds=round(seconds))
-                report(f"{done:,} of {source.size:,}, {len(reasons):,} unreadable, {left} left")
-    return reasons
+            block = range(first, min(first + cores * _AHEAD, source.size))
+            yield from pool.map(lambda index: _reason(source, index), block)
 
 
 def _reason(source: Source, index: int) -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO, TextIO
 
-from ssl_jax.errors import CANNOT_CREATE, Fault
+from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, Fault
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the files of `atomic_write`
 STALE_AFTER = 3600  # seconds after which no writer still uses its temporary file
@@ -113,16 +113,29 @@ def inside(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> pathli
     """Returns the folder `root`/`name`, if it really lies inside `root`. `root` may be a link.
 
     Raises:
-      Fault: CANNOT_CREATE if a link leads out of `root`.
+      Fault: CANNOT_CREATE if the name, such as "../name", or a link leads out of `root`.
     """
     path, real = pathlib.Path(root, name), os.path.realpath(root)
     if os.path.commonpath([real, os.path.realpath(path)]) != real:
+        if ".." in path.parts:
+            message = f"refused to write into {path}: it lies outside {os.fspath(root)}"
+            raise Fault(f"{message}. Give a name without '..', or an absolute path", CANNOT_CREATE)
         raise Fault(
             f"refused to write into {path}: it is a link out of {os.fspath(root)}. Remove the "
             "link, or move the whole folder and make that a link",
             CANNOT_CREATE,
         )
     return path
+
+
+def write_fault(message: str, error: OSError) -> Fault:
+    """Returns the Fault for a file that cannot be written.
+
+    Its code is IO_ERROR if the disk is full or failing, and CANNOT_CREATE otherwise, for example
+    without permission.
+    """
+    disk = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return Fault(f"{message} ({error})", IO_ERROR if error.errno in disk else CANNOT_CREATE)
 
 
 def remove_stale(folder: str | os.PathLike[str]) -> None:

@@ -1,10 +1,12 @@
 """Picture of a vision transformer's attention: where the class token of the last block looks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ssl_jax.methods import Picture, Tree
 from ssl_jax.models.vit import ViT
 
 HEADS = 6  # largest number of heads that are shown
@@ -13,6 +15,23 @@ CAPTION = (
     "heads, then single heads, each scaled to its largest value (arXiv 2104.14294, figure 1). "
     "Attention shows where the features come from, but not that the method has found objects."
 )
+
+
+def pictures(encoder: Any, teacher: Callable[[Tree], Tree]) -> tuple[Picture, ...]:
+    """Returns the picture of a method whose teacher is `encoder`; () unless it is a ViT.
+
+    Args:
+      encoder: the encoder.
+      teacher: function of the method's extra state that returns the teacher's parameters.
+    """
+    if not isinstance(encoder, ViT):
+        return ()
+
+    def attention(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
+        del params, key
+        return draw(encoder, teacher(extra), images)
+
+    return (Picture("attention", "Attention", CAPTION, attention, columns(encoder)),)
 
 
 def columns(encoder: ViT) -> tuple[str, ...]:

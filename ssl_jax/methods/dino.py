@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.losses import dino, dino_center
-from ssl_jax.methods import Batch, Method, Picture, Run, Tree, _attention
+from ssl_jax.methods import Batch, Method, Run, Tree, _attention
 from ssl_jax.methods._momentum import cosine_momentum, distance, moving_average
 from ssl_jax.methods._multicrop import forward, full_and_local
 from ssl_jax.methods._prototypes import frozen_until, init_prototypes, scores
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
-from ssl_jax.models.vit import ViT
 
 
 def make(
@@ -121,16 +120,7 @@ def make(
         # A ViT has no batch statistics, and a checkpoint drops empty dicts.
         return extra["target"], extra.get("batch_stats", {}).get("target", {})
 
-    pictures: tuple[Picture, ...] = ()
-    if isinstance(encoder, ViT):
-        vit = encoder
-
-        def attention(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
-            del params, key
-            return _attention.draw(vit, extra["target"]["encoder"], images)
-
-        columns = _attention.columns(encoder)
-        pictures = (Picture("attention", "Attention", _attention.CAPTION, attention, columns),)
+    pictures = _attention.pictures(encoder, lambda extra: extra["target"]["encoder"])
     layout = {"batch_stats": "replicated", "target": "parameters", "center": "replicated"}
     return Method(
         init, encode, objective, features, after_update, layout, modules=modules, pictures=pictures

@@ -41,7 +41,15 @@ def patchify(images: jax.Array, patch_size: int) -> jax.Array:
 
 
 def unpatchify(patches: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Reverses `patchify`: any layout of the patches' pixels [n, t, ...] to images of `shape`.
+    """Reverses `patchify`.
+
+    Args:
+      patches: [n, t, ...], where a patch of p x p pixels holds p * p * c values in the order row,
+        column, channel, in any number of axes, for example [n, t, p, p, c].
+      shape: (n, h, w, c) of the images, with t = (h / p) * (w / p).
+
+    Returns:
+      Images [n, h, w, c], in the dtype of the patches.
 
     Raises:
       TypeError: if the patches are not square or do not fill the shape.

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import components
 from ssl_jax.data import pipeline
-from ssl_jax.errors import BAD_CONFIG, CANNOT_CREATE, Fault
+from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.jobs import files
 from ssl_jax.parallel import sizes
 from ssl_jax.parallel.sizes import Size
@@ -115,5 +115,5 @@ def write_plan(plan: Plan, folder: pathlib.Path) -> str:
         files.write(folder / "plan.json", json.dumps(content, indent=1))
         files.write(folder / "plan.html", html_report.plan_page(plan))
     except OSError as error:
-        raise Fault(f"{folder}: cannot write the plan ({error})", CANNOT_CREATE) from error
+        raise files.write_fault(f"{folder}: cannot write the plan", error) from error
     return text

@@ -30,7 +30,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 # of them makes a new cache key. A test compares them with the modules that the worker imports.
 SOURCES = (
     *("build.py", "components.py", "inputs", "losses", "methods", "models", "optim", "parallel"),
-    *("pretrained", "training", "weights", "wording.py"),
+    *("pretrained", "training", "weights"),
     *("plan/chips.py", "plan/collectives.py", "plan/compile_step.py", "plan/compile_worker.py"),
     *("plan/cost_analysis.py", "plan/device_rates.py", "plan/hlo.py", "plan/measure_step.py"),
     *("plan/memory.py", "plan/memory_traffic.py", "plan/program.py", "plan/repeated_work.py"),

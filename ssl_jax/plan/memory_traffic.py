@@ -1,9 +1,9 @@
 """Counts the bytes that one device reads from and writes to its memory in one run of a program.
 
 XLA's own figure, `bytes accessed`, charges a prefetch of a slice into a TPU's fast memory with the
-whole array, charges the end of a prefetch again, and charges traffic inside the fast memory. For
-steps on TPUs with much fast memory it is 2 to 4 times too high. This module counts the scheduled
-operations instead:
+whole array, charges the end of a prefetch again, and charges traffic inside the fast memory. It is
+about right for TPUs with little fast memory (v3), and several times too high for those with much
+(v5e, v6e); benchmarks/RESULTS.md has the ratios. This module counts the scheduled operations:
 
 * An array in HBM counts with its size in memory, which includes the padding of its tiles. An array
   in another memory does not count; its layout says S(1) or higher: VMEM, CMEM, SMEM, semaphores.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssl_jax.errors import CANNOT_CREATE, USAGE, Fault
+from ssl_jax.errors import USAGE, Fault
 from ssl_jax.jobs import files
 from ssl_jax.report import display_names, seed_groups
 from ssl_jax.report.accuracies import Accuracy
@@ -47,7 +47,7 @@ def write(workdirs: Sequence[str], out: str | os.PathLike[str]) -> pathlib.Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         files.write(out, document("Comparison of runs", _body(groups)))
     except OSError as error:
-        raise Fault(f"{out}: cannot write the comparison ({error})", CANNOT_CREATE) from error
+        raise files.write_fault(f"{out}: cannot write the comparison", error) from error
     return out
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssl_jax.errors import CANNOT_CREATE, Fault
 from ssl_jax.jobs import files
 from ssl_jax.jobs.countdown import track
 from ssl_jax.jobs.json_files import is_number
@@ -47,7 +46,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
         body = "\n".join(part(run) for part in parts)
         files.write(path, document(run_title(run), body))
     except OSError as error:
-        raise Fault(f"{path}: cannot write the report ({error})", CANNOT_CREATE) from error
+        raise files.write_fault(f"{path}: cannot write the report", error) from error
     return path
 
 

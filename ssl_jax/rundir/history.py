@@ -1,4 +1,4 @@
-"""What earlier attempts left in a workdir that has no checkpoint."""
+"""Prepares a workdir without checkpoints for a start at step 0, or refuses it."""
 
 import math
 

@@ -1,1 +1,1 @@
-"""Studies: resumable grids of training runs, and their tables beside SimCLR's published table."""
+"""Studies: resumable grids of training runs, with tables and figures of their accuracies."""

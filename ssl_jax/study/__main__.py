@@ -1,4 +1,4 @@
-"""Trains a grid of runs and shows their accuracies beside SimCLR's published table.
+"""Trains a grid of runs, and tabulates their accuracies.
 
     ssl-jax study --config=simclr:digits --workdir=studies/digits \\
         --grid="batch=64,128,256,512;epochs=4,8;lr_rule=linear,sqrt;seed=0,1,2"
@@ -8,7 +8,8 @@ If lr_rule is a key, each rule gets a base rate such that all rules agree with t
 config's batch size. The same command again skips finished cells, resumes stopped cells and retries
 failed cells. Without --config and --grid, the command continues the study in --workdir. --print
 shows the cells and runs nothing. --gather only writes the table and the page. --jobs writes jobs
-for a cluster; each job runs one cell by --cell. See docs/study.md.
+for a cluster; each job runs one cell by --cell. For ResNet-50 on ImageNet, the page has SimCLR's
+published table beside the study's. See docs/study.md.
 """
 
 import os

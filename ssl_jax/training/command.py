@@ -52,16 +52,14 @@ def run_in_workdir(train: Train, make_config: Callable[[Stop], tuple[ConfigDict,
     with Stop(ignore_signals_after=True) as stop, contextlib.ExitStack() as stack:
         config, adapted = make_config(stop)
         cli.start(stop)
-        import jax
-
         from ssl_jax.jobs import bootstrap
         from ssl_jax.rundir import identity
 
         identity.require_same_command(config)
         use_cores(config)
         bootstrap.print_devices()
-        if adapted and jax.process_index() == 0:
-            print(adapted, flush=True)
+        if adapted:
+            bootstrap.print_once(adapted)
 
         def open_workdir() -> None:
             new = not os.path.exists(workdir.absolute(path))
@@ -149,16 +147,14 @@ def report(run: workdir.Workdir, problems: list[Fault], warnings: list[str]) -> 
     Raises:
       Fault: a new run has problems; the message names all of them.
     """
-    import jax
+    from ssl_jax.jobs import bootstrap
 
-    # A damaged config.json does not stop a run: it is written again.
-    if not (run.path / "config.json").exists():
+    if not _has_trained(run):
         faults = Faults()
         faults.found += problems
         faults.check()
-    if jax.process_index() == 0:
-        for text in [*map(str, problems), *warnings]:
-            print(f"warning: {text}", flush=True)
+    for text in [*map(str, problems), *warnings]:
+        bootstrap.print_once(f"warning: {text}")
 
 
 def make_mesh(config: ConfigDict) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ssl_jax.errors import count
 from ssl_jax.rundir.collapse import CollapseDetector
 from ssl_jax.rundir.metrics import MetricWriter, NoiseScale, Progress
 from ssl_jax.training.parts import Parts
-from ssl_jax.wording import count
 
 
 def start_line(config: ConfigDict, parts: Parts) -> str:

@@ -1,4 +1,4 @@
-"""What to look at before a run: the random views of its first examples, unreadable examples."""
+"""Draws the random views of a run's first examples, and lists its unreadable examples."""
 
 import itertools
 from pathlib import Path
@@ -72,7 +72,7 @@ def _list_unreadable(split: str, source: Source) -> int:
         print(f"{split}: {text}", flush=True)
 
     show(f"reading {source.size:,} examples of {source.name}")
-    reasons = readable.unreadable(source, show)
+    reasons = readable.unreadable(source, split)
     for index, reason in itertools.islice(reasons.items(), _LISTED):
         where = source.describe(index)
         show(reason if where in reason else f"{where}: {reason}")

@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import os
+from unittest import mock
 
 import pytest
 from jax._src import xla_bridge
@@ -17,6 +19,19 @@ def test_a_warning_of_ours_is_one_plain_line():
     shown = record("/x/site-packages/ssl_jax/data/folder.py")
     assert log_format.is_shown(shown)
     assert log_format.Formatter().format(shown) == "warning: 3 files skipped"
+
+
+def test_errors_of_xla_are_shown_and_the_environment_overrides_the_levels(monkeypatch):
+    monkeypatch.setattr("absl.logging.set_verbosity", lambda level: None)
+    monkeypatch.setattr("absl.logging.get_absl_handler", mock.MagicMock())
+    for name in log_format.LEVELS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TPU_MIN_LOG_LEVEL", "0")
+    monkeypatch.setattr(os, "environ", environment := dict(os.environ))
+    log_format.quieten_libraries()
+    assert environment["TF_CPP_MIN_LOG_LEVEL"] == "2"  # 3 would hide XLA's errors
+    assert environment["TPU_STDERR_LOG_LEVEL"] == "3"
+    assert environment["TPU_MIN_LOG_LEVEL"] == "0"
 
 
 @pytest.mark.parametrize("name", ["orbax.checkpoint", "clu", "tensorflow", "tensorflow_datasets"])

@@ -180,7 +180,7 @@ def test_each_class_label_is_a_label_field(tmp_path, kind):
 
 
 def test_data_without_a_field_called_label_are_unlabelled_until_data_label_names_one(tmp_path):
-    """As before there were several label fields: older runs on such data have no probe."""
+    """A dataset without a field "label" has no default label; --data.label chooses one."""
     write(tmp_path, fields=COLOUR)
     source = get("tiny", tmp_path)
     assert (source.label_field, source.classes) == ("", ())

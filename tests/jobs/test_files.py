@@ -1,6 +1,7 @@
 """The atomic writer: old or new content at every moment, and no collision of two writers."""
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from ssl_jax.errors import CANNOT_CREATE, Fault
+from ssl_jax.errors import CANNOT_CREATE, IO_ERROR, Fault
 from ssl_jax.jobs import files
 from ssl_jax.jobs.files import atomic_write
 
@@ -232,11 +233,13 @@ def test_a_folder_that_leaves_the_workdir_is_refused(tmp_path, victim):
     (run / "figures").symlink_to("../missing")
     (run / "inner").mkdir()
     (run / "heartbeat").symlink_to("inner")
-    for name in ("eval", "eval/below", "figures", ".."):
-        with pytest.raises(Fault, match=r"link out of .*run") as fault:
-            files.inside(run, name)
-        assert fault.value.code == CANNOT_CREATE
-    for name in ("inner", "new", "heartbeat"):
+    links, parents = ("eval", "eval/below", "figures"), ("..", "../host", "inner/../..")
+    for words, cases in (("link out of", links), ("it lies outside", parents)):
+        for name in cases:
+            with pytest.raises(Fault, match=rf"{words} .*run") as fault:
+                files.inside(run, name)
+            assert fault.value.code == CANNOT_CREATE
+    for name in ("inner", "new", "heartbeat", "inner/../new"):
         assert files.inside(run, name) == run / name
     (tmp_path / "linked").symlink_to(run)  # the workdir itself may be a link
     assert files.inside(tmp_path / "linked", "new") == tmp_path / "linked" / "new"
@@ -260,6 +263,16 @@ def test_stale_temporary_files_are_removed_and_nothing_else(tmp_path, victim):
     files.remove_stale(run)
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in (*kept, fresh, link))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, IO_ERROR), (errno.EDQUOT, IO_ERROR), (errno.EACCES, CANNOT_CREATE)],
+)
+def test_a_full_disk_and_a_missing_permission_have_different_codes(number, code):
+    fault = files.write_fault("page: cannot write", OSError(number, "reason"))
+    assert fault.code == code
+    assert str(fault) == f"page: cannot write ([Errno {number}] reason)"
 
 
 def test_reading_refuses_what_is_no_regular_file(tmp_path):

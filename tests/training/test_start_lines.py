@@ -5,8 +5,8 @@ import types
 import pytest
 
 from configs.simclr import get_config
+from ssl_jax.errors import count
 from ssl_jax.training import log
-from ssl_jax.wording import count
 
 
 def parts(steps, size=1297, classes=10, devices=2):
