@@ -60,7 +60,8 @@ cat $boot >.installed"
 run="cd ssl_jax
 start() { trap '' HUP; PATH=\$PWD/.venv/bin:\$PATH; $command; echo \$? >run.code; }
 if ! kill -0 \$(cat run.pid 2>/dev/null) 2>/dev/null; then
-  rm -f run.code; start >run.log 2>&1 </dev/null & echo \$! >run.pid
+  rm -f run.code; : >run.log # tail needs it before the command writes to it
+  start >run.log 2>&1 </dev/null & echo \$! >run.pid
 fi
 tail -n +1 --pid=\$(cat run.pid) -s 0.2 -f run.log | sed -u \"s/^/[\$HOSTNAME] /\"
 exit \$(cat run.code)"

@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 
 import emitters
 
@@ -43,6 +44,15 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """Restores the handlers of signals: a verb ends by ignoring them, and children inherit this."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
