@@ -13,6 +13,13 @@ from ssl_jax.inputs.image.recipes import RECIPES
 
 Variant = Callable[[ConfigDict], None]
 
+# Mean and standard deviation of the training images' pixels in [0, 1], per channel, as the authors
+# round them: torchvision's for ImageNet, solo-learn's and lemniscate's for CIFAR-10.
+STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+}
+
 
 def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
     """Returns the config of a variant.
@@ -58,6 +65,14 @@ def set_views(config: ConfigDict, recipe: str, **overrides: Any) -> None:
     config.augment.update(first._asdict())
     differs = {k: v for k, v in second._asdict().items() if v != getattr(first, k)}
     config.augment.second = differs
+
+
+def standardise(config: ConfigDict, dataset: str) -> None:
+    """Standardises images by the mean and standard deviation of a data set in STATISTICS.
+
+    SimCLR's authors do not standardise, and their configs do not call this function.
+    """
+    config.model.mean, config.model.std = STATISTICS[dataset]
 
 
 def imagenet(config: ConfigDict) -> None:

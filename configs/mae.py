@@ -46,6 +46,7 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ViT-Ti on patches of 4x4 pixels."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "crop_flip", size=32, crop_area=(0.2, 1.0))
     config.augment.views = 1
     common.vit(config, "vit_tiny", patch_size=4)
@@ -61,6 +62,7 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """Trains a ViT of width 64 on 2 CPU cores."""
     common.cifar10_cpu(config, steps=1100)
+    common.standardise(config, "cifar10")
     common.set_views(config, "crop_flip", size=24, crop_area=(0.2, 1.0))
     config.augment.views = 1
     common.vit(config, "vit_micro", patch_size=4)

@@ -52,6 +52,7 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 with a smaller queue and a faster momentum encoder, for the short epochs."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=32)
     # 64 images in two views: 8 groups in a batch.
     config.model.update(name="resnet18", stem="cifar", zero_gamma=False, bn_group=128)
@@ -66,6 +67,7 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """Trains the small encoder for 2 CPU cores."""
     common.cifar10_cpu(config, steps=1100)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.model.bn_group = 64  # 32 images in two views: 4 groups in a batch
     config.method.update(temperature=0.1, momentum=0.99, queue_size=4096, shuffle_groups=4)

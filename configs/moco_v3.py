@@ -95,6 +95,7 @@ def imagenet_vit_base(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 after solo-learn's recipe: LARS at 0.3 for a batch of 256, temperature 0.2."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=32)
     config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.temperature = 0.2
@@ -108,6 +109,7 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """Trains the small encoder for 2 CPU cores."""
     common.cifar10_cpu(config, steps=1100)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(temperature=0.2, hidden_dim=256, output_dim=128)
     config.optim.update(

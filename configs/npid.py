@@ -55,6 +55,7 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 with the full softmax over all 50,000 rows. The authors do not flip."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "moco_v1", size=32, flip=0.0)
     config.augment.views = 1
     config.model.update(name="resnet18", stem="cifar", zero_gamma=False)
@@ -72,6 +73,7 @@ def cifar10_cpu(config: ConfigDict) -> None:
     An image's row in the bank has no effect until the image returns in a later epoch.
     """
     common.cifar10_cpu(config, steps=2200)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.augment.views = 1
     config.method.update(loss="softmax", temperature=0.1)

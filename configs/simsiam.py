@@ -48,6 +48,7 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 by appendix D: a projector of two layers, base rate 0.03, decay 5e-4."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=32)
     config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.head_depth = 2
@@ -61,6 +62,7 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """Trains the small encoder for 2 CPU cores."""
     common.cifar10_cpu(config, steps=1100)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(hidden_dim=256, bottleneck_dim=64, output_dim=256, head_depth=2)
     config.optim.update(

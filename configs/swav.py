@@ -57,6 +57,7 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 with two views, fewer prototypes, and a queue because the batch is small."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=32)
     config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.update(prototypes=100, queue_size=3840)
@@ -70,6 +71,7 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """Trains the small encoder for 2 CPU cores, with two small crops."""
     common.cifar10_cpu(config, steps=1100)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.augment.local = {"views": 2, "size": 16, "crop_area": (0.1, 0.4)}
     # No queue: a batch of 128 has two images per prototype. Old embeddings cost 2.5 points.

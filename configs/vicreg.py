@@ -48,6 +48,7 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 with an expander of width 2048."""
     common.cifar10(config)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=32)
     config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.update(hidden_dim=2048, output_dim=2048)
@@ -61,6 +62,7 @@ def cifar10(config: ConfigDict) -> None:
 def cifar10_cpu(config: ConfigDict) -> None:
     """Trains the small encoder for 2 CPU cores."""
     common.cifar10_cpu(config, steps=1100)
+    common.standardise(config, "cifar10")
     common.set_views(config, "simclr_cifar", size=24, crop_area=(0.2, 1.0))
     config.method.update(hidden_dim=256, output_dim=256)
     config.optim.update(
