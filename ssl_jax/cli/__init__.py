@@ -192,4 +192,4 @@ def config(*, trusted: bool = True) -> ConfigDict:
     check(value)
     if problems := configuration.problems(value):
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
-    return value
+    return configuration.with_defaults(value)

@@ -19,6 +19,7 @@ from ssl_jax.config.defaults import (
 )
 from ssl_jax.config.fields import IMPLIED, Row, describe, identity_class, is_identity
 from ssl_jax.config.files import flatten, from_json, load, to_json
+from ssl_jax.config.old_methods import OLD_VALUES, missing_values, with_defaults
 from ssl_jax.config.suggestions import suggest
 from ssl_jax.config.valid import IMPORTED, PROTOCOLS
 from ssl_jax.field import nearest
@@ -26,6 +27,7 @@ from ssl_jax.field import nearest
 __all__ = [
     "IMPLIED",
     "IMPORTED",
+    "OLD_VALUES",
     "PROTOCOLS",
     "DataFacts",
     "Row",
@@ -47,9 +49,11 @@ __all__ = [
     "imported_config",
     "is_identity",
     "load",
+    "missing_values",
     "nearest",
     "power_of_two",
     "problems",
     "suggest",
     "to_json",
+    "with_defaults",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from ssl_jax.config.fields import IMPLIED, identity_class
 from ssl_jax.config.files import flatten, to_json
+from ssl_jax.config.old_methods import old_values
 from ssl_jax.field import FREE, IDENTITY, SCHEDULE
 
 
@@ -31,7 +32,8 @@ def difference(name: str, before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def _value(name: str, flat: dict[str, Any]) -> str:
     if name not in flat:
-        return "not set"
+        implied = _old_hyperparameters(flat)
+        return repr(implied[name]) if name in implied else "not set"
     if name == "train.steps" and not flat[name]:
         return f"0, so that train.epochs={flat.get('train.epochs')} counts"
     return repr(flat[name])
@@ -39,5 +41,10 @@ def _value(name: str, flat: dict[str, Any]) -> str:
 
 def drop_implied(flat: dict[str, Any]) -> dict[str, Any]:
     """Drops the fields that older configs lack, where they have the value that older runs had."""
-    implied, plain = (json.loads(json.dumps(values)) for values in (IMPLIED, flat))
+    older = IMPLIED | _old_hyperparameters(flat)
+    implied, plain = (json.loads(json.dumps(values)) for values in (older, flat))
     return {k: v for k, v in flat.items() if k not in implied or plain[k] != implied[k]}
+
+
+def _old_hyperparameters(flat: dict[str, Any]) -> dict[str, Any]:
+    return {f"method.{k}": v for k, v in old_values(flat.get("method.name")).items()}

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config.defaults import untrusted_defaults
+from ssl_jax.config.old_methods import missing_values
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.jobs import json_files
 
@@ -56,6 +57,9 @@ def _to_config(value: Any) -> ConfigDict:
 def load(path: pathlib.Path) -> ConfigDict:
     """Returns the config of the run in the folder `path`. Missing fields get their defaults.
 
+    Hyperparameters that the method gained after the run was started get the values that reproduce
+    the run, see `config.old_methods`.
+
     The config may come from anybody, so it allows no module outside the package to be imported.
 
     Raises:
@@ -83,6 +87,8 @@ def load(path: pathlib.Path) -> ConfigDict:
             config.update(saved)
         if wrong := [name for name in sections if not isinstance(config[name], ConfigDict)]:
             raise TypeError(f"{wrong[0]} is not an object")
+        with config.unlocked():
+            config.method.update(missing_values(saved))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise Fault(f"{file} has a value of a wrong type: {error}; restore it", BAD_DATA) from error
     return config

@@ -12,14 +12,18 @@ from ssl_jax.models.chain import Chain
 Loss = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def joint_embedding(encoder: nn.Module, head: nn.Module, run: Run, loss: Loss) -> Method:
-    """Passes both views through encoder and head in one forward, with shared BatchNorm statistics.
+def joint_embedding(
+    encoder: nn.Module, head: nn.Module, run: Run, loss: Loss, *, apart: bool = False
+) -> Method:
+    """Passes both views through encoder and head in one forward.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f].
       head: linen module from features to embeddings.
       run: two views.
       loss: embeddings [b, 2, d] -> (scalar, metrics).
+      apart: True gives each view its own BatchNorm statistics, as if the views were forwarded one
+        by one; False shares the statistics between both views.
 
     Raises:
       ValueError: if the run does not have two views of one size.
@@ -33,7 +37,7 @@ def joint_embedding(encoder: nn.Module, head: nn.Module, run: Run, loss: Loss) -
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         del key
-        outputs, stats = networks(params, extra["batch_stats"], batch["views"])
+        outputs, stats = networks(params, extra["batch_stats"], batch["views"], apart=apart)
         return {"z": outputs["head"], "features": outputs["encoder"]}, stats
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):

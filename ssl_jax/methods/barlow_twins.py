@@ -17,29 +17,36 @@ def make(
     scale: float = 1.0,
     hidden_dim: int = 8192,
     output_dim: int = 8192,
+    apart: bool = True,
+    last_bias: bool = False,
 ) -> Method:
     """Barlow Twins (arXiv 2103.03230, section 2): decorrelates the dimensions of two views.
 
-    The projector has three layers, with BatchNorm and ReLU after the first two. Both views share
-    their BatchNorm statistics; the authors' code forwards the views one by one.
+    The projector has three layers, with BatchNorm and ReLU after the first two.
 
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
       lambda_: weight of the off-diagonal terms.
-      scale: factor of the loss. Under LARS the updates of weights do not depend on it, so it sets
-        the learning rate of biases and normalisation parameters relative to that of weights. The
-        paper's rates, 0.0048 for biases and 0.2 for weights, correspond to 0.024 (section 2.2).
+      scale: factor of the loss. Under LARS it sets the learning rate of biases and normalisation
+        parameters relative to that of weights: the paper's rates, 0.0048 for biases and 0.2 for
+        weights, correspond to 0.024 (section 2.2). The authors' optimizer has two rates and sees
+        the unscaled gradient g and decay l w. A recipe therefore multiplies the weight decay by
+        the same factor s: LARS divides s g + s l w by its norm, so weights w move as in the
+        authors' code.
       hidden_dim: width of the projector's hidden layers.
       output_dim: width of the embeddings.
+      apart: whether each view has its own BatchNorm statistics, as in the authors' code, which
+        forwards the views one by one. False shares the statistics between both views.
+      last_bias: whether the last layer has a bias; the authors' code has none.
 
     Raises:
       ValueError: if the run does not have two views of one size.
     """
-    head = MLP((hidden_dim, hidden_dim, output_dim), dtype=encoder.dtype)
+    head = MLP((hidden_dim, hidden_dim, output_dim), last_bias=last_bias, dtype=encoder.dtype)
 
     def loss(z: jax.Array):
         value, metrics = barlow_twins(z, lambda_=lambda_)
         return scale * value, metrics
 
-    return joint_embedding(encoder, head, run, loss)
+    return joint_embedding(encoder, head, run, loss, apart=apart)

@@ -20,6 +20,7 @@ def make(
     predictor_norm: bool = False,
     hidden_dim: int = 4096,
     output_dim: int = 256,
+    last_bias: bool = False,
 ) -> Method:
     """MoCo v3 (arXiv 2104.02057, section 3, algorithm 1): every view queries the keys of the other.
 
@@ -38,18 +39,23 @@ def make(
         bias. True for ViT in the authors' code (facebookresearch/moco-v3, moco/builder.py).
       hidden_dim: width of the hidden layers of both heads.
       output_dim: width of projections and predictions.
+      last_bias: whether the predictor's last layer has a bias if no BatchNorm follows it. The
+        authors' code has none (moco/builder.py, _build_mlp).
 
     Raises:
       ValueError: if the run does not have two views of one size.
     """
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     norm = "plain" if predictor_norm else ""
+    predictor = MLP(
+        (hidden_dim, output_dim), last_norm=norm, last_bias=last_bias, dtype=encoder.dtype
+    )
     networks = Chain(
         run.bn_group,
         2,
         encoder=encoder,
         projector=MLP(widths, last_norm="plain", dtype=encoder.dtype),
-        predictor=MLP((hidden_dim, output_dim), last_norm=norm, dtype=encoder.dtype),
+        predictor=predictor,
     )
 
     def loss(query: jax.Array, key: jax.Array):

@@ -1,8 +1,7 @@
 """SimCLR: a simple framework for contrastive learning (Chen et al. 2020, arXiv 2002.05709)."""
 
-from functools import partial
-
 import flax.linen as nn
+import jax
 
 from ssl_jax.losses import nt_xent
 from ssl_jax.methods import Method, Run
@@ -18,6 +17,7 @@ def make(
     head_depth: int = 2,
     hidden_dim: int = 0,
     output_dim: int = 128,
+    scale: float = 1.0,
 ) -> Method:
     """SimCLR (arXiv 2002.05709, section 2.1): two views, one forward, NT-Xent over the batch.
 
@@ -33,6 +33,10 @@ def make(
       hidden_dim: width of the head's hidden layers; 0 uses the encoder's feature width, as in the
         authors' code.
       output_dim: width of the projections.
+      scale: factor of the loss. The authors' code minimises the sum of the losses of both views,
+        which is twice the mean over all projections, so the recipes set 2. Under LARS the factor
+        cancels in the updates of weights, except that it divides the share of the weight decay;
+        biases and normalisation parameters, which LARS does not adapt, move `scale` times as far.
 
     Raises:
       ValueError: if the run does not have two views of one size.
@@ -43,4 +47,9 @@ def make(
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
-    return joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))
+
+    def loss(z: jax.Array):
+        value, metrics = nt_xent(z, temperature=temperature)
+        return scale * value, metrics
+
+    return joint_embedding(encoder, head, run, loss)

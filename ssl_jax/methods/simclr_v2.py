@@ -1,7 +1,5 @@
 """SimCLR v2: big self-supervised models are strong semi-supervised learners (arXiv 2006.10029)."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 
@@ -25,6 +23,7 @@ def make(
     output_dim: int = 128,
     memory_size: int = 0,
     memory_momentum: float = 0.999,
+    scale: float = 1.0,
 ) -> Method:
     """SimCLR v2's pre-training (arXiv 2006.10029, section 2): SimCLR with a deeper head.
 
@@ -45,6 +44,10 @@ def make(
       memory_size: images in the memory; a multiple of the batch size, 0 for no memory. The paper
         uses 65536.
       memory_momentum: momentum of the network that fills the memory.
+      scale: factor of the loss. The authors' code minimises the sum of the losses of both views,
+        which is twice the mean over all projections, so the recipes set 2. Under LARS the factor
+        cancels in the updates of weights, except that it divides the share of the weight decay;
+        biases and normalisation parameters, which LARS does not adapt, move `scale` times as far.
 
     Raises:
       ValueError: if there are not two views of one size, or the memory size is not a multiple of
@@ -56,7 +59,12 @@ def make(
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
-    simclr = joint_embedding(encoder, head, run, partial(nt_xent, temperature=temperature))
+
+    def loss(z: jax.Array, queue: jax.Array | None = None):
+        value, metrics = nt_xent(z, temperature=temperature, queue=queue)
+        return scale * value, metrics
+
+    simclr = joint_embedding(encoder, head, run, loss)
     slots = count_slots("memory_size", memory_size, run.batch_size)
     if not slots:
         return simclr
@@ -79,12 +87,10 @@ def make(
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del key
         queue = extra["queue"]
-        loss, metrics = nt_xent(
-            outputs["z"], temperature=temperature, queue=queue.reshape(-1, output_dim)
-        )
+        value, metrics = loss(outputs["z"], queue.reshape(-1, output_dim))
         new = jax.lax.stop_gradient(normalise(outputs["memory"]))
         queue = queue.at[:, step % slots].set(new.astype(queue.dtype))
-        return loss, (extra | {"queue": queue}, metrics | distance(extra["target"], params))
+        return value, (extra | {"queue": queue}, metrics | distance(extra["target"], params))
 
     def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
         del step

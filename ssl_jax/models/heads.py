@@ -126,14 +126,15 @@ class Classifier(nn.Module):
 class MLP(nn.Module):
     """Dense layers with activations between them: projection and prediction heads of most methods.
 
-    A layer has a bias unless a normalisation would cancel it. Weights are initialised with variance
-    1 / fan-in (truncated normal).
+    A layer has a bias unless a normalisation would cancel it; `last_bias` can omit that of the last
+    layer. Weights are initialised with variance 1 / fan-in (truncated normal).
 
     Attributes:
       widths: width of each layer, the output's last; 0 means the input width of the head.
       hidden_norm: whether batch normalisation precedes each activation.
       last_norm: normalisation after the last layer: "" for none, "affine" for batch normalisation,
         "plain" for batch normalisation without scale and bias.
+      last_bias: whether the last layer has a bias if no normalisation follows it.
       activation: function between the layers.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
@@ -143,6 +144,7 @@ class MLP(nn.Module):
     widths: tuple[int, ...]
     hidden_norm: bool = True
     last_norm: str = ""
+    last_bias: bool = True
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     bn_group: int = 0
     bn_views: int = 1
@@ -159,9 +161,8 @@ class MLP(nn.Module):
             norm = bool(self.last_norm) if i == last else self.hidden_norm
             affine = i < last or self.last_norm == "affine"
             dtype = wide_dtype if i == last else self.dtype
-            x = nn.Dense(width or features, use_bias=not norm, dtype=self.dtype, name=f"dense{i}")(
-                x
-            )
+            bias = not norm and (i < last or self.last_bias)
+            x = nn.Dense(width or features, use_bias=bias, dtype=self.dtype, name=f"dense{i}")(x)
             if norm:
                 x = BatchNorm(
                     group=self.bn_group,

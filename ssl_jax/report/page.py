@@ -78,7 +78,9 @@ def _training(run: Run) -> str:
     if chance := training_curves.chance_level(run, "contrastive_accuracy"):
         caption += f"Chance: the positive is guessed among {1 / chance:,.0f} candidates"
         loss = training_curves.chance_level(run, "loss")
-        caption += f", a loss of ln {1 / chance:,.0f} = {loss:.2f}. " if loss else ". "
+        factor = training_curves.loss_scale(run)
+        text = f"{factor:g} ln" if factor != 1 else "ln"
+        caption += f", a loss of {text} {1 / chance:,.0f} = {loss:.2f}. " if loss else ". "
     if len(metric_series(run, "loss")[0]):
         caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_jax.config import missing_values
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.jobs import files, json_files
 from ssl_jax.jobs.json_files import is_number
@@ -22,7 +23,7 @@ class Run(NamedTuple):
 
     Attributes:
       workdir: folder of the run.
-      config: content of config.json.
+      config: content of config.json, with the hyperparameters that the method gained later.
       metadata: content of metadata.json.
       metrics: numbers of metrics.jsonl, sorted by step, one row per step.
       evals: evaluations by file name without ".json"; their "protocol" is a dict.
@@ -144,7 +145,10 @@ def _config(path: pathlib.Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise Fault(f"{path}: not JSON ({error}); delete it or restore it", BAD_DATA) from error
-    return {k: v for k, v in config.items() if isinstance(v, dict) or k not in SECTIONS}
+    config = {k: v for k, v in config.items() if isinstance(v, dict) or k not in SECTIONS}
+    if missing := missing_values(config):
+        config["method"] = config["method"] | missing
+    return config
 
 
 def _evaluation(path: pathlib.Path) -> dict[str, Any]:

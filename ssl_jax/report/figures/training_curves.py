@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report.figures.style import BLUE, ORANGE, STYLE, save
 from ssl_jax.report.run_files import Run, metric_series
 
 SMOOTH_FROM = 40  # logged steps
-# Methods whose loss is the mean cross-entropy, in nats, of the positive among all candidates: by
-# guessing it is ln(candidates). Others scale it, leave candidates out or add terms.
+# Methods whose loss is the mean cross-entropy, in nats, of the positive among all candidates, times
+# method.scale: by guessing it is scale * ln(candidates). Others leave candidates out or add terms.
 CROSS_ENTROPY = ("simclr", "simclr_v2", "moco")
 
 # Methods whose loss does not show progress, and why.
@@ -139,8 +140,14 @@ def chance_level(run: Run, key: str) -> float | None:
     if not len(chance) or not 0 < chance[-1] <= 1:
         return None
     if key == "loss":
-        return -math.log(chance[-1]) if run.method in CROSS_ENTROPY else None
+        return -loss_scale(run) * math.log(chance[-1]) if run.method in CROSS_ENTROPY else None
     return float(chance[-1]) if key == "contrastive_accuracy" else None
+
+
+def loss_scale(run: Run) -> float:
+    """Returns the factor of the logged loss that the run's config sets."""
+    scale = run.config.get("method", {}).get("scale", 1.0)
+    return scale if is_number(scale) else 1.0
 
 
 def _draw_panel(ax: Axes, run: Run, panel: Panel) -> None:
