@@ -7,17 +7,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config import default_config
+from ssl_jax.config.adapt import IMAGENET
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.field import AUTO
 from ssl_jax.inputs.image.recipes import RECIPES
 
 Variant = Callable[[ConfigDict], None]
 
-# Mean and standard deviation of the training images' pixels in [0, 1], per channel, as the authors
-# round them: torchvision's for ImageNet, solo-learn's and lemniscate's for CIFAR-10.
+# Mean and standard deviation of the training images' pixels in [0, 1], per channel.
 STATISTICS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "imagenet": IMAGENET,
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),  # solo-learn
+    # The mean of the deviations within images; lemniscate.pytorch and the authors of MoCo use it.
+    "cifar10_within": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
+    "folder": ((AUTO,), (AUTO,)),  # by the number of channels
 }
 
 
@@ -70,7 +73,7 @@ def set_views(config: ConfigDict, recipe: str, **overrides: Any) -> None:
 def standardise(config: ConfigDict, dataset: str) -> None:
     """Standardises images by the mean and standard deviation of a data set in STATISTICS.
 
-    SimCLR's authors do not standardise, and their configs do not call this function.
+    SimCLR's authors do not standardise, so the configs of SimCLR do not call this function.
     """
     config.model.mean, config.model.std = STATISTICS[dataset]
 
@@ -88,6 +91,39 @@ def cifar10(config: ConfigDict) -> None:
     """Selects CIFAR-10."""
     config.data.source = "tfds:cifar10"
     config.train.update(log_every=50, checkpoint_every=2000)
+
+
+def solo_learn_cifar10(config: ConfigDict, views: str) -> None:
+    """Selects what solo-learn's recipes for CIFAR-10 (scripts/pretrain/cifar) have in common.
+
+    ResNet-18 with PyTorch's initialisation (solo/methods/base.py), a batch of 256 and 1000 epochs.
+    Their first convolution pads by 2 pixels; ours by 1.
+
+    Args:
+      views: name of the views in `ssl_jax.inputs.image.recipes`.
+    """
+    cifar10(config)
+    standardise(config, "cifar10")
+    set_views(config, views, size=32)
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=False)
+    config.train.update(batch_size=256, epochs=1000.0)
+
+
+def solo_learn_lars(config: ConfigDict, *, lr: float, weight_decay: float) -> None:
+    """Selects the LARS of solo-learn's recipes for CIFAR-10: eta 0.02 and clip_lr.
+
+    Biases and normalisation parameters are neither decayed nor adapted (exclude_bias_n_norm). In 10
+    epochs of warm-up, solo-learn's rate rises from 3e-5 (solo/methods/base.py), ours from 0.
+
+    Args:
+      lr: learning rate per 256 images of the batch.
+      weight_decay: weight decay.
+    """
+    config.optim.update(
+        name="lars", lr=lr, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=weight_decay, momentum=0.9, lr_in_momentum=False,
+        trust_coefficient=0.02, trust_clip=True,
+    )  # fmt: skip
 
 
 def cifar10_cpu(config: ConfigDict, *, steps: int) -> None:

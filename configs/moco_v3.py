@@ -2,14 +2,14 @@
 
     python -m ssl_jax.train --config=configs/moco_v3.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, batch 4096, 300 epochs. Expected: 72.8 % linear top-1 (authors'
-              repository). Not run here yet.
-:imagenet_100, :imagenet_1000  ResNet-50, 100 and 1000 epochs. Expected: 68.9 % and 74.6 %. Not
-              run here yet.
+:imagenet     ResNet-50, batch 4096, 300 epochs, by facebookresearch/moco-v3 CONFIG.md and the
+              defaults of main_moco.py. Expected: 72.8 % linear top-1 (CONFIG.md). Not run here yet.
+:imagenet_100, :imagenet_1000  ResNet-50, 100 and 1000 epochs. Expected: 68.9 % and 74.6 %
+              (CONFIG.md). Not run here yet.
 :imagenet_vit_small, :imagenet_vit_base  300 epochs, frozen patch embedding. Expected: 73.2 % and
-              76.7 %. Not run here yet.
-:cifar10      ResNet-18, batch 256, 1000 epochs. Expected: 93.1 % linear (solo-learn). Not run
-              here yet.
+              76.7 % (CONFIG.md). Not run here yet.
+:cifar10      ResNet-18, batch 256, 1000 epochs, by solo-learn scripts/pretrain/cifar/mocov3.yaml.
+              Expected: 93.10 % linear (solo-learn's README). Not run here yet.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
@@ -30,6 +30,7 @@ METHOD = {
     "predictor_norm": False,  # BatchNorm at the end of the predictor; ViT: True
     "hidden_dim": 4096,
     "output_dim": 256,
+    "last_bias": False,
 }
 
 
@@ -46,6 +47,7 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
 def imagenet(config: ConfigDict) -> None:
     """ResNet-50 by the authors' CONFIG.md: LARS at 0.3 * batch / 256."""
     common.imagenet(config)
+    common.standardise(config, "imagenet")
     common.set_views(config, "moco_v3", size=224)
     config.model.update(name="resnet50", zero_gamma=True)
     config.optim.update(
@@ -73,13 +75,14 @@ def imagenet_1000(config: ConfigDict) -> None:
 def imagenet_vit_small(config: ConfigDict) -> None:
     """ViT-S with 12 heads by the authors' CONFIG.md. Smallest crop area: 0.08, as in BYOL."""
     common.imagenet(config)
-    common.set_views(config, "byol", size=224)
+    common.standardise(config, "imagenet")
+    common.set_views(config, "moco_v3_vit", size=224)
     common.vit(config, "vit_small_moco")
     config.method.update(temperature=0.2, head_depth=3, predictor_norm=True)
     # AdamW ignores lr_in_momentum. Runs of earlier versions have this value.
     config.optim.update(
         name="adamw", lr=1.5e-4, lr_rule="linear", schedule="cosine", warmup_epochs=40.0,
-        weight_decay=0.1, momentum=0.9, b2=0.999, lr_in_momentum=False,
+        weight_decay=0.1, momentum=0.9, b2=0.999, lr_in_momentum=False, decay_all=True,
     )  # fmt: skip
     # Section 4.2: a patch embedding that never changes makes large batches stable.
     config.optim.frozen = ("encoder/patch_embed",)
@@ -93,17 +96,10 @@ def imagenet_vit_base(config: ConfigDict) -> None:
 
 
 def cifar10(config: ConfigDict) -> None:
-    """ResNet-18 after solo-learn's recipe: LARS at 0.3 for a batch of 256, temperature 0.2."""
-    common.cifar10(config)
-    common.standardise(config, "cifar10")
-    common.set_views(config, "simclr_cifar", size=32)
-    config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
+    """ResNet-18 by solo-learn's mocov3.yaml, which has a lower temperature than the authors."""
+    common.solo_learn_cifar10(config, "solo_asymmetric")
     config.method.temperature = 0.2
-    config.optim.update(
-        name="lars", lr=0.3, lr_rule="linear", schedule="cosine", warmup_epochs=10.0,
-        weight_decay=1e-6, momentum=0.9, lr_in_momentum=False,
-    )  # fmt: skip
-    config.train.update(batch_size=256, epochs=1000.0)
+    common.solo_learn_lars(config, lr=0.3, weight_decay=1e-6)
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
@@ -122,5 +118,6 @@ def cifar10_cpu(config: ConfigDict) -> None:
 def folder(config: ConfigDict) -> None:
     """ResNet-18 on a folder of your own images."""
     common.folder(config)
+    common.standardise(config, "folder")
     common.set_views(config, "moco_v3", size=96)
     config.method.update(temperature=0.2, hidden_dim=1024)

@@ -2,11 +2,12 @@
 
     python -m ssl_jax.train --config=configs/npid.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, 4096 noise samples, batch 256, 200 epochs. Expected: 54.0 % linear top-1
-              (paper, table 2). Not run here yet. The paper's 46.5 % kNN uses the embedding of width
-              128. Our kNN uses the encoder's features.
-:cifar10      ResNet-18, full softmax, batch 128, 200 epochs, by the authors' code
-              (zhirongw/lemniscate.pytorch, cifar.py). Expected: about 80 % kNN of the embedding
+:imagenet     ResNet-50, 4096 noise samples, batch 256, 200 epochs, by the defaults of
+              zhirongw/lemniscate.pytorch main.py. Expected: 54.0 % linear top-1 (paper, table 2).
+              Not run here yet. The paper's 46.5 % kNN uses the embedding of width 128. Our kNN uses
+              the encoder's features.
+:cifar10      ResNet-18, full softmax, batch 128, 200 epochs, by the same authors' cifar.py and
+              README (--nce-k 0 --nce-t 0.1 --lr 0.03). Expected: about 80 % kNN of the embedding
               (paper, table 1). Not run here yet.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
@@ -42,12 +43,13 @@ def imagenet(config: ConfigDict) -> None:
     The rate is divided by 10 at epochs 120 and 160 of 200.
     """
     common.imagenet(config)
+    common.standardise(config, "imagenet")
     common.set_views(config, "moco_v1", size=224)  # MoCo took its views from NPID
     config.augment.views = 1
     config.model.update(name="resnet50", zero_gamma=False)
     config.optim.update(
         name="sgd", lr=0.03, lr_rule="constant", schedule="step", drops=(0.6, 0.8), drop=0.1,
-        warmup_epochs=0.0, weight_decay=1e-4, momentum=0.9,
+        warmup_epochs=0.0, weight_decay=1e-4, momentum=0.9, decay_all=True,
     )  # fmt: skip
     config.train.update(batch_size=256, epochs=200.0)
 
@@ -55,14 +57,14 @@ def imagenet(config: ConfigDict) -> None:
 def cifar10(config: ConfigDict) -> None:
     """ResNet-18 with the full softmax over all 50,000 rows. The authors do not flip."""
     common.cifar10(config)
-    common.standardise(config, "cifar10")
-    common.set_views(config, "moco_v1", size=32, flip=0.0)
+    common.standardise(config, "cifar10_within")
+    common.set_views(config, "npid_cifar", size=32)
     config.augment.views = 1
     config.model.update(name="resnet18", stem="cifar", zero_gamma=False)
     config.method.update(loss="softmax", temperature=0.1)
     config.optim.update(
         name="sgd", lr=0.03, lr_rule="constant", schedule="step", drops=(0.6, 0.8), drop=0.1,
-        warmup_epochs=0.0, weight_decay=5e-4, momentum=0.9,
+        warmup_epochs=0.0, weight_decay=5e-4, momentum=0.9, decay_all=True,
     )  # fmt: skip
     config.train.update(batch_size=128, epochs=200.0)
 
@@ -88,6 +90,7 @@ def cifar10_cpu(config: ConfigDict) -> None:
 def folder(config: ConfigDict) -> None:
     """ResNet-18 on a folder of your own images, with the full softmax over all images."""
     common.folder(config)
+    common.standardise(config, "folder")
     common.set_views(config, "moco_v1", size=96)
     config.augment.views = 1
     config.method.update(loss="softmax", temperature=0.1)

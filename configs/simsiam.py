@@ -2,10 +2,11 @@
 
     python -m ssl_jax.train --config=configs/simsiam.py:VARIANT --workdir=runs/NAME
 
-:imagenet     ResNet-50, batch 512, 100 epochs. Expected: 68.1 % linear top-1 (paper, table 4).
-              Not run here yet.
-:cifar10      ResNet-18, batch 512, 800 epochs. Expected: 91.8 % linear (paper, appendix D). Not
-              run here yet.
+:imagenet     ResNet-50, batch 512, 100 epochs, by facebookresearch/simsiam main_simsiam.py with
+              --fix-pred-lr. Expected: 68.1 % linear top-1 (their README; paper, table 1). Not run
+              here yet.
+:cifar10      ResNet-18, batch 512, 800 epochs, by appendix D of the paper. Expected: 91.8 % linear
+              (there). Not run here yet.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
@@ -35,26 +36,32 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
 def imagenet(config: ConfigDict) -> None:
     """ResNet-50 by section 3: SGD at 0.05 * batch / 256, but a constant rate for the predictor."""
     common.imagenet(config)
+    common.standardise(config, "imagenet")
     common.set_views(config, "moco_v2", size=224)
     config.model.update(name="resnet50", zero_gamma=True)
     config.optim.update(
         name="sgd", lr=0.05, lr_rule="linear", schedule="cosine", warmup_epochs=0.0,
-        weight_decay=1e-4, momentum=0.9,
+        weight_decay=1e-4, momentum=0.9, decay_all=True,
     )  # fmt: skip
     config.optim.groups = {"predictor": {"schedule": "constant"}}
     config.train.update(batch_size=512, epochs=100.0)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """ResNet-18 by appendix D: a projector of two layers, base rate 0.03, decay 5e-4."""
+    """ResNet-18 by appendix D: a projector of two layers, base rate 0.03, decay 5e-4, no blur.
+
+    What the appendix does not name is that of ImageNet: crops from 0.2 of the area (appendix A) and
+    residual blocks that start as the identity (simsiam/builder.py). The paper does not name the
+    mean and the standard deviation of the pixels: here, solo-learn's.
+    """
     common.cifar10(config)
     common.standardise(config, "cifar10")
-    common.set_views(config, "simclr_cifar", size=32)
+    common.set_views(config, "simsiam_cifar", size=32)
     config.model.update(name="resnet18", stem="cifar", zero_gamma=True)
     config.method.head_depth = 2
     config.optim.update(
         name="sgd", lr=0.03, lr_rule="linear", schedule="cosine", warmup_epochs=0.0,
-        weight_decay=5e-4, momentum=0.9,
+        weight_decay=5e-4, momentum=0.9, decay_all=True,
     )  # fmt: skip
     config.train.update(batch_size=512, epochs=800.0)
 
@@ -75,6 +82,7 @@ def cifar10_cpu(config: ConfigDict) -> None:
 def folder(config: ConfigDict) -> None:
     """ResNet-18 on a folder of your own images. The predictor's rate stays constant."""
     common.folder(config)
+    common.standardise(config, "folder")
     common.set_views(config, "moco_v2", size=96)
     config.method.update(bottleneck_dim=128, output_dim=512)
     config.optim.groups = {"predictor": {"schedule": "constant"}}

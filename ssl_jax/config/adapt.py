@@ -1,4 +1,4 @@
-"""Sets the fields of a config that are AUTO from the size of the training data.
+"""Sets the fields of a config that are AUTO from the training data.
 
 The `folder` variants in `configs/` use AUTO, because nobody knows the user's data beforehand. Every
 rule is a pure function of the config and of `DataFacts`. All processes of a job and every resume of
@@ -22,6 +22,10 @@ MAX_QUEUE = 4096
 BN_GROUPS = 4
 MAX_NEIGHBOURS = 20
 FEW_LABELS = 10
+# Mean and standard deviation of ImageNet's pixels in [0, 1], as torchvision rounds them, and the
+# values for images that are not RGB.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OTHER_MEAN, OTHER_STD = 0.5, 0.25
 
 
 class DataFacts(NamedTuple):
@@ -73,6 +77,20 @@ def bn_group(config: ConfigDict, facts: DataFacts) -> int:
     return config.augment.views * config.train.batch_size // BN_GROUPS
 
 
+def mean(config: ConfigDict, facts: DataFacts) -> tuple[float, ...]:
+    """Returns ImageNet's mean for RGB images, else 0.5 per channel."""
+    del facts
+    channels = config.data.channels
+    return IMAGENET[0] if channels == 3 else (OTHER_MEAN,) * channels
+
+
+def std(config: ConfigDict, facts: DataFacts) -> tuple[float, ...]:
+    """Returns ImageNet's standard deviation for RGB images, else 0.25 per channel."""
+    del facts
+    channels = config.data.channels
+    return IMAGENET[1] if channels == 3 else (OTHER_STD,) * channels
+
+
 def queue_size(config: ConfigDict, facts: DataFacts) -> int:
     """Returns the largest multiple of the batch up to 4096 and up to images - batch.
 
@@ -106,6 +124,8 @@ RULES: dict[str, Callable[[ConfigDict, DataFacts], Any]] = {
     "train.epochs": epochs,
     "optim.warmup_epochs": warmup_epochs,
     "model.bn_group": bn_group,
+    "model.mean": mean,
+    "model.std": std,
     "method.queue_size": queue_size,
     "method.memory_size": queue_size,
     "method.prototypes": clusters,

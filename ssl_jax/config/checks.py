@@ -47,7 +47,7 @@ def _data_problems(flat: Values) -> Iterator[tuple[str, str]]:
         # The neutral default leaves images of any number of channels unchanged.
         value = flat.get(name, ())
         given = isinstance(value, tuple | list) and any(number != neutral for number in value)
-        if given and len(value) != channels:
+        if given and tuple(value) != (AUTO,) and len(value) != channels:
             yield name, f"one number per channel, and data.channels is {channels}"
 
 

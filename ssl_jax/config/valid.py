@@ -43,11 +43,12 @@ LABELS = numbers(
     lambda counts: tuple(counts) == (AUTO,) or all(n == 0 or n > 1 for n in counts),
 )
 MEAN = numbers(
-    "one finite number per channel", lambda x: len(x) > 0 and all(abs(n) < INFINITY for n in x)
+    f"one finite number per channel; ({AUTO},): set from data.channels",
+    lambda x: len(x) > 0 and all(abs(n) < INFINITY for n in x),
 )
 STD = numbers(
-    "one finite number above 0 per channel",
-    lambda x: len(x) > 0 and all(map(FINITE_ABOVE_0.accepts, x)),
+    f"one finite number above 0 per channel; ({AUTO},): set from data.channels",
+    lambda x: tuple(x) == (AUTO,) or (len(x) > 0 and all(map(FINITE_ABOVE_0.accepts, x))),
 )
 RATES = numbers(
     "one rate or more, each above 0", lambda x: len(x) > 0 and all(map(FINITE_ABOVE_0.accepts, x))
