@@ -193,7 +193,7 @@ def _computation(
     total: int,
     supervised: bool = False,
 ) -> Computation:
-    tx, schedule = components.make_optimizer(config, examples, total)
+    tx, schedule = components.make_optimizer(config, examples, total, method.delays)
     example_input = components.make_input(config)
     train_step = make_train_step(
         method,

@@ -5,7 +5,7 @@ ConfigDicts.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -108,15 +108,22 @@ def make_method(
         raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
 
 
-def make_optimizer(config: ConfigDict, size: int, total: int) -> tuple[Any, Callable]:
-    """Returns (optax transformation, schedule) for `total` steps over `size` examples."""
+def make_optimizer(
+    config: ConfigDict, size: int, total: int, delays: Mapping[str, int] | None = None
+) -> tuple[Any, Callable]:
+    """Returns (optax transformation, schedule) for `total` steps over `size` examples.
+
+    `delays` are those of the `Method`.
+    """
     fields = config.optim.to_dict()
     for settings in (fields, *fields["groups"].values()):
         if "warmup_epochs" in settings:
             warmup = warmup_steps(settings.pop("warmup_epochs"), config, size)
             settings["warmup_steps"] = min(warmup, total)
     try:
-        return optimizers.make(batch_size=config.train.batch_size, total_steps=total, **fields)
+        return optimizers.make(
+            batch_size=config.train.batch_size, total_steps=total, delays=delays, **fields
+        )
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error
 
@@ -129,7 +136,7 @@ def warmup_steps(epochs: float, config: ConfigDict, size: int) -> int:
 def parameter_table(config: ConfigDict, params: Any) -> str:
     """Returns a table of all parameters with the optimizer's settings for each."""
     fields = config.optim.to_dict()
-    main = {name: fields[name] for name in ("name", "weight_decay", "weight_decay_end")}
+    main = {name: value for name, value in fields.items() if name not in ("groups", "frozen")}
     return parameters.table(params, main, fields["groups"], fields["frozen"])
 
 

@@ -36,13 +36,13 @@ def batches(count, b, views=2, size=2, examples=None):
     ]
 
 
-def trajectory(method, rows, learning_rate=0.5):
-    """Trains by plain SGD.
+def trajectory(method, rows, learning_rate=0.5, tx=None):
+    """Trains by plain SGD, or by the optimizer `tx`.
 
     Returns:
       ([(state before the step, metrics of the step)], last state).
     """
-    tx, probe = optax.sgd(learning_rate), Probe(0)
+    tx, probe = tx or optax.sgd(learning_rate), Probe(0)
     mesh = parallel.make_mesh(jax.devices()[:1])
     init = states.init_fn(method, tx, probe, rows[0], seed=2)
     function = jax.jit(

@@ -6,7 +6,8 @@ A method is one module in this package. Its single public symbol is
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -130,6 +131,13 @@ class Method(NamedTuple):
 
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
+
+    delays: Mapping[str, int] = MappingProxyType({})
+    """Top-level key of `params` -> number of first steps in which the optimizer skips the
+    parameters under the key: they and the optimizer's state do not change. `objective` must also
+    stop their gradient in these steps, so that the norm of the gradient, which is logged and
+    clipped, is that of the trained parameters.
+    """
 
 
 def names() -> list[str]:

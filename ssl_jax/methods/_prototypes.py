@@ -1,10 +1,14 @@
 """Prototypes of SwAV and DINO: unit vectors that embeddings are compared with."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_jax.data import pipeline
 from ssl_jax.losses.softmax import normalise
+from ssl_jax.methods import Run
 
 Prototypes = dict[str, jax.Array]
 
@@ -32,6 +36,12 @@ def scores(z: jax.Array, prototypes: Prototypes) -> jax.Array:
     return jnp.matmul(normalise(z), kernel, precision=jax.lax.Precision.HIGHEST)
 
 
-def frozen_until(end: float, step: jax.Array, prototypes: Prototypes) -> Prototypes:
+def freeze_steps(epochs: float, run: Run) -> int:
+    """Returns how many steps of the run start within its first `epochs` epochs."""
+    steps = pipeline.exact_steps(run.num_examples, run.batch_size, epochs)
+    return min(math.ceil(steps), run.total_steps)
+
+
+def frozen_until(end: int, step: jax.Array, prototypes: Prototypes) -> Prototypes:
     """Returns the prototypes, without gradient in the steps before `end`."""
     return jax.tree.map(lambda x: jnp.where(step < end, jax.lax.stop_gradient(x), x), prototypes)

@@ -10,7 +10,7 @@ from ssl_jax.losses import dino, dino_center
 from ssl_jax.methods import Batch, Method, Run, Tree, _attention
 from ssl_jax.methods._momentum import cosine_momentum, distance, moving_average
 from ssl_jax.methods._multicrop import forward, full_and_local
-from ssl_jax.methods._prototypes import frozen_until, init_prototypes, scores
+from ssl_jax.methods._prototypes import freeze_steps, frozen_until, init_prototypes, scores
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 
@@ -27,6 +27,7 @@ def make(
     center_momentum: float = 0.9,
     momentum: float = 0.996,
     freeze_epochs: float = 1.0,
+    skip_frozen: bool = True,
     hidden_dim: int = 2048,
     bottleneck_dim: int = 256,
 ) -> Method:
@@ -48,7 +49,9 @@ def make(
       warmup_epochs: epochs in which the teacher temperature changes linearly to its final value.
       center_momentum: momentum of the average that is subtracted from the teacher's outputs.
       momentum: momentum of the teacher at the first step.
-      freeze_epochs: epochs at the start in which the last layer receives no gradient.
+      freeze_epochs: epochs at the start in which the last layer is frozen.
+      skip_frozen: the optimizer skips the frozen last layer: no momentum, count or decay, as in the
+        authors' `utils.cancel_gradients_last_layer`. False: it makes updates with gradients of 0.
       hidden_dim: width of the head's hidden layers.
       bottleneck_dim: width of the embeddings before the last layer.
 
@@ -57,6 +60,7 @@ def make(
     """
     full, _ = full_and_local(run)
     steps_per_epoch = run.num_examples / run.batch_size
+    frozen_steps = freeze_steps(freeze_epochs, run)
     head = MLP(
         (hidden_dim, hidden_dim, bottleneck_dim),
         hidden_norm=False,
@@ -88,7 +92,7 @@ def make(
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del key
-        last = frozen_until(freeze_epochs * steps_per_epoch, step, params["prototypes"])
+        last = frozen_until(frozen_steps, step, params["prototypes"])
         local = outputs.get("local_views")
         teacher = jax.lax.stop_gradient(scores(outputs["teacher"], extra["target"]["prototypes"]))
         loss, metrics = dino(
@@ -123,5 +127,6 @@ def make(
     pictures = _attention.pictures(encoder, lambda extra: extra["target"]["encoder"])
     layout = {"batch_stats": "replicated", "target": "parameters", "center": "replicated"}
     return Method(
-        init, encode, objective, features, after_update, layout, modules=modules, pictures=pictures
-    )
+        init, encode, objective, features, after_update, layout, modules=modules, pictures=pictures,
+        delays={"prototypes": frozen_steps} if skip_frozen else {},
+    )  # fmt: skip

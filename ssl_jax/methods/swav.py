@@ -8,7 +8,7 @@ from ssl_jax.losses import swav
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._multicrop import forward, full_and_local
-from ssl_jax.methods._prototypes import frozen_until, init_prototypes, scores
+from ssl_jax.methods._prototypes import freeze_steps, frozen_until, init_prototypes, scores
 from ssl_jax.methods._queue import count_slots
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
@@ -23,6 +23,7 @@ def make(
     epsilon: float = 0.05,
     iterations: int = 3,
     freeze_epochs: float = 1.0,
+    skip_frozen: bool = True,
     queue_size: int = 0,
     queue_epoch: float = 15.0,
     hidden_dim: int = 2048,
@@ -40,7 +41,9 @@ def make(
       temperature: temperature of the predictions' softmax.
       epsilon: regularisation of the Sinkhorn-Knopp algorithm.
       iterations: iterations of the Sinkhorn-Knopp algorithm.
-      freeze_epochs: epochs at the start in which prototypes receive no gradient.
+      freeze_epochs: epochs at the start in which the prototypes are frozen.
+      skip_frozen: the optimizer skips the frozen prototypes: no momentum, count or decay, as in the
+        authors' `main_swav.py`. False: it makes updates with gradients of 0.
       queue_size: earlier embeddings that take part in computing codes, for batches much smaller
         than the number of prototypes. A multiple of the batch size; 0 for no queue.
       queue_epoch: epoch from which the queue takes part.
@@ -54,6 +57,7 @@ def make(
     full, _ = full_and_local(run)
     slots = count_slots("queue_size", queue_size, run.batch_size)
     steps_per_epoch = run.num_examples / run.batch_size
+    frozen_steps = freeze_steps(freeze_epochs, run)
     head = MLP((hidden_dim, output_dim), dtype=encoder.dtype)
     networks = Chain(run.bn_group, full, encoder=encoder, projector=head)
 
@@ -75,7 +79,7 @@ def make(
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del key
-        kernel = frozen_until(freeze_epochs * steps_per_epoch, step, params["prototypes"])
+        kernel = frozen_until(frozen_steps, step, params["prototypes"])
         view_scores = {n: scores(z, kernel) for n, z in outputs.items() if n != "features"}
 
         def loss(queue: jax.Array | None):
@@ -105,4 +109,5 @@ def make(
         return networks.features(params, extra["batch_stats"], images)
 
     layout = {"batch_stats": "replicated"} | ({"queue": "rows"} if slots else {})
-    return Method(init, encode, objective, features, layout=layout)
+    delays = {"prototypes": frozen_steps} if skip_frozen else {}
+    return Method(init, encode, objective, features, layout=layout, delays=delays)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax.optim import LR_RULES, NAMES, SCHEDULES, parameters
-from ssl_jax.optim.parameters import is_weight
+from ssl_jax.optim.parameters import is_any, is_weight
 
 Schedule = Callable[[Any], jax.Array]
 
@@ -129,12 +129,16 @@ def single_optimizer(
     nesterov: bool = False,
     b2: float = 0.999,
     trust_coefficient: float = 0.001,
+    trust_clip: bool = False,
     lr_in_momentum: bool = True,
+    decay_all: bool = False,
+    adapt_all: bool = False,
+    first_step: int = 0,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Returns one optimizer for all parameters, and its learning-rate schedule.
 
-    Weight decay and the LARS trust ratio apply only to parameters with more than one axis
-    (`parameters.is_weight`). Biases and normalisation parameters are neither decayed nor adapted.
+    By default, weight decay and the LARS trust ratio apply only to parameters with more than one
+    axis (`parameters.is_weight`), not to biases and normalisation parameters.
 
     Args:
       name: "lars": LARS (You et al., arXiv 1708.03888) as in SimCLR's `lars_optimizer.py`: L2
@@ -151,14 +155,25 @@ def single_optimizer(
       nesterov: use Nesterov momentum (lars and sgd only).
       b2: decay rate of AdamW's second moment.
       trust_coefficient: eta of LARS. The gradient g of a weight w, decay included, is scaled
-        by eta * ‖w‖ / ‖g‖, or by 1 if either norm is 0.
+        by the trust ratio eta * ‖w‖ / ‖g‖, or by 1 if either norm is 0. solo-learn
+        divides by the sum of the norms of gradient and decay, not by the norm of their sum, and
+        neither decays nor adapts a weight without gradient. Without decay, the two rules agree.
+      trust_clip: divide the trust ratio by the learning rate of the step, then limit it to 1, as
+        solo-learn's `clip_lr`. An update is then at most that of SGD. Below the limit it is
+        eta * ‖w‖ long, whatever the rate. With lr_in_momentum, that holds for each term of the
+        momentum buffer. Without it, the rate of a later step scales the earlier terms, too.
       lr_in_momentum: order of learning rate and momentum in LARS. True: the momentum buffer sums
         updates already scaled by the learning rate, as in SimCLR. False: the buffer sums unscaled
         updates and the rate scales the buffer, as in BYOL and MoCo v3. The two differ only while
         the rate changes.
+      decay_all: decay every parameter, as PyTorch's optimizers do by default.
+      adapt_all: LARS adapts every parameter, as the LARC of SwAV.
+      first_step: step of the run in which the optimizer makes its first update. Rate and decay are
+        those of the run's steps; the transformation's own count starts at 0.
 
     Returns:
-      (transformation, schedule). The schedule is for logging; the transformation applies it.
+      (transformation, schedule). The schedule counts the run's steps. It is for logging; the
+      transformation applies it.
 
     Raises:
       ValueError: for an unknown optimizer, rule or schedule, or a warm-up longer than the run.
@@ -167,25 +182,62 @@ def single_optimizer(
         raise ValueError(f"unknown optimizer {name!r}; choose from {', '.join(NAMES)}")
     peak = learning_rate(lr, lr_rule, batch_size)
     rate = rate_schedule(peak, warmup_steps, total_steps, name=schedule, drops=drops, drop=drop)
+    own_rate = _shifted(rate, first_step)
     decay = _decay_schedule(weight_decay, weight_decay_end, total_steps)
+    decay = _shifted(decay, first_step) if callable(decay) else decay
+    decayed = is_any if decay_all else is_weight
     if name == "adamw":
-        tx = optax.adamw(rate, b1=momentum, b2=b2, weight_decay=decay, mask=is_weight)
+        tx = optax.adamw(own_rate, b1=momentum, b2=b2, weight_decay=decay, mask=decayed)
     elif name == "sgd":
         tx = optax.chain(
-            optax.add_decayed_weights(decay, mask=is_weight),
-            optax.sgd(rate, momentum=momentum, nesterov=nesterov),
+            optax.add_decayed_weights(decay, mask=decayed),
+            optax.sgd(own_rate, momentum=momentum, nesterov=nesterov),
         )
     else:
-        scale = optax.scale_by_learning_rate(rate)
+        if trust_clip:
+            trust = _scale_by_clipped_trust_ratio(trust_coefficient, own_rate)
+        else:
+            trust = optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient)
+        scale = optax.scale_by_learning_rate(own_rate)
         trace = optax.trace(decay=momentum, nesterov=nesterov)
         tx = optax.chain(
-            optax.add_decayed_weights(decay, mask=is_weight),
-            optax.masked(
-                optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), is_weight
-            ),
+            optax.add_decayed_weights(decay, mask=decayed),
+            optax.masked(trust, is_any if adapt_all else is_weight),
             *((scale, trace) if lr_in_momentum else (trace, scale)),
         )
     return tx, rate
+
+
+def _shifted(schedule: Schedule, first_step: int) -> Schedule:
+    """Returns the schedule of an optimizer whose count 0 is the run's step `first_step`."""
+    return (lambda count: schedule(count + first_step)) if first_step else schedule
+
+
+def _scale_by_clipped_trust_ratio(
+    coefficient: float, rate: Schedule
+) -> optax.GradientTransformation:
+    """`optax.scale_by_trust_ratio` with the ratio divided by the rate and limited to 1."""
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: Any, state: optax.ScaleByScheduleState, params: Any
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
+        rate_now = rate(state.count)
+
+        def scaled(update: jax.Array, weight: jax.Array) -> jax.Array:
+            weight_norm, norm = optax.tree.norm(weight), optax.tree.norm(update)
+            ratio = coefficient * weight_norm / norm
+            # The rate is 0 in the first step of a warm-up, and the limit then applies.
+            is_limited = (weight_norm == 0) | (norm == 0) | (ratio >= rate_now)
+            return update * jnp.where(is_limited, 1.0, ratio / rate_now)
+
+        count = optax.safe_increment(state.count)
+        return jax.tree.map(scaled, updates, params), optax.ScaleByScheduleState(count)
+
+    return optax.GradientTransformation(init, update)
 
 
 def make(
@@ -193,6 +245,7 @@ def make(
     *,
     groups: Mapping[str, Mapping[str, Any]] | None = None,
     frozen: Sequence[str] = (),
+    delays: Mapping[str, int] | None = None,
     clip_norm: float = 0.0,
     **settings: Any,
 ) -> tuple[optax.GradientTransformation, Schedule]:
@@ -204,26 +257,39 @@ def make(
         all parameters under that key; they may include "name".
       frozen: paths of parameters or modules that never change, such as "encoder/patch_embed".
         Frozen parameters have no optimizer state.
-      clip_norm: maximum L2 norm of the gradient of all trained (not frozen) parameters together.
+      delays: `Method.delays`: top-level key of the parameters -> number of first steps in which
+        parameters under the key and their optimizer's state do not change. After them, the
+        optimizer starts from its initial state, at the run's rate and decay.
+      clip_norm: maximum L2 norm of the gradient of all parameters that are not frozen together.
         A longer gradient is scaled down before any optimizer uses it. 0 turns clipping off.
 
     Returns:
       (transformation, schedule of the main optimizer). The schedule is for logging. The
-      transformation's `init` raises ValueError if a group or a frozen path matches no parameter.
+      transformation's `init` raises ValueError if a group, a delay or a frozen path matches no
+      parameter.
 
     Raises:
       ValueError: for arguments that `single_optimizer` refuses.
     """
     tx, rate = single_optimizer(name, **settings)
-    label = functools.partial(parameters.labels, groups=groups or (), frozen=frozen)
-    if groups or frozen:
+    groups = groups or {}
+    delays = {key: steps for key, steps in (delays or {}).items() if steps > 0}
+    label = functools.partial(parameters.labels, groups=groups, frozen=frozen, delays=delays)
+    if groups or frozen or delays:
         transforms = {parameters.MAIN: tx, parameters.FROZEN: optax.set_to_zero()}
-        for key, changes in (groups or {}).items():
-            transforms[key], _ = single_optimizer(**{"name": name, **settings, **changes})
+        for key in (*groups, *(delays.keys() - groups.keys())):
+            own = {"name": name, **settings, **groups.get(key, {})}
+            transforms[key] = _delayed(own, delays.get(key, 0))
         tx = optax.partition(transforms, label)
     if clip_norm:
         tx = _with_clipping(tx, clip_norm, label)
     return tx, rate
+
+
+def _delayed(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of `settings`, which does nothing in the first `steps` steps."""
+    tx, _ = single_optimizer(**settings, first_step=steps)
+    return optax.conditionally_mask(tx, lambda step: step >= steps) if steps else tx
 
 
 def _with_clipping(

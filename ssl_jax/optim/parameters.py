@@ -16,7 +16,7 @@ MAIN, FROZEN = "_main", "_frozen"
 
 
 def is_weight(params: Tree) -> Tree:
-    """Returns the mask of decayed and LARS-adapted parameters, a tree of bools like `params`.
+    """Returns the default mask of decayed and LARS-adapted parameters, a tree of bools.
 
     True for parameters with more than one axis (kernels). False for biases and for the scales of
     normalisation layers, which have one axis.
@@ -24,24 +24,39 @@ def is_weight(params: Tree) -> Tree:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def labels(params: Tree, groups: Iterable[str] = (), frozen: Sequence[str] = ()) -> Tree:
-    """Labels each parameter with FROZEN, the name of its group, or MAIN.
+def is_any(params: Tree) -> Tree:
+    """Returns the mask of all parameters: a tree of True."""
+    return jax.tree.map(lambda _: True, params)
+
+
+def labels(
+    params: Tree,
+    groups: Iterable[str] = (),
+    frozen: Sequence[str] = (),
+    delays: Iterable[str] = (),
+) -> Tree:
+    """Labels each parameter with FROZEN, its top-level key if that has its own optimizer, or MAIN.
 
     Args:
       params: dictionary of trees of arrays.
       groups: keys of `params` with an optimizer of their own.
       frozen: paths of parameters or of modules. A frozen path inside a group stays frozen.
+      delays: more keys of `params` with an optimizer of their own.
 
     Returns:
       Tree of str, with the structure of `params`.
 
     Raises:
-      ValueError: if a group or a frozen path matches no parameter.
+      ValueError: if a group, a delay or a frozen path matches no parameter.
     """
-    groups = set(groups)
-    if missing := sorted(groups - params.keys()):
-        top = ", ".join(sorted(params))
-        raise ValueError(f"groups: no parameters under {missing[0]!r}; the top level has: {top}")
+    own = set()
+    for kind, keys in (("groups", set(groups)), ("delays", set(delays))):
+        if missing := sorted(keys - params.keys()):
+            top = ", ".join(sorted(params))
+            raise ValueError(
+                f"{kind}: no parameters under {missing[0]!r}; the top level has: {top}"
+            )
+        own |= keys
     paths = [_path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for prefix in frozen:
         if not any(_is_under(path, prefix) for path in paths):
@@ -52,7 +67,7 @@ def labels(params: Tree, groups: Iterable[str] = (), frozen: Sequence[str] = ())
         if any(_is_under(name, prefix) for prefix in frozen):
             return FROZEN
         top = name.partition("/")[0]
-        return top if top in groups else MAIN
+        return top if top in own else MAIN
 
     return jax.tree_util.tree_map_with_path(label, params)
 
@@ -88,7 +103,7 @@ def table(
     Args:
       params: tree of arrays or ShapeDtypeStructs.
       main: settings of the main optimizer: "name", "weight_decay" and, optionally,
-        "weight_decay_end" of `optimizers.make`.
+        "weight_decay_end", "decay_all" and "adapt_all" of `optimizers.make`.
       groups, frozen: arguments of `optimizers.make`.
     """
     groups = groups or {}
@@ -100,10 +115,11 @@ def table(
     for (path, leaf), label in zip(leaves, leaf_labels, strict=True):
         settings = {**main, **groups.get(label, {})}
         size, is_frozen = math.prod(leaf.shape), label == FROZEN
-        trained_weight = leaf.ndim > 1 and not is_frozen
         decay = settings["weight_decay"] or settings.get("weight_decay_end") or 0
-        decayed = trained_weight and decay > 0
-        adapted = trained_weight and settings["name"] == "lars"
+        decayed = not is_frozen and decay > 0
+        decayed &= leaf.ndim > 1 or settings.get("decay_all", False)
+        adapted = not is_frozen and settings["name"] == "lars"
+        adapted &= leaf.ndim > 1 or settings.get("adapt_all", False)
         sizes.append((size, decayed * size, adapted * size, is_frozen * size))
         shape = "x".join(map(str, leaf.shape)) or "scalar"
         optimizer = "frozen" if is_frozen else settings["name"]

@@ -31,6 +31,8 @@ def digits(**changes):
         ({"momentum": float("nan")}, "optim.momentum=nan: in [0, 1)"),
         ({"lr": float("inf")}, "optim.lr=inf: a finite number, 0 or more"),
         ({"weight_decay_end": -0.4}, "optim.weight_decay_end=-0.4: a finite number"),
+        ({"trust_coefficient": 0.0}, "optim.trust_coefficient=0.0: a finite number above 0"),
+        ({"groups": {"head": {"decay_all": 1}}}, "optim.groups.head.decay_all=1: True or False"),
         ({"clip_norm": -1.0}, "optim.clip_norm=-1.0: a finite number, 0 or more"),
         ({"groups": {"head": {}}}, "optim.groups.head: give the fields that differ"),
         ({"groups": {"head": 0.1}}, "optim.groups.head: give the fields that differ"),
@@ -69,6 +71,22 @@ def test_a_group_has_its_own_warm_up_in_epochs():
         assert float(updates["encoder"]) == -1
         assert float(updates["head"]) == pytest.approx(-min(step / 10, 1))
         assert float(updates["tail"]) == pytest.approx(-step / 30)  # at most the whole run
+
+
+def test_a_group_has_its_own_trust_ratio_and_decay():
+    config = digits(
+        name="lars", lr=1.0, warmup_epochs=0.0, weight_decay=0.5, momentum=0.0, schedule="constant",
+        groups={"head": {"trust_coefficient": 0.02}, "tail": {"decay_all": True}},
+    )  # fmt: skip
+    tx, _ = components.make_optimizer(config, size=1297, total=30)
+    params = {name: {"w": jax.numpy.eye(2), "b": jax.numpy.ones(2)} for name in ["head", "tail"]}
+    grads = jax.tree.map(jax.numpy.zeros_like, params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert float(updates["head"]["w"][0, 0]) == pytest.approx(-0.02)
+    assert float(updates["tail"]["w"][0, 0]) == pytest.approx(-0.001)
+    assert [float(updates[name]["b"][0]) for name in ("head", "tail")] == [0, -0.5]
+    table = components.parameter_table(config, params).splitlines()
+    assert ["tail/b", "2", "2", "yes", "-", "lars"] in [line.split() for line in table]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +129,16 @@ def test_fields_that_shape_the_optimizer_state_are_of_the_identity_class():
         {"frozen": ("encoder/conv1",)},
         {"weight_decay_end": 0.4},
         {"lr_in_momentum": False},
+        {"trust_clip": True},
     ):
         assert kinds(**changes) == ["identity"], changes
-    for changes in ({"clip_norm": 3.0}, {"schedule": "step"}, {"b2": 0.95}, {"nesterov": True}):
+    for changes in (
+        {"clip_norm": 3.0},
+        {"schedule": "step"},
+        {"b2": 0.95},
+        {"nesterov": True},
+        {"trust_coefficient": 0.02},
+        {"decay_all": True},
+        {"adapt_all": True},
+    ):
         assert kinds(**changes) == ["schedule"], changes

@@ -95,6 +95,80 @@ def test_lars_matches_numpy(problem, lr_in_momentum, nesterov, end):
         assert_close(visited[step], params)
 
 
+@pytest.mark.parametrize("lr_in_momentum", [True, False])
+def test_clipped_trust_ratio_matches_the_rule_of_solo_learn(problem, lr_in_momentum):
+    """Without decay. With decay, solo-learn adds the norms of gradient and decay; we add first.
+
+    solo-learn scales the momentum buffer by the rate; with lr_in_momentum we scale its terms.
+    """
+    params, grads = problem[0], problem[1][:5]
+    for grad in grads:
+        grad["conv"] = 1e-3 * grad["conv"]  # a small gradient: the limit applies
+    tx, _ = make(
+        "lars", trust_coefficient=0.02, trust_clip=True, weight_decay=0.0,
+        lr_in_momentum=lr_in_momentum,
+    )  # fmt: skip
+    visited = run(tx, params, grads)
+    buffers = {name: np.zeros_like(p) for name, p in params.items()}
+    limited = set()
+    for step, grad in enumerate(grads):
+        lr = rate(step)
+        for name, p in params.items():
+            g = grad[name]
+            norms = np.linalg.norm(p), np.linalg.norm(g)
+            if p.ndim > 1 and all(norms):
+                ratio = 0.02 * norms[0] / norms[1]
+                limited.add((name, ratio >= lr))
+                g = g * (ratio / lr if ratio < lr else 1.0)
+            before, after = (lr, 1.0) if lr_in_momentum else (1.0, lr)
+            buffers[name] = 0.9 * buffers[name] + before * g
+            params = params | {name: p - after * buffers[name]}
+        assert_close(visited[step], params)
+    # The rate of step 0 is 0, which always limits.
+    # `zero` moves in step 1, by the gradient alone.
+    assert limited == {("conv", True), ("kernel", True), ("kernel", False), ("zero", False)}
+
+
+def test_clipped_trust_ratio_bounds_the_update_and_is_free_of_the_rate():
+    rng = np.random.default_rng(1)
+    params = {"w": np.float32(rng.normal(size=(5, 4)))}
+    length = np.linalg.norm(params["w"])
+
+    def update(lr, scale):
+        grads = {"w": np.float32(scale * rng.normal(size=(5, 4)))}
+        tx, _ = make(
+            "lars", lr=lr, warmup_steps=0, momentum=0.0, weight_decay=0.0, trust_coefficient=0.02,
+            trust_clip=True,
+        )  # fmt: skip
+        updates, _ = tx.update(grads, tx.init(params), params)
+        return np.linalg.norm(updates["w"]), lr * np.linalg.norm(grads["w"])
+
+    for lr in (0.1, 1.0, 10.0):
+        moved, by_sgd = update(lr, scale=1.0)
+        assert moved == pytest.approx(0.02 * length, rel=1e-5)
+        assert moved < by_sgd
+        moved, by_sgd = update(lr, scale=1e-6)
+        assert moved == pytest.approx(by_sgd, rel=1e-5)
+        assert moved < 0.02 * length
+
+
+@pytest.mark.parametrize(("decay_all", "adapt_all"), [(True, True), (True, False), (False, True)])
+def test_lars_of_all_parameters_matches_numpy(problem, decay_all, adapt_all):
+    params, grads = problem
+    params["bias"] *= 0  # a bias that starts at 0 is first scaled by 1
+    tx, _ = make("lars", decay_all=decay_all, adapt_all=adapt_all, warmup_steps=0, momentum=0.0)
+    visited = run(tx, params, grads)
+    for step, grad in enumerate(grads):
+        lr = PEAK * 0.5 * (1 + np.cos(np.pi * step / TOTAL))
+        for name, p in params.items():
+            g = grad[name] + 0.05 * p * (decay_all or p.ndim > 1)
+            norms = np.linalg.norm(p), np.linalg.norm(g)
+            if (adapt_all or p.ndim > 1) and all(norms):
+                g = g * 0.001 * norms[0] / norms[1]
+            params = params | {name: p - lr * g}
+        assert_close(visited[step], params)
+
+
 def test_lars_order_of_rate_and_momentum_matters_only_while_the_rate_changes(problem):
     kernel = lambda tree: {"kernel": tree["kernel"]}  # noqa: E731
     params, grads = kernel(problem[0]), [kernel(grad) for grad in problem[1]]
@@ -279,6 +353,18 @@ def test_zero_gradient_moves_only_decayed_parameters(name, net_params):
     assert moved == optimizers.is_weight(net_params)
 
 
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_decay_of_all_parameters_moves_each(name, net_params):
+    tx, _ = make(name, warmup_steps=0, weight_decay=0.1, decay_all=True)
+    zeros = jax.tree.map(np.zeros_like, net_params)
+    updates, _ = jax.jit(tx.update)(zeros, tx.init(net_params), net_params)
+    if name == "lars":  # it also adapts kernels
+        updates = {"BatchNorm_0": updates["BatchNorm_0"]}
+        net_params = {"BatchNorm_0": net_params["BatchNorm_0"]}
+    for update, p in zip(jax.tree.leaves(updates), jax.tree.leaves(net_params), strict=True):
+        np.testing.assert_allclose(update, -PEAK * 0.1 * p, rtol=1e-6)
+
+
 PATHS = {
     "adamw": {"0/count", "0/mu/*", "0/nu/*", "2/count"},
     "lars": {"2/count", "3/trace/*"},
@@ -287,13 +373,30 @@ PATHS = {
 
 
 @pytest.mark.parametrize("name", optim.NAMES)
-@pytest.mark.parametrize("clip_norm", [0.0, 3.0])
-def test_state_paths_match_those_in_old_checkpoints(name, clip_norm):
-    """Other paths would make old checkpoints unreadable. Clipping can be changed on resume."""
-    state = make(name, clip_norm=clip_norm)[0].init({"w": jnp.zeros(2)})
-    paths, _ = jax.tree_util.tree_flatten_with_path(state)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clip_norm": 0.0},
+        {"clip_norm": 3.0},
+        {"trust_coefficient": 0.02, "decay_all": True, "adapt_all": True},
+        {"delays": {"w": 0}},
+    ],
+    ids=str,
+)
+def test_state_paths_match_those_in_old_checkpoints(name, changes):
+    """Other paths would make old checkpoints unreadable. These fields can be changed on resume."""
+    assert state_paths(make(name, **changes)[0], {"w": jnp.zeros(2)}) == PATHS[name]
+
+
+def state_paths(tx, params):
+    paths, _ = jax.tree_util.tree_flatten_with_path(tx.init(params))
     names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths}
-    assert {name.replace("/w", "/*") for name in names} == PATHS[name]
+    return {name.replace("/w", "/*") for name in names}
+
+
+def test_clipped_trust_ratio_adds_its_count_to_the_state():
+    paths = state_paths(make("lars", trust_clip=True)[0], {"w": jnp.zeros(2)})
+    assert paths == PATHS["lars"] | {"1/inner_state/count"}
 
 
 @pytest.fixture
@@ -356,6 +459,97 @@ def test_frozen_parameters_do_not_change_and_have_no_state(name, model):
     shapes = [leaf.shape for leaf in jax.tree.leaves(tx.init(params))]
     # The discriminator's Adam has two moments of its conv; encoder/deep/conv has no state.
     assert shapes.count((3, 3, 2, 2)) == 2
+
+
+DELAY = 4
+
+
+def one_step(name, p, g, buffers, count, step, end):
+    """One step of AdamW or SGD in float64 whose own count is `count`; returns the parameter."""
+    decayed = decay(step, end) * p * (p.ndim > 1)
+    if name == "sgd":
+        buffers["momentum"] = 0.9 * buffers.get("momentum", 0) + g + decayed
+        return p - rate(step) * buffers["momentum"]
+    buffers["mu"] = 0.9 * buffers.get("mu", 0) + 0.1 * g
+    buffers["nu"] = 0.95 * buffers.get("nu", 0) + 0.05 * g**2
+    scale = np.sqrt(buffers["nu"] / (1 - 0.95 ** (count + 1))) + 1e-8
+    return p - rate(step) * (buffers["mu"] / (1 - 0.9 ** (count + 1)) / scale + decayed)
+
+
+@pytest.mark.parametrize("end", [None, 0.4])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_delayed_parameters_start_later_at_the_rate_and_decay_of_the_run(name, end, model):
+    params, grads = model
+    tx, schedule = make(name, delays={"predictor": DELAY}, weight_decay_end=end, b2=0.95)
+    visited = run(tx, params, grads)
+    assert float(schedule(DELAY)) == pytest.approx(rate(DELAY))  # the logged rate
+    for module in params:
+        delay = DELAY if module == "predictor" else 0
+        for leaf, p in params[module]["deep"].items():
+            buffers = {}
+            for step, grad in enumerate(grads):
+                if step >= delay:
+                    g = grad[module]["deep"][leaf]
+                    p = one_step(name, p, g, buffers, step - delay, step, end)
+                    assert_close(visited[step][module]["deep"], {leaf: p}, atol=5e-6)
+                else:  # not a bit changes
+                    now = visited[step][module]["deep"][leaf]
+                    np.testing.assert_array_equal(now, np.float32(p))
+
+
+def test_delay_leaves_the_state_of_the_optimizer_as_it_starts(model):
+    params, grads = model
+    tx, _ = make("adamw", delays={"predictor": DELAY})
+    start = state = tx.init(params)
+    for step, grad in enumerate(grads[: DELAY + 1]):
+        own = state.inner_states["predictor"].inner_state
+        assert int(own.step) == step
+        first = start.inner_states["predictor"].inner_state.inner_state
+        jax.tree.map(np.testing.assert_array_equal, own.inner_state, first)
+        _, state = tx.update(grad, state, params)
+    assert int(state.inner_states["predictor"].inner_state.inner_state[0].count) == 1
+    assert int(state.inner_states["_main"].inner_state[0].count) == DELAY + 1
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_delay_holds_beside_groups_frozen_paths_and_clipping(name, model):
+    """A delayed group, and a delayed module with a frozen part."""
+    params, grads = model
+    frozen = ("predictor/deep/conv",)
+    for grad in grads[:DELAY]:  # as the method stops the gradient
+        grad["predictor"] = jax.tree.map(np.zeros_like, grad["predictor"])
+        grad["discriminator"] = jax.tree.map(np.zeros_like, grad["discriminator"])
+    clip = 3.0
+    options = {"groups": GROUPS, "frozen": frozen, "weight_decay": 0.1, "trust_clip": True}
+    tx, _ = make(
+        name, **options, clip_norm=clip, delays={"predictor": DELAY, "discriminator": DELAY}
+    )
+    visited = run(tx, params, grads)
+    clipped = []
+    for grad in grads:
+        trained = [g for m, tree in grad.items() for n, g in tree["deep"].items()
+                   if f"{m}/deep/{n}" not in frozen]  # fmt: skip
+        norm = np.sqrt(sum(np.sum(g**2) for g in trained))
+        clipped.append(jax.tree.map(lambda g, norm=norm: g * min(1, clip / norm), grad))
+    alone = run(make(name, **options)[0], params, clipped)
+    for step in range(len(grads)):
+        assert_close(visited[step]["encoder"]["deep"], alone[step]["encoder"]["deep"])
+        late = visited[step]["predictor"]["deep"]
+        np.testing.assert_array_equal(late["conv"], np.float32(params["predictor"]["deep"]["conv"]))
+        for module in ("predictor", "discriminator"):
+            kernel = visited[step][module]["deep"]["kernel"]
+            still = np.array_equal(kernel, np.float32(params[module]["deep"]["kernel"]))
+            assert still == (step < DELAY), (module, step)
+    # The group's own schedule, a fresh start: the first AdamW update has the size of the rate.
+    before, after = (visited[s]["discriminator"]["deep"]["bias"] for s in (DELAY - 1, DELAY))
+    want = 2e-3 * rate(DELAY) / PEAK
+    np.testing.assert_allclose(np.abs(after - before), want, rtol=2e-3)
+
+
+def test_delay_without_parameters_is_refused(model):
+    tx, _ = make("sgd", delays={"prototypes": 3})
+    with pytest.raises(ValueError, match="delays: no parameters under 'prototypes'; the top level"):
+        jax.eval_shape(tx.init, model[0])
 
 
 def test_frozen_path_without_parameters_is_refused(model):

@@ -84,6 +84,19 @@ def test_table_marks_decayed_and_adapted_parameters(shapes):
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
+def test_table_marks_all_parameters_if_all_are_decayed_or_adapted(shapes):
+    main = {"name": "lars", "weight_decay": 0.1, "decay_all": True, "adapt_all": True}
+    groups = {"Dense_0": {"adapt_all": False}, "Conv_0": {"decay_all": False}}
+    rows = cells(parameters.table(shapes, main, groups, ("BatchNorm_0/bias",)))
+    assert rows["BatchNorm_0/scale"][2:] == ["yes", "yes", "lars"]
+    assert rows["BatchNorm_0/bias"][2:] == ["-", "-", "frozen"]
+    assert rows["Dense_0/bias"][2:] == ["yes", "-", "lars"]
+    assert rows["Conv_0/kernel"][2:] == ["yes", "yes", "lars"]
+    # AdamW adapts nothing, and without decay nothing is decayed.
+    nothing = cells(parameters.table(shapes, main | {"name": "adamw", "weight_decay": 0.0}))
+    assert nothing["total"][-2:] == ["0", "0"]
+
+
 @pytest.mark.parametrize(
     ("main", "decayed", "adapted"),
     [
