@@ -145,6 +145,7 @@ def schedule(
     start: float = 0,
     end: float = 0,
     shape: str = "cosine",
+    rule: str = "linear",
     **rest: Any,
 ) -> Values:
     """An optimizer and its schedule.
@@ -156,11 +157,13 @@ def schedule(
       warmup: epochs.
       start, end: learning rate in the first step of the warm-up and at the end of the run.
       shape: name of the schedule.
+      rule: how the peak follows from the batch.
       rest: other quantities.
     """
     fields = {
         "name": optimizer,
         "peak": peak,
+        "lr_rule": rule,
         "decay": decay,
         "decay_end": decay,
         "warmup_epochs": warmup,
@@ -373,14 +376,14 @@ _add(
     "moco_v1:imagenet",
     *(IMAGENET, MOCO_NETWORK, train(256, 200)),
     pair(224, (0.2, 1), NPID_JITTER, gray=0.2, resize="bilinear"),
-    sgd(0.03, 1e-4, end=0.0003, **STEPS),
+    sgd(0.03, 1e-4, end=0.0003, rule="constant", **STEPS),
     method("moco", temperature=0.07, head_depth=1, **MOCO) | heads(head=("128 bias",)),
 )
 _add(
     "moco_v2:imagenet",
     *(IMAGENET, MOCO_NETWORK, train(256, 200)),
     pair(224, (0.2, 1), WEAK, gray=0.2, blur=0.5, resize="bilinear"),
-    sgd(0.03, 1e-4),
+    sgd(0.03, 1e-4, rule="constant"),
     method("moco", temperature=0.2, head_depth=2, hidden_dim=0, **MOCO),
     heads(head=("2048 bias", "128 bias")),
 )
@@ -390,7 +393,7 @@ _add(
     "moco_v1:cifar10",
     *(CIFAR_WITHIN, RESNET18, {"model/zero_gamma": False, "model/bn_group": 128}, train(512, 200)),
     pair(32, (0.08, 1), WEAK, gray=0.2, resize="bilinear"),
-    sgd(0.06, 5e-4),
+    sgd(0.06, 5e-4, rule="constant"),
     method("moco", temperature=0.1, momentum=0.99, queue_size=4096, head_depth=1, output_dim=128),
     {"method/shuffle_groups": 8} | heads(head=("128 bias",)),
 )
@@ -450,14 +453,14 @@ _add(
     "npid:imagenet",
     *(IMAGENET, RESNET50, {"model/zero_gamma": False}, train(256, 200)),
     views(view(224, (0.2, 1), NPID_JITTER, **NPID_VIEW)),
-    sgd(0.03, 1e-4, end=0.0003, **STEPS),
+    sgd(0.03, 1e-4, end=0.0003, rule="constant", **STEPS),
     method("npid", loss="nce", temperature=0.07, **NPID) | heads(head=("128 bias",)),
 )
 _add(
     "npid:cifar10",
     *(CIFAR_WITHIN, RESNET18, {"model/zero_gamma": False}, train(128, 200)),
     views(view(32, (0.2, 1), NPID_JITTER, flip=0, **NPID_VIEW)),
-    sgd(0.03, 5e-4, end=0.0003, **STEPS),
+    sgd(0.03, 5e-4, end=0.0003, rule="constant", **STEPS),
     method("npid", loss="softmax", temperature=0.1, **NPID) | heads(head=("128 bias",)),
 )
 
@@ -501,7 +504,7 @@ for _suffix, _network, _width in (
     _add(
         f"simclr_v2:imagenet{_suffix}",
         *(UNIT, RESNET50, SIMCLR_PADDING, _network, train(4096, 800), SIMCLR_VIEWS),
-        lars(6.4, 1e-4, **({"warmup": 40} | SIMCLR_LARS)),
+        lars(6.4, 1e-4, warmup=40, rule="sqrt", **SIMCLR_LARS),
         method("simclr_v2", temperature=0.1, head_depth=3, **SIMCLR_HEAD, **MEMORY),
         heads(head=(f"{_width} bn", f"{_width} bn", "128 scale")),
         differs={"model/padding": PADDING} | NO_MEMORY,

@@ -32,6 +32,8 @@ def test_80_images_of_2_classes():
         "train.epochs": 100.0,  # 500 steps of 16 images
         "optim.warmup_epochs": 10.0,
         "model.bn_group": 8,  # 32 rows in 4 groups
+        "model.mean": (0.485, 0.456, 0.406),
+        "model.std": (0.229, 0.224, 0.225),
         "method.queue_size": 64,  # 80 - 16 = 4 batches
         "eval.knn_k": 20,
         "eval.labels_per_class": (10, 0),
@@ -72,6 +74,29 @@ def test_given_values_stay_and_the_others_follow_them():
     assert config.optim.warmup_epochs == 20 / 80  # one step
     swav, _ = adapt(3000, name="swav")
     assert swav.method.prototypes == 128
+
+
+@pytest.mark.parametrize(
+    ("channels", "mean", "std"),
+    [
+        (1, (0.5,), (0.25,)),
+        (3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        (4, (0.5,) * 4, (0.25,) * 4),
+    ],
+)
+def test_standardisation_fits_the_channels_of_the_images(channels, mean, std):
+    config = folder("moco_v2", **{"data.channels": channels})
+    assert configuration.problems(config) == []  # before the values are known
+    config, values = configuration.adapt(config, configuration.DataFacts(80, 2, 40))
+    assert (config.model.mean, config.model.std) == (mean, std)
+    assert {"model.mean", "model.std"} <= values.keys()
+    assert configuration.problems(config) == []
+
+
+def test_simclr_does_not_standardise():
+    config, values = adapt(80, name="simclr")
+    assert (set(config.model.mean), set(config.model.std)) == ({0.0}, {1.0})
+    assert "model.mean" not in values
 
 
 def test_few_labels_need_more_than_that_many_in_every_class():

@@ -56,11 +56,11 @@ def images(config):
 def optimisation(config):
     """Returns the optimizer's fields, without those that it does not use, and derived rates."""
     fields = config.optim.to_dict()
-    lr, rule, batch = fields.pop("lr"), fields.pop("lr_rule"), config.train.batch_size
+    lr, batch = fields.pop("lr"), config.train.batch_size
     total = components.total_steps(config, images(config))
     _, rate = components.make_optimizer(config, images(config), total)
     derived = {
-        "peak": optimizers.learning_rate(lr, rule, batch),
+        "peak": optimizers.learning_rate(lr, fields["lr_rule"], batch),
         "decay": fields.pop("weight_decay"),
         "start": float(rate(0)) if fields["warmup_epochs"] else 0,
         "end": float(rate(total)),
