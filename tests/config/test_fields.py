@@ -161,6 +161,7 @@ def test_load_fills_fields_that_an_old_config_lacks(tmp_path):
     assert "padding" not in loaded.model  # the encoder may be of another family
     with config.unlocked():
         del config.model.padding
+        config.method.update(loaded.method)  # tests/config/test_old_methods.py
     assert configuration.flatten(loaded) == configuration.flatten(config)
     assert configuration.problems(loaded) == []
 

@@ -51,6 +51,15 @@ def test_runs_that_differ_only_in_the_seed_are_one_group(tmp_path):
     assert list(seed_groups.config_differences(groups)) == ["train.batch_size"]
 
 
+def test_a_run_from_before_a_hyperparameter_existed_is_grouped_by_its_old_value(tmp_path):
+    runs = write_seeds(tmp_path, "a", [0.8, 0.9, 0.7])
+    for path, fields in zip(runs, ({}, {"scale": 1.0}, {"scale": 2.0}), strict=True):
+        change_config(path, method={"name": "simclr", **fields})
+    groups = grouped(runs)
+    assert [len(group.runs) for group in groups] == [2, 1]
+    assert seed_groups.config_differences(groups) == {"method.scale": ["1", "2"]}
+
+
 def test_a_repeated_seed_starts_a_group_of_its_own(tmp_path):
     a, b = (light_run(tmp_path / name) for name in "ab")
     assert [len(group.runs) for group in grouped([a, b])] == [1, 1]

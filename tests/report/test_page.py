@@ -42,6 +42,12 @@ class Reader(html.parser.HTMLParser):
         self.words.append(data)
 
 
+def test_caption_names_the_chance_level_of_a_scaled_loss(finished_run):
+    change_config(finished_run, method={"name": "simclr", "scale": 2.0})
+    text = " ".join(Reader(page.write(finished_run).read_text()).words)
+    assert "a loss of 2 ln 63 = 8.29" in text
+
+
 def test_page_shows_accuracies_figures_and_how_to_reproduce(finished_run):
     (finished_run / "figures").mkdir()
     (finished_run / "figures" / "views.png").write_bytes(b"any bytes")

@@ -81,6 +81,9 @@ def test_chance_level_is_logged_and_for_the_loss_depends_on_the_method(run):
         training_curves.chance_level(run._replace(config=scaled), "contrastive_accuracy")
         is not None
     )
+    doubled = run.config | {"method": {"name": "simclr", "scale": 2.0}}
+    twice = training_curves.chance_level(run._replace(config=doubled), "loss")
+    assert twice == pytest.approx(2 * math.log(63))
     other = [{"step": 1, "loss": 2.0}]
     assert training_curves.chance_level(run._replace(metrics=other), "loss") is None
 
