@@ -10,7 +10,8 @@ distillation from big to small.
 :imagenet     ResNet-50, batch 4096, 400 epochs. Expected, recalled from the paper: about 77.5 %
               top-1 by the student's classifier. The teacher is ResNet-152 (3x, SK), fine-tuned on
               10 % of the labels. Not run here yet.
-:cifar10      ResNet-18, batch 512, 400 epochs. No number is published. Not run here yet.
+:cifar10      ResNet-18, batch 512, 400 epochs. No recipe and no number are published: optimizer and
+              batch are those of SimCLR v2's pre-training. Not run here yet.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where

@@ -5,10 +5,10 @@
 :imagenet     ResNet-50, batch 256, 200 epochs, BatchNorm statistics in 8 groups of 32 images, by
               facebookresearch/moco main_moco.py with --mlp --aug-plus --cos --moco-t 0.2. Expected:
               67.5 % linear top-1, 71.1 % after 800 epochs (their README). Not run here yet.
-:cifar10      ResNet-18, batch 256, 1000 epochs, by solo-learn scripts/pretrain/cifar/
-              mocov2plus.yaml, but only one view is a query. No number is published for this;
-              solo-learn's README has 92.94 % linear with both views. Not run here yet. The
-              authors' own recipe for CIFAR-10 is configs/moco_v1.py:cifar10.
+:cifar10      ResNet-18, batch 256, 1000 epochs, by solo-learn
+              scripts/pretrain/cifar/mocov2plus.yaml, but only one view is a query. No number is
+              published for this; solo-learn's README has 92.94 % linear with both views as
+              queries. Not run here yet. configs/moco_v1.py:cifar10 is the authors' own recipe.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where

@@ -11,7 +11,7 @@ Sources: Hinton 2002; Hinton, Osindero and Teh 2006; persistent chains: Tieleman
 :cifar10_cpu  Gaussian pixels, CD-1. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
 :cifar10      Two machines of 4096 units on 32x32 pixels. No number is published for whole images
-              without whitening. Not run here yet.
+              without whitening: the hyperparameters are this project's choice. Not run here yet.
 :imagenet     Two machines of 8192 units on 64x64 pixels, for comparison only: no recipe is
               published. Not run here yet.
 """

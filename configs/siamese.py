@@ -3,8 +3,9 @@
     python -m ssl_jax.train --config=configs/siamese.py:VARIANT --workdir=runs/NAME
 
 :imagenet     ResNet-50, batch 512, 100 epochs. Both papers learn from labelled or known pairs, so
-              no number is published for two views. Not run here yet.
-:cifar10      ResNet-18, batch 512, 1000 epochs. No number is published. Not run here yet.
+              no recipe and no number are published for two views: optimizer, batch and length are
+              this project's choice. Not run here yet.
+:cifar10      ResNet-18, batch 512, 1000 epochs, this project's choice, too. Not run here yet.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
