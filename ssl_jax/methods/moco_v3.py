@@ -48,8 +48,10 @@ def make(
         run.bn_group,
         2,
         encoder=encoder,
-        projector=MLP(widths, last_norm="plain", dtype=encoder.dtype),
-        predictor=MLP((hidden_dim, output_dim), last_norm=norm, dtype=encoder.dtype),
+        projector=MLP(widths, last_norm="plain", dense_init="torch", dtype=encoder.dtype),
+        predictor=MLP(
+            (hidden_dim, output_dim), last_norm=norm, dense_init="torch", dtype=encoder.dtype
+        ),
     )
 
     def loss(query: jax.Array, key: jax.Array):

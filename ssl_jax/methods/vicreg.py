@@ -37,5 +37,5 @@ def make(
     Raises:
       ValueError: if the run does not have two views of one size.
     """
-    head = MLP((hidden_dim, hidden_dim, output_dim), dtype=encoder.dtype)
+    head = MLP((hidden_dim, hidden_dim, output_dim), dense_init="torch", dtype=encoder.dtype)
     return joint_embedding(encoder, head, run, partial(vicreg, sim=sim, std=std, cov=cov))
