@@ -1,13 +1,15 @@
-"""All methods on CIFAR-10 with the same budget, against untrained encoders and raw pixels.
+"""All methods on CIFAR-10, each beside the same encoder without training.
 
     python -m benchmarks.zoo --data_dir=DATA_DIR --workdir=runs/zoo
 
 Trains every `configs/*.py:cifar10_cpu` with `ssl_jax.train` on a part of CIFAR-10 that is small
-enough for several epochs, with the same number of steps and seeds. Prints linear and kNN accuracy
-on all test images: the mean and half the range over seeds. Completed runs are not repeated. The
-encoder is the config's: the same small ResNet for all methods except those that need their own (the
-ViT of MAE, the deep belief network). The table also lists each encoder untrained. Distillation is
-excluded because it needs a teacher.
+enough for several epochs. A method gets 400 steps, or its own number in STEPS. Prints linear and
+kNN accuracy on all test images: the mean and half the range over seeds. Completed runs are not
+repeated, and `--jobs` runs are trained at a time. The encoder is the config's: the same small
+ResNet for all methods except those that need their own (the ViT of MAE, the deep belief network).
+A gain is the difference to the same encoder, untrained, with the same standardisation of its input.
+"yes" means that the worst seed of the method is above the best seed of the untrained encoder.
+Distillation is excluded because it needs a teacher.
 """
 
 import importlib
@@ -17,6 +19,8 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -24,46 +28,79 @@ from ml_collections import ConfigDict
 FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
 EXCLUDED = {"common", "distillation"}
+DEFAULT_STEPS = 400
+STEPS: dict[str, int] = {}  # methods that need more than the default
 UNTRAINED, RAW = "untrained encoder", "raw pixels"
+EVALUATIONS = {"linear": "linear", "knn": "20-NN"}
+
+
+class Run(NamedTuple):
+    """One run of the zoo."""
+
+    name: str
+    steps: int
+    seed: int
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Its workdir."""
+        return pathlib.Path(FLAGS.workdir) / f"{self.name}_{self.steps}_{self.seed}"
+
+    @property
+    def encoder(self) -> str:
+        """Its encoder and whether its input is standardised: runs that share an untrained one."""
+        model = _config(self.name).model
+        standardised = any(model.get("mean", ()))
+        return f"{model.name}, standardised input" if standardised else model.name
+
+
 Accuracies = dict[str, dict[str, dict[int, float]]]  # {evaluation: {row: {seed: accuracy}}}
 
 
 def main(argv: list[str]) -> None:
     """Runs the benchmark; see the module's docstring."""
     del argv
-    names = FLAGS.methods or _all_methods()
-    for seed in range(FLAGS.seeds):
-        for name in names:
-            _train(name, seed)
-    print(table(gather(names)))
+    names = FLAGS.methods
+    runs = [
+        Run(name, FLAGS.steps or STEPS.get(name, DEFAULT_STEPS), seed)
+        for seed in range(FLAGS.seeds)
+        for name in names
+    ]
+    train(runs)
+    print(table(names, gather(runs), {run.name: run.steps for run in runs}))
 
 
-def _train(name: str, seed: int) -> None:
-    folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
-    if (folder / "eval" / ".done").exists():
+def train(runs: list[Run]) -> None:
+    """Trains and evaluates the runs that are not complete, `--jobs` at a time."""
+    with ThreadPoolExecutor(FLAGS.jobs) as pool:
+        list(pool.map(_train, runs))
+
+
+def _train(run: Run) -> None:
+    if (run.folder / "eval" / ".done").exists():
         return
-    command = [sys.executable, "-m", "ssl_jax.train", f"--config=configs/{name}.py:cifar10_cpu"]
-    command += [f"--workdir={folder}", *_fields(name, seed)]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a") as log:
+    command = [sys.executable, "-m", "ssl_jax.train", f"--config=configs/{run.name}.py:cifar10_cpu"]
+    command += [f"--workdir={run.folder}", *_fields(run)]
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "log.txt").open("a") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
     result = "done" if code == 0 else f"exit {code}, see {log.name}"
-    print(f"{name}, seed {seed}: {result}", flush=True)
+    print(f"{run.name}, {run.steps} steps, seed {run.seed}: {result}", flush=True)
 
 
-def _fields(name: str, seed: int) -> list[str]:
+def _fields(run: Run) -> list[str]:
     fields = {
         "data.dir": FLAGS.data_dir,
         "data.split": f"train[:{FLAGS.images}]",
-        "train.seed": seed,
-        "train.steps": FLAGS.steps,
-        "train.checkpoint_every": FLAGS.steps,
+        "train.seed": run.seed,
+        "train.steps": run.steps,
+        "train.checkpoint_every": run.steps,
         "augment.size": FLAGS.size,
         "eval.labels_per_class": "(0,)",
         # Baselines depend only on the encoder, so one method per encoder measures them.
-        "eval.baselines": name == _first_method_with_encoder(name),
+        "eval.baselines": run.name == _first_method_with_encoder(run),
     }
-    if _config(name).augment.local:
+    if _config(run.name).augment.local:
         fields["augment.local.size"] = FLAGS.size * 2 // 3  # as in the configs
     return [f"--config.{field}={value}" for field, value in fields.items()]
 
@@ -72,56 +109,86 @@ def _config(name: str) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
 
 
-def _first_method_with_encoder(name: str) -> str:
-    encoder = _config(name).model.name
-    return next(other for other in _all_methods() if _config(other).model.name == encoder)
+def _first_method_with_encoder(run: Run) -> str:
+    same = (name for name in all_methods() if run._replace(name=name).encoder == run.encoder)
+    return next(same)
 
 
-def _all_methods() -> list[str]:
+def all_methods() -> list[str]:
+    """Returns the names of the configs that take part."""
     return sorted({path.stem for path in CONFIGS.glob("*.py")} - EXCLUDED)
 
 
-def gather(names: list[str]) -> Accuracies:
+def gather(runs: list[Run]) -> Accuracies:
     """Returns the accuracies of all completed evaluations in per cent."""
-    accuracies: Accuracies = {"linear": {}, "knn": {}}
-    for name, seed in itertools.product(names, range(FLAGS.seeds)):
-        folder = pathlib.Path(FLAGS.workdir) / f"{name}_{seed}"
-        for evaluation, rows in accuracies.items():
-            file = folder / "eval" / f"{evaluation}.json"
-            if not file.exists():
-                continue
-            encoder = json.loads((folder / "config.json").read_text())["model"]["name"]
-            baselines = {RAW: RAW, UNTRAINED: f"{encoder}, untrained"}
-            for features, numbers in json.loads(file.read_text())["results"].items():
-                row = rows.setdefault(baselines.get(features, name), {})
-                row[seed] = 100 * numbers["accuracy"]
+    accuracies: Accuracies = {evaluation: {} for evaluation in EVALUATIONS}
+    for run, (evaluation, rows) in itertools.product(runs, accuracies.items()):
+        file = run.folder / "eval" / f"{evaluation}.json"
+        if not file.exists():
+            continue
+        baselines = {RAW: RAW, UNTRAINED: untrained(run.name)}
+        for features, numbers in json.loads(file.read_text())["results"].items():
+            row = rows.setdefault(baselines.get(features, run.name), {})
+            row[run.seed] = 100 * numbers["accuracy"]
     return accuracies
 
 
-def table(accuracies: Accuracies) -> str:
-    """Returns a Markdown table, best method first: mean and half the range over seeds."""
-    linear = accuracies["linear"]
-    rows = sorted(linear, key=lambda row: -statistics.mean(linear[row].values()))
-    lines = ["| features | linear | 20-NN | seeds |", "|---|---|---|---|"]
-    for row in rows:
-        cells = [_cell([*by_row.get(row, {}).values()]) for by_row in accuracies.values()]
-        lines.append(f"| {row} | {' | '.join(cells)} | {len(linear[row])} |")
+def untrained(name: str) -> str:
+    """Returns the name of the row of a method's encoder before training."""
+    return f"{Run(name, 0, 0).encoder}, untrained"
+
+
+def table(names: list[str], accuracies: Accuracies, steps: dict[str, int]) -> str:
+    """Returns a Markdown table of the methods, best first, and then of the baselines."""
+
+    def mean(row: str) -> float:
+        return statistics.mean(accuracies["linear"].get(row, {0: 0.0}).values())
+
+    titles = [f"{title} | gain | beyond seeds" for title in EVALUATIONS.values()]
+    header = f"| method | steps | seeds | {' | '.join(titles)} | encoder |"
+    lines = [header, "|---" * header.count(" |") + "|"]
+    for name in sorted(names, key=mean, reverse=True):
+        cells = [_comparison(by_row, name) for by_row in accuracies.values()]
+        seeds = len(accuracies["linear"].get(name, {}))
+        encoder = Run(name, 0, 0).encoder
+        lines.append(f"| {name} | {steps[name]:,} | {seeds} | {' | '.join(cells)} | {encoder} |")
+    lines += ["", f"| features | seeds | {' | '.join(EVALUATIONS.values())} |", "|---|---|---|---|"]
+    for row in sorted({untrained(name) for name in names} | {RAW}, key=mean, reverse=True):
+        cells = [_cell(by_row.get(row, {})) for by_row in accuracies.values()]
+        lines.append(f"| {row} | {len(accuracies['linear'].get(row, {}))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(values: list[float]) -> str:
+def _comparison(by_row: dict[str, dict[int, float]], name: str) -> str:
+    """Returns the cells "accuracy | gain | whether every seed gains" of a method."""
+    own, baseline = by_row.get(name, {}), by_row.get(untrained(name), {})
+    if not own or not baseline:
+        return f"{_cell(own)} | - | -"
+    gain = statistics.mean(own.values()) - statistics.mean(baseline.values())
+    beyond = min(own.values()) > max(baseline.values())
+    return f"{_cell(own)} | {gain:+.1f} | {'yes' if beyond else 'no'}"
+
+
+def _cell(by_seed: dict[int, float]) -> str:
+    values = by_seed.values()
     if not values:
         return "-"
     return f"{statistics.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
 
 
-if __name__ == "__main__":
+def define_flags(methods: list[str]) -> None:
+    """Defines the flags that all runs share. `methods` is the default of `--methods`."""
     flags.DEFINE_string("data_dir", None, "Folder where tensorflow-datasets prepared cifar10.")
     flags.DEFINE_string("workdir", "runs/zoo", "Folder of the runs.")
-    flags.DEFINE_list("methods", [], "Names of configs; default: all.")
-    flags.DEFINE_integer("seeds", 3, "Seeds per method.", lower_bound=1)
-    flags.DEFINE_integer("steps", 400, "Training steps of 128 images.")
+    flags.DEFINE_list("methods", methods, "Names of configs.")
+    flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
     flags.DEFINE_integer("size", 16, "Width and height of a full-size view in pixels.")
     flags.DEFINE_integer("images", 10000, "Training images, at most 50,000; also train probes.")
     flags.mark_flag_as_required("data_dir")
+
+
+if __name__ == "__main__":
+    define_flags(all_methods())
+    flags.DEFINE_integer("seeds", 3, "Seeds per method.", lower_bound=1)
+    flags.DEFINE_integer("steps", 0, "Steps of 128 images for every method; 0: each its own.")
     app.run(main)
