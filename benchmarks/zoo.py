@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
 EXCLUDED = {"common", "distillation"}
 DEFAULT_STEPS = 400
-STEPS: dict[str, int] = {}  # methods that need more than the default
+STEPS = {"mae": 1200, "rbm": 4000}  # methods that need more than the default
 UNTRAINED, RAW = "untrained encoder", "raw pixels"
 EVALUATIONS = {"linear": "linear", "knn": "20-NN"}
 
