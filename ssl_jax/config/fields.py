@@ -215,8 +215,6 @@ _CLASS_BY_PREFIX = {
     **dict.fromkeys(("augment.", "model.", "method.", "finetune.", "optim.groups."), IDENTITY),
     "optim.": SCHEDULE,
 }
-# Values of fields that older configs lack.
-IMPLIED = {field.name: field.before for field in FIELDS if field.before is not ...}
 
 
 def augment_fields(source: str) -> tuple[Field, ...]:
@@ -228,6 +226,12 @@ def augment_fields(source: str) -> tuple[Field, ...]:
     return tuple(row._replace(name=f"augment.{row.name}") for row in rows)
 
 
+# Values of fields that older configs lack; of `augment`, those of images.
+IMPLIED = {
+    field.name: field.before
+    for field in (*FIELDS, *augment_fields("digits"))
+    if field.before is not ...
+}
 _CLASSES = {field.name: field.kind for field in FIELDS}
 
 

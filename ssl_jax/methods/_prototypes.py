@@ -11,11 +11,21 @@ from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Run
 
 Prototypes = dict[str, jax.Array]
+LECUN_NORMAL = nn.initializers.lecun_normal()
 
 
-def init_prototypes(key: jax.Array, dim: int, count: int) -> Prototypes:
-    """Draws initial prototypes for `scores`: {"kernel": float32 [dim, count]}."""
-    return {"kernel": nn.initializers.lecun_normal()(key, (dim, count), jnp.float32)}
+def init_prototypes(
+    key: jax.Array,
+    dim: int,
+    count: int,
+    init: nn.initializers.Initializer = LECUN_NORMAL,
+) -> Prototypes:
+    """Draws initial prototypes for `scores`: {"kernel": float32 [dim, count]}.
+
+    The norm of a column does not change its scores, but an update turns a longer column less. By
+    default, columns have a mean squared norm of 1, as in SwAV's code.
+    """
+    return {"kernel": init(key, (dim, count), jnp.float32)}
 
 
 def scores(z: jax.Array, prototypes: Prototypes) -> jax.Array:

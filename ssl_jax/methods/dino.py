@@ -12,7 +12,7 @@ from ssl_jax.methods._momentum import cosine_momentum, distance, moving_average
 from ssl_jax.methods._multicrop import forward, full_and_local
 from ssl_jax.methods._prototypes import freeze_steps, frozen_until, init_prototypes, scores
 from ssl_jax.models.chain import Chain
-from ssl_jax.models.heads import MLP
+from ssl_jax.models.heads import DENSE_INITS, MLP
 
 
 def make(
@@ -65,6 +65,7 @@ def make(
         (hidden_dim, hidden_dim, bottleneck_dim),
         hidden_norm=False,
         activation=partial(nn.gelu, approximate=False),
+        dense_init="normal_0.02",
         dtype=encoder.dtype,
     )
     networks = Chain(run.bn_group, full, encoder=encoder, head=head)
@@ -72,7 +73,9 @@ def make(
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         keys = jax.random.split(key)
         params, stats = networks.init(keys[0], batch["views"])
-        params["prototypes"] = init_prototypes(keys[1], bottleneck_dim, prototypes)
+        params["prototypes"] = init_prototypes(
+            keys[1], bottleneck_dim, prototypes, DENSE_INITS["torch"]
+        )
         extra = {
             "batch_stats": {"online": stats, "target": stats},
             "target": params,

@@ -71,7 +71,7 @@ def make(
             f"{chunk_name}: {chunk} images"
         )
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
-    head = MLP(widths, hidden_norm=False, dtype=encoder.dtype)
+    head = MLP(widths, hidden_norm=False, dense_init="torch", dtype=encoder.dtype)
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

@@ -48,13 +48,17 @@ def make(
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     norm = "plain" if predictor_norm else ""
     predictor = MLP(
-        (hidden_dim, output_dim), last_norm=norm, last_bias=last_bias, dtype=encoder.dtype
+        (hidden_dim, output_dim),
+        last_norm=norm,
+        last_bias=last_bias,
+        dense_init="torch",
+        dtype=encoder.dtype,
     )
     networks = Chain(
         run.bn_group,
         2,
         encoder=encoder,
-        projector=MLP(widths, last_norm="plain", dtype=encoder.dtype),
+        projector=MLP(widths, last_norm="plain", dense_init="torch", dtype=encoder.dtype),
         predictor=predictor,
     )
 

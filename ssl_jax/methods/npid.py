@@ -54,7 +54,7 @@ def make(
             f"noise_samples must be at least 1, got {noise_samples}; or use loss='softmax'"
         )
     rows = run.num_examples
-    head = MLP((output_dim,), dtype=encoder.dtype)
+    head = MLP((output_dim,), dense_init="torch", dtype=encoder.dtype)
     networks = Chain(run.bn_group, 1, encoder=encoder, head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

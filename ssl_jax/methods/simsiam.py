@@ -42,8 +42,8 @@ def make(
         run.bn_group,
         2,
         encoder=encoder,
-        projector=MLP(widths, last_norm="plain", dtype=encoder.dtype),
-        predictor=MLP((bottleneck_dim, output_dim), dtype=encoder.dtype),
+        projector=MLP(widths, last_norm="plain", dense_init="torch", dtype=encoder.dtype),
+        predictor=MLP((bottleneck_dim, output_dim), dense_init="torch", dtype=encoder.dtype),
     )
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

@@ -58,7 +58,7 @@ def make(
     slots = count_slots("queue_size", queue_size, run.batch_size)
     steps_per_epoch = run.num_examples / run.batch_size
     frozen_steps = freeze_steps(freeze_epochs, run)
-    head = MLP((hidden_dim, output_dim), dtype=encoder.dtype)
+    head = MLP((hidden_dim, output_dim), dense_init="torch", dtype=encoder.dtype)
     networks = Chain(run.bn_group, full, encoder=encoder, projector=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

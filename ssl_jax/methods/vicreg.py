@@ -42,6 +42,6 @@ def make(
       ValueError: if the run does not have two views of one size.
     """
     widths = (hidden_dim, hidden_dim, output_dim)
-    head = MLP(widths, last_bias=last_bias, dtype=encoder.dtype)
+    head = MLP(widths, last_bias=last_bias, dense_init="torch", dtype=encoder.dtype)
     loss = partial(vicreg, sim=sim, std=std, cov=cov)
     return joint_embedding(encoder, head, run, loss, apart=apart)

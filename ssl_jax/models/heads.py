@@ -11,6 +11,13 @@ from jax.typing import DTypeLike
 from ssl_jax.models.norm import BatchNorm
 
 Tree = Any
+# Distributions of the weights of `MLP`. Layers without a normalisation after them learn at a rate
+# that depends on the norm of their weights, so that a head starts as in the source of its method.
+DENSE_INITS = {
+    "lecun_normal": nn.initializers.lecun_normal(),  # variance 1 / fan-in
+    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # +-1 / sqrt(fan-in)
+    "normal_0.02": nn.initializers.normal(0.02),
+}
 
 
 class ProjectionHead(nn.Module):
@@ -127,7 +134,7 @@ class MLP(nn.Module):
     """Dense layers with activations between them: projection and prediction heads of most methods.
 
     A layer has a bias unless a normalisation would cancel it; `last_bias` can omit that of the last
-    layer. Weights are initialised with variance 1 / fan-in (truncated normal).
+    layer.
 
     Attributes:
       widths: width of each layer, the output's last; 0 means the input width of the head.
@@ -136,6 +143,9 @@ class MLP(nn.Module):
         "plain" for batch normalisation without scale and bias.
       last_bias: whether the last layer has a bias if no normalisation follows it.
       activation: function between the layers.
+      dense_init: initialisation of the dense layers: "lecun_normal" (a truncated normal of variance
+        1 / fan-in), "torch" (the default of torch.nn.Linear) or "normal_0.02" (a standard deviation
+        of 0.02). Biases start at 0, with "torch" uniform like the weights.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       dtype: dtype of dense layers and hidden activations; parameters are float32.
@@ -146,13 +156,21 @@ class MLP(nn.Module):
     last_norm: str = ""
     last_bias: bool = True
     activation: Callable[[jax.Array], jax.Array] = nn.relu
+    dense_init: str = "lecun_normal"
     bn_group: int = 0
     bn_views: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Features [n, f] -> outputs [n, widths[-1]] float32."""
+        """Features [n, f] -> outputs [n, widths[-1]] float32.
+
+        Raises:
+          ValueError: if the initialisation is unknown.
+        """
+        if self.dense_init not in DENSE_INITS:
+            choices = ", ".join(DENSE_INITS)
+            raise ValueError(f"dense_init must be one of {choices}; got {self.dense_init!r}")
         last = len(self.widths) - 1
         # Losses compute in float32; rounding their input to bfloat16 first would cost accuracy.
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
@@ -161,8 +179,14 @@ class MLP(nn.Module):
             norm = bool(self.last_norm) if i == last else self.hidden_norm
             affine = i < last or self.last_norm == "affine"
             dtype = wide_dtype if i == last else self.dtype
-            bias = not norm and (i < last or self.last_bias)
-            x = nn.Dense(width or features, use_bias=bias, dtype=self.dtype, name=f"dense{i}")(x)
+            x = nn.Dense(
+                width or features,
+                use_bias=not norm and (i < last or self.last_bias),
+                kernel_init=DENSE_INITS[self.dense_init],
+                bias_init=self._bias_init(x.shape[-1]),
+                dtype=self.dtype,
+                name=f"dense{i}",
+            )(x)
             if norm:
                 x = BatchNorm(
                     group=self.bn_group,
@@ -174,6 +198,12 @@ class MLP(nn.Module):
                 )(x, train)
             x = x.astype(dtype) if i == last else self.activation(x)
         return x
+
+    def _bias_init(self, fan_in: int) -> nn.initializers.Initializer:
+        if self.dense_init != "torch":
+            return nn.initializers.zeros
+        bound = fan_in**-0.5
+        return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class DropoutMLP(nn.Module):

@@ -150,6 +150,20 @@ def test_a_run_from_before_a_field_existed_can_be_resumed():
     assert metadata.config_hash(old) != metadata.config_hash(new)
 
 
+def test_a_run_from_before_interpolation_was_a_field_is_bicubic(tmp_path):
+    run = get_config("digits").to_dict()
+    del run["augment"]["interpolation"]
+    (tmp_path / "config.json").write_text(configuration.to_json(run))
+    old, new = configuration.load(tmp_path), get_config("digits")
+    assert old.augment.interpolation == "bicubic"
+    assert configuration.changes(old, new) == {"identity": [], "schedule": []}
+    new.augment.interpolation = "bilinear"
+    assert len(configuration.changes(old, new)["identity"]) == 1
+    new.augment.interpolation = "nearest"
+    (problem,) = configuration.problems(new)
+    assert problem.startswith("augment.interpolation='nearest': ")
+
+
 def test_load_fills_fields_that_an_old_config_lacks(tmp_path):
     config = byol.get_config("imagenet")
     old = config.copy_and_resolve_references()

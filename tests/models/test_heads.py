@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models.heads import Classifier, DropoutMLP, ProjectionHead
+from ssl_jax.models.chain import Chain
+from ssl_jax.models.heads import MLP, Classifier, DropoutMLP, ProjectionHead
 
 FEATURES = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
 
@@ -65,6 +66,51 @@ def test_projection_head_defaults_match_simclr():
 def test_negative_depth_raises():
     with pytest.raises(ValueError, match="depth -1"):
         ProjectionHead(depth=-1).init(jax.random.key(0), FEATURES, True)
+
+
+def _limits(dense_init, fan_in):
+    """Largest weight, standard deviation of the weights, and largest bias."""
+    if dense_init == "torch":  # uniform
+        return fan_in**-0.5, (3 * fan_in) ** -0.5, fan_in**-0.5
+    if dense_init == "normal_0.02":
+        return np.inf, 0.02, 0
+    # A normal distribution that is cut off at 2 deviations and then scaled to variance 1 / fan-in.
+    return 2 / 0.8796 * fan_in**-0.5, fan_in**-0.5, 0
+
+
+@pytest.mark.parametrize("dense_init", ["lecun_normal", "torch", "normal_0.02"])
+def test_mlp_starts_as_the_source_of_its_method(dense_init):
+    head = MLP((500, 300), hidden_norm=False, dense_init=dense_init)
+    params = head.init(jax.random.key(0), FEATURES, True)["params"]
+    for layer, fan_in in (("dense0", 12), ("dense1", 500)):
+        largest, deviation, largest_bias = _limits(dense_init, fan_in)
+        kernel, bias = params[layer]["kernel"], params[layer]["bias"]
+        np.testing.assert_allclose(np.std(kernel), deviation, rtol=0.03)  # 6000 or more draws
+        assert np.abs(np.mean(kernel)) < 5 * deviation / np.sqrt(kernel.size)
+        assert np.abs(kernel).max() <= largest
+        assert np.abs(bias).max() <= largest_bias
+        if largest_bias:
+            assert np.abs(bias).max() > 0.95 * largest_bias  # 300 or more draws
+
+
+def test_initialisation_of_a_head_leaves_the_encoder_unchanged():
+    images = np.zeros((2, 1, 12), np.float32)  # a dense layer stands for the encoder
+
+    def start(dense_init):
+        modules = {"encoder": MLP((7,)), "head": MLP((5,), dense_init=dense_init)}
+        return Chain(0, 1, **modules).init(jax.random.key(0), images)[0]
+
+    one, other = start("lecun_normal"), start("torch")
+    for x, y in zip(
+        jax.tree.leaves(one["encoder"]), jax.tree.leaves(other["encoder"]), strict=True
+    ):
+        np.testing.assert_array_equal(x, y)
+    assert np.any(one["head"]["dense0"]["kernel"] != other["head"]["dense0"]["kernel"])
+
+
+def test_unknown_initialisation_of_an_mlp_is_refused():
+    with pytest.raises(ValueError, match=r"lecun_normal, torch.*got 'keras'"):
+        MLP((5,), dense_init="keras").init(jax.random.key(0), FEATURES, True)
 
 
 def test_dropout_mlp_drops_and_rescales_hidden_activations():

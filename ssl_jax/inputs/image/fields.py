@@ -21,11 +21,13 @@ from ssl_jax.field import (
     numbers,
     one_of,
 )
-from ssl_jax.inputs.image.views import View
+from ssl_jax.inputs.image.views import INTERPOLATIONS, View
 
 # Crop and flip without colour operations; the config of a method adds the operations of its recipe.
 DEFAULT_VIEW = View(jitter=0.0, grayscale=0.0, blur=0.0)
 PLACEMENTS = ("host", "device")
+# Fields of a lightly augmented view.
+GEOMETRY = ("size", "crop_area", "crop_aspect", "interpolation", "flip")
 _RANGE = numbers(
     "(low, high) with 0 < low <= high",
     lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] < INFINITY,
@@ -35,19 +37,25 @@ _AREA = numbers(
     lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1,
 )
 _HUE = number("a fraction of a turn, in [0, 0.5]", lambda x: 0 <= x <= 0.5)
-_KERNEL = number("a fraction of the size, in (0, 1]", lambda x: 0 < x <= 1)
+_KERNEL = number("a fraction of the size, in [0, 1]", lambda x: 0 <= x <= 1)
 _CHANGES = any_value("{} or fields of a view, for example {'blur': 0.1}")
 _LOCAL = any_value("{} or, for example, {'views': 6, 'size': 96, 'crop_area': (0.05, 0.14)}")
 
 
-def _view_field(name: str, meaning: str, valid: Valid) -> Field:
-    return Field(name, getattr(DEFAULT_VIEW, name), meaning, valid, IDENTITY)
+def _view_field(name: str, meaning: str, valid: Valid, before: Any = ...) -> Field:
+    return Field(name, getattr(DEFAULT_VIEW, name), meaning, valid, IDENTITY, before)
 
 
 VIEW_FIELDS = (
     _view_field("size", "Width and height of a view, in pixels.", AT_LEAST_1),
     _view_field("crop_area", "Range of the crop's area, as a fraction of the image's.", _AREA),
     _view_field("crop_aspect", "Range of the crop's width / height, drawn log-uniformly.", _RANGE),
+    _view_field(
+        "interpolation",
+        "Interpolation of the crop's resize.",
+        one_of(*INTERPOLATIONS),
+        before="bicubic",
+    ),
     _view_field("flip", "Probability of mirroring left to right.", PROBABILITY),
     _view_field("jitter", "Probability of the next four colour operations.", PROBABILITY),
     _view_field("brightness", "Brightness jitter x: a factor drawn from [1 - x, 1 + x].", FINITE),
@@ -57,7 +65,11 @@ VIEW_FIELDS = (
     _view_field("grayscale", "Probability of converting to grey.", PROBABILITY),
     _view_field("blur", "Probability of Gaussian blur.", PROBABILITY),
     _view_field("blur_sigma", "Range of the blur's standard deviation, in pixels.", _RANGE),
-    _view_field("blur_kernel", "Width of the blur's kernel, as a fraction of `size`.", _KERNEL),
+    _view_field(
+        "blur_kernel",
+        "Width of the blur's kernel, as a fraction of `size`; 0: the whole Gaussian.",
+        _KERNEL,
+    ),
     _view_field("solarize", "Probability of inverting the values above 0.5.", PROBABILITY),
     _view_field("noise", "Largest standard deviation of Gaussian noise.", FINITE),
 )
@@ -77,8 +89,8 @@ def default_fields() -> dict[str, Any]:
 
 def light_fields(augment: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of one lightly augmented view: only the crop and flip of `augment`."""
-    geometry = ("size", "crop_area", "crop_aspect", "flip", "placement")
-    return default_fields() | {name: augment[name] for name in geometry} | {"views": 1}
+    kept = {name: augment[name] for name in (*GEOMETRY, "placement")}
+    return default_fields() | kept | {"views": 1}
 
 
 def problems(augment: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ Tensor = Any  # tf.Tensor
 ATTEMPTS = 10  # boxes tried before the fallback, as in Inception's crop
 FIELDS = Decisions._fields[4:]  # the decisions other than the crop box
 DRAWS = 64  # numbers per view; spare ones allow new fields without changing the values of old ones
+KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}  # TensorFlow's names
 PHILOX = 1  # a fixed generator: TensorFlow's default depends on the device
 
 
@@ -33,8 +34,8 @@ def make(
                           `device.apply` makes the pixels of placement "host" from them.
     If `groups(views)` has local views, the dict also has "local_views" (and "local_decisions").
 
-    In both placements, the crop is first resized (bicubic, antialiased), clipped, rounded to uint8
-    and mirrored. The colour operations start from these bytes.
+    In both placements, the crop is first resized (antialiased), clipped, rounded to uint8 and
+    mirrored. The colour operations start from these bytes.
 
     Raises:
       Fault: unknown placement, or views that `groups` refuses.
@@ -228,7 +229,7 @@ def _crops(image: Tensor, decisions: Tensor, views: Sequence[View]) -> list[Tens
             size=[size, size],
             scale=scale,
             translation=[0.0, 0.0],
-            kernel_type="keyscubic",
+            kernel_type=KERNELS[view.interpolation],
             antialias=True,
         )
         crop = tf.ensure_shape(_to_bytes(crop[0]), [size, size, image.shape[-1]])

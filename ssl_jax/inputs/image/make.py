@@ -8,9 +8,9 @@ import numpy as np
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.inputs import Arrays, Input
 from ssl_jax.inputs.image import host
+from ssl_jax.inputs.image.fields import GEOMETRY
 from ssl_jax.inputs.image.views import Decisions, View, groups, views_from_fields
 
-GEOMETRY = ("size", "crop_area", "crop_aspect", "flip")  # fields of a lightly augmented view
 NEED_RGB = ("saturation", "hue")  # jitter operations that work on RGB images only
 
 

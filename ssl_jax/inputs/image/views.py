@@ -5,6 +5,7 @@ The sampler and the host executor (`inputs.image.host`, TensorFlow) and the devi
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class View(NamedTuple):
     size: int = 224  # side of the square view in pixels
     crop_area: tuple[float, float] = (0.08, 1.0)  # fraction of the image's area
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height, drawn log-uniformly
+    interpolation: str = "bicubic"  # or "bilinear"; of the crop's resize, which is antialiased
     flip: float = 0.5  # probability of mirroring left to right
     jitter: float = 0.8  # probability that the next four operations are applied, in random order
     brightness: float = 0.8  # strength; multiplies the values
@@ -33,7 +35,7 @@ class View(NamedTuple):
     grayscale: float = 0.2  # probability
     blur: float = 0.5  # probability
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # range of the standard deviation, in pixels
-    blur_kernel: float = 0.1  # kernel width as a fraction of `size`; rounded to an odd width
+    blur_kernel: float = 0.1  # width as a fraction of `size`, made odd; 0: the whole Gaussian
     solarize: float = 0.0  # probability; inverts the values from 0.5 up
     noise: float = 0.0  # largest standard deviation of Gaussian noise; drawn uniformly from 0
 
@@ -67,6 +69,8 @@ class Decisions(NamedTuple):
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = tuple(itertools.permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))
+INTERPOLATIONS = ("bicubic", "bilinear")
+WHOLE_GAUSSIAN = 4  # standard deviations on each side, 99.96 % of the variance
 
 
 def split(views: Sequence[View]) -> tuple[tuple[View, ...], tuple[View, ...]]:
@@ -122,5 +126,11 @@ def factors(strength: float) -> tuple[float, float]:
 
 
 def blur_radius(view: View) -> int:
-    """Returns the number of kernel taps on each side of the centre (224 pixels: 11, width 23)."""
-    return int(view.blur_kernel * view.size) // 2
+    """Returns the number of kernel taps on each side of the centre (224 pixels: 11, width 23).
+
+    A `blur_kernel` of 0 keeps the whole Gaussian of the largest `blur_sigma` (2: 8, width 17), up
+    to the size of the view, because the blur mirrors each edge once.
+    """
+    if view.blur_kernel:
+        return int(view.blur_kernel * view.size) // 2
+    return min(math.ceil(WHOLE_GAUSSIAN * view.blur_sigma[1]), view.size - 1)

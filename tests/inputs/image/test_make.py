@@ -116,6 +116,7 @@ def test_picture_of_rgb_is_the_image():
 
 def test_light_fields_keep_the_geometry_and_drop_the_colours():
     changed = {"size": 20, "crop_area": (0.3, 0.9), "crop_aspect": (0.5, 2.0), "flip": 0.1}
+    changed["interpolation"] = "bilinear"
     augment = default_fields() | changed | {"placement": "device", "jitter": 0.7, "views": 3}
     light = light_fields(augment)
     assert {name: light[name] for name in changed} == changed

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from ssl_jax.inputs.image import device, host
 from ssl_jax.inputs.image.views import ORDERS, Decisions, View, blur_radius
@@ -142,6 +142,36 @@ def test_blur_kernel_of_224_pixels_has_width_23():
 
 
 @both
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 2.0])
+def test_blur_with_kernel_0_is_the_whole_gaussian(executor, sigma):
+    view = OFF._replace(blur=1, blur_kernel=0)
+    got = run(executor, view, crop(), blur=1, blur_sigma=sigma)
+    whole = {"axes": (0, 1), "mode": "mirror", "radius": 30}
+    want = scipy.ndimage.gaussian_filter(pixels(), sigma, **whole)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+@both
+def test_blur_with_kernel_0_is_that_of_pillow(executor):
+    """Pillow repeats the edges instead of mirroring them, and has 8 bits."""
+    view = OFF._replace(blur=1, blur_kernel=0)
+    pillow = np.asarray(Image.fromarray(crop()).filter(ImageFilter.GaussianBlur(2))) / 255
+    inside = slice(8, -8)
+
+    def error(view):
+        blurred = run(executor, view, crop(), blur=1, blur_sigma=2)
+        return np.abs(blurred - pillow)[inside, inside].mean()
+
+    assert error(view) < 1 / 255
+    assert error(view._replace(blur_kernel=0.1)) > 10 / 255  # 3 pixels
+
+
+@pytest.mark.parametrize(("size", "radius"), [(224, 8), (32, 8), (5, 4), (1, 0)])
+def test_whole_gaussian_fits_into_the_mirrored_view(size, radius):
+    assert blur_radius(View(size=size, blur_kernel=0)) == radius
+
+
+@both
 def test_solarize_inverts_from_the_threshold_up(executor):
     got = run(executor, OFF._replace(solarize=1), crop(), solarize=1)
     pillow = np.asarray(ImageOps.solarize(Image.fromarray(crop()), 128)) / 255
@@ -176,18 +206,27 @@ def test_noise_is_added_and_clipped(executor):
     assert (strong.min(), strong.max()) == (0, 1)
 
 
-def test_crop_is_resized_and_mirrored():
-    """The oracle is Pillow's bicubic filter, which also widens its kernel for smaller outputs."""
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("box", [(20, 10, 100, 70), (20, 10, 36, 22)], ids=["smaller", "larger"])
+def test_crop_is_resized_and_mirrored(interpolation, box):
+    """The oracles are Pillow's filters, which also widen their kernels for smaller outputs."""
     y, x = np.mgrid[:90, :120] / 20
     waves = np.stack([np.sin(y + x), np.cos(2 * x), np.sin(3 * y)], -1)
     image = np.uint8(127 + 120 * waves)
-    d = tf.constant([Decisions(top=10, left=20, height=60, width=80, flip=1)], tf.float32)
-    got = host._crops(tf.constant(image), d, [OFF._replace(flip=1)])[0].numpy()
-    box = (20, 10, 100, 70)
-    pillow = Image.fromarray(image).crop(box).resize((32, 32), Image.Resampling.BICUBIC)
-    error = np.abs(got[:, ::-1].astype(int) - np.asarray(pillow))
-    assert error.max() <= 6
-    assert error.mean() < 0.5
+    left, top, right, bottom = box
+    d = Decisions(top=top, left=left, height=bottom - top, width=right - left, flip=1)
+    view = OFF._replace(flip=1, interpolation=interpolation)
+    (got,) = host._crops(tf.constant(image), tf.constant([d], tf.float32), [view])
+
+    def error(name):
+        resampling = Image.Resampling[name.upper()]
+        pillow = Image.fromarray(image).crop(box).resize((32, 32), resampling)
+        return np.abs(got.numpy()[:, ::-1].astype(int) - np.asarray(pillow))
+
+    other = {"bicubic": "bilinear", "bilinear": "bicubic"}[interpolation]
+    assert error(interpolation).max() <= 6
+    assert error(interpolation).mean() < 0.5
+    assert error(interpolation).mean() < error(other).mean()
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (120, 61), (5, 400), (400, 5)])

@@ -3,7 +3,8 @@
 import pytest
 
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.inputs.image.views import View, split
+from ssl_jax.inputs.image.fields import default_fields
+from ssl_jax.inputs.image.views import View, split, views_from_fields
 
 FULL, OTHER, LOCAL = View(size=8), View(size=8, blur=1), View(size=5)
 
@@ -19,3 +20,11 @@ def test_views_of_three_sizes_or_mixed_order_are_refused(sizes):
     with pytest.raises(Fault, match=str(list(sizes)).strip("[]")) as caught:
         split([View(size=size) for size in sizes])
     assert caught.value.code == BAD_CONFIG
+
+
+def test_other_views_have_the_interpolation_and_blur_of_the_first():
+    augment = default_fields() | {"interpolation": "bilinear", "blur_kernel": 0.0}
+    augment |= {"second": {"blur": 1.0}, "local": {"views": 2, "size": 96}}
+    views = views_from_fields(augment)
+    assert len(views) == 4
+    assert {(view.interpolation, view.blur_kernel) for view in views} == {("bilinear", 0.0)}
