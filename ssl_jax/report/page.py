@@ -1,5 +1,6 @@
 """Page of a run: one HTML file that embeds its pictures and needs no network and no script."""
 
+import math
 import os
 import pathlib
 import shlex
@@ -78,7 +79,7 @@ def _training(run: Run) -> str:
     if chance := training_curves.chance_level(run, "contrastive_accuracy"):
         caption += f"Chance: the positive is guessed among {1 / chance:,.0f} candidates"
         loss = training_curves.chance_level(run, "loss")
-        caption += f", a loss of ln {1 / chance:,.0f} = {loss:.2f}. " if loss else ". "
+        caption += f", a loss of ln {math.exp(loss):,.0f} = {loss:.2f}. " if loss else ". "
     if len(metric_series(run, "loss")[0]):
         caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):
