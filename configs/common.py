@@ -18,7 +18,7 @@ Variant = Callable[[ConfigDict], None]
 STATISTICS = {
     "imagenet": IMAGENET,
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),  # solo-learn
-    # The mean of the deviations within images; lemniscate.pytorch and the authors of MoCo use it.
+    # The mean of the deviations within images, as in lemniscate.pytorch and its descendants.
     "cifar10_within": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
     "folder": ((AUTO,), (AUTO,)),  # by the number of channels
 }
@@ -73,7 +73,7 @@ def set_views(config: ConfigDict, recipe: str, **overrides: Any) -> None:
 def standardise(config: ConfigDict, dataset: str) -> None:
     """Standardises images by the mean and standard deviation of a data set in STATISTICS.
 
-    SimCLR's authors do not standardise, so the configs of SimCLR do not call this function.
+    SimCLR's authors do not standardise, so its own variants do not call this function.
     """
     config.model.mean, config.model.std = STATISTICS[dataset]
 

@@ -15,6 +15,15 @@
 :imagenet     ResNet-50, batch 4096, 1000 epochs, by the paper. Expected: 69.3 % linear top-1
               (paper, table 6), 64.6 % after 100 epochs (table B.1). Not run here yet. The paper
               reports about 1.5 h for 100 epochs on 128 TPU v3 cores.
+:cifar10_decoupled
+              Decoupled loss, ResNet-50, batch 128, 100 epochs, by a reimplementation that reports
+              85.6 % linear. Not run here yet.
+:cifar10_debiased
+              Debiased loss, ResNet-50, batch 256, 400 epochs, by the authors' code, which reports
+              84.3 % linear on STL-10 and nothing on CIFAR-10. Not run here yet.
+:cifar10_hard_negatives
+              Hard negatives, ResNet-50, batch 256, 400 epochs, by the authors' code, which reports
+              87.4 % linear on STL-10 and nothing on CIFAR-10. Not run here yet.
 
 "VARIANT,augment=moco_v2" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
@@ -30,12 +39,17 @@ METHOD = {
     "hidden_dim": 0,  # 0: the encoder's width, 2048 for ResNet-50
     "output_dim": 128,
     "scale": 1.0,  # of the loss: see imagenet
+    "loss": "nt_xent",  # nt_xent | decoupled | debiased | hard_negatives
+    "class_prior": 0.1,  # of debiased and hard_negatives
+    "concentration": 1.0,  # of hard_negatives
 }
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "cifar10", or with other views "imagenet,augment=moco_v2"."""
-    return common.select(arg, METHOD, digits, cifar10, cifar10_cpu, folder, imagenet)
+    variants = (digits, cifar10, cifar10_cpu, folder, imagenet)
+    losses = (cifar10_decoupled, cifar10_debiased, cifar10_hard_negatives)
+    return common.select(arg, METHOD, *variants, *losses)
 
 
 def digits(config: ConfigDict) -> None:
@@ -97,3 +111,78 @@ def imagenet(config: ConfigDict) -> None:
         weight_decay=1e-6, momentum=0.9, lr_in_momentum=True,
     )  # fmt: skip
     config.train.update(batch_size=4096, epochs=1000.0)
+
+
+def cifar10_decoupled(config: ConfigDict) -> None:
+    """Decoupled loss (Yeh et al. 2021, arXiv 2110.06848, equation 6), on CIFAR-10.
+
+    Every number is from a reimplementation, github.com/raminnakhli/Decoupled-Contrastive-Learning:
+    temperature 0.1, batch 128 and 100 epochs from run_simclr.sh; views without blur from
+    experiment/simclr/utils.py; encoder, head and optimizer (`_adam_resnet50`) from main.py and
+    model.py beside it. We know of no code of the authors. The README of the reimplementation
+    reports 85.63 % linear, and 83.09 % with NT-Xent. It says ResNet-18, but the code has ResNet-50.
+    The classifier trains on augmented images, and its best epoch is chosen by its test accuracy.
+
+    Differs: see `_adam_resnet50`. That code minimises the sum over both views instead of the mean;
+    Adam's update does not depend on this factor.
+    """
+    _adam_resnet50(config, blur=0.0)
+    config.method.update(loss="decoupled", temperature=0.1)
+    config.train.update(batch_size=128, epochs=100.0)
+
+
+def cifar10_debiased(config: ConfigDict) -> None:
+    """Debiased loss (Chuang et al. 2020, arXiv 2007.00224, equations 7 and 8, M = 1), on CIFAR-10.
+
+    Every number is from the authors' code for STL-10 at 32 pixels, github.com/chingyaoc/DCL:
+    temperature 0.5, class prior (tau_plus) 0.1 and batch 256 from main.py; views with blur from
+    utils.py; 400 epochs from the README, which evaluates model_400.pth (main.py's default is 500).
+    The README reports STL-10: 84.26 % linear, 80.15 % with class prior 0.
+
+    Differs: the dataset, and see `_adam_resnet50`.
+    """
+    _adam_resnet50(config, blur=0.5)
+    config.method.update(loss="debiased", temperature=0.5, class_prior=0.1)
+    config.train.update(batch_size=256, epochs=400.0)
+
+
+def cifar10_hard_negatives(config: ConfigDict) -> None:
+    """Hard negatives (Robinson et al. 2021, arXiv 2010.04592, section 3), on CIFAR-10.
+
+    Every number is from the authors' code, github.com/joshr17/HCL: temperature 0.5, class prior
+    (tau_plus) 0.1, concentration (beta) 1, batch 256 and 400 epochs from image/main.py, which also
+    reads CIFAR-10; views with blur from image/utils.py; encoder and head from chingyaoc/DCL, on
+    which it builds. The README in image/ reports STL-10: 87.44 % linear, 86.38 % with concentration
+    0.5, 87.09 % with 2.
+
+    Differs: see `_adam_resnet50`.
+    """
+    _adam_resnet50(config, blur=0.5)
+    config.method.update(loss="hard_negatives", temperature=0.5, class_prior=0.1, concentration=1.0)
+    config.train.update(batch_size=256, epochs=400.0)
+
+
+def _adam_resnet50(config: ConfigDict, *, blur: float) -> None:
+    """Sets what the code of the three losses shares; all of it builds on leftthomas/SimCLR.
+
+    Views: crops of 8 % to 100 %, flip 0.5, jitter 0.4, 0.4, 0.4, 0.1 with probability 0.8, grey
+    0.2, standardised by CIFAR-10's statistics (utils.py); blur has 3 pixels and sigma 0.1 to 2.
+    ResNet-50 with a 3x3 stem and without max-pooling; head 2048-512-128 (model.py). Adam with rate
+    1e-3, no warm-up or schedule, decay 1e-6 (main.py).
+
+    Differs from that code: Adam's decay is part of the gradient there, and applies to all
+    parameters; AdamW's is apart and leaves out biases and normalisation (at 1e-6, it hardly acts).
+    The two views are normalised together here, apart there. The head ends in a normalisation here,
+    in a bias there, and has other initial weights. Colour operations are SimCLR's, not
+    torchvision's (docs/methods.md).
+    """
+    common.cifar10(config)
+    common.standardise(config, "cifar10_within")
+    # torchvision's crop is bilinear. The code blurs 3 pixels: 0.1 of 32.
+    common.set_views(config, "simclr_cifar", size=32, blur=blur, interpolation="bilinear")
+    config.model.update(name="resnet50", stem="cifar", zero_gamma=False)
+    config.method.update(hidden_dim=512, output_dim=128)
+    config.optim.update(
+        name="adamw", lr=1e-3, lr_rule="constant", schedule="constant", warmup_epochs=0.0,
+        weight_decay=1e-6, momentum=0.9, b2=0.999,
+    )  # fmt: skip

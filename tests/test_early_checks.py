@@ -62,6 +62,22 @@ def digits(**fields):
         ),
         ({"eval__max_train": 1}, BAD_DATA, ["all training examples", "of the class '"]),
         (
+            {"method__temperature": 0.003},
+            BAD_CONFIG,
+            ["bad config: ", "temperature must be at least 0.0149, got 0.003", "range of float32"],
+        ),
+        (
+            {"method__loss": "hard_negatives", "method__temperature": 0.02},
+            BAD_CONFIG,
+            ["temperature must be at least 0.0297 with concentration 1, got 0.02"],
+        ),
+        ({"method__loss": "nt_xnet"}, BAD_CONFIG, ["unknown loss 'nt_xnet'", "nt_xent, decoupled"]),
+        (
+            {"method__loss": "debiased", "method__class_prior": 1.0},
+            BAD_CONFIG,
+            ["class_prior must be in [0, 1), got 1.0"],
+        ),
+        (
             {"method__temperature": -1.0, "data__eval_split": "nope"},
             66,
             ["2 problems", "temperature must be positive, got -1.0", "no split 'nope'"],

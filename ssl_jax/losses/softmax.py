@@ -1,5 +1,6 @@
 """Shared parts of the softmax losses: unit rows, a shift that prevents overflow, and metrics."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,11 @@ from ssl_jax.losses.tiles import Rows
 Metrics = dict[str, jax.Array]
 Tree = Any
 
-# exp leaves the range of float32 at -87 and 88. A sum of 2^20 terms needs a margin of 14 at the
-# top. Its cotangent divides by the sum and by the number of rows, and must not underflow either.
-_WINDOW, _HEADROOM = 80, 55
+# Distances of shifted logits from the magnitude at which exp underflows, 87.3 in float32. At the
+# bottom, 7 are enough for rows that rounding made longer than 1. At the top, the cotangent of a sum
+# must not underflow: it divides by up to 2^20 terms and by 2^20 rows, each a factor of e^14, and 4
+# more are kept. The sum itself then cannot overflow.
+_BOTTOM_MARGIN, _TOP_MARGIN = 7, 32
 
 
 def normalise(z: jax.Array) -> jax.Array:
@@ -35,6 +38,29 @@ def product_dtype(z: jax.Array) -> Any:
     return z.dtype if z.dtype == jnp.bfloat16 else jnp.promote_types(z.dtype, jnp.float32)
 
 
+def _window(dtype: Any) -> tuple[int, int]:
+    """Returns the largest magnitudes of shifted logits: (below 0, above 0).
+
+    They are (80, 55) in float32 and (701, 676) in float64.
+    """
+    underflow = math.floor(-math.log(float(jnp.finfo(dtype).tiny)))
+    return underflow - _BOTTOM_MARGIN, underflow - _TOP_MARGIN
+
+
+def lowest_temperature(dtype: Any, concentration: float = 0) -> float:
+    """Returns the lowest temperature at which no similarity leaves the range of a dtype.
+
+    Logits span 2 (1 + concentration) / temperature, and exponentials of logits share one shift
+    (`Scale.shift`). The span must fit in the window between underflow and overflow: 135 in float32,
+    1377 in float64. The lowest temperature is 0.0148 in float32 and 0.00145 in float64.
+
+    Args:
+      dtype: dtype of the logits: float32 or float64.
+      concentration: see `Scale`.
+    """
+    return 2 * (1 + concentration) / sum(_window(dtype))
+
+
 class Scale(NamedTuple):
     """Scalars that the bodies need, without gradient. Logits are at most 1 / temperature."""
 
@@ -47,10 +73,11 @@ class Scale(NamedTuple):
 
         The constant is the same for all pairs, so that sums of exponentials can be added over tiles
         and devices. It is the largest possible logit, or less if exp of the smallest would
-        otherwise underflow in float32.
+        otherwise underflow. Below `lowest_temperature`, exp of small logits underflows.
         """
+        below, above = _window(self.temperature.dtype)
         top = power / self.temperature
-        return top - jnp.clip(2 * top - _WINDOW, 0, _HEADROOM)
+        return top - jnp.clip(2 * top - below, 0, above)
 
 
 def scaled(
@@ -67,14 +94,29 @@ def scaled(
       (rows [..., d] in float32 or wider, scale of their logits).
 
     Raises:
-      ValueError: if the temperature is a Python number that is not positive.
+      ValueError: if the temperature is a Python number that is not positive, or below
+        `lowest_temperature`. Arrays, such as learned temperatures, are not checked.
     """
-    if isinstance(temperature, int | float | np.number) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
     unit = normalise(z)
+    if isinstance(temperature, int | float | np.number):
+        _check_temperature(temperature, unit.dtype, concentration)
     temperature = jnp.asarray(temperature, unit.dtype)
     scalars = (temperature, jnp.asarray(concentration, unit.dtype))
     return unit * lax.rsqrt(temperature), Scale(*map(lax.stop_gradient, scalars))
+
+
+def _check_temperature(temperature: float, dtype: Any, concentration: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    lowest = lowest_temperature(dtype, concentration)
+    if temperature < lowest:
+        valid = math.ceil(lowest * 1e4) / 1e4  # rounded up, so that the number in the text is valid
+        weighting = f" with concentration {concentration:g}" if concentration else ""
+        raise ValueError(
+            f"temperature must be at least {valid:g}{weighting}, got {temperature:g}: below it, "
+            f"exponentials of similarities leave the range of {jnp.dtype(dtype)}, and the loss "
+            "would be wrong"
+        )
 
 
 def against_queue(

@@ -30,7 +30,7 @@ def supervised_contrastive(
         `contrastive.nt_xent`.
       label: int [b]. A negative label means "no label": the positives are then the other views of
         the same example.
-      temperature: positive; may be learned, as in `contrastive.nt_xent`.
+      temperature: as in `contrastive.nt_xent`.
       transport: how rows reach other devices, as in `contrastive.nt_xent`.
 
     Returns:
@@ -39,7 +39,7 @@ def supervised_contrastive(
 
     Raises:
       ValueError: if a shape is wrong, the rows cannot be divided equally among the devices, or the
-        temperature is a Python number that is not positive.
+        temperature is a Python number that is not positive or too low (`contrastive.nt_xent`).
 
     Source: Khosla et al. (arXiv 2004.11362), equation 2.
     """

@@ -43,12 +43,8 @@ def make(
     Raises:
       ValueError: if the run does not have two views of one size.
     """
-    head = MLP(
-        (hidden_dim, hidden_dim, output_dim),
-        last_bias=last_bias,
-        dense_init="torch",
-        dtype=encoder.dtype,
-    )
+    widths = (hidden_dim, hidden_dim, output_dim)
+    head = MLP(widths, last_bias=last_bias, dense_init="torch", dtype=encoder.dtype)
 
     def loss(z: jax.Array):
         value, metrics = barlow_twins(z, lambda_=lambda_)

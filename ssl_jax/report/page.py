@@ -1,5 +1,6 @@
 """Page of a run: one HTML file that embeds its pictures and needs no network and no script."""
 
+import math
 import os
 import pathlib
 import shlex
@@ -80,7 +81,10 @@ def _training(run: Run) -> str:
         loss = training_curves.chance_level(run, "loss")
         factor = training_curves.loss_scale(run)
         text = f"{factor:g} ln" if factor != 1 else "ln"
-        caption += f", a loss of {text} {1 / chance:,.0f} = {loss:.2f}. " if loss else ". "
+        if loss:
+            caption += f", a loss of {text} {math.exp(loss / factor):,.0f} = {loss:.2f}. "
+        else:
+            caption += ". "
     if len(metric_series(run, "loss")[0]):
         caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):

@@ -469,6 +469,8 @@ _add(
 # of warm-up; objective.py: loss_a + loss_b, hence scale 2; model_util.py: two layers, the last one
 # normalised without bias; resnet.py: zero-initialised scales, fixed padding. No mean, no std.
 SIMCLR_HEAD = {"hidden_dim": 0, "output_dim": 128, "scale": 2}
+# The last two belong to other losses and have no effect.
+NT_XENT = {"loss": "nt_xent", "class_prior": 0.1, "concentration": 1}
 SIMCLR_VIEWS = pair(224, (0.08, 1), STRONG, gray=0.2, blur=0.5, kernel=0.1)
 SIMCLR_CIFAR_VIEWS = pair(32, (0.08, 1), WEAK, gray=0.2)  # color_jitter_strength 0.5, no blur
 SIMCLR_PADDING = {"model/padding": "simclr"}
@@ -477,7 +479,7 @@ _add(
     "simclr:imagenet",
     *(UNIT, RESNET50, SIMCLR_PADDING, train(4096, 1000), SIMCLR_VIEWS),
     lars(4.8, 1e-6, **SIMCLR_LARS),
-    method("simclr", temperature=0.1, head_depth=2, **SIMCLR_HEAD),
+    method("simclr", temperature=0.1, head_depth=2, **SIMCLR_HEAD, **NT_XENT),
     heads(head=("2048 bn", "128 scale")),
     differs={"model/padding": PADDING},
 )
@@ -487,7 +489,7 @@ _add(
     "simclr:cifar10",
     *(UNIT, RESNET18, SIMCLR_PADDING, train(512, 1000), SIMCLR_CIFAR_VIEWS),
     lars(2.0, 1e-6, **SIMCLR_LARS),
-    method("simclr", temperature=0.5, head_depth=2, **SIMCLR_HEAD),
+    method("simclr", temperature=0.5, head_depth=2, **SIMCLR_HEAD, **NT_XENT),
     heads(head=("512 bn", "128 scale")),
     differs={"model/padding": PADDING},
 )

@@ -18,6 +18,7 @@ from ssl_jax.report.run_files import Run, metric_series
 SMOOTH_FROM = 40  # logged steps
 # Methods whose loss is the mean cross-entropy, in nats, of the positive among all candidates, times
 # method.scale: by guessing it is scale * ln(candidates). Others leave candidates out or add terms.
+# SimCLR's other losses have the same value by guessing, but for the decoupled loss.
 CROSS_ENTROPY = ("simclr", "simclr_v2", "moco")
 
 # Methods whose loss does not show progress, and why.
@@ -140,7 +141,11 @@ def chance_level(run: Run, key: str) -> float | None:
     if not len(chance) or not 0 < chance[-1] <= 1:
         return None
     if key == "loss":
-        return -loss_scale(run) * math.log(chance[-1]) if run.method in CROSS_ENTROPY else None
+        # The decoupled loss of SimCLR leaves the positive out of the candidates.
+        left_out = run.config.get("method", {}).get("loss") == "decoupled"
+        candidates = 1 / chance[-1] - left_out
+        known = run.method in CROSS_ENTROPY and candidates > 0
+        return loss_scale(run) * math.log(candidates) if known else None
     return float(chance[-1]) if key == "contrastive_accuracy" else None
 
 

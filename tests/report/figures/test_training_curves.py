@@ -51,6 +51,15 @@ def test_negative_values_extend_the_axis_below_zero(run, tmp_path):
     assert axes.get_legend() is None
 
 
+def test_a_negative_loss_is_drawn(run):
+    """The decoupled loss of SimCLR falls below 0."""
+    losses = [{"step": i, "loss": 2.0 - i} for i in range(5)]
+    low, high = draw_panels(run._replace(metrics=losses), training_curves.TRAINING)[
+        "Loss"
+    ].get_ylim()
+    assert low < -2 < 2 < high
+
+
 def test_accuracies_of_zero_show_the_chance_level(run):
     """A level outside the axes left the layout no room, and Matplotlib warned."""
     zero = {"contrastive_accuracy": 0.0, "contrastive_chance": 1 / 31, "probe_accuracy": 0.0}
@@ -75,6 +84,9 @@ def test_chance_level_is_logged_and_for_the_loss_depends_on_the_method(run):
     assert training_curves.chance_level(run, "loss") == pytest.approx(math.log(63))
     assert training_curves.chance_level(run, "contrastive_accuracy") == pytest.approx(1 / 63)
     assert training_curves.chance_level(run, "lr") is None
+    decoupled = run.config | {"method": {"name": "simclr", "loss": "decoupled"}}
+    level = training_curves.chance_level(run._replace(config=decoupled), "loss")
+    assert level == pytest.approx(math.log(62))  # only the negatives are in the denominator
     scaled = run.config | {"method": {"name": "moco_v3"}}  # scales its loss
     assert training_curves.chance_level(run._replace(config=scaled), "loss") is None
     assert (
