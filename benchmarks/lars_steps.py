@@ -71,17 +71,18 @@ def mean_relative_length(updates: Arrays, params: Arrays) -> float:
 
 def source_update(source: Source, w: np.ndarray, g: np.ndarray) -> np.ndarray:
     """Returns the source's first update of a weight at the peak rate, in float64."""
-    w, g = np.float64(w), np.float64(g)
-    norm = np.linalg.norm
+    w, g = w.astype(np.float64), g.astype(np.float64)
+    w_norm, g_norm = float(np.linalg.norm(w)), float(np.linalg.norm(g))
     decayed = g + source.weight_decay * w
     if source.rule == "sgd":
         return -source.peak * decayed
     if source.rule == "simclr":  # lars_optimizer.py
-        ratio = 0.001 * norm(w) / norm(decayed) if norm(w) and norm(decayed) else 1.0
+        norm = float(np.linalg.norm(decayed))
+        ratio = 0.001 * w_norm / norm if w_norm and norm else 1.0
         return -source.peak * ratio * decayed
-    if not norm(w) or not norm(g):  # solo-learn, utils/lars.py, with clip_lr
+    if not w_norm or not g_norm:  # solo-learn, utils/lars.py, with clip_lr
         return -source.peak * g
-    ratio = 0.02 * norm(w) / (norm(g) + source.weight_decay * norm(w) + 1e-8)
+    ratio = 0.02 * w_norm / (g_norm + source.weight_decay * w_norm + 1e-8)
     return -source.peak * min(ratio / source.peak, 1.0) * decayed
 
 
@@ -123,7 +124,7 @@ def first_update(config: ConfigDict) -> tuple[Arrays, Arrays, Arrays]:
         grads = jax.jit(gradient)(params, extra, parallel.to_global(batch, mesh))
     tx, _ = components.make_optimizer(optimizer, source.size, total)
     updates, _ = tx.update(grads, tx.init(params), params)
-    return tuple(map(_weights, (params, grads, updates)))
+    return _weights(params), _weights(grads), _weights(updates)
 
 
 def at_peak(config: ConfigDict) -> ConfigDict:
