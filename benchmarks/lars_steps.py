@@ -39,13 +39,13 @@ SOURCES = {
     "moco_v3": Source("solo-learn", 0.3, 1e-6),
     "swav": Source("solo-learn", 0.6, 1e-6),
     "vicreg": Source("solo-learn", 0.3, 1e-4),
-    # README of google-research/simclr: 1.0 * 512 / 256. SimCLR v2 has no recipe of its own.
-    "simclr": Source("simclr", 2.0, 1e-4),
+    # README of google-research/simclr, as published with SimCLR and of today: 1.0 * 512 / 256.
+    "simclr": Source("simclr", 2.0, 1e-6),
     "simclr_v2": Source("simclr", 2.0, 1e-4),
-    # MoCo's notebook for CIFAR-10; SimSiam (arXiv 2011.10566), appendix D: 0.03 * 512 / 256;
-    # lemniscate.pytorch, cifar.py.
+    # MoCo's notebook for CIFAR-10; solo-learn's mocov2plus.yaml; SimSiam (arXiv 2011.10566),
+    # appendix D: 0.03 * 512 / 256; lemniscate.pytorch, cifar.py.
     "moco_v1": Source("sgd", 0.06, 5e-4),
-    "moco_v2": Source("sgd", 0.06, 5e-4),
+    "moco_v2": Source("sgd", 0.3, 1e-4),
     "npid": Source("sgd", 0.03, 5e-4),
     "simsiam": Source("sgd", 0.06, 5e-4),
 }

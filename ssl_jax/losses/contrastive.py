@@ -32,11 +32,11 @@ def nt_xent(
       z: projections [b, 2, d], b >= 2, any length (normalised here; a zero row stays zero). Unit
         rows are multiplied in the dtype of z: bfloat16, float32 or float64. float16 is cast to
         float32. Products are summed in float32 or wider.
-      temperature: positive; may be learned. From 0.0148 upwards (0.00145 for float64 z), no
+      temperature: positive; may be learned. From 0.0149 upwards (0.0015 for float64 z), no
         similarity leaves the range of the dtype (`softmax.lowest_temperature`). A Python number T
         below that is refused. An array cannot be: below, float32 results remain right for anchors
         whose closest negative has a cosine of at least 1 - 110 T; for others, the loss can be too
-        high. Clip a learned temperature at 0.0148; at CLIP's limit of 0.01, the cosine is -0.1.
+        high. Clip a learned temperature at 0.0149; at CLIP's limit of 0.01, the cosine is -0.1.
       queue: [k, d], further negatives of every anchor (SimCLR v2's memory, arXiv 2006.10029,
         section 2); receive no gradient. k must be divisible by the number of devices of the mesh.
       transport: "gather", "ring" or None: how rows reach the other devices (`pairs.pair_sums`).
@@ -121,7 +121,7 @@ def hard_negatives(
     Args:
       z, temperature, class_prior, transport: as in `debiased`.
       concentration: weight of harder negatives, at least 0 (beta in the paper). 0 gives `debiased`.
-        The lowest temperature is 1 + beta times that of `nt_xent`, 0.0148 (1 + beta) in float32.
+        The lowest temperature is 1 + beta times that of `nt_xent`, 0.0149 (1 + beta) in float32.
 
     Returns:
       (loss, metrics), as in `nt_xent`.

@@ -39,7 +39,7 @@ def make(
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      temperature: temperature of the softmax, at least 0.0148 (times 1 + concentration for
+      temperature: temperature of the softmax, at least 0.0149 (times 1 + concentration for
         hard_negatives), where float32 is exact.
       head_depth: number of layers of the projection head, 0 to 3; the paper uses 2.
       hidden_dim: width of the head's hidden layers; 0 uses the encoder's feature width, as in the

@@ -22,7 +22,7 @@ Sources, with the files that the comments name:
        solo/utils/lars.py
 
 "Recalled" marks a number of a paper that was not read again in the source. Not in the table,
-because no field of a config can express them: docs/methods.md, "What differs from the authors".
+because no field of a config can express them: docs/methods.md, "What differs from the sources".
 """
 
 from typing import Any, NamedTuple
