@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.masked import MaskedDecoder
+from ssl_jax.models.standard import standardise, unstandardise
 from ssl_jax.models.vit import ViT, patchify, unpatchify
 
 CAPTION = (
@@ -33,7 +34,8 @@ def make(
 ) -> Method:
     """MAE (arXiv 2111.06377, section 3): encodes a quarter of the patches and predicts the others.
 
-    The loss is the mean squared error over the masked patches only. Examples never meet.
+    The loss is the mean squared error over the masked patches only. The decoder predicts the images
+    as the encoder sees them: standardised by `encoder.mean` and `encoder.std`. Examples never meet.
 
     Args:
       encoder: a `vit.ViT`.
@@ -85,7 +87,7 @@ def make(
         images = batch["views"][:, 0]
         order = patch_order(key, batch["index"])
         tokens, pixels = predict(params, images, order)
-        target = patchify(images, encoder.patch_size).reshape(pixels.shape)
+        target = standardised_patches(images, pixels.shape)
         if normalize_pixels:
             mean, scale = patch_statistics(target)
             target = (target - mean) * scale
@@ -106,15 +108,24 @@ def make(
         )
         return tokens, decoder.apply({"params": params["decoder"]}, tokens, order, (side, side))
 
+    def standardised_patches(images: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Cuts the images, standardised as the encoder sees them, into patches of a shape."""
+        x = standardise(images, encoder.mean, encoder.std)
+        return patchify(x, encoder.patch_size).reshape(shape)
+
     def reconstructions(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
         """Draws original, visible patches and prediction of each image: [n, 3, h, w, c]."""
         del extra
         order = patch_order(key, jnp.arange(len(images)))
         _, pixels = predict(params, images, order)
-        original = patchify(images, encoder.patch_size).reshape(pixels.shape)
         if normalize_pixels:
-            mean, scale = patch_statistics(original)
+            mean, scale = patch_statistics(standardised_patches(images, pixels.shape))
             pixels = pixels / scale + mean
+        predicted = unstandardise(unpatchify(pixels, images.shape), encoder.mean, encoder.std)
+        shape = pixels.shape
+        original, pixels = (
+            patchify(x, encoder.patch_size).reshape(shape) for x in (images, predicted)
+        )
         is_visible = (jnp.argsort(order, axis=1) < visible)[..., None]
         rows = [original, jnp.where(is_visible, original, 0.5)]
         rows.append(jnp.where(is_visible, original, pixels))

@@ -20,8 +20,7 @@ def standardise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ..
       ValueError: if mean or std does not have one number per channel, or a standard deviation is
         not positive.
     """
-    neutral = not any(mean) and all(deviation == 1 for deviation in std)
-    if neutral:
+    if is_neutral(mean, std):
         return images
     channels = images.shape[-1]
     if {len(mean), len(std)} != {channels} or not all(deviation > 0 for deviation in std):
@@ -32,3 +31,16 @@ def standardise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ..
     dtype = jnp.promote_types(images.dtype, jnp.float32)
     shift, scale = (jnp.asarray(v, dtype).reshape(1, 1, 1, channels) for v in (mean, std))
     return (images.astype(dtype) - shift) / scale
+
+
+def unstandardise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Inverts `standardise`, whose checks the mean and std have passed."""
+    if is_neutral(mean, std):
+        return images
+    shift, scale = (jnp.asarray(v, images.dtype).reshape(1, 1, 1, -1) for v in (mean, std))
+    return images * scale + shift
+
+
+def is_neutral(mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
+    """Tells whether standardisation changes nothing."""
+    return not any(mean) and all(deviation == 1 for deviation in std)

@@ -15,8 +15,12 @@ RUN = Run(tiny.seen(1, SIZE), 8, B, num_examples=B)
 KEY = jax.random.key(5)
 
 
-def make(**options):
-    encoder = ViT(patch_size=PATCH, width=8, depth=1, heads=2, pool="mean")
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
+
+
+def make(standardised=False, **options):
+    statistics = {"mean": MEAN, "std": STD} if standardised else {}
+    encoder = ViT(patch_size=PATCH, width=8, depth=1, heads=2, pool="mean", **statistics)
     options = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2} | options
     method = mae.make(encoder, RUN, **options)
     views = np.random.default_rng(2).random((B, 1, SIZE, SIZE, 3), np.float32)
@@ -40,12 +44,14 @@ def orders(batch):
     return [jax.random.permutation(jax.random.fold_in(KEY, i), 16) for i in batch["index"]]
 
 
+@pytest.mark.parametrize("standardised", [True, False])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_loss_covers_masked_patches_only(normalize):
-    method, params, extra, batch = make(normalize_pixels=normalize)
+def test_loss_covers_masked_patches_only(normalize, standardised):
+    method, params, extra, batch = make(standardised, normalize_pixels=normalize)
     params["decoder"]["pixels"] = jax.tree.map(jnp.zeros_like, params["decoder"]["pixels"])
     outputs, _ = method.encode(params, extra, batch, KEY)
-    x = patches(np.asarray(batch["views"][:, 0], np.float64))
+    images = np.asarray(batch["views"][:, 0], np.float64)
+    x = patches((images - MEAN) / STD if standardised else images)
     if normalize:
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True, ddof=1) + 1e-6)
     want = [
@@ -55,6 +61,22 @@ def test_loss_covers_masked_patches_only(normalize):
     np.testing.assert_allclose(outputs["error"], want, rtol=1e-5)
     loss, _ = method.objective(params, extra, outputs, KEY, jnp.zeros((), jnp.int32))
     np.testing.assert_allclose(loss, np.mean(want), rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pictures_show_pixels_of_the_original_scale(normalize):
+    """A decoder that predicts zeros predicts the mean: of the data set, or of the patch."""
+    method, params, extra, batch = make(standardised=True, normalize_pixels=normalize)
+    params["decoder"]["pixels"] = jax.tree.map(jnp.zeros_like, params["decoder"]["pixels"])
+    images = batch["views"][:, 0]
+    drawn = np.asarray(method.pictures[0].draw(params, extra, images, KEY))
+    np.testing.assert_allclose(drawn[:, 0], images, atol=1e-6)
+    x = (patches(np.asarray(images, np.float64)) - np.tile(MEAN, 16)) / np.tile(STD, 16)
+    zero = x.mean(-1, keepdims=True) if normalize else np.zeros((B, 16, 1))
+    want = (zero * np.tile(STD, 16) + np.tile(MEAN, 16)).clip(0, 1)
+    for row, wanted, order in zip(patches(drawn[:, 2]), want, orders(batch), strict=True):
+        hidden = np.asarray(order[4:])
+        np.testing.assert_allclose(row[hidden], wanted[hidden], atol=1e-5)
 
 
 def test_masked_pixels_change_the_loss_but_not_the_features():
