@@ -8,14 +8,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ssl_jax import config as configuration
 from ssl_jax.cli import help_text, log_format, mistakes
-from ssl_jax.cli.config_file import config_path, load
+from ssl_jax.cli.config_file import SAVED, config_path, load
 from ssl_jax.errors import BAD_CONFIG, INTERRUPTED, OUT_OF_MEMORY, USAGE, Fault, exit_code
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.jobs.streams import make_streams_resilient, write_stacks_on_signal
@@ -27,7 +27,9 @@ PATHS = ("workdir", "pretrained")  # an empty path would mean the current folder
 def define_config() -> None:
     """Defines --config=NAME[:VARIANT] or FILE[:VARIANT], and overrides --config.FIELD=VALUE."""
     config_flags.DEFINE_config_file(
-        "config", None, "Shipped config such as simclr:digits, or path/to/file.py:variant."
+        "config",
+        None,
+        "Shipped config such as simclr:digits, path/to/file.py:variant, or config.json of a run.",
     )
     flags.mark_flag_as_required("config")
 
@@ -182,12 +184,13 @@ def config(*, trusted: bool = True) -> ConfigDict:
       Fault: the file is missing, the config has problems, all of which the message names, or it
         names a module that is not allowed.
     """
-    value = FLAGS.config
+    value, flag = FLAGS.config, cast(Any, FLAGS["config"])
     try:
         dict(value)  # ml_collections reports a missing file only when the config is read
     except OSError:
-        flag: Any = FLAGS["config"]
         value = load(flag.config_filename)
+    # The config.json of a run may come from anybody.
+    trusted = trusted and not flag.config_filename.startswith(f"{SAVED}:")
     check = configuration.allow_modules if trusted else configuration.check_modules
     check(value)
     if problems := configuration.problems(value):

@@ -11,21 +11,26 @@ from ml_collections import ConfigDict
 
 from ssl_jax import config as configuration
 from ssl_jax import configs
+from ssl_jax.cli import saved_config
 from ssl_jax.errors import BAD_CONFIG, Fault
 
 FLAGS = flags.FLAGS
+SAVED = saved_config.__file__  # stands for the config.json of a run
 
 
 def config_path(value: str) -> str:
-    """Returns the value of --config with the name of a shipped config replaced by its path.
+    """Returns the value of --config as "path/to/file.py" or "path/to/file.py:variant".
 
     Args:
-      value: "simclr:digits", or the path of a file, which is returned unchanged.
+      value: "simclr:digits", the config.json of a run, or the path of a Python file, which is
+        returned unchanged.
 
     Raises:
       Fault: no shipped config has this name, or the name has no variant.
     """
     name, colon, variant = value.partition(":")
+    if os.path.basename(value) == saved_config.FILE:
+        return f"{SAVED}:{os.path.dirname(value) or os.curdir}"
     if name.endswith(".py") or os.sep in name:
         return value
     names = configs.names()

@@ -32,7 +32,7 @@ def difference(name: str, before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def _value(name: str, flat: dict[str, Any]) -> str:
     if name not in flat:
-        implied = _old_hyperparameters(flat)
+        implied = IMPLIED | _old_hyperparameters(flat)
         return repr(implied[name]) if name in implied else "not set"
     if name == "train.steps" and not flat[name]:
         return f"0, so that train.epochs={flat.get('train.epochs')} counts"

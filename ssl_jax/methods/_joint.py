@@ -1,5 +1,6 @@
 """Shared part of the methods that embed two views with one network and compare the embeddings."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,7 +10,23 @@ from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 
-Loss = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def scaled(loss: Loss, scale: float) -> Loss:
+    """Returns the loss, but not its metrics, multiplied by `scale`.
+
+    Raises:
+      ValueError: if the scale is not a finite number above 0.
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be a finite number above 0, got {scale}")
+
+    def scaled_loss(*args: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+        value, metrics = loss(*args)
+        return scale * value, metrics
+
+    return scaled_loss
 
 
 def joint_embedding(

@@ -1,11 +1,12 @@
 """Barlow Twins: self-supervised learning via redundancy reduction (arXiv 2103.03230)."""
 
+from functools import partial
+
 import flax.linen as nn
-import jax
 
 from ssl_jax.losses import barlow_twins
 from ssl_jax.methods import Method, Run
-from ssl_jax.methods._joint import joint_embedding
+from ssl_jax.methods._joint import joint_embedding, scaled
 from ssl_jax.models.heads import MLP
 
 
@@ -41,13 +42,9 @@ def make(
       last_bias: whether the last layer has a bias; the authors' code has none.
 
     Raises:
-      ValueError: if the run does not have two views of one size.
+      ValueError: if the run does not have two views of one size, or the scale is not above 0.
     """
     widths = (hidden_dim, hidden_dim, output_dim)
     head = MLP(widths, last_bias=last_bias, dense_init="torch", dtype=encoder.dtype)
-
-    def loss(z: jax.Array):
-        value, metrics = barlow_twins(z, lambda_=lambda_)
-        return scale * value, metrics
-
+    loss = scaled(partial(barlow_twins, lambda_=lambda_), scale)
     return joint_embedding(encoder, head, run, loss, apart=apart)

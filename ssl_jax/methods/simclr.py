@@ -3,11 +3,10 @@
 from functools import partial
 
 import flax.linen as nn
-import jax
 
 from ssl_jax.losses import debiased, decoupled, hard_negatives, nt_xent
 from ssl_jax.methods import Method, Run
-from ssl_jax.methods._joint import joint_embedding
+from ssl_jax.methods._joint import joint_embedding, scaled
 from ssl_jax.models.heads import ProjectionHead
 
 
@@ -55,8 +54,8 @@ def make(
       concentration: weight of close negatives, at least 0. Used by "hard_negatives".
 
     Raises:
-      ValueError: if the loss is unknown, or the run does not have two views of one size. The
-        parameters of the loss are checked when it is traced.
+      ValueError: if the loss is unknown, the scale is not above 0, or the run does not have two
+        views of one size. The parameters of the loss are checked when it is traced.
     """
     losses = {
         "nt_xent": partial(nt_xent, temperature=temperature),
@@ -77,10 +76,4 @@ def make(
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
-    chosen = losses[loss]
-
-    def scaled(z: jax.Array):
-        value, metrics = chosen(z)
-        return scale * value, metrics
-
-    return joint_embedding(encoder, head, run, scaled)
+    return joint_embedding(encoder, head, run, scaled(losses[loss], scale))

@@ -6,7 +6,7 @@ import jax
 from ssl_jax.losses import nt_xent
 from ssl_jax.losses.softmax import normalise
 from ssl_jax.methods import Batch, Method, Run, Tree
-from ssl_jax.methods._joint import joint_embedding
+from ssl_jax.methods._joint import joint_embedding, scaled
 from ssl_jax.methods._momentum import distance, moving_average
 from ssl_jax.methods._queue import count_slots
 from ssl_jax.models.chain import Chain
@@ -50,8 +50,8 @@ def make(
         biases and normalisation parameters, which LARS does not adapt, move `scale` times as far.
 
     Raises:
-      ValueError: if there are not two views of one size, or the memory size is not a multiple of
-        the batch size.
+      ValueError: if there are not two views of one size, the scale is not above 0, or the memory
+        size is not a multiple of the batch size.
     """
     head = ProjectionHead(
         depth=head_depth,
@@ -60,10 +60,10 @@ def make(
         dtype=encoder.dtype,
     )
 
-    def loss(z: jax.Array, queue: jax.Array | None = None):
-        value, metrics = nt_xent(z, temperature=temperature, queue=queue)
-        return scale * value, metrics
+    def mean_loss(z: jax.Array, queue: jax.Array | None = None):
+        return nt_xent(z, temperature=temperature, queue=queue)
 
+    loss = scaled(mean_loss, scale)
     simclr = joint_embedding(encoder, head, run, loss)
     slots = count_slots("memory_size", memory_size, run.batch_size)
     if not slots:

@@ -108,7 +108,7 @@ def check_config(
         line for line in changes["schedule"] if line.split(":")[0] not in allowed
     ]
     if refused:
-        advice = "use another --workdir"
+        advice = f"use another --workdir, or --config={run.path}/config.json for its own config"
         if not changes["identity"]:
             advice += f", or --allow_change={','.join(scheduled)}"
         if any(f" {line.split(':')[0]}=" in adapted for line in refused):

@@ -1,8 +1,13 @@
 """A mistake in a config file is told with its file and line; --help-config shows any config."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 
+from ssl_jax import config as configuration
 from ssl_jax.cli import config_file, help_text
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault
 
@@ -43,10 +48,54 @@ def test_an_unknown_variant_is_told():
     assert f"--config={path}: unknown variant 'cifar_10'; did you mean 'cifar10'?" in refusal(path)
 
 
+def saved_run(folder, **changes):
+    given = config_file.load(config_file.config_path("byol:cifar10_cpu"))
+    saved = given.to_dict() | changes
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(configuration.to_json(saved))
+    return given
+
+
+def test_the_config_of_a_run_is_a_config(tmp_path):
+    given = saved_run(tmp_path / "my:run")
+    loaded = config_file.load(config_file.config_path(f"{tmp_path}/my:run/config.json"))
+    assert configuration.flatten(loaded) == configuration.flatten(given)
+    assert configuration.problems(loaded) == []
+
+
+def test_an_old_run_keeps_the_values_that_its_config_lacks(tmp_path):
+    method = {"name": "byol", "momentum": 0.97, "hidden_dim": 256, "output_dim": 128}
+    saved_run(tmp_path, method=method)
+    loaded = config_file.load(config_file.config_path(f"{tmp_path}/config.json"))
+    old = {"target_init": "own", "output_norm": False, "last_bias": True}
+    assert loaded.method.to_dict() == method | old
+
+
+def test_a_fine_tuned_run_has_no_config_to_train(tmp_path):
+    saved_run(tmp_path, finetune={"pretrained": "x"})
+    message = refusal(config_file.config_path(f"{tmp_path}/config.json"))
+    assert f"{tmp_path}/config.json is not of a run of `ssl-jax train`" in message
+
+
+def test_the_config_of_a_run_imports_no_module_that_is_not_allowed(tmp_path):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    saved_run(tmp_path / "run", method={"name": "evil:make"})
+    command = [sys.executable, "-m", "ssl_jax.train", f"--config={tmp_path}/run/config.json"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}/new"],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{os.getcwd()}{os.pathsep}{tmp_path}"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "imported" not in done.stderr
+    assert "evil" in done.stderr and "SSL_JAX_MODULES" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_config_help_shows_values_and_the_fields_of_the_method():
     given = config_file.load(config_file.config_path("moco_v2:cifar10"))
     text = help_text.config(given, "method")
-    assert "  method.queue_size      4096    Number of keys in the queue, K;" in text
+    assert "  method.queue_size      32768   Number of keys in the queue, K;" in text
     assert "data.source" not in text
     whole = help_text.config(given, "")
     assert "'tfds:cifar10'" in whole

@@ -1,6 +1,6 @@
 """Numbers of the authors' recipes, read from their code and papers, for `test_recipes.py`.
 
-RECIPES has one entry per variant. Its keys are those of `quantities.quantities`: "optim/peak" is
+RECIPES has one entry per variant. Its keys are those of `test_recipes.quantities`: "optim/peak" is
 the learning rate after the warm-up at the recipe's own batch, for example. `differs` lists the
 quantities in which a config differs from its source on purpose, with the config's value and the
 reason. The test fails if a config has any other value.

@@ -137,6 +137,16 @@ def test_views_are_normalised_as_if_forwarded_one_by_one_or_together(name, apart
     ("make", "fields"),
     [(simclr.make, {}), (simclr_v2.make, {}), (simclr_v2.make, {"memory_size": 2 * B})],
 )
+def test_a_scale_that_trains_nothing_is_refused(make, fields):
+    for scale in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="scale must be a finite number above 0"):
+            start(make, scale=scale, **fields)
+
+
+@pytest.mark.parametrize(
+    ("make", "fields"),
+    [(simclr.make, {}), (simclr_v2.make, {}), (simclr_v2.make, {"memory_size": 2 * B})],
+)
 def test_scale_multiplies_loss_and_gradient_but_no_metric(make, fields):
     results = {}
     for scale in (1.0, 2.0):

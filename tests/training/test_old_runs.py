@@ -33,7 +33,11 @@ def config_of(name, hyperparameters):
     return config
 
 
-@pytest.mark.parametrize("name", NEW_VALUES)
+# One method covers the mechanism; each takes minutes.
+@pytest.mark.parametrize(
+    "name",
+    ["byol", *(pytest.param(n, marks=pytest.mark.slow) for n in ("barlow_twins", "moco_v3"))],
+)
 def test_old_run_resumes_with_its_old_values(name, tmp_path):
     values, whole, old = configuration.OLD_VALUES[name], tmp_path / "whole", tmp_path / "old"
     run(config_of(name, values), whole)

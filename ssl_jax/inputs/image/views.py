@@ -133,4 +133,4 @@ def blur_radius(view: View) -> int:
     """
     if view.blur_kernel:
         return int(view.blur_kernel * view.size) // 2
-    return min(math.ceil(WHOLE_GAUSSIAN * view.blur_sigma[1]), view.size - 1)
+    return math.ceil(min(WHOLE_GAUSSIAN * view.blur_sigma[1], view.size - 1))

@@ -169,6 +169,7 @@ def test_blur_with_kernel_0_is_that_of_pillow(executor):
 @pytest.mark.parametrize(("size", "radius"), [(224, 8), (32, 8), (5, 4), (1, 0)])
 def test_whole_gaussian_fits_into_the_mirrored_view(size, radius):
     assert blur_radius(View(size=size, blur_kernel=0)) == radius
+    assert blur_radius(View(size=size, blur_kernel=0, blur_sigma=(0.1, 1e308))) == size - 1
 
 
 @both
