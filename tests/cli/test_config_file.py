@@ -88,7 +88,8 @@ def test_the_config_of_a_run_imports_no_module_that_is_not_allowed(tmp_path):
     )  # fmt: skip
     assert done.returncode != 0
     assert "imported" not in done.stderr
-    assert "evil" in done.stderr and "SSL_JAX_MODULES" in done.stderr
+    assert "evil" in done.stderr
+    assert "SSL_JAX_MODULES" in done.stderr
     assert not (tmp_path / "new").exists()
 
 
