@@ -186,7 +186,7 @@ EVAL = (
     Field("eval.draws", 1, "linear: random draws, if not all labels are used.", AT_LEAST_1, FREE),
     Field("eval.few_shot_draws", 5, "few_shot: random draws of labels.", AT_LEAST_1, FREE),
     Field("eval.sgd_epochs", 90.0, "linear_sgd: length, in epochs.", FINITE_ABOVE_0, FREE),
-    Field("eval.sgd_lr", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    Field("eval.sgd_lr", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
           "linear_sgd: rates to try, times batch / 256; the best is used.", valid.RATES, FREE),
     Field("eval.sgd_batch_size", 256, "linear_sgd: examples per batch.", AT_LEAST_1, FREE),
     Field("eval.max_train", 0, "Training examples to use; 0: all.", AT_LEAST_0, FREE),

@@ -1,5 +1,6 @@
 """Linear evaluation of frozen features: logistic regression, L2 strength chosen in train."""
 
+import math
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ FOLDS = 5
 ONE_FOLD_FROM = 5000  # above so many labels, one held-out fold measures accurately enough
 # The choice of the L2 strength compares accuracies, which converge long before the weights do.
 PATH_TOLERANCE = 1e-3
-PATH_ITERATIONS = 50
+PATH_ITERATIONS = 200
 
 
 def sweep(
@@ -53,8 +54,10 @@ def sweep(
       sharding: sharding of the rows; None for one device.
 
     Returns:
-      (`draws.summary` of the accuracies with "n_labels" and "l2" (one per draw), predictions of the
-      first draw [m] in the dtype of `train_y`).
+      (`draws.summary` of the accuracies with "n_labels", with lists of one value per draw "l2",
+      "iterations" and "gradient_norm" of the final fit (see `logistic.fit`; None if it is not
+      finite), and with "converged": whether all norms are at most `logistic.CONVERGED`; predictions
+      of the first draw [m] in the dtype of `train_y`).
 
     Raises:
       Fault: a class has fewer labels than requested, or too few to hold one out.
@@ -63,6 +66,7 @@ def sweep(
     mean, deviation = sampling.moments(train_x)
     scaled_test = (test_x - mean) / deviation
     accuracies, chosen, predicted, used = [], [], [], np.arange(len(codes))
+    iterations, norms = [], []
     count = draws if labels_per_class else 1
     for draw in track(range(count), count, "linear: {} draws", show=jax.process_index() == 0):
         rng = np.random.default_rng([seed, draw])
@@ -72,11 +76,21 @@ def sweep(
         path = sorted(l2, reverse=True)
         best, start = _select(problem, codes[used], len(classes), path, rng, sharding)
         every = rows.shard(np.ones(len(used), np.float32), sharding)
-        fitted = logistic.solve(problem, every, best, start)
+        fitted = logistic.solve(
+            problem, every, best, start, logistic.TOLERANCE, logistic.MAX_ITERATIONS
+        )
         predicted.append(fitted.predict(problem.apply(scaled_test, sharding))[: len(test_y)])
         accuracies.append(float(np.mean(predicted[-1] == target)))
         chosen.append(best)
-    numbers = sampling.summary(accuracies) | {"n_labels": len(used), "l2": chosen}
+        iterations.append(int(rows.gather(fitted.iterations)))
+        norms.append(float(rows.gather(fitted.gradient_norm)))
+    numbers = sampling.summary(accuracies) | {
+        "n_labels": len(used),
+        "l2": chosen,
+        "iterations": iterations,
+        "gradient_norm": [norm if math.isfinite(norm) else None for norm in norms],
+        "converged": all(norm <= logistic.CONVERGED for norm in norms),
+    }
     return numbers, classes[predicted[0]]
 
 

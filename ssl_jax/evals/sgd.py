@@ -10,7 +10,6 @@ import optax
 
 from ssl_jax.evals import draws, rows
 
-RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOMENTUM = 0.9
 BATCH = 256  # batch size that the rates refer to
 HELD_OUT = 10  # every 10th train example is held out to choose the rate
@@ -85,7 +84,8 @@ def evaluate(
 
     This is SimCLR's linear evaluation (arXiv 2002.05709, appendix B.6): Nesterov momentum 0.9, rate
     times batch / 256, cosine schedule, no warm-up, no decay, no other regularisation. The paper's
-    rate is 0.1; here the best of several rates on the held-out examples is taken.
+    rate is 0.1, that of MoCo 30 (arXiv 1911.05722, section 4.1); here the best of several rates on
+    the held-out examples is taken. A rate whose weights are not finite loses to all others.
 
     Args:
       encode: (weights, views [b, ...]) -> features [b, f] by feature set, frozen.
@@ -100,8 +100,9 @@ def evaluate(
       total_steps: number of batches.
 
     Returns:
-      By feature set: (`draws.summary` with "lr" and "held_out_accuracy" (one for each rate),
-      predicted labels of the test examples [m]).
+      By feature set: (`draws.summary` with "lr", "held_out_accuracy" (one for each rate, None if it
+      diverged) and "lr_at_edge" (the best rate is the smallest or largest of several, and none
+      between is as good), predicted labels of the test examples [m]).
     """
     classifiers = Classifiers(rates, batch_size, total_steps)
     classes = {name: draws.codes(arrays[1], arrays[3]) for name, arrays in columns.items()}
@@ -125,15 +126,32 @@ def evaluate(
         names, codes, target = classes[name]
         params = jax.tree.map(rows.gather, states[name][0])
         scores = [
-            np.mean(_predict(params, 0, i, train_x[held_out]) == codes[held_out])
+            float(np.mean(_predict(params, 0, i, train_x[held_out]) == codes[held_out]))
+            if all(np.isfinite(array[:, i]).all() for array in params.values())
+            else None
             for i in range(len(rates))
         ]
-        best = int(np.argmax(scores))
+        best = max(range(len(rates)), key=lambda i: _rank(scores[i]))
         predicted = _predict(params, 1, best, test_x)
         numbers = draws.summary([float(np.mean(predicted == target))])
-        numbers |= {"lr": rates[best], "held_out_accuracy": list(map(float, scores))}
+        numbers |= {
+            "lr": rates[best],
+            "held_out_accuracy": scores,
+            "lr_at_edge": _at_edge(rates, scores, best),
+        }
         results[name] = numbers, names[predicted]
     return results
+
+
+def _rank(score: float | None) -> float:
+    return -1.0 if score is None else score
+
+
+def _at_edge(rates: Sequence[float], scores: Sequence[float | None], best: int) -> bool:
+    low, high = min(rates), max(rates)
+    between = [_rank(s) for rate, s in zip(rates, scores, strict=True) if low < rate < high]
+    outermost = low < high and rates[best] in (low, high)
+    return outermost and _rank(scores[best]) > max(between, default=-1.0)
 
 
 def hold_out(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -21,7 +21,7 @@ def evaluation_sections(run: Run) -> str:
     sections = []
     for data, evals in evaluations.by_data(run).items():
         content = _accuracy_table(run, evals) + _label_free_tables(evals)
-        content += _unknown_kinds(evals) + _curves(run, evals)
+        content += _unknown_kinds(evals) + _curves(run, evals) + _doubts(evals)
         heading = "Transfer to" if evaluations.is_transfer(evals) else "Evaluation on"
         name = data.removeprefix("tfds:")
         sections.append(section(f"{heading} {name}" if name else "Evaluation", content))
@@ -81,6 +81,15 @@ def _labels_used(run: Run, *, transfer: bool) -> str:
     if transfer:
         return "Features are frozen; their training saw none of these images."
     return "Features are frozen; their training used no label."
+
+
+def _doubts(evals: Mapping[str, Evaluation]) -> str:
+    """Returns a note for each reason to doubt an accuracy."""
+    return "".join(
+        f'<p class="note">{escape(f"{evaluation_name(evaluation)}: {sentence}")}</p>\n'
+        for evaluation in evals.values()
+        for sentence in evaluations.doubts(evaluation)
+    )
 
 
 def _label_free_tables(evals: Mapping[str, Evaluation]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report.accuracies import accuracy_of
-from ssl_jax.report.display_names import data_name, evaluation_name
+from ssl_jax.report.display_names import METHOD_NAMES, data_name, evaluation_name
 from ssl_jax.report.run_files import Run, protocol_of
 
 LABEL_FREE = {  # {key in the results: (name, meaning)}
@@ -25,6 +25,7 @@ LABEL_FREE = {  # {key in the results: (name, meaning)}
 UNTRAINED = "untrained encoder"
 RAW = "raw pixels"  # of images; the raw baseline of another modality is "raw ..."
 STATISTICS = ("accuracy", "std", "ci95", "draws")  # keys of every result with accuracies
+FITS = ("iterations", "gradient_norm")  # keys of lists about the fits behind the accuracies
 SHOTS = "shots"  # key of the numbers of labels per class that accuracies are listed by
 Evaluation = dict[str, Any]
 
@@ -108,7 +109,7 @@ def curve_axis(evaluation: Evaluation) -> str:
     for result in _results(evaluation).values():
         if result_list(result, "accuracy"):
             lists = (key for key, value in result.items() if isinstance(value, list))
-            return next((key for key in lists if key not in STATISTICS), "")
+            return next((key for key in lists if key not in (*STATISTICS, *FITS)), "")
     return ""
 
 
@@ -144,6 +145,31 @@ def not_above_baselines(run: Run) -> list[str]:
                 suffix = f" ({data.removeprefix('tfds:')})" if data else ""
                 names.append(evaluation_name(evaluation) + suffix)
     return names
+
+
+def doubts(evaluation: Evaluation) -> list[str]:
+    """Returns the reasons to doubt the accuracies that the results state, as sentences.
+
+    Results of older versions state none.
+    """
+    sentences = []
+    if names := _marked(evaluation, "converged", False):
+        sentences.append(
+            f"L-BFGS stopped before its tolerance on {names}: these accuracies are of unfinished "
+            "fits, near but not at the optimum."
+        )
+    if names := _marked(evaluation, "lr_at_edge", True):
+        sentences.append(
+            f"The best rate is at the end of the grid for {names}: a rate beyond it may be better."
+        )
+    return sentences
+
+
+def _marked(evaluation: Evaluation, key: str, mark: bool) -> str:
+    """Names the feature sets whose result has the mark, joined by commas."""
+    results = _results(evaluation).items()
+    names = [name for name, r in results if isinstance(r, dict) and r.get(key) is mark]
+    return ", ".join(METHOD_NAMES.get(name, name) for name in names)
 
 
 def label_free_rows(evaluation: Evaluation, feature_sets: Iterable[str]) -> list[list[str]]:

@@ -41,19 +41,82 @@ def test_fit_equals_sklearn(n, l2):
     np.testing.assert_allclose(bias, oracle_bias, atol=5e-3 * scale, rtol=0)
     np.testing.assert_array_equal(fitted.predict(x), oracle.predict(x))
     assert fitted.iterations < 150
+    assert fitted.gradient_norm <= logistic.CONVERGED
+
+
+def gradient_in_float64(x, y, fitted, l2):
+    """Returns the gradient at the fitted weight [f, 4] and bias [4], written out in NumPy."""
+    x, weight, bias = (np.asarray(a, np.float64) for a in (x, *fitted[:2]))
+    logits = x @ weight + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = p - np.eye(4)[y]
+    return x.T @ error / len(x) + l2 * weight, error.mean(0)
 
 
 def test_gradient_in_float64_is_zero_at_the_solution():
     x, y = blobs()
     x = standardised(x).astype(np.float64)
     fitted = logistic.fit(x, y, l2=1e-2, num_classes=4)
-    weight, bias = (np.asarray(a, np.float64) for a in fitted[:2])
-    logits = x @ weight + bias
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    error = p - np.eye(4)[y]
-    assert np.abs(x.T @ error / 200 + 1e-2 * weight).max() < 5e-5
-    assert np.abs(error.mean(0)).max() < 5e-5
+    by_weight, by_bias = gradient_in_float64(x, y, fitted, 1e-2)
+    assert np.abs(by_weight).max() < 5e-5
+    assert np.abs(by_bias).max() < 5e-5
+
+
+@pytest.mark.parametrize("l2", [1.0, 1e-3])
+def test_gradient_norm_equals_numpy_and_falls_with_the_iterations(l2):
+    x, y = blobs()
+    x = standardised(x)
+    norms = []
+    for cap in (1, 6):
+        fitted = logistic.fit(x, y, l2=l2, num_classes=4, max_iterations=cap)
+        assert fitted.iterations == cap
+        by_weight, by_bias = gradient_in_float64(x, y, fitted, l2)
+        rows = x[::2].astype(np.float64)  # 4 rows per feature, and at least every second one
+        bound = rows.T @ rows / (2 * len(rows)) + l2 * np.eye(20)
+        squares = (by_weight * np.linalg.solve(bound, by_weight)).sum() + (by_bias**2).sum()
+        assert fitted.gradient_norm == pytest.approx(np.sqrt(squares), rel=1e-3)
+        norms.append(float(fitted.gradient_norm))
+    assert norms[0] > 3 * norms[1] > 3 * logistic.TOLERANCE
+    whole = logistic.fit(x, y, l2=l2, num_classes=4)
+    assert 6 < whole.iterations < logistic.MAX_ITERATIONS
+
+
+def test_fit_converges_on_features_that_are_mostly_zero():
+    # Rare large values make the Hessian far smaller than its bound. Then single
+    # iterations decrease the loss by less than float32 resolves long before the optimum.
+    x, y = blobs(noise=1.0)
+    rare = np.random.default_rng(3).random((200, 20)) < 0.05
+    x = standardised(np.where(rare, x, 0))
+    fitted = logistic.fit(x, y, l2=1e-4, num_classes=4)
+    assert fitted.gradient_norm <= logistic.CONVERGED
+    oracle = LogisticRegression(C=1 / (200 * 1e-4), tol=1e-10, max_iter=100_000)
+    oracle.fit(x.astype(np.float64), y)
+    scale = np.abs(oracle.coef_).max()
+    np.testing.assert_allclose(fitted.weight.T, oracle.coef_, atol=5e-3 * scale, rtol=0)
+
+
+def test_sweep_states_iterations_norm_and_convergence_of_every_draw(monkeypatch):
+    train, test = blobs(), blobs(seed=1)
+    options = {"labels_per_class": 4, "draws": 2, "l2": (0.1, 0.01)}
+    whole = sweep(*train, *test, **options)
+    assert whole["converged"] is True
+    assert max(whole["gradient_norm"]) <= logistic.CONVERGED
+    monkeypatch.setattr(logistic, "MAX_ITERATIONS", 1)
+    capped = sweep(*train, *test, **options)
+    assert capped["converged"] is False
+    assert capped["iterations"] == [1, 1]
+    assert len(whole["iterations"]) == 2
+    assert min(whole["iterations"]) > 1
+    assert min(capped["gradient_norm"]) > logistic.CONVERGED
+
+
+def test_fit_to_features_that_are_not_finite_has_not_converged():
+    train, test = blobs(), blobs(seed=1)
+    x = train[0].copy()
+    x[0, 0] = np.nan
+    numbers = sweep(x, train[1], *test, l2=(0.1,))
+    assert (numbers["converged"], numbers["gradient_norm"]) == (False, [None])
 
 
 def test_held_out_rows_have_no_influence():

@@ -1,10 +1,11 @@
+import json
 import types
 
 import pytest
 from feature_sets import feature_set
 
 from ssl_jax import config as configuration
-from ssl_jax.evals import linear, protocols, results, table
+from ssl_jax.evals import linear, logistic, protocols, results, table
 
 
 def evaluate(names, sets, **options):
@@ -93,3 +94,23 @@ def test_table_shows_all_numbers(evaluations):
 
 def test_protocols_that_are_not_named_do_not_run():
     assert set(evaluate(("knn",), {"simclr": feature_set()}, knn_k=5)) == {"knn"}
+
+
+@pytest.mark.parametrize("labels", [0, 4])
+def test_linear_warns_of_unfinished_fits_only(labels, monkeypatch, caplog):
+    monkeypatch.setattr(linear, "L2", (0.1, 0.01))
+    sets = {"simclr": feature_set(noise=1.0), "raw pixels": feature_set(noise=4.0)}
+    name = f"linear_{labels}" if labels else "linear"
+    options = {"labels_per_class": (labels,), "draws": 2}
+    finished = evaluate(("linear",), sets, **options)[name]
+    assert all(numbers["converged"] for numbers in finished["results"].values())
+    assert caplog.records == []
+    monkeypatch.setattr(logistic, "MAX_ITERATIONS", 1)
+    stopped = evaluate(("linear",), sets, **options)[name]
+    assert not any(numbers["converged"] for numbers in stopped["results"].values())
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    for words in (f"{name}: L-BFGS", "0.0001 within 1 iterations", "simclr: ", "raw pixels: "):
+        assert words in record.message
+    assert record.message.count("after 1") == (4 if labels else 2)
+    json.dumps(stopped, allow_nan=False)

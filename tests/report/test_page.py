@@ -69,6 +69,28 @@ def test_page_shows_accuracies_figures_and_how_to_reproduce(finished_run):
         base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True)
 
 
+def test_page_notes_unfinished_fits_and_rates_at_the_end_of_the_grid(finished_run):
+    plain = {"accuracy": 0.9, "std": 0.0, "draws": [0.9]}
+    fit = plain | {"iterations": [40], "gradient_norm": [9e-6], "converged": True}
+    capped = fit | {"iterations": [1000], "gradient_norm": [1e-3], "converged": False}
+    results = {"simclr": capped, "raw pixels": fit, "untrained encoder": plain}
+    write_evaluation(finished_run, "linear", "linear", results)
+    results = {"simclr": plain | {"lr_at_edge": False}, "raw pixels": plain | {"lr_at_edge": True}}
+    write_evaluation(finished_run, "linear_sgd", "linear_sgd", results)
+    words = Reader(page.write(finished_run).read_text()).words
+    (unfinished,) = (text for text in words if "L-BFGS stopped" in text)
+    assert "Linear, all labels: L-BFGS stopped before its tolerance on SimCLR:" in unfinished
+    (edge,) = (text for text in words if "end of the grid" in text)
+    assert "Linear, SGD, all labels: The best rate" in edge
+    assert "grid for raw pixels:" in edge
+
+
+def test_page_of_results_without_marks_has_no_such_note(finished_run):
+    text = page.write(finished_run).read_text()
+    assert "L-BFGS stopped" not in text
+    assert "end of the grid" not in text
+
+
 def test_pictures_of_the_method_are_shown_if_their_files_exist(finished_run):
     (finished_run / "figures").mkdir(exist_ok=True)
     texts = {

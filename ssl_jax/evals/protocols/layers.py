@@ -12,7 +12,7 @@ from ssl_jax.data.source import Source
 from ssl_jax.evals import extract, linear
 from ssl_jax.evals.context import Context
 from ssl_jax.evals.protocols import Measured, Needs
-from ssl_jax.evals.protocols.linear import describe_sweep
+from ssl_jax.evals.protocols.linear import describe_sweep, warn_if_unfinished
 from ssl_jax.evals.results import check_labels
 from ssl_jax.evals.subjects import RAW
 from ssl_jax.models import layers
@@ -34,7 +34,7 @@ def run(context: Context) -> Measured:
         check_labels(train["label"], split="train")
         check_labels(test["label"], split="test")
         order = layers.order([key for key in train if key not in ("label", "index")])
-        accuracies: list[float] = []
+        sweeps: list[dict[str, Any]] = []
         for layer in order:
             numbers, _ = linear.sweep(
                 train[layer],
@@ -44,13 +44,17 @@ def run(context: Context) -> Measured:
                 seed=context.seed,
                 sharding=context.sharding,
             )
-            accuracies.append(numbers["accuracy"])
+            sweeps.append(numbers)
         results[name] = {
             "layers": order,
-            "accuracy": accuracies,
+            "accuracy": [numbers["accuracy"] for numbers in sweeps],
             "n_train": len(train["label"]),
             "n_test": len(test["label"]),
+            "iterations": [numbers["iterations"][0] for numbers in sweeps],
+            "gradient_norm": [numbers["gradient_norm"][0] for numbers in sweeps],
+            "converged": all(numbers["converged"] for numbers in sweeps),
         }
+    warn_if_unfinished("layers", results)
     return Measured(results)
 
 

@@ -1,7 +1,10 @@
 """Protocol `linear`: logistic regression, one evaluation for each number of labels per class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import jax
+from absl import logging
 
 from ssl_jax.evals import linear, logistic, wording
 from ssl_jax.evals.context import Context
@@ -52,7 +55,34 @@ def run(context: Context, *, labels_per_class: int) -> Measured:
             sharding=context.sharding,
         )
         results[name] = sizes(arrays) | numbers
+    warn_if_unfinished(f"linear_{labels_per_class}" if labels_per_class else "linear", results)
     return Measured(results, predictions)
+
+
+def warn_if_unfinished(file: str, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Logs one warning if fits did not converge.
+
+    Args:
+      file: name of the evaluation's file.
+      results: numbers of `linear.sweep` by feature set; its lists may be of layers, not of draws.
+    """
+    unfinished = []
+    for name, numbers in results.items():
+        if not numbers["converged"]:
+            norms = ["not finite" if n is None else f"{n:.1e}" for n in numbers["gradient_norm"]]
+            pairs = zip(norms, numbers["iterations"], strict=True)
+            unfinished.append(f"{name}: " + ", ".join(f"{n} after {i}" for n, i in pairs))
+    if unfinished and jax.process_index() == 0:
+        logging.warning(
+            "%s: L-BFGS did not reach a gradient norm of %g within %d iterations (%s). These "
+            "accuracies are of unfinished fits. The optimum may differ by some tenths of a per "
+            "cent, less at a smaller norm: do not compare them more finely. No option raises the "
+            "limit. Look for features that are nearly constant, or not finite.",
+            file,
+            logistic.CONVERGED,
+            logistic.MAX_ITERATIONS,
+            "; ".join(unfinished),
+        )
 
 
 def describe(context: Context, results: dict[str, Any], *, labels_per_class: int) -> dict[str, Any]:
@@ -84,7 +114,10 @@ def describe_sweep(
     several = count and repeats > 1
     return {
         "classifier": "multinomial logistic regression on frozen features, by L-BFGS to a "
-        f"gradient norm of {logistic.TOLERANCE:g}, at most {logistic.MAX_ITERATIONS} iterations",
+        f"gradient norm of {logistic.TOLERANCE:g}, at most {logistic.MAX_ITERATIONS} iterations; "
+        f"converged if it is at most {logistic.CONVERGED:g}",
+        "gradient norm": "L2 norm of the gradient of the mean loss with penalty, in coordinates "
+        "where the upper bound X^T X / 2n + l2 of the Hessian is the identity",
         "labels": f"{count} per class, drawn at random" if count else f"of all the train {noun}s",
         "labels_per_class": count,
         "draws": repeats if count else 1,

@@ -1,10 +1,11 @@
 """Protocol `linear_sgd`: linear classifiers trained by SGD on lightly augmented views."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from ssl_jax import parallel
 from ssl_jax.data import pipeline
@@ -55,7 +56,31 @@ def run(context: Context) -> Measured:
     results = {
         name: sizes(context.sets[name]) | numbers for name, (numbers, _) in classified.items()
     }
+    _warn_of_rates(results)
     return Measured(results, {name: labels for name, (_, labels) in classified.items()})
+
+
+def _warn_of_rates(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Logs a warning if best rates are at the end of the grid, and one if all rates diverged."""
+    if jax.process_index():
+        return
+    edge = [
+        f"{name}: {numbers['lr']:g}" for name, numbers in results.items() if numbers["lr_at_edge"]
+    ]
+    if edge:
+        logging.warning(
+            "linear_sgd: the best rate is the smallest or largest of eval.sgd_lr (%s). A rate "
+            "beyond it may give a higher accuracy: add some with --eval.sgd_lr.",
+            "; ".join(edge),
+        )
+    diverged = [n for n, r in results.items() if all(s is None for s in r["held_out_accuracy"])]
+    if diverged:
+        logging.warning(
+            "linear_sgd: every rate of eval.sgd_lr diverged on the features of %s, so the accuracy "
+            "means nothing. Check that the features are finite, or add smaller rates with "
+            "--eval.sgd_lr.",
+            ", ".join(diverged),
+        )
 
 
 def _light(context: Context) -> Input:
