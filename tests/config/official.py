@@ -1,9 +1,9 @@
-"""Numbers of the authors' recipes, read from their code and papers, for `test_recipes.py`.
+"""Numbers of the authors' recipes, read from their code and papers.
 
-RECIPES has one entry per variant. Its keys are those of `test_recipes.quantities`: "optim/peak" is
-the learning rate after the warm-up at the recipe's own batch, for example. `differs` lists the
-quantities in which a config differs from its source on purpose, with the config's value and the
-reason. The test fails if a config has any other value.
+RECIPES has one entry per variant. Its keys are those of `test_official_recipes.quantities`:
+"optim/peak" is the learning rate after the warm-up at the recipe's own batch, for example.
+`differs` lists the quantities in which a config differs from its source on purpose, with the
+config's value and the reason. The test fails if a config has any other value.
 
 Sources, with the files that the comments name:
 

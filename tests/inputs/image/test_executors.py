@@ -54,7 +54,14 @@ def assert_same_pixels(views, images, epochs):
     np.testing.assert_allclose(on_device, on_host, rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def operations(recipe):
+    """Returns which operations the views have; recipes that differ in numbers only are alike."""
+    views = [v._replace(crop_area=(), crop_aspect=(), size=0)._asdict() for v in RECIPES[recipe]]
+    words = ("interpolation", "blur_kernel")
+    return str([{k: v if k in words else bool(v) for k, v in view.items()} for view in views])
+
+
+@pytest.mark.parametrize("recipe", {operations(recipe): recipe for recipe in RECIPES}.values())
 def test_every_recipe_gives_the_same_pixels_on_synthetic_images(recipe):
     views = tuple(v._replace(size=min(v.size, 40)) for v in RECIPES[recipe])
     assert_same_pixels(views, synthetic(), epochs=8)
