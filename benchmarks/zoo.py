@@ -9,7 +9,7 @@ repeated, and `--jobs` runs are trained at a time. The encoder is the config's: 
 ResNet for all methods except those that need their own (the ViT of MAE, the deep belief network).
 A gain is the difference to the same encoder, untrained, with the same standardisation of its input.
 "yes" means that the worst seed of the method is above the best seed of the untrained encoder.
-Distillation is excluded because it needs a teacher.
+Distillation is excluded because it needs a teacher. `benchmarks.zoo_steps` reads the same runs.
 """
 
 import importlib
@@ -110,7 +110,7 @@ def _config(name: str) -> ConfigDict:
 
 
 def _first_method_with_encoder(run: Run) -> str:
-    same = (name for name in all_methods() if run._replace(name=name).encoder == run.encoder)
+    same = (name for name in FLAGS.methods if run._replace(name=name).encoder == run.encoder)
     return next(same)
 
 

@@ -12,7 +12,8 @@
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
-              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
+              tensorflow-datasets prepared cifar10. Chosen in this project; docs/methods.md has
+              results of shorter runs.
 
 "VARIANT,augment=byol" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """

@@ -9,7 +9,8 @@ Sources: Hinton 2002; Hinton, Osindero and Teh 2006; persistent chains: Tieleman
 :folder       Your own images: pass --config.data.dir=IMAGES. Two machines of 1024 units on 32x32
               pixels; batch and epochs follow from the number of images.
 :cifar10_cpu  Gaussian pixels, CD-1. Pass --config.data.dir=DATA_DIR, the folder where
-              tensorflow-datasets prepared cifar10. docs/methods.md has a part of the results.
+              tensorflow-datasets prepared cifar10. Chosen in this project; docs/methods.md has
+              results of shorter runs.
 :cifar10      Two machines of 4096 units on 32x32 pixels. No number is published for whole images
               without whitening: the hyperparameters are this project's choice. Not run here yet.
 :imagenet     Two machines of 8192 units on 64x64 pixels, for comparison only: no recipe is

@@ -53,6 +53,9 @@ def load(value: str) -> ConfigDict:
     """
     name, colon, variant = value.partition(":")
     path = pathlib.Path(name)
+    if path.is_dir():
+        message = f"--config: {name} is a folder; of a run, name its {saved_config.FILE}"
+        raise Fault(message, BAD_CONFIG)
     if not path.is_file():
         raise Fault(f"--config: there is no file {name}{_similar_file(path)}", BAD_CONFIG)
     # ml_collections loaded the file before, so flags that the file defines exist.
@@ -66,7 +69,8 @@ def load(value: str) -> ConfigDict:
         config = get_config(variant) if colon else get_config()
     except Fault as fault:
         text = str(fault)
-        raise Fault(text if name in text else f"--config={value}: {text}", fault.code) from None
+        is_told = name in text or name == SAVED
+        raise Fault(text if is_told else f"--config={value}: {text}", fault.code) from None
     except Exception as error:
         text = f"{type(error).__name__}: {_text(error)}{_origin(error, name)}"
         raise Fault(f"{name}, line {_line(error, name)}: {text}", BAD_CONFIG) from error

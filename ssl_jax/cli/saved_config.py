@@ -22,7 +22,8 @@ def get_config(workdir: str) -> ConfigDict:
         `ssl-jax train`.
     """
     config = configuration.load(pathlib.Path(workdir))
-    if "finetune" in config or "pretrained" in config:
+    unnamed = not config.method.get("name") or not config.model.get("name")
+    if unnamed or "finetune" in config or "pretrained" in config:
         message = f"{workdir}/{FILE} is not of a run of `ssl-jax train`; name a config of its own"
         raise Fault(message, BAD_CONFIG)
     return config

@@ -108,9 +108,11 @@ def check_config(
         line for line in changes["schedule"] if line.split(":")[0] not in allowed
     ]
     if refused:
-        advice = f"use another --workdir, or --config={run.path}/config.json for its own config"
-        if not changes["identity"]:
-            advice += f", or --allow_change={','.join(scheduled)}"
+        if changes["identity"]:
+            own = f"--config={run.path}/config.json"
+            advice = f"use another --workdir, or {own} for the run's own config"
+        else:
+            advice = f"use --allow_change={','.join(scheduled)}, or another --workdir"
         if any(f" {line.split(':')[0]}=" in adapted for line in refused):
             advice = f"the number of images sets some of these: restore the data, or {advice}"
         message = f"{run.path} holds a run with another config:\n  "

@@ -77,6 +77,17 @@ def test_a_fine_tuned_run_has_no_config_to_train(tmp_path):
     assert f"{tmp_path}/config.json is not of a run of `ssl-jax train`" in message
 
 
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"method": {"name": "byol"}}'])
+def test_a_config_without_method_or_model_is_not_of_a_run(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    message = refusal(config_file.config_path(f"{tmp_path}/config.json"))
+    assert message.startswith(f"{tmp_path}/config.json is not of a run of `ssl-jax train`")
+
+
+def test_a_folder_is_no_config(tmp_path):
+    assert f"{tmp_path} is a folder; of a run, name its config.json" in refusal(tmp_path)
+
+
 def test_the_config_of_a_run_imports_no_module_that_is_not_allowed(tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     saved_run(tmp_path / "run", method={"name": "evil:make"})

@@ -112,10 +112,10 @@ def _draw_matrix(counts: np.ndarray, names: list[str], path: str | os.PathLike[s
     ax.imshow(np.ma.array(share, mask=~right), cmap=RIGHT, vmin=0, vmax=100)
     ax.imshow(np.ma.array(share, mask=right), cmap=WRONG, vmin=0, vmax=worst)
     for (i, j), value in np.ndenumerate(share):
-        if value >= 0.5:
+        if text := f"{value:.0f}".removeprefix("0"):
             dark = value > (60 if i == j else 0.8 * worst)
             color = "white" if dark else INK
-            ax.text(j, i, f"{value:.0f}", ha="center", va="center", color=color, size=8.5)
+            ax.text(j, i, text, ha="center", va="center", color=color, size=8.5)
     rotated = max(map(len, names)) > 4
     ax.set_xticks(
         range(size), names, rotation=45 if rotated else 0, ha="right" if rotated else "center",
