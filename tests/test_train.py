@@ -518,6 +518,9 @@ def test_evaluating_again_with_other_options(finished, tmp_path, capfd):
     evaluate.evaluate(config, path)
     assert "5-NN" in capfd.readouterr().out
     old, new = (json.loads((p / "eval/linear_10.json").read_text()) for p in (finished, path))
+    # Rounding of features decides the last digits of the norm, and with them when the solver stops.
+    for numbers in (old["results"]["simclr"], new["results"]["simclr"]):
+        numbers.pop("gradient_norm"), numbers.pop("iterations")
     assert new["results"] == {"simclr": old["results"]["simclr"]}
 
 
