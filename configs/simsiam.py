@@ -78,8 +78,8 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     # With the encoder's rate, the features collapse to 3 directions in such a short run. A faster
-    # predictor prevents it (Tian et al., arXiv 2102.06810): in 400 steps of the zoo 40.6 % linear
-    # in place of 35.0 %.
+    # predictor prevents it (Tian et al., arXiv 2102.06810): in 400 steps of the zoo it gained 5.6
+    # points of linear accuracy (one seed).
     config.optim.groups = {"predictor": {"lr": 0.02, "schedule": "constant"}}
     config.train.batch_size = 128
 
