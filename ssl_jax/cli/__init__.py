@@ -189,8 +189,8 @@ def config(*, trusted: bool = True) -> ConfigDict:
         dict(value)  # ml_collections reports a missing file only when the config is read
     except OSError:
         value = load(flag.config_filename)
-    # The config.json of a run may come from anybody.
-    trusted = trusted and not flag.config_filename.startswith(f"{SAVED}:")
+    # The config.json of a run may come from anybody. Without a file, config_filename is no text.
+    trusted = trusted and not str(flag.config_filename).startswith(f"{SAVED}:")
     check = configuration.allow_modules if trusted else configuration.check_modules
     check(value)
     if problems := configuration.problems(value):
