@@ -74,7 +74,7 @@ def _figure(points: dict[str, Points], lengths: list[int]) -> Figure:
 
 if __name__ == "__main__":
     zoo.define_flags(METHODS)
-    flags.DEFINE_list("lengths", ["100", "200", "400", "800", "1600"], "Numbers of steps.")
+    flags.DEFINE_list("lengths", ["100", "200", "400"], "Numbers of steps.")
     flags.DEFINE_integer("seed", 0, "Seed of all runs.")
     flags.DEFINE_string("figure", "zoo_steps.png", "File of the figure: .png, .pdf or .svg.")
     app.run(main)
