@@ -7,7 +7,7 @@ loss at its initial weights on real views. From this gradient, two rules make on
 learning rate, without momentum of earlier steps: the config's optimizer, and the rule of the
 recipe's source, which is written below in NumPy. Prints the mean over layers of |update| / |weight|
 for both. Biases and normalisation parameters are left out. With `model.zero_gamma`, most
-convolutions start with a gradient of 0: solo-learn then makes no update, the other rules decay.
+convolutions start with a gradient of 0: solo-learn then makes no update; the others still decay.
 
 The gradient comes from --batch images. The peak rate is that of the recipe's own batch.
 """
@@ -64,7 +64,7 @@ def main(_: Any) -> None:
 
 
 def mean_relative_length(updates: Arrays, params: Arrays) -> float:
-    """Mean over layers of |update| / |weight|."""
+    """Returns the mean over layers of |update| / |weight|."""
     lengths = [np.linalg.norm(updates[path]) / np.linalg.norm(w) for path, w in params.items()]
     return float(np.mean(lengths))
 

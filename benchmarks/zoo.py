@@ -35,7 +35,7 @@ EVALUATIONS = {"linear": "linear", "knn": "20-NN"}
 
 
 class Run(NamedTuple):
-    """One run of the zoo."""
+    """Method, length and seed of a run of the zoo."""
 
     name: str
     steps: int
@@ -43,12 +43,12 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> pathlib.Path:
-        """Its workdir."""
+        """Workdir of the run."""
         return pathlib.Path(FLAGS.workdir) / f"{self.name}_{self.steps}_{self.seed}"
 
     @property
     def encoder(self) -> str:
-        """Its encoder and whether its input is standardised: runs that share an untrained one."""
+        """Encoder, and whether its input is standardised: the same for the same untrained one."""
         model = _config(self.name).model
         standardised = any(model.get("mean", ()))
         return f"{model.name}, standardised input" if standardised else model.name

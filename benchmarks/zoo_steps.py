@@ -12,6 +12,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from benchmarks import zoo
+from ssl_jax.report.display_names import METHOD_NAMES
 from ssl_jax.report.figures import style
 
 FLAGS = flags.FLAGS
@@ -63,11 +64,13 @@ def _figure(points: dict[str, Points], lengths: list[int]) -> Figure:
         for ax, (evaluation, title) in zip(plots, zoo.EVALUATIONS.items(), strict=True):
             for (name, by_evaluation), color in zip(points.items(), style.LINES, strict=False):
                 by_steps = by_evaluation[evaluation]
-                ax.plot(by_steps.keys(), by_steps.values(), "o-", color=color, label=name)
+                ax.plot(
+                    by_steps.keys(), by_steps.values(), "o-", color=color, label=METHOD_NAMES[name]
+                )
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [f"{steps:,}" for steps in lengths])
             ax.set_xlabel("Training steps of 128 images")
-            ax.set_title(f"{title} accuracy (%)")
+            ax.set_title(f"{title[:1].upper()}{title[1:]} accuracy (%)")
         plots[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
         return figure
 

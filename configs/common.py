@@ -7,20 +7,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config import default_config
-from ssl_jax.config.adapt import IMAGENET
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.field import AUTO
 from ssl_jax.inputs.image.recipes import RECIPES
+from ssl_jax.models.options import IMAGENET
 
 Variant = Callable[[ConfigDict], None]
 
+_CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 # Mean and standard deviation of the training images' pixels in [0, 1], per channel.
 STATISTICS = {
     "imagenet": IMAGENET,
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),  # solo-learn
+    "cifar10": {"mean": _CIFAR10_MEAN, "std": (0.247, 0.2435, 0.2616)},  # solo-learn
     # The mean of the deviations within images, as in lemniscate.pytorch and its descendants.
-    "cifar10_within": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),
-    "folder": ((AUTO,), (AUTO,)),  # by the number of channels
+    "cifar10_within": {"mean": _CIFAR10_MEAN, "std": (0.2023, 0.1994, 0.201)},
+    "folder": {"mean": (AUTO,), "std": (AUTO,)},  # by the number of channels
 }
 
 
@@ -75,7 +76,7 @@ def standardise(config: ConfigDict, dataset: str) -> None:
 
     SimCLR's authors do not standardise, so its own variants do not call this function.
     """
-    config.model.mean, config.model.std = STATISTICS[dataset]
+    config.model.update(STATISTICS[dataset])
 
 
 def imagenet(config: ConfigDict) -> None:

@@ -110,7 +110,10 @@ def test_other_protocols_leave_earlier_files_unchanged(run, capfd):
         assert content["step"] == 2
         assert content["protocol"]["view"]
     assert read(run, "few_shot")["results"]["simclr"]["shots"] == [1, 2, 5, 10]
-    assert read(run, "layers")["results"]["simclr"]["layers"] == ["features"]
+    layers = read(run, "layers")["results"]["simclr"]
+    assert layers["layers"] == ["features"]
+    assert [len(layers[key]) for key in ("iterations", "gradient_norm")] == [1, 1]
+    assert isinstance(layers["converged"], bool)
     assert read(run, "linear_sgd")["protocol"]["steps"] == 2  # 250 images in batches of 250
 
 

@@ -1,7 +1,7 @@
 """The config file behind `--config=WORKDIR/config.json`: settings of an existing run.
 
-A run can so be resumed with the settings that it was started with, whatever the shipped config of
-the same name has become.
+With it, a run resumes with the settings that it began with, whatever the shipped config of the same
+name has become.
 """
 
 import pathlib
@@ -24,6 +24,6 @@ def get_config(workdir: str) -> ConfigDict:
     config = configuration.load(pathlib.Path(workdir))
     unnamed = not config.method.get("name") or not config.model.get("name")
     if unnamed or "finetune" in config or "pretrained" in config:
-        message = f"{workdir}/{FILE} is not of a run of `ssl-jax train`; name a config of its own"
-        raise Fault(message, BAD_CONFIG)
+        message = f"{workdir}/{FILE} is not of a run of `ssl-jax train`"
+        raise Fault(f"{message}; pass a shipped config or a config file", BAD_CONFIG)
     return config

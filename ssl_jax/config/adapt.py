@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.field import AUTO
+from ssl_jax.models.options import IMAGENET
 
 MIN_IMAGES = 16
 MIN_BATCH, MAX_BATCH = 16, 256
@@ -22,10 +23,7 @@ MAX_QUEUE = 4096
 BN_GROUPS = 4
 MAX_NEIGHBOURS = 20
 FEW_LABELS = 10
-# Mean and standard deviation of ImageNet's pixels in [0, 1], as torchvision rounds them, and the
-# values for images that are not RGB.
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OTHER_MEAN, OTHER_STD = 0.5, 0.25
+OTHER_MEAN, OTHER_STD = 0.5, 0.25  # of the pixels of images that are not RGB
 
 
 class DataFacts(NamedTuple):
@@ -81,14 +79,14 @@ def mean(config: ConfigDict, facts: DataFacts) -> tuple[float, ...]:
     """Returns ImageNet's mean for RGB images, else 0.5 per channel."""
     del facts
     channels = config.data.channels
-    return IMAGENET[0] if channels == 3 else (OTHER_MEAN,) * channels
+    return IMAGENET["mean"] if channels == 3 else (OTHER_MEAN,) * channels
 
 
 def std(config: ConfigDict, facts: DataFacts) -> tuple[float, ...]:
     """Returns ImageNet's standard deviation for RGB images, else 0.25 per channel."""
     del facts
     channels = config.data.channels
-    return IMAGENET[1] if channels == 3 else (OTHER_STD,) * channels
+    return IMAGENET["std"] if channels == 3 else (OTHER_STD,) * channels
 
 
 def queue_size(config: ConfigDict, facts: DataFacts) -> int:

@@ -156,7 +156,7 @@ def doubts(evaluation: Evaluation) -> list[str]:
     if names := _marked(evaluation, "converged", False):
         sentences.append(
             f"L-BFGS stopped before its tolerance on {names}: these accuracies are of unfinished "
-            "fits, near but not at the optimum."
+            "fits, and the optimum may differ by some tenths of a per cent."
         )
     if names := _marked(evaluation, "lr_at_edge", True):
         sentences.append(

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.models.options import IMAGENET
 from ssl_jax.weights import Arrays, Weights, resnets, trees
-from ssl_jax.weights.trees import IMAGENET, Path
+from ssl_jax.weights.trees import Path
 
 LAYOUT = "BYOL checkpoint"
 FIRST = "/~/initial_conv/w"

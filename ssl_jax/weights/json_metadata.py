@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_jax import models
 from ssl_jax.errors import BAD_DATA, Fault
-from ssl_jax.weights.trees import IMAGENET
+from ssl_jax.models.options import IMAGENET
 
 MAX_JSON = 2**24  # bytes
 MAX_SIDE = 2**13  # pixels

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_jax.errors import BAD_DATA, USAGE, Fault
+from ssl_jax.models.options import IMAGENET
 from ssl_jax.weights import Weights, byol, native, npz_vit, simclr, torch_resnet, torch_vit, trees
-from ssl_jax.weights.trees import IMAGENET
 
 
 class Layout(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ssl_jax.errors import BAD_DATA, USAGE, Fault
+from ssl_jax.models.options import IMAGENET
 from ssl_jax.weights import Weights, checksums, files, json_metadata, layouts, native, trees, vits
-from ssl_jax.weights.trees import IMAGENET
 
 PROGRAMS = ("stablehlo", "savedmodel", "onnx")
 TORCH = ("torch", "safetensors")  # kinds of files whose images are standardised by default

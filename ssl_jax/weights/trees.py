@@ -16,7 +16,6 @@ Path = tuple[str, ...]
 Shape = tuple[int, ...]
 
 SHOWN = 10  # names that an error message lists
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def encoder(model: Mapping[str, Any]) -> Any:

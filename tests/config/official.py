@@ -69,7 +69,7 @@ def view(
     resize: str = "bicubic",
     kernel: float = 0,
 ) -> Values:
-    """One view.
+    """Returns the fields of one view.
 
     Args:
       size: pixels.
@@ -97,14 +97,14 @@ def view(
 
 
 def views(first: Values, second: Values | None = None, local: Values | None = None) -> Values:
-    """The views of a recipe, named "views/1/size" and so on."""
+    """Returns the fields of a recipe's views, named "views/1/size" and so on."""
     named = {"1": first, "2": second, "local": local}
     pairs = ((name, fields) for name, fields in named.items() if fields)
     return {f"views/{name}/{key}": v for name, fields in pairs for key, v in fields.items()}
 
 
 def pair(size: int, area: tuple[float, float], jitter: tuple[float, ...], **rest: Any) -> Values:
-    """Two views of one distribution."""
+    """Returns the fields of two views of one distribution."""
     one = view(size, area, jitter, **rest)
     return views(one, one)
 
@@ -116,7 +116,7 @@ NPID_JITTER = (1, 0.4, 0.4, 0.4, 0.4)
 
 
 def byol_views(area: tuple[float, float], **rest: Any) -> tuple[Values, Values]:
-    """BYOL's two views: blur 1 and 0.1, solarisation 0 and 0.2."""
+    """Returns BYOL's two views: blur 1 and 0.1, solarisation 0 and 0.2."""
     colour = {"gray": 0.2} | rest
     first = view(224, area, BYOL_JITTER, blur=1, **colour)
     return first, view(224, area, BYOL_JITTER, blur=0.1, solarize=0.2, **colour)
@@ -148,7 +148,7 @@ def schedule(
     rule: str = "linear",
     **rest: Any,
 ) -> Values:
-    """An optimizer and its schedule.
+    """Returns the quantities of an optimizer and its schedule.
 
     Args:
       optimizer: name.

@@ -15,8 +15,11 @@ from ssl_jax.rundir import metadata
 OLD = {
     "barlow_twins": {"apart": False, "last_bias": True},
     "byol": {"target_init": "own", "output_norm": False, "last_bias": True},
+    "dino": {"skip_frozen": False},
     "moco_v3": {"last_bias": True},
-    "simclr": {"scale": 1.0},
+    "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0},
+    "simclr_v2": {"scale": 1.0},
+    "swav": {"skip_frozen": False},
     "vicreg": {"apart": False, "last_bias": True},
 }
 

@@ -1,4 +1,5 @@
 import json
+import re
 import types
 
 import pytest
@@ -6,6 +7,7 @@ from feature_sets import feature_set
 
 from ssl_jax import config as configuration
 from ssl_jax.evals import linear, logistic, protocols, results, table
+from ssl_jax.evals.protocols import linear_sgd
 
 
 def evaluate(names, sets, **options):
@@ -110,7 +112,25 @@ def test_linear_warns_of_unfinished_fits_only(labels, monkeypatch, caplog):
     assert not any(numbers["converged"] for numbers in stopped["results"].values())
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    for words in (f"{name}: L-BFGS", "0.0001 within 1 iterations", "simclr: ", "raw pixels: "):
+    for words in (
+        f"{name}: L-BFGS",
+        "above a gradient norm of 0.0001",
+        "after 1 iterations",
+        "simclr: ",
+        "raw pixels: ",
+    ):
         assert words in record.message
-    assert record.message.count("after 1") == (4 if labels else 2)
+    assert len(re.findall(r"after 1[;,)]", record.message)) == (4 if labels else 2)
     json.dumps(stopped, allow_nan=False)
+
+
+def test_linear_sgd_warns_of_rates_at_the_edge_and_of_divergence(caplog):
+    good = {"lr": 1.0, "lr_at_edge": False, "held_out_accuracy": [0.1, 0.3, None]}
+    linear_sgd._warn_of_rates({"simclr": good})
+    assert caplog.records == []
+    edge = {"lr": 100.0, "lr_at_edge": True, "held_out_accuracy": [0.1, 0.3]}
+    lost = {"lr": 0.1, "lr_at_edge": False, "held_out_accuracy": [None, None]}
+    linear_sgd._warn_of_rates({"simclr": good, "raw pixels": edge, "untrained encoder": lost})
+    first, second = (record.message for record in caplog.records)
+    assert "smallest or largest of eval.sgd_lr (raw pixels: 100)" in first
+    assert "diverged on the features of untrained encoder, so" in second

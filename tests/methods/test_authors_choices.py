@@ -135,7 +135,12 @@ def test_views_are_normalised_as_if_forwarded_one_by_one_or_together(name, apart
 
 @pytest.mark.parametrize(
     ("make", "fields"),
-    [(simclr.make, {}), (simclr_v2.make, {}), (simclr_v2.make, {"memory_size": 2 * B})],
+    [
+        (barlow_twins.make, {}),
+        (simclr.make, {}),
+        (simclr_v2.make, {}),
+        (simclr_v2.make, {"memory_size": 2 * B}),
+    ],
 )
 def test_a_scale_that_trains_nothing_is_refused(make, fields):
     for scale in (0.0, -1.0, float("nan"), float("inf")):
@@ -145,7 +150,12 @@ def test_a_scale_that_trains_nothing_is_refused(make, fields):
 
 @pytest.mark.parametrize(
     ("make", "fields"),
-    [(simclr.make, {}), (simclr_v2.make, {}), (simclr_v2.make, {"memory_size": 2 * B})],
+    [
+        (barlow_twins.make, {}),
+        (simclr.make, {}),
+        (simclr_v2.make, {}),
+        (simclr_v2.make, {"memory_size": 2 * B}),
+    ],
 )
 def test_scale_multiplies_loss_and_gradient_but_no_metric(make, fields):
     results = {}

@@ -12,7 +12,7 @@ import pytest
 from written_run import change_config, write_evaluation
 
 from ssl_jax.evals import files, results
-from ssl_jax.report import page
+from ssl_jax.report import evaluations, page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PICTURES = ("confusion", "curves", "health", "map", "neighbours", "saliency")
@@ -83,6 +83,11 @@ def test_page_notes_unfinished_fits_and_rates_at_the_end_of_the_grid(finished_ru
     (edge,) = (text for text in words if "end of the grid" in text)
     assert "Linear, SGD, all labels: The best rate" in edge
     assert "grid for raw pixels:" in edge
+
+
+def test_lists_about_fits_are_no_axis_of_a_curve():
+    layers = {"gradient_norm": [1e-6], "iterations": [9], "accuracy": [0.5], "layers": ["features"]}
+    assert evaluations.curve_axis({"results": {"simclr": layers}}) == "layers"
 
 
 def test_page_of_results_without_marks_has_no_such_note(finished_run):

@@ -33,7 +33,7 @@ def config_of(name, hyperparameters):
     return config
 
 
-# One method covers the mechanism; each takes minutes.
+# One method covers the mechanism.
 @pytest.mark.parametrize(
     "name",
     ["byol", *(pytest.param(n, marks=pytest.mark.slow) for n in ("barlow_twins", "moco_v3"))],

@@ -74,14 +74,15 @@ def warn_if_unfinished(file: str, results: Mapping[str, Mapping[str, Any]]) -> N
             unfinished.append(f"{name}: " + ", ".join(f"{n} after {i}" for n, i in pairs))
     if unfinished and jax.process_index() == 0:
         logging.warning(
-            "%s: L-BFGS did not reach a gradient norm of %g within %d iterations (%s). These "
-            "accuracies are of unfinished fits. The optimum may differ by some tenths of a per "
-            "cent, less at a smaller norm: do not compare them more finely. No option raises the "
-            "limit. Look for features that are nearly constant, or not finite.",
+            "%s: L-BFGS stopped above a gradient norm of %g (%s). These accuracies are of "
+            "unfinished fits: the optimum may differ by some tenths of a per cent, less at a "
+            "smaller norm. The solver stops after %d iterations, or earlier if only rounding is "
+            "left; no option changes this. Look for features that are nearly constant, or not "
+            "finite.",
             file,
             logistic.CONVERGED,
-            logistic.MAX_ITERATIONS,
             "; ".join(unfinished),
+            logistic.MAX_ITERATIONS,
         )
 
 

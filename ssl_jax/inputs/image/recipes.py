@@ -33,7 +33,7 @@ _SWAV = _TORCH_BILINEAR._replace(crop_area=(0.14, 1))
 
 
 def _byol_pair(view: View) -> tuple[View, View]:
-    """The views of BYOL (arXiv 2006.07733, appendix B), which differ in blur and solarization."""
+    """Returns BYOL's views (arXiv 2006.07733, appendix B): unequal blur and solarization."""
     view = view._replace(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
     return view._replace(blur=1), view._replace(blur=0.1, solarize=0.2)
 
