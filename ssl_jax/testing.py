@@ -43,14 +43,16 @@ class Encoder(nn.Module):
 
     bn_group: int = 0
     bn_views: int = 1
+    pool: str = "mean"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images [n, h, w, c] -> features [n, 8]."""
+        """Images [n, h, w, c] -> features [n, 8], or [n, h / 2, w / 2, 8] with pool="none"."""
         x = nn.Conv(8, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype)(x, train))
-        return nn.Dense(8, use_bias=False, dtype=self.dtype)(x.mean((1, 2)))
+        x = x.mean((1, 2)) if self.pool == "mean" else x
+        return nn.Dense(8, use_bias=False, dtype=self.dtype)(x)
 
 
 def seen(

@@ -147,7 +147,7 @@ class Bottleneck(_Block):
 
 
 class ResNet(nn.Module):
-    """Residual network without classifier: images to pooled features.
+    """Residual network without classifier: images to features.
 
     Attributes:
       block: BasicBlock or Bottleneck.
@@ -164,6 +164,8 @@ class ResNet(nn.Module):
         every convolution and the pooling, as in BYOL).
       mean: mean of the images' channels; images are standardised first.
       std: standard deviation of the images' channels.
+      pool: "mean" averages the last activations over all positions; "none" keeps the positions, for
+        methods that predict something at every place of an image.
       dtype: dtype of activations and convolutions; parameters are float32.
 
     Source: He et al. (arXiv 1512.03385), table 1, with the stride in the 3x3. Width: SimCLR
@@ -182,11 +184,12 @@ class ResNet(nn.Module):
     padding: str = "torch"
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    pool: str = "mean"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images [n, h, w, 3] -> features [n, f] float32.
+        """Images [n, h, w, c] -> features [n, f], or [n, h', w', f] without pooling; float32.
 
         With four stages, f = 8 round(64 width), and four times as many with bottlenecks.
 
@@ -223,7 +226,7 @@ class ResNet(nn.Module):
                     last_norm=partial(norm, scale_init=scale),
                     name=f"layer{i + 1}_{j}",
                 )(x, train)
-        return x.mean((1, 2), dtype=jnp.float32)
+        return x.mean((1, 2), dtype=jnp.float32) if self.pool == "mean" else x.astype(jnp.float32)
 
     def _stem(self, x: jax.Array, base: int, conv: Layer, norm: Layer, train: bool) -> jax.Array:
         if self.stem == "cifar":

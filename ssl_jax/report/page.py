@@ -76,15 +76,18 @@ def _training(run: Run) -> str:
         return section("Training", placeholder("No step has been logged yet (metrics.jsonl)."))
     smoothed = len(run.metrics) > training_curves.SMOOTH_FROM
     caption = "Thin: as logged; thick: running mean. " if smoothed else ""
-    if chance := training_curves.chance_level(run, "contrastive_accuracy"):
+    levels = training_curves.chance_levels(run)
+    if chance := levels.get("contrastive_accuracy"):
         caption += f"Chance: the positive is guessed among {1 / chance:,.0f} candidates"
-        loss = training_curves.chance_level(run, "loss")
+        loss = levels.get("loss")
         factor = training_curves.loss_scale(run)
         text = f"{factor:g} ln" if factor != 1 else "ln"
         if loss:
             caption += f", a loss of {text} {math.exp(loss / factor):,.0f} = {loss:.2f}. "
         else:
             caption += ". "
+    elif levels:
+        caption += "Chance: a guess that ignores the input. "
     if len(metric_series(run, "loss")[0]):
         caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):

@@ -20,11 +20,21 @@ PROGRESS_FORMATS = {
     "loss": "loss {:.4f}",
     "accuracy": "accuracy {:.1%}",
     "contrastive_accuracy": "contrastive accuracy {:.1%}",
+    "pretext_accuracy": "pretext accuracy {:.1%}",
+    "pretext_error": "pretext error {:.3g}",
+    "reconstruction_error": "reconstruction error {:.3g}",
     "probe_accuracy": "probe accuracy {:.1%}",
     "lr": "lr {:.3g}",
     "effective_rank": "rank {:.0f}",
     "target_distance": "target distance {:.3g}",
     "noise_scale": "noise scale {:.3g}",
+}
+# Metric -> metric that says what a guess would reach. A method that logs the first logs the second.
+CHANCE = {
+    "contrastive_accuracy": "contrastive_chance",
+    "pretext_accuracy": "pretext_chance",
+    "pretext_error": "pretext_error_chance",
+    "reconstruction_error": "reconstruction_chance",
 }
 
 
@@ -202,8 +212,9 @@ class Progress:
 
 def _format(name: str, metrics: Mapping[str, Any]) -> str:
     text = PROGRESS_FORMATS[name].format(float(metrics[name]))
-    if name == "contrastive_accuracy" and "contrastive_chance" in metrics:
-        text += f" (chance {100 * float(metrics['contrastive_chance']):.2g}%)"
+    if (guess := CHANCE.get(name)) in metrics:
+        value = float(metrics[guess])
+        text += f" (chance {100 * value:.2g}%)" if "%" in text else f" (chance {value:.3g})"
     return text
 
 

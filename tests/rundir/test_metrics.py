@@ -184,6 +184,15 @@ def test_progress_line_shows_collapse_metrics():
     )
 
 
+def test_progress_line_shows_the_pretext_task():
+    values = {"pretext_accuracy": 0.431, "pretext_chance": 0.25}
+    values |= {"reconstruction_error": 0.0123, "reconstruction_chance": 0.0456}
+    assert progress()[1](10, values)[0] == (
+        "step 10/1000  epoch 1.00  pretext accuracy 43.1% (chance 25%)"
+        "  reconstruction error 0.0123 (chance 0.0456)"
+    )
+
+
 def test_progress_speed_is_recent_and_time_left_uses_all_lines():
     time, line = progress(start_step=500)
     line(510, {})

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from ssl_jax.jobs.json_files import is_number
 from ssl_jax.report.figures.style import BLUE, ORANGE, STYLE, save
 from ssl_jax.report.run_files import Run, metric_series
+from ssl_jax.rundir.metrics import CHANCE
 
 SMOOTH_FROM = 40  # logged steps
 # Methods whose loss is the mean cross-entropy, in nats, of the positive among all candidates, times
@@ -59,6 +60,9 @@ class Panel(NamedTuple):
 TRAINING = (
     Panel("loss", "Loss", noisy=True, from_zero=False),
     Panel("contrastive_accuracy", "Contrastive accuracy", "%", noisy=True),
+    Panel("pretext_accuracy", "Accuracy of the pretext task", "%", noisy=True),
+    Panel("pretext_error", "Error of the pretext task", noisy=True),
+    Panel("reconstruction_error", "Reconstruction error", noisy=True),
     Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
     Panel("lr", "Learning rate"),
     Panel("grad_norm", "Gradient norm", noisy=True),
@@ -131,22 +135,33 @@ def draw(run: Run, panels: Sequence[Panel], path: str | os.PathLike[str]) -> boo
     return True
 
 
-def chance_level(run: Run, key: str) -> float | None:
-    """Returns a metric's value when the positive is guessed among the candidates.
+def chance_level(run: Run, panel: Panel) -> float | None:
+    """Returns the value of a panel's metric that a guess reaches; None if it is unknown.
 
-    Returns:
-      None if the value is unknown for this metric or method.
+    The method logs the value under the key `CHANCE[panel.key]`. That of the loss is the
+    cross-entropy of guessing the positive among the candidates of a contrastive method.
     """
-    chance = metric_series(run, "contrastive_chance")[1]
-    if not len(chance) or not 0 < chance[-1] <= 1:
+    if panel.key == "loss":
+        return _loss_of_guessing(run)
+    if panel.key not in CHANCE:
         return None
-    if key == "loss":
-        # The decoupled loss of SimCLR leaves the positive out of the candidates.
-        left_out = run.config.get("method", {}).get("loss") == "decoupled"
-        candidates = 1 / chance[-1] - left_out
-        known = run.method in CROSS_ENTROPY and candidates > 0
-        return loss_scale(run) * math.log(candidates) if known else None
-    return float(chance[-1]) if key == "contrastive_accuracy" else None
+    logged = metric_series(run, CHANCE[panel.key])[1]
+    return float(logged[-1]) if len(logged) and logged[-1] > 0 else None
+
+
+def chance_levels(run: Run) -> dict[str, float]:
+    """Returns {key: value of a guess} of the training panels for which it is known."""
+    levels = {panel.key: chance_level(run, panel) for panel in TRAINING}
+    return {key: level for key, level in levels.items() if level is not None}
+
+
+def _loss_of_guessing(run: Run) -> float | None:
+    chance = metric_series(run, "contrastive_chance")[1]
+    if run.method not in CROSS_ENTROPY or not len(chance) or not 0 < chance[-1] <= 1:
+        return None
+    # The decoupled loss of SimCLR leaves the positive out of the candidates.
+    candidates = 1 / chance[-1] - (run.config.get("method", {}).get("loss") == "decoupled")
+    return loss_scale(run) * math.log(candidates) if candidates > 0 else None
 
 
 def loss_scale(run: Run) -> float:
@@ -162,7 +177,7 @@ def _draw_panel(ax: Axes, run: Run, panel: Panel) -> None:
         other = _draw_line(ax, run, panel.projections, panel.noisy, scale, ORANGE, "projections")
         low, high = min(low, other[0]), max(high, other[1])
         ax.legend(fontsize=8.5, handlelength=1.2)
-    level = chance_level(run, panel.key)
+    level = chance_level(run, panel)
     if panel.from_zero:
         high = max(high, scale * (level or 0))  # the axis shows the level, also if all values are 0
         ax.set_ylim(min(1.12 * low, 0), max(1.12 * high, -0.04 * low) or 1)

@@ -80,24 +80,39 @@ def draw_panels(run, panels):
     return axes
 
 
+def chance_level(run, key):
+    return training_curves.chance_levels(run).get(key)
+
+
 def test_chance_level_is_logged_and_for_the_loss_depends_on_the_method(run):
-    assert training_curves.chance_level(run, "loss") == pytest.approx(math.log(63))
-    assert training_curves.chance_level(run, "contrastive_accuracy") == pytest.approx(1 / 63)
-    assert training_curves.chance_level(run, "lr") is None
+    assert chance_level(run, "loss") == pytest.approx(math.log(63))
+    assert chance_level(run, "contrastive_accuracy") == pytest.approx(1 / 63)
+    assert chance_level(run, "lr") is None
     decoupled = run.config | {"method": {"name": "simclr", "loss": "decoupled"}}
-    level = training_curves.chance_level(run._replace(config=decoupled), "loss")
+    level = chance_level(run._replace(config=decoupled), "loss")
     assert level == pytest.approx(math.log(62))  # only the negatives are in the denominator
     scaled = run.config | {"method": {"name": "moco_v3"}}  # scales its loss
-    assert training_curves.chance_level(run._replace(config=scaled), "loss") is None
-    assert (
-        training_curves.chance_level(run._replace(config=scaled), "contrastive_accuracy")
-        is not None
-    )
+    assert chance_level(run._replace(config=scaled), "loss") is None
+    assert chance_level(run._replace(config=scaled), "contrastive_accuracy") is not None
     doubled = run.config | {"method": {"name": "simclr", "scale": 2.0}}
-    twice = training_curves.chance_level(run._replace(config=doubled), "loss")
+    twice = chance_level(run._replace(config=doubled), "loss")
     assert twice == pytest.approx(2 * math.log(63))
     other = [{"step": 1, "loss": 2.0}]
-    assert training_curves.chance_level(run._replace(metrics=other), "loss") is None
+    assert chance_level(run._replace(metrics=other), "loss") is None
+
+
+def test_pretext_task_has_its_own_chance_levels(run):
+    logged = {"pretext_accuracy": 0.5, "pretext_chance": 0.25, "pretext_error": 3.0}
+    logged |= {"reconstruction_error": 0.04, "reconstruction_chance": 0.06}
+    other = run._replace(metrics=[{"step": i, **logged} for i in range(5)])
+    assert training_curves.chance_levels(other) == {
+        "pretext_accuracy": 0.25,
+        "reconstruction_error": 0.06,
+    }
+    axes = draw_panels(other, training_curves.TRAINING)
+    assert [text.get_text() for text in axes["Accuracy of the pretext task"].texts] == ["chance 25"]
+    assert [text.get_text() for text in axes["Reconstruction error"].texts] == ["chance 0.06"]
+    assert not axes["Error of the pretext task"].texts
 
 
 def test_running_mean_matches_hand_worked_values():
