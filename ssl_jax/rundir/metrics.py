@@ -212,7 +212,8 @@ class Progress:
 
 def _format(name: str, metrics: Mapping[str, Any]) -> str:
     text = PROGRESS_FORMATS[name].format(float(metrics[name]))
-    if (guess := CHANCE.get(name)) in metrics:
+    guess = CHANCE.get(name, "")
+    if guess in metrics:
         value = float(metrics[guess])
         text += f" (chance {100 * value:.2g}%)" if "%" in text else f" (chance {value:.3g})"
     return text
