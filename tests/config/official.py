@@ -45,6 +45,8 @@ NO_RECIPE = {
     "cssl": "no paper describes the whole method",
     "siamese": "both papers learn from labelled or known pairs",
     "rbm": "no recipe is published for whole images without whitening",
+    "colorization": "the authors' recipes are for VGG and AlexNet",
+    "split_brain": "the authors' recipe is for two halves of AlexNet",
     "distillation": "SimCLR v2's paper gives no complete recipe of the student",
 }
 
