@@ -42,9 +42,7 @@ def imagenet(config: ConfigDict) -> None:
     gradient; AdamW's is not.
     """
     common.imagenet(config)
-    common.set_views(
-        config, "crop_flip", size=176, crop_area=(0.47, 0.47), crop_aspect=(1.0, 1.0)
-    )
+    common.set_views(config, "crop_flip", size=176, crop_area=(0.47, 0.47), crop_aspect=(1.0, 1.0))
     config.augment.views = 1
     config.model.update(name="resnet50", colors="lightness")
     config.optim.update(

@@ -40,9 +40,7 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
 def imagenet(config: ConfigDict) -> None:
     """ResNet-50; crops of 180 pixels and 12 x 12 predictions as in the paper."""
     common.imagenet(config)
-    common.set_views(
-        config, "crop_flip", size=180, crop_area=(0.5, 0.5), crop_aspect=(1.0, 1.0)
-    )
+    common.set_views(config, "crop_flip", size=180, crop_area=(0.5, 0.5), crop_aspect=(1.0, 1.0))
     config.augment.views = 1
     common.split_resnet(config, "split_resnet50")
     config.method.update(stride=15)

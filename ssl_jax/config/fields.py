@@ -280,8 +280,12 @@ def describe(source: str = "digits") -> list[Row]:
     Args:
       source: `config.data.source`, whose modality decides the fields of `augment`.
     """
-    sections = (DATA, augment_fields(source), *(MODEL, RESNET, SPLIT_RESNET),
-                *(VIT, DBN, METHOD, OPTIM, TRAIN))
+    sections = (
+        DATA,
+        augment_fields(source),
+        *(MODEL, RESNET, SPLIT_RESNET),
+        *(VIT, DBN, METHOD, OPTIM, TRAIN),
+    )
     fields = [field for section in (*sections, PARALLEL, EVAL, FINETUNE) for field in section]
     return [Row(f.name, _shown(f.default), f.meaning, f.valid.text, f.kind) for f in fields]
 

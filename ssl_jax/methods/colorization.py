@@ -103,10 +103,12 @@ def make(
         logits = outputs["head"][:, 0]
         weights = bins.rebalancing_weights(extra["counts"], centres, sigma=SIGMA, uniform=uniform)
         error = -(target * jax.nn.log_softmax(logits)).sum(-1) * weights[nearest]
+        # The weights multiply the predicted probabilities; dividing by them undoes it.
+        likeliest = (logits - jnp.log(weights)[None, None, None]).argmax(-1)
         has_colour = (jnp.abs(ab) > GREY).any((1, 2, 3)).astype(error.dtype)
         return {
             "error": error.mean((1, 2)) * has_colour,
-            "correct": (logits.argmax(-1) == nearest).mean((1, 2)) * has_colour,
+            "correct": (likeliest == nearest).mean((1, 2)) * has_colour,
             "shares": bins.bin_shares(nearest, len(centres), error.dtype) * has_colour[:, None],
             "has_colour": has_colour,
             "features": outputs["encoder"].mean((2, 3)),

@@ -18,10 +18,11 @@ from ssl_jax.models.standard import standardise, unstandardise
 
 LOSSES = ("classification", "regression")
 BINS = {(0,): lightness_bins, (1, 2): colour_bins}  # of groups of Lab's channels
+GROUP_NAMES = {(0,): "lightness", (1, 2): "colours"}
 TEMPERATURE = 0.38  # at which predicted bins become values in pictures, as in arXiv 1603.08511
 LAB_CAPTION = (
-    "Evaluation images. In the second and third column, one half of the encoder has replaced the "
-    "channels that it does not see by its prediction."
+    "Evaluation images. In the other columns, one half of the encoder has replaced the channels "
+    "that it does not see, which the title names, by its prediction."
 )
 GROUPS_CAPTION = (
     "Both groups of channels of evaluation images, each followed by the prediction from the other "
@@ -172,14 +173,11 @@ def make(
         "Predicted channels",
         LAB_CAPTION if is_lab else GROUPS_CAPTION,
         draw,
-        ("original", *(_PREDICTED.get(group, "predicted") for group in reversed(groups)))
+        ("original", *(GROUP_NAMES.get(group, "prediction") for group in reversed(groups)))
         if is_lab
         else ("first group", "predicted", "second group", "predicted"),
     )
     return Method(init, encode, objective, features, pictures=(picture,))
-
-
-_PREDICTED = {(0,): "predicted lightness", (1, 2): "predicted colours"}
 
 
 def _halves(maps: jax.Array) -> list[jax.Array]:
@@ -188,7 +186,7 @@ def _halves(maps: jax.Array) -> list[jax.Array]:
 
 
 def _shown(group: jax.Array) -> jax.Array:
-    """Returns a group of channels as RGB image: three channels as they are, others as their mean."""
+    """Shows a group of channels as RGB image: three channels as they are, others as their mean."""
     if group.shape[-1] == 3:
         return group
     return jnp.repeat(group.mean(-1, keepdims=True), 3, axis=-1)

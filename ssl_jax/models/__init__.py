@@ -50,8 +50,8 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN":
       name: one of `names()`, or "module:Class" of another module, which is called with the options.
       **options: the attributes of the encoder class that the name leaves open.
         `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, colors,
-        mean, std, pool, dtype. `split.SplitResNet` has them, first and second. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
-        widths, visible, sigma, dtype.
+        mean, std, pool, dtype. `split.SplitResNet`: also first and second. `vit.ViT`: patch_size,
+        mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`: widths, visible, sigma, dtype.
 
     Raises:
       ValueError: if the name is unknown.

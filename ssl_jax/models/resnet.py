@@ -195,11 +195,13 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Images [n, h, w, c] -> features [n, f], or [n, h', w', f] without pooling.
 
-        The result is float32 or wider. With four stages, f = 8 round(64 width), and four times as many with bottlenecks.
+        The result is float32 or wider. With four stages, f = 8 round(64 width), and four times as
+        many with bottlenecks.
 
         Raises:
           ValueError: if the width gives less than one channel, the stem or padding is unknown, mean
-            or std is invalid, `colors` does not fit the images, or selective kernels are combined with basic blocks or SAME padding.
+            or std is invalid, `colors` does not fit the images, or selective kernels are combined
+            with basic blocks or SAME padding.
         """
         base = round(64 * self.width)
         if base < 1 or self.stem not in STEMS:

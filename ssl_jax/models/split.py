@@ -19,15 +19,14 @@ class SplitResNet(ResNet):
     Attributes:
       first: numbers of the channels that the first half sees.
       second: numbers of the channels that the second half sees.
-      colors: as in `ResNet`, but with the default "lab", so that the first half sees L and the
-        second half sees a and b.
+
+    With colors "lab", the default groups show L to the first half, and a and b to the second.
 
     Source: Zhang, Isola and Efros (arXiv 1611.09842), sections 3.2 and 4.1.
     """
 
     first: tuple[int, ...] = (0,)
     second: tuple[int, ...] = (1, 2)
-    colors: str = "lab"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
