@@ -17,7 +17,7 @@ def encoder(model, dtype=jnp.float32):
     """Returns the smallest encoder of the family that the config's model belongs to."""
     if model.name.startswith("vit"):
         return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
-    if model.get("colors", "rgb") != "rgb":
+    if getattr(model, "colors", "rgb") != "rgb":
         options = {"width": 1 / 8, "stem": "cifar", "zero_gamma": False, "dtype": dtype}
         family = SplitResNet if model.name.startswith("split") else ResNet
         return family(BasicBlock, (1,), colors=model.colors, **options)

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 from jax import ensure_compile_time_eval
 from scipy.spatial import ConvexHull
@@ -25,7 +26,7 @@ def colour_bins() -> np.ndarray:
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.1 and figure 3a.
     """
     with ensure_compile_time_eval():
-        ab = np.asarray(to_lab(_edges_of_the_cube()), np.float64)[:, 1:]
+        ab = np.asarray(to_lab(jnp.asarray(_edges_of_the_cube())), np.float64)[:, 1:]
     # Rows (n, offset): n·x + offset <= 0 inside.
     normal, offset = np.split(ConvexHull(ab).equations, [2], axis=1)
     axis = np.arange(-LARGEST, LARGEST + 1, GRID, dtype=np.float64)

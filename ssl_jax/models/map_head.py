@@ -1,5 +1,7 @@
 """Head that predicts something at every place of an image."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,12 +35,10 @@ class MapHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [n, h, w, f] -> predictions [n, side, side, outputs], in float32 or wider."""
-        options = {"conv_general_dilated": conv_general_dilated}
-        x = nn.Conv(self.hidden, (3, 3), use_bias=False, dtype=self.dtype, name="conv", **options)(
-            x
-        )
+        conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+        x = conv(self.hidden, (3, 3), use_bias=False, dtype=self.dtype, name="conv")(x)
         norm = BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype, name="bn")
         x = nn.relu(norm(x, train))
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        x = nn.Conv(self.outputs, (1, 1), dtype=wide_dtype, name="outputs", **options)(x)
+        x = conv(self.outputs, (1, 1), dtype=wide_dtype, name="outputs")(x)
         return jax.image.resize(x, (len(x), self.side, self.side, self.outputs), "linear")

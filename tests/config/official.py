@@ -125,7 +125,13 @@ def byol_views(area: tuple[float, float], **rest: Any) -> tuple[Values, Values]:
 
 
 # ----- networks -----
-RESNET = {"model/width": 1, "model/sk_ratio": 0, "model/bn_group": 0, "model/padding": "torch"}
+RESNET = {
+    "model/width": 1,
+    "model/sk_ratio": 0,
+    "model/bn_group": 0,
+    "model/padding": "torch",
+    "model/colors": "rgb",
+}
 RESNET50 = RESNET | {"model/name": "resnet50", "model/stem": "imagenet", "model/zero_gamma": True}
 RESNET18 = RESNET | {"model/name": "resnet18", "model/stem": "cifar", "model/zero_gamma": True}
 VIT = {

@@ -62,6 +62,7 @@ def test_rebalancing_weights_equal_loops_and_are_1_on_average(uniform):
     expected, smooth = _weights(counts, uniform)
     with jax.enable_x64(True):
         got = bins.rebalancing_weights(jnp.asarray(counts), GRID, sigma=5.0, uniform=uniform)
+    got = np.asarray(got)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
     np.testing.assert_allclose(smooth @ got, 1, rtol=1e-12)
     if uniform == 1:
