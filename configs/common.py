@@ -169,3 +169,15 @@ def vit(config: ConfigDict, name: str, patch_size: int = 16) -> None:
     shared = {field: config.model[field] for field in ("bn_group", "dtype", "mean", "std", "init")}
     own = {"name": name, "patch_size": patch_size, "pool": "token", "positions": "sincos"}
     config.model = own | shared
+
+
+def split_resnet(config: ConfigDict, name: str, **fields: Any) -> None:
+    """Replaces the ResNet by two of half the width: one sees the lightness, the other the colours.
+
+    Args:
+      config: config with a ResNet.
+      name: such as "split_resnet18".
+      fields: fields of the encoder that differ.
+    """
+    groups = {"colors": "lab", "first": (0,), "second": (1, 2)}
+    config.model = config.model.to_dict() | {"name": name} | groups | fields

@@ -13,6 +13,7 @@ import pytest
 from ssl_jax import __main__ as command
 from ssl_jax import cli, configs, finetune
 from ssl_jax import config as configuration
+from ssl_jax.config import fields
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
@@ -87,6 +88,7 @@ def test_config_fields_in_text_exist():
     """Flags that stand alone in the guides, such as `--config.optim.lr=0.1`."""
     known = configuration.flatten(configuration.default_config()).keys()
     known |= configuration.flatten(finetune.overridable()).keys()
+    known |= {field.name for field in fields.FIELDS}  # also of other encoders than ResNets
     for path in DOCS:
         for name in re.findall(r"--config\.([\w.]+\w)", path.read_text()):
             # Each method has its own hyperparameters.

@@ -470,7 +470,7 @@ def test_folder_variant_of_every_method_trains(name, tmp_path, monkeypatch):
         photographs(tmp_path / "mine" / split, 24, classes=["cat", "dog"])
 
     def encoder(name, *, dtype, **others):
-        return tiny.encoder(types.SimpleNamespace(name=name), dtype)
+        return tiny.encoder(types.SimpleNamespace(name=name, **others), dtype)
 
     monkeypatch.setattr("test_train.tiny_encoder", encoder)
     monkeypatch.setattr("ssl_jax.pretrained.classifier.load_teacher", tiny.teacher)

@@ -5,6 +5,8 @@ import numpy as np
 
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.dbn import DBN
+from ssl_jax.models.resnet import BasicBlock, ResNet
+from ssl_jax.models.split import SplitResNet
 from ssl_jax.models.vit import ViT
 from ssl_jax.testing import Encoder, seen
 
@@ -15,6 +17,10 @@ def encoder(model, dtype=jnp.float32):
     """Returns the smallest encoder of the family that the config's model belongs to."""
     if model.name.startswith("vit"):
         return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
+    if getattr(model, "colors", "rgb") != "rgb":
+        options = {"width": 1 / 8, "stem": "cifar", "zero_gamma": False, "dtype": dtype}
+        family = SplitResNet if model.name.startswith("split") else ResNet
+        return family(BasicBlock, (1,), colors=model.colors, **options)
     if model.name == "dbn":
         return DBN(widths=(12, 8), dtype=dtype)
     return Encoder(dtype=dtype)

@@ -83,6 +83,15 @@ RESNET = (
     Field("model.zero_gamma", True, "Residual blocks start as the identity.", BOOLEAN, IDENTITY),
     Field("model.padding", "torch", "Padding of convolutions and pooling.",
           one_of(*options.PADDINGS), IDENTITY, before="torch"),
+    Field("model.colors", "rgb",
+          "Channels that the network sees: images as they are, lightness, or Lab of RGB images.",
+          one_of(*options.COLORS), IDENTITY, before="rgb"),
+)  # fmt: skip
+SPLIT_RESNET = (
+    Field("model.first", (0,), "split_resnet: channels that the first half sees; 0: the first.",
+          valid.CHANNELS, IDENTITY),
+    Field("model.second", (1, 2), "split_resnet: channels that the second half sees.",
+          valid.CHANNELS, IDENTITY),
 )  # fmt: skip
 VIT = (
     Field("model.patch_size", 16, "Side of a patch, in pixels.", AT_LEAST_1, IDENTITY),
@@ -206,7 +215,7 @@ FINETUNE = (
 
 # Every field of the table except those of `augment`.
 FIELDS = (
-    *(*DATA, *MODEL, *RESNET, *VIT, *DBN, *METHOD, *OPTIM),
+    *(*DATA, *MODEL, *RESNET, *SPLIT_RESNET, *VIT, *DBN, *METHOD, *OPTIM),
     *(*TRAIN, *PARALLEL, *EVAL, *FINETUNE),
 )
 # Identity classes of fields without a row: hyperparameters of a method, fields of a group of
@@ -271,7 +280,12 @@ def describe(source: str = "digits") -> list[Row]:
     Args:
       source: `config.data.source`, whose modality decides the fields of `augment`.
     """
-    sections = (DATA, augment_fields(source), *(MODEL, RESNET, VIT, DBN, METHOD, OPTIM, TRAIN))
+    sections = (
+        DATA,
+        augment_fields(source),
+        *(MODEL, RESNET, SPLIT_RESNET),
+        *(VIT, DBN, METHOD, OPTIM, TRAIN),
+    )
     fields = [field for section in (*sections, PARALLEL, EVAL, FINETUNE) for field in section]
     return [Row(f.name, _shown(f.default), f.meaning, f.valid.text, f.kind) for f in fields]
 

@@ -56,6 +56,10 @@ RATES = numbers(
 WIDTHS = numbers(
     "one number or more, each at least 1", lambda x: len(x) > 0 and all(n >= 1 for n in x)
 )
+CHANNELS = numbers(
+    "whole numbers from 0, each one once",
+    lambda x: len(x) > 0 and len(set(x)) == len(x) and all(type(n) is int and n >= 0 for n in x),
+)
 DROP = number("in (0, 1)", lambda x: 0 < x < 1)
 DROPS = numbers(
     "fractions of the run, rising, each in (0, 1)",

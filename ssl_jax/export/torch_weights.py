@@ -28,6 +28,12 @@ def layout(subject: Subject) -> Any:
             "orbax",
             USAGE,
         )
+    if (colors := subject.model.get("colors", "rgb")) != "rgb" and name in models.RESNETS:
+        raise Fault(
+            f"this encoder sees the {colors} of images (model.colors), which PyTorch's definitions "
+            "do not compute. Use --format=npz, stablehlo, savedmodel or orbax",
+            USAGE,
+        )
     if name in models.RESNETS:
         return torch_resnet
     if name in models.VITS:

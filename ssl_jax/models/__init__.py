@@ -11,6 +11,7 @@ from ssl_jax import plugins
 if TYPE_CHECKING:
     from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
+    from ssl_jax.models.split import SplitResNet
     from ssl_jax.models.vit import ViT
 
 # For each name: the block, and the number of blocks in each stage.
@@ -24,6 +25,8 @@ RESNETS = {
     "resnet152": ("Bottleneck", (3, 8, 36, 3)),
     "resnet200": ("Bottleneck", (3, 24, 36, 3)),
 }
+# Two such ResNets, each of half the width, for two groups of channels.
+SPLIT_RESNETS = {f"split_{name}": kind for name, kind in RESNETS.items()}
 
 VITS = {
     "vit_micro": {"width": 64, "depth": 4, "heads": 4},  # for tests and for training on a CPU
@@ -37,18 +40,18 @@ VITS = {
 
 def names() -> list[str]:
     """Names of all encoders."""
-    return [*RESNETS, *VITS, "dbn"]
+    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn"]
 
 
-def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
+def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
       name: one of `names()`, or "module:Class" of another module, which is called with the options.
       **options: the attributes of the encoder class that the name leaves open.
-        `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std,
-        dtype. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
-        widths, visible, sigma, dtype.
+        `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, colors,
+        mean, std, pool, dtype. `split.SplitResNet`: also first and second. `vit.ViT`: patch_size,
+        mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`: widths, visible, sigma, dtype.
 
     Raises:
       ValueError: if the name is unknown.
@@ -64,6 +67,12 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
 
         block, stage_sizes = RESNETS[name]
         family, fixed = resnet.ResNet, {"block": getattr(resnet, block), "stage_sizes": stage_sizes}
+    elif name in SPLIT_RESNETS:
+        from ssl_jax.models import resnet, split
+
+        block, stage_sizes = SPLIT_RESNETS[name]
+        fixed = {"block": getattr(resnet, block), "stage_sizes": stage_sizes}
+        family = split.SplitResNet
     elif name in VITS:
         from ssl_jax.models import vit
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ssl_jax.models.conv import conv_general_dilated
+from ssl_jax.models.lab import seen_channels
 from ssl_jax.models.norm import BatchNorm
 from ssl_jax.models.options import PADDINGS, STEMS
 from ssl_jax.models.standard import MEAN, STD, standardise
@@ -162,8 +163,10 @@ class ResNet(nn.Module):
         identity.
       padding: "torch" (symmetric), "simclr" (symmetric, with SAME max pooling) or "same" (SAME for
         every convolution and the pooling, as in BYOL).
-      mean: mean of the images' channels; images are standardised first.
-      std: standard deviation of the images' channels.
+      colors: channels that the network sees: "rgb" (the images as they are, with any number of
+        channels), "lightness" or "lab" of RGB images (`lab.seen_channels`).
+      mean: mean of the channels that the network sees, which are standardised first.
+      std: standard deviation of these channels.
       pool: "mean" averages the last activations over all positions; "none" keeps the positions, for
         methods that predict something at every place of an image.
       dtype: dtype of activations and convolutions; parameters are float32.
@@ -182,6 +185,7 @@ class ResNet(nn.Module):
     bn_views: int = 1
     zero_gamma: bool = True
     padding: str = "torch"
+    colors: str = "rgb"
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     pool: str = "mean"
@@ -189,13 +193,15 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Images [n, h, w, c] -> features [n, f], or [n, h', w', f] without pooling; float32.
+        """Images [n, h, w, c] -> features [n, f], or [n, h', w', f] without pooling.
 
-        With four stages, f = 8 round(64 width), and four times as many with bottlenecks.
+        The result is float32 or wider. With four stages, f = 8 round(64 width), and four times as
+        many with bottlenecks.
 
         Raises:
           ValueError: if the width gives less than one channel, the stem or padding is unknown, mean
-            or std is invalid, or selective kernels are combined with basic blocks or SAME padding.
+            or std is invalid, `colors` does not fit the images, or selective kernels are combined
+            with basic blocks or SAME padding.
         """
         base = round(64 * self.width)
         if base < 1 or self.stem not in STEMS:
@@ -210,7 +216,7 @@ class ResNet(nn.Module):
                 f"padding must be one of {PADDINGS}, and not 'same' with sk_ratio; "
                 f"got {self.padding!r}"
             )
-        x = standardise(x, self.mean, self.std)
+        x = standardise(seen_channels(x, self.colors), self.mean, self.std)
         conv = partial(_conv, same=self.padding == "same", dtype=self.dtype)
         norm = partial(BatchNorm, group=self.bn_group, views=self.bn_views, dtype=self.dtype)
         scale = nn.initializers.zeros if self.zero_gamma else nn.initializers.ones
@@ -226,7 +232,8 @@ class ResNet(nn.Module):
                     last_norm=partial(norm, scale_init=scale),
                     name=f"layer{i + 1}_{j}",
                 )(x, train)
-        return x.mean((1, 2), dtype=jnp.float32) if self.pool == "mean" else x.astype(jnp.float32)
+        wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return x.mean((1, 2), dtype=wide_dtype) if self.pool == "mean" else x.astype(wide_dtype)
 
     def _stem(self, x: jax.Array, base: int, conv: Layer, norm: Layer, train: bool) -> jax.Array:
         if self.stem == "cifar":

@@ -135,7 +135,7 @@ def load(path: str | os.PathLike[str], *, dtype: Any = jnp.float32, **hints: Any
         message = f"{folder} is neither a run, nor an export, nor a TensorFlow checkpoint: it holds"
         raise Fault(f"{message} none of {', '.join(sorted(known))}", MISSING_INPUT)
     loaded = load_weights(folder, **hints)
-    channels = input_channels(shapes(loaded.weights.params))
+    channels = input_channels(loaded.weights.model, shapes(loaded.weights.params))
     return Backbone(**loaded._asdict(), channels=channels, dtype=dtype)
 
 

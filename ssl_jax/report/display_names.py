@@ -8,6 +8,7 @@ from ssl_jax.report.run_files import Run, protocol_of
 METHOD_NAMES = {
     "barlow_twins": "Barlow Twins",
     "byol": "BYOL",
+    "colorization": "Colorization",
     "cpc": "CPC",
     "cssl": "CSSL",
     "dino": "DINO",
@@ -22,6 +23,7 @@ METHOD_NAMES = {
     "simclr": "SimCLR",
     "simclr_v2": "SimCLR v2",
     "simsiam": "SimSiam",
+    "split_brain": "Split-brain autoencoder",
     "swav": "SwAV",
     "vicreg": "VICReg",
 }

@@ -35,18 +35,23 @@ class Weights(NamedTuple):
 FIRST_KERNELS = ("conv1/kernel", "conv1_0/kernel", "patch_embed/kernel")
 
 
-def input_channels(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Returns the number of image channels that an encoder's parameters take.
+def input_channels(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Returns the number of channels of an encoder's images.
 
     Args:
+      model: arguments of `ssl_jax.models.get`.
       shapes: shapes of the parameters by path, such as "conv1/kernel".
 
     Returns:
-      3 for an encoder without a known first kernel.
+      3 for an encoder that converts RGB images to Lab, or without a known first kernel.
     """
+    if model.get("colors", "rgb") != "rgb":
+        return 3
+    # The halves of a split ResNet see different channels.
     for name in FIRST_KERNELS:
-        if len(shape := shapes.get(name, ())) == 4:
-            return shape[2]
+        kernels = [shapes.get(f"{half}{name}", ()) for half in ("", "first/", "second/")]
+        if found := [shape[2] for shape in kernels if len(shape) == 4]:
+            return sum(found)
     return 3
 
 

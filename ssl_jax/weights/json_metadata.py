@@ -46,6 +46,10 @@ def _sequence(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
+def _channel_numbers(value: Any) -> bool:
+    return _sequence(value) and all(isinstance(n, int) and 0 <= n < MAX_SIDE for n in value)
+
+
 def _string(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -54,7 +58,8 @@ MODEL_FIELDS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: value in models.names(),
     "width": _number(0, 64),
     "sk_ratio": _number(-1e-9, 1),
-    **dict.fromkeys(("stem", "padding", "pool", "positions", "visible"), _string),
+    **dict.fromkeys(("stem", "padding", "colors", "pool", "positions", "visible"), _string),
+    **dict.fromkeys(("first", "second"), _channel_numbers),
     "zero_gamma": lambda value: isinstance(value, bool),
     **dict.fromkeys(("patch_size", "mlp_ratio"), _positive_int),
     "mean": _three_numbers(-math.inf),

@@ -81,7 +81,8 @@ def _model(
 
 def _shapes(model: Mapping[str, Any], arrays: Arrays) -> dict[Path, Shape]:
     """Returns the shapes of the model's arrays for the images that the arrays imply."""
-    channels = input_channels({k.removeprefix("params/"): a.shape for k, a in arrays.items()})
+    shapes = {k.removeprefix("params/"): a.shape for k, a in arrays.items()}
+    channels = input_channels(model, shapes)
     if (table := arrays.get("/".join(vits.POSITION_PATH))) is not None and hasattr(
         trees.encoder(model), "patch_size"
     ):

@@ -45,6 +45,8 @@ NO_RECIPE = {
     "cssl": "no paper describes the whole method",
     "siamese": "both papers learn from labelled or known pairs",
     "rbm": "no recipe is published for whole images without whitening",
+    "colorization": "the authors' recipes are for VGG and AlexNet",
+    "split_brain": "the authors' recipe is for two halves of AlexNet",
     "distillation": "SimCLR v2's paper gives no complete recipe of the student",
 }
 
@@ -123,7 +125,13 @@ def byol_views(area: tuple[float, float], **rest: Any) -> tuple[Values, Values]:
 
 
 # ----- networks -----
-RESNET = {"model/width": 1, "model/sk_ratio": 0, "model/bn_group": 0, "model/padding": "torch"}
+RESNET = {
+    "model/width": 1,
+    "model/sk_ratio": 0,
+    "model/bn_group": 0,
+    "model/padding": "torch",
+    "model/colors": "rgb",
+}
 RESNET50 = RESNET | {"model/name": "resnet50", "model/stem": "imagenet", "model/zero_gamma": True}
 RESNET18 = RESNET | {"model/name": "resnet18", "model/stem": "cifar", "model/zero_gamma": True}
 VIT = {

@@ -22,6 +22,8 @@ from ssl_jax.weights import Weights
 RESNET = ("resnet8", 32, {"width": 0.25, "stem": "cifar", **STANDARD})
 VIT = ("vit_micro", 16, {"patch_size": 4, "pool": "mean"})
 DBN = ("dbn", 8, {"widths": (12, 8)})
+LIGHTNESS = ("resnet8", 16, {"width": 0.25, "stem": "cifar", "colors": "lightness"})
+SPLIT = ("split_resnet8", 16, {"width": 0.25, "colors": "lab", "first": (0,), "second": (1, 2)})
 IMAGES = np.random.default_rng(1).uniform(size=(3, 32, 32, 3)).astype(np.float32)
 
 
@@ -29,7 +31,9 @@ def crop(size):
     return IMAGES[:, :size, :size]
 
 
-@pytest.mark.parametrize(("name", "size", "options"), [VIT, DBN], ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("name", "size", "options"), [VIT, DBN, LIGHTNESS, SPLIT], ids=lambda x: str(x)
+)
 def test_stablehlo_accepts_any_batch_size(tmp_path, name, size, options):
     subject = make_subject(name, size, **options)
     _, _, usage = export(subject, "stablehlo", tmp_path)
@@ -143,12 +147,14 @@ def test_check_json_describes_how_to_repeat_the_check(tmp_path, name, size, opti
         assert line in card or "DIR" in card
 
 
-@pytest.mark.parametrize(("name", "size", "options"), [RESNET, VIT, DBN], ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("name", "size", "options"), [RESNET, VIT, DBN, LIGHTNESS, SPLIT], ids=lambda x: str(x)
+)
 @pytest.mark.parametrize("head_layers", [None, 1])
 def test_load_backbone_reads_exports(tmp_path, name, size, options, head_layers):
     subject = make_subject(name, size, head=True, head_layers=head_layers, **options)
     for kind in ("torch", "npz", "orbax"):
-        if kind == "torch" and (head_layers or name == "dbn"):
+        if kind == "torch" and (head_layers or (name, size, options) in (DBN, LIGHTNESS, SPLIT)):
             continue
         folder, _, _ = export(subject, kind, tmp_path)
         loaded = ssl_jax.load_backbone(folder)
@@ -168,6 +174,12 @@ def test_unsupported_subject_is_refused_with_reason():
         assert refused.value.code == USAGE
     with pytest.raises(Fault, match="dbn: only ResNets and ViTs"):
         formats.get("torch").check_supported(make_subject("dbn", 8, widths=(4,)))
+    lightness = make_subject("resnet18", 32, width=0.125, colors="lightness")
+    for name in ("torch", "timm", "torchvision"):
+        with pytest.raises(Fault, match=r"sees the lightness of images.*--format=npz, stablehlo"):
+            formats.get(name).check_supported(lightness)
+    with pytest.raises(Fault, match="split_resnet10: only ResNets and ViTs"):
+        formats.get("torch").check_supported(make_subject("split_resnet10", 32, width=0.25))
     subject = make_subject("vit_micro", 16, patch_size=4, head=True)
     weights = subject.backbone.weights
     others = {"projection": weights.others["classifier"]}

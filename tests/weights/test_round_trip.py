@@ -6,6 +6,7 @@ import pytest
 from random_weights import assert_same, make
 
 from ssl_jax import models
+from ssl_jax import weights as weights_package
 from ssl_jax.errors import Fault
 from ssl_jax.models.heads import MLP, ProjectionHead
 from ssl_jax.weights import layouts, native, npz_vit, simclr, torch_resnet, torch_vit
@@ -28,6 +29,12 @@ VITS = [
     ("vit_micro", {"positions": "learned", "pool": "mean", **STANDARD}, 48),
     ("vit_tiny", {"positions": "learned"}, 64),
     ("vit_small_moco", {"patch_size": 32}, 64),
+]
+LAB = {"colors": "lab", "first": (0,), "second": (1, 2)}
+CONVERTING = [
+    ("split_resnet10", {"width": 0.25, **LAB}),
+    ("split_resnet50", {"width": 0.25, "first": (2, 0), "second": (1,), **STANDARD}),
+    ("resnet10", {"width": 0.25, "colors": "lightness"}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in RESNETS]
 
@@ -76,6 +83,14 @@ def test_vits_in_torch_google_and_native_layouts(name, options, size):
     assert_same(layouts.decode(native.encode(weights)), weights)
 
 
+@pytest.mark.parametrize(("name", "options"), CONVERTING, ids=str)
+def test_networks_that_divide_or_convert_channels_in_native_layout(name, options):
+    weights = make(name, classes=3, **options)
+    assert_same(layouts.decode(native.encode(weights)), weights)
+    channels = weights_package.input_channels(weights.model, weights_package.shapes(weights.params))
+    assert channels == 3
+
+
 @pytest.mark.parametrize("visible", ["gaussian", "bernoulli"])
 def test_belief_networks_in_native_layout(visible):
     weights = make("dbn", size=8, widths=(12, 5), visible=visible, head=MLP((4, 3)))
@@ -88,7 +103,9 @@ def test_belief_networks_in_native_layout(visible):
 
 def test_every_model_is_tested():
     tested = {name for name, *_ in (*RESNETS, *VITS)} | {"dbn"}
-    skipped = {"vit_small", "vit_base", "vit_large"}  # differ from vit_tiny in size only
+    split = set(models.SPLIT_RESNETS)  # differ from each other as ResNets do
+    assert {name for name, _ in CONVERTING} & split
+    skipped = split | {"vit_small", "vit_base", "vit_large"}  # differ from vit_tiny in size only
     assert tested | skipped == set(models.names())
 
 
