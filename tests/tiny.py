@@ -5,6 +5,7 @@ import numpy as np
 
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.dbn import DBN
+from ssl_jax.models.sdae import SDAE
 from ssl_jax.models.vit import ViT
 from ssl_jax.testing import Encoder, seen
 
@@ -17,6 +18,8 @@ def encoder(model, dtype=jnp.float32):
         return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
     if model.name == "dbn":
         return DBN(widths=(12, 8), dtype=dtype)
+    if model.name == "sdae":
+        return SDAE(widths=(6, 4), kind=model.kind, dtype=dtype)
     return Encoder(dtype=dtype)
 
 

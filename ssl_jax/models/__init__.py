@@ -11,6 +11,7 @@ from ssl_jax import plugins
 if TYPE_CHECKING:
     from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
+    from ssl_jax.models.sdae import SDAE
     from ssl_jax.models.vit import ViT
 
 # For each name: the block, and the number of blocks in each stage.
@@ -37,10 +38,10 @@ VITS = {
 
 def names() -> list[str]:
     """Names of all encoders."""
-    return [*RESNETS, *VITS, "dbn"]
+    return [*RESNETS, *VITS, "dbn", "sdae"]
 
 
-def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
+def get(name: str, **options: Any) -> "ResNet | ViT | DBN | SDAE":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
@@ -48,7 +49,7 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
       **options: the attributes of the encoder class that the name leaves open.
         `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, mean, std,
         dtype. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
-        widths, visible, sigma, dtype.
+        widths, visible, sigma, dtype. `sdae.SDAE`: widths, kind, dtype.
 
     Raises:
       ValueError: if the name is unknown.
@@ -72,6 +73,10 @@ def get(name: str, **options: Any) -> "ResNet | ViT | DBN":
         from ssl_jax.models import dbn
 
         family, fixed = dbn.DBN, {}
+    elif name == "sdae":
+        from ssl_jax.models import sdae
+
+        family, fixed = sdae.SDAE, {}
     else:
         raise ValueError(f"unknown encoder {name!r}; choose one of: {', '.join(names())}")
     # "parent" and "name" are Flax's own fields.

@@ -10,6 +10,7 @@ METHOD_NAMES = {
     "byol": "BYOL",
     "cpc": "CPC",
     "cssl": "CSSL",
+    "denoising": "Denoising autoencoder",
     "dino": "DINO",
     "distillation": "Distillation",
     "imported": "Imported weights",
@@ -23,6 +24,7 @@ METHOD_NAMES = {
     "simclr_v2": "SimCLR v2",
     "simsiam": "SimSiam",
     "swav": "SwAV",
+    "vae": "VAE",
     "vicreg": "VICReg",
 }
 _EVALUATION_NAMES = {

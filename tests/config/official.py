@@ -45,6 +45,8 @@ NO_RECIPE = {
     "cssl": "no paper describes the whole method",
     "siamese": "both papers learn from labelled or known pairs",
     "rbm": "no recipe is published for whole images without whitening",
+    "vae": "the paper trains on digits and on faces of 20x28 pixels",
+    "denoising": "the paper trains on digits, and on natural patches only for filters",
     "distillation": "SimCLR v2's paper gives no complete recipe of the student",
 }
 
