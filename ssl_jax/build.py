@@ -239,7 +239,10 @@ def load_teacher(config: ConfigDict, *, platform: str = "") -> Teacher | FrozenN
     """
     dtype = components.activation_dtype(config.model.dtype, platform=platform)
     if folder := config.method.get("features_from"):
-        image = components.make_input(config).seen["views"].shape[1:]
+        seen = components.make_input(config).seen
+        if "views" not in seen:
+            return None  # the method refuses such an input, with its reason
+        image = seen["views"].shape[1:]
         network = frozen.load_frozen(folder, image, dtype)
         identity.require_same_weights("method.features_from", network.weights)
         return network

@@ -94,9 +94,10 @@ def make_method(
     """
     fields = config.method.to_dict()
     make = methods.get(fields.pop("name"))
-    for name in ("teacher", "features_from"):
-        if name in fields:
-            fields[name] = teacher if name == "teacher" or fields[name] else None
+    if "teacher" in fields:
+        fields["teacher"] = teacher
+    if "features_from" in fields:  # optional, unlike a teacher
+        fields["features_from"] = teacher if fields["features_from"] else None
     run = methods.Run(
         seen=make_input(config).seen,
         total_steps=total_steps,

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.errors import FlaxError
 
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.methods._frozen import FrozenNetwork
@@ -33,9 +34,10 @@ def load_frozen(folder: str, image: tuple[int, int, int], dtype: Any) -> FrozenN
         shapes = jax.eval_shape(
             activations, net.variables, jax.ShapeDtypeStruct((1, *image), jnp.float32)
         )
-    except (TypeError, ValueError) as error:
-        message = f"method.features_from={folder}: the network does not take images of {image}"
-        raise Fault(f"{message}: {error}", BAD_CONFIG) from error
+    except (TypeError, ValueError, FlaxError) as error:
+        words = f"{image[0]}x{image[1]} pixels and {image[2]} channels: {error}"
+        message = f"method.features_from={folder}: the network does not take images of {words}"
+        raise Fault(message, BAD_CONFIG) from error
     if not shapes:
         message = f"method.features_from={folder}: the encoder has no known blocks"
         raise Fault(f"{message}. Choose a ResNet, a ViT, or a stack of layers", BAD_CONFIG)

@@ -141,7 +141,7 @@ def test_features_of_a_frozen_network_replace_the_pixels():
     pixels = 3 * SIZE**2
     cost = pixels * (np.mean(errors) / (2 * 0.3**2) + np.log(2 * np.pi * 0.3**2) / 2)
     np.testing.assert_allclose(metrics["reconstruction_loss"], cost, rtol=1e-9)
-    np.testing.assert_allclose(loss, cost + metrics["kl"], rtol=1e-9)
+    np.testing.assert_allclose(loss, cost + float(metrics["kl"]), rtol=1e-9)
     assert all(np.asarray(g).any() for g in jax.tree.leaves(grads["decoder"]))
     assert after["frozen"] is extra["frozen"]
     assert set(method.modules(params, extra)[0]) == {"encoder", "posterior", "decoder"}
