@@ -73,7 +73,7 @@ def cifar10_conv(config: ConfigDict) -> None:
     _views(config, size=32, crop_area=(0.8, 1.0))
     _stack(config, widths=(100, 150, 200), kind="convolutional")
     config.method.noise_level = 0.3
-    _adam(config, lr=1e-3)
+    _adam(config, lr=3e-4)
     config.train.update(batch_size=128, epochs=200.0)
 
 
@@ -83,7 +83,7 @@ def imagenet(config: ConfigDict) -> None:
     _views(config, size=64, crop_area=(0.8, 1.0))
     _stack(config, widths=(100, 150, 200), kind="convolutional")
     config.method.noise_level = 0.3
-    _adam(config, lr=1e-3)
+    _adam(config, lr=3e-4)
     config.train.update(batch_size=1024, epochs=20.0)
 
 
@@ -96,11 +96,11 @@ def folder(config: ConfigDict) -> None:
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """Three small convolutional layers."""
+    """Two small convolutional layers."""
     common.cifar10_cpu(config, steps=1100)
     _views(config, size=24, crop_area=(0.8, 1.0))
-    _stack(config, widths=(32, 64, 128), kind="convolutional")
-    _adam(config, lr=3e-3)
+    _stack(config, widths=(32, 64), kind="convolutional")
+    _adam(config, lr=1e-3)
     config.train.batch_size = 128
 
 
@@ -108,7 +108,6 @@ def cifar10_cpu_dense(config: ConfigDict) -> None:
     """Two small dense layers."""
     cifar10_cpu(config)
     _stack(config, widths=(512, 512), kind="dense")
-    _adam(config, lr=1e-3)
 
 
 def cifar10_cpu_resnet(config: ConfigDict) -> None:

@@ -85,7 +85,6 @@ def make(
             "choose another noise"
         )
     criterion = Criterion(noise, noise_level, loss, corrupted_weight, clean_weight)
-    is_stack = isinstance(encoder, SDAE)
     network: Stack | Deep
     if isinstance(encoder, SDAE):
         network = Stack(encoder, criterion, run, tied=tied, end_to_end=end_to_end)
@@ -132,9 +131,9 @@ def make(
             kernel if kernel.ndim == 4 else kernel.reshape(-1, *images.shape[1:])
         )
 
-    columns = ("original", noise.replace("_", " ").replace("and", "&"), "reconstruction")
+    columns = ("original", f"{noise.replace('_', ' ')} noise", "reconstruction")
     pictures = [Picture("reconstructions", "Reconstructions", CAPTION, reconstructions, columns)]
-    if is_stack:
+    if isinstance(network, Stack):
         pictures.append(Picture("filters", "Filters", FILTERS, filters))
     return Method(
         network.init,

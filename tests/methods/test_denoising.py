@@ -13,6 +13,7 @@ import tiny
 from ssl_jax import parallel
 from ssl_jax.methods import Run, _corruption, denoising
 from ssl_jax.models import sdae
+from ssl_jax.models.decoder import Decoder
 from ssl_jax.models.resnet import BasicBlock, ResNet
 from ssl_jax.optim import optimizers
 from ssl_jax.training import state as states
@@ -158,21 +159,23 @@ def test_another_encoder_reconstructs_images_by_a_decoder(loss):
         params, extra = to_float64(method.init(jax.random.key(1), batch))
         outputs, stats = method.encode(params, extra, batch, key)
         value, _ = method.objective(params, extra, outputs, key, jnp.int32(0))
-        images = jnp.asarray(batch["views"][:, 0])
+        images = batch["views"][:, 0]
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch["index"])
-        noisy, corrupted = _corruption.corrupt(keys, images, "masking", 0.5)
-        features, _ = encoder.apply(
-            {"params": params["encoder"], "batch_stats": extra["batch_stats"]["encoder"]},
-            noisy, True, mutable=["batch_stats"],
-        )  # fmt: skip
+        noisy, corrupted = _corruption.corrupt(keys, jnp.asarray(images), "masking", 0.5)
+        variables = {
+            name: {"params": params[name], "batch_stats": extra["batch_stats"][name]}
+            for name in ("encoder", "decoder")
+        }
+        mutable = {"mutable": ["batch_stats"]}
+        features, _ = encoder.apply(variables["encoder"], noisy, True, **mutable)
+        decoder = Decoder(SIZE, 4, 3, dtype=jnp.float64)
+        z, _ = decoder.apply(variables["decoder"], features, True, **mutable)
         after = method.after_update(params, extra, stats, jnp.int32(0))
+    want = cost(images, np.asarray(z), np.asarray(corrupted), loss, 1.0, 0.5)
+    np.testing.assert_allclose(value, want, rtol=1e-9)
     np.testing.assert_allclose(outputs["features"][:, 0], features, rtol=1e-9)
-    assert set(params) == {"encoder", "decoder"}
+    np.testing.assert_allclose(outputs["error"], np.square(images - z).mean((1, 2, 3)), rtol=1e-9)
     assert jax.tree.structure(after) == jax.tree.structure(extra)
-    # The error that the metric reports belongs to the reconstruction that the loss compares.
-    assert np.isfinite(value)
-    np.testing.assert_array_equal(outputs["images"], images)
-    assert corrupted.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_decoder_of_constants_has_the_loss_of_its_constants():
@@ -196,7 +199,7 @@ def test_pictures_show_original_noise_and_reconstruction(kind):
     picture, *filters = method.pictures
     grid = np.asarray(jax.jit(picture.draw)(params, extra, images, key))
     assert grid.shape == (3, 3, SIZE, SIZE, 3)
-    assert picture.columns == ("original", "salt & pepper", "reconstruction")
+    assert picture.columns == ("original", "salt and pepper noise", "reconstruction")
     np.testing.assert_array_equal(grid[:, 0], images)
     same = grid[:, 1] == grid[:, 0]
     assert np.isin(grid[:, 1][~same], (0, 1)).all()
