@@ -13,8 +13,9 @@ from ssl_jax.data.labels import labelled_subset
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, Fault, Faults, count
 from ssl_jax.methods import Method
+from ssl_jax.methods._frozen import FrozenNetwork
 from ssl_jax.methods.distillation import Teacher
-from ssl_jax.pretrained import backbone, classifier, initial_weights
+from ssl_jax.pretrained import backbone, classifier, frozen, initial_weights
 from ssl_jax.rundir import identity
 from ssl_jax.training import finetuning
 from ssl_jax.training.parts import Computation, Parts
@@ -193,7 +194,7 @@ def _computation(
     total: int,
     supervised: bool = False,
 ) -> Computation:
-    tx, schedule = components.make_optimizer(config, examples, total, method.delays)
+    tx, schedule = components.make_optimizer(config, examples, total, method.delays, method.turns)
     example_input = components.make_input(config)
     train_step = make_train_step(
         method,
@@ -225,19 +226,28 @@ def _computation(
     return run
 
 
-def load_teacher(config: ConfigDict, *, platform: str = "") -> Teacher | None:
-    """Loads the teacher that a distillation learns from; None for every other method.
+def load_teacher(config: ConfigDict, *, platform: str = "") -> Teacher | FrozenNetwork | None:
+    """Loads the network that `method.teacher` or `method.features_from` names; None without it.
 
     Args:
       config: config of the run.
       platform: platform of the devices; JAX's default platform if empty.
 
     Raises:
-      Fault: the teacher is missing or has no classifier.
+      Fault: the network is missing, the teacher has no classifier, or the other network does not
+        take the method's images.
     """
+    dtype = components.activation_dtype(config.model.dtype, platform=platform)
+    if folder := config.method.get("features_from"):
+        seen = components.make_input(config).seen
+        if "views" not in seen:
+            return None  # the method refuses such an input, with its reason
+        image = seen["views"].shape[1:]
+        network = frozen.load_frozen(folder, image, dtype)
+        identity.require_same_weights("method.features_from", network.weights)
+        return network
     if "teacher" not in config.method:
         return None
-    dtype = components.activation_dtype(config.model.dtype, platform=platform)
     size = config.augment.get("size", 0)  # inputs other than images have no size
     teacher = classifier.load_teacher(config.method.teacher, size, dtype)
     identity.require_same_weights("method.teacher", teacher.weights)

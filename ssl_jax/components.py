@@ -23,8 +23,9 @@ from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, count, pr
 from ssl_jax.inputs import Input
 from ssl_jax.jobs import bootstrap
 from ssl_jax.methods import Method
+from ssl_jax.methods._frozen import FrozenNetwork
 from ssl_jax.methods.distillation import Teacher
-from ssl_jax.optim import optimizers, parameters
+from ssl_jax.optim import Turns, optimizers, parameters
 
 _NEWER_FIELDS = ("channels", "label", "max_megapixels")
 HostBatch = dict[str, np.ndarray]
@@ -74,7 +75,7 @@ def make_method(
     num_examples: int,
     devices: int,
     *,
-    teacher: Teacher | None = None,
+    teacher: Teacher | FrozenNetwork | None = None,
     platform: str = "",
 ) -> Method:
     """Makes the method and its encoder.
@@ -84,7 +85,8 @@ def make_method(
       total_steps: length of the run.
       num_examples: number of training examples.
       devices: number of devices.
-      teacher: the network that a distillation learns from; the config only names its folder.
+      teacher: the network that a distillation learns from, or whose features a method
+        reconstructs; the config only names its folder.
       platform: platform of the devices; JAX's default platform if empty.
 
     Raises:
@@ -94,6 +96,8 @@ def make_method(
     make = methods.get(fields.pop("name"))
     if "teacher" in fields:
         fields["teacher"] = teacher
+    if "features_from" in fields:  # optional, unlike a teacher
+        fields["features_from"] = teacher if fields["features_from"] else None
     run = methods.Run(
         seen=make_input(config).seen,
         total_steps=total_steps,
@@ -109,11 +113,15 @@ def make_method(
 
 
 def make_optimizer(
-    config: ConfigDict, size: int, total: int, delays: Mapping[str, int] | None = None
+    config: ConfigDict,
+    size: int,
+    total: int,
+    delays: Mapping[str, int] | None = None,
+    turns: Mapping[str, Turns] | None = None,
 ) -> tuple[Any, Callable]:
     """Returns (optax transformation, schedule) for `total` steps over `size` examples.
 
-    `delays` are those of the `Method`.
+    `delays` and `turns` are those of the `Method`.
     """
     fields = config.optim.to_dict()
     for settings in (fields, *fields["groups"].values()):
@@ -122,7 +130,11 @@ def make_optimizer(
             settings["warmup_steps"] = min(warmup, total)
     try:
         return optimizers.make(
-            batch_size=config.train.batch_size, total_steps=total, delays=delays, **fields
+            batch_size=config.train.batch_size,
+            total_steps=total,
+            delays=delays,
+            turns=turns,
+            **fields,
         )
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: optim: {error}", BAD_CONFIG) from error

@@ -6,6 +6,7 @@ import numpy as np
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.dbn import DBN
 from ssl_jax.models.resnet import BasicBlock, ResNet
+from ssl_jax.models.sdae import SDAE
 from ssl_jax.models.split import SplitResNet
 from ssl_jax.models.vit import ViT
 from ssl_jax.testing import Encoder, seen
@@ -23,6 +24,8 @@ def encoder(model, dtype=jnp.float32):
         return family(BasicBlock, (1,), colors=model.colors, **options)
     if model.name == "dbn":
         return DBN(widths=(12, 8), dtype=dtype)
+    if model.name == "sdae":
+        return SDAE(widths=(6, 4), kind=model.kind, dtype=dtype)
     return Encoder(dtype=dtype)
 
 

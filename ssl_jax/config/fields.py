@@ -103,10 +103,15 @@ VIT = (
           before="sincos"),
 )  # fmt: skip
 DBN = (
-    Field("model.widths", (1024, 1024), "Hidden units of each machine.", valid.WIDTHS, IDENTITY),
+    Field("model.widths", (1024, 1024), "Hidden units of each machine or layer.", valid.WIDTHS,
+          IDENTITY),
     Field("model.visible", "gaussian", "Type of the visible units.", one_of(*options.VISIBLE),
           IDENTITY),
     Field("model.sigma", 1.0, "Standard deviation of Gaussian units.", FINITE_ABOVE_0, IDENTITY),
+)  # fmt: skip
+
+SDAE = (
+    Field("model.kind", "dense", "Kind of the layers.", one_of(*options.KINDS), IDENTITY),
 )  # fmt: skip
 
 METHOD = (Field("method.name", Unset(str), "Name of the method.", valid.METHOD, IDENTITY),)
@@ -215,7 +220,7 @@ FINETUNE = (
 
 # Every field of the table except those of `augment`.
 FIELDS = (
-    *(*DATA, *MODEL, *RESNET, *SPLIT_RESNET, *VIT, *DBN, *METHOD, *OPTIM),
+    *(*DATA, *MODEL, *RESNET, *SPLIT_RESNET, *VIT, *DBN, *SDAE, *METHOD, *OPTIM),
     *(*TRAIN, *PARALLEL, *EVAL, *FINETUNE),
 )
 # Identity classes of fields without a row: hyperparameters of a method, fields of a group of
@@ -280,12 +285,8 @@ def describe(source: str = "digits") -> list[Row]:
     Args:
       source: `config.data.source`, whose modality decides the fields of `augment`.
     """
-    sections = (
-        DATA,
-        augment_fields(source),
-        *(MODEL, RESNET, SPLIT_RESNET),
-        *(VIT, DBN, METHOD, OPTIM, TRAIN),
-    )
+    models = (MODEL, RESNET, SPLIT_RESNET, VIT, DBN, SDAE)
+    sections = (DATA, augment_fields(source), *models, METHOD, OPTIM, TRAIN)
     fields = [field for section in (*sections, PARALLEL, EVAL, FINETUNE) for field in section]
     return [Row(f.name, _shown(f.default), f.meaning, f.valid.text, f.kind) for f in fields]
 

@@ -150,7 +150,8 @@ def subject_from_checkpoint(
         examples = meta["train_images"]
         total = components.total_steps(config, examples)
         stub = Teacher({}, lambda weights, x: x, ())  # features do not need the teacher
-        loaded = build.load_teacher(config) if teacher else stub
+        needed = teacher and "teacher" in config.method
+        loaded = build.load_teacher(config) if needed else stub
         method = components.make_method(config, total, examples, mesh.size, teacher=loaded)
         init = _init_fn(config, method)
         shapes = jax.eval_shape(init)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ssl_jax import plugins
+from ssl_jax.optim import Turns
 
 Tree = Any
 Batch = dict[str, jax.Array]
@@ -137,6 +138,12 @@ class Method(NamedTuple):
     parameters under the key: they and the optimizer's state do not change. `objective` must also
     stop their gradient in these steps, so that the norm of the gradient, which is logged and
     clipped, is that of the trained parameters.
+    """
+
+    turns: Mapping[str, Turns] = MappingProxyType({})
+    """Path in `params`, such as "encoder/layer0" -> ranges of steps (first, end), rising, in which
+    the optimizer updates the parameters under the path. In all other steps they and the optimizer's
+    state do not change. `objective` must stop their gradient there, as with `delays`.
     """
 
 

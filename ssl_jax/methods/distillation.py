@@ -8,6 +8,7 @@ import jax
 
 from ssl_jax.losses import distillation
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._frozen import fetched
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import Classifier
@@ -49,11 +50,7 @@ def make(encoder: nn.Module, run: Run, *, teacher: Teacher, temperature: float =
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         params, stats = networks.init(key, batch["views"])
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), teacher.weights)
-        # A callback keeps the weights out of the program, which would hold every weight as text. A
-        # big teacher has too many weights for that.
-        weights = jax.pure_callback(lambda: teacher.weights, shapes)
-        return params, {"batch_stats": stats, "teacher": weights}
+        return params, {"batch_stats": stats, "teacher": fetched(teacher.weights)}
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         del key

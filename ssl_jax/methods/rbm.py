@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
+from ssl_jax.methods._filters import SCALE, largest_filters
 from ssl_jax.methods._views import check_views
 from ssl_jax.models import dbn
 
-ROWS, COLUMNS = 5, 10  # of the figures
+ROWS, COLUMNS = 5, 10  # of generated images
 SAMPLING_STEPS = 500  # Gibbs steps from noise to a generated image
 FILTERS = (
-    "Each filter is the weights between the pixels and one hidden unit of the first machine. The "
-    "units with the largest weights are shown. Grey is 0; every filter has its own scale."
+    "Each filter is the weights between the pixels and one hidden unit of the first machine. "
+    + SCALE
 )
 SAMPLES = (
     f"Images that the model generates: {SAMPLING_STEPS} Gibbs steps from noise in the top machine, "
@@ -162,11 +163,7 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         """Draws the largest filters of the first machine: [rows, columns, h, w, c]."""
         del params, key
         kernel = extra["stack"][names[0]]["kernel"].T
-        count = min(ROWS * COLUMNS, len(kernel)) // COLUMNS * COLUMNS or len(kernel)
-        largest = jnp.argsort(-jnp.square(kernel).sum(1))[:count]
-        x = kernel[largest]
-        x = 0.5 + 0.5 * x / jnp.abs(x).max(1, keepdims=True).clip(1e-12)
-        return x.reshape(-1, min(COLUMNS, count), *images.shape[1:])
+        return largest_filters(kernel.reshape(-1, *images.shape[1:]))
 
     def samples(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
         """Generates images [rows, columns, h, w, c] from noise."""

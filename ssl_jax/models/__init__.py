@@ -11,6 +11,7 @@ from ssl_jax import plugins
 if TYPE_CHECKING:
     from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
+    from ssl_jax.models.sdae import SDAE
     from ssl_jax.models.split import SplitResNet
     from ssl_jax.models.vit import ViT
 
@@ -40,10 +41,10 @@ VITS = {
 
 def names() -> list[str]:
     """Names of all encoders."""
-    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn"]
+    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "sdae"]
 
 
-def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN":
+def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
@@ -52,6 +53,7 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN":
         `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, colors,
         mean, std, pool, dtype. `split.SplitResNet`: also first and second. `vit.ViT`: patch_size,
         mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`: widths, visible, sigma, dtype.
+        `sdae.SDAE`: widths, kind, dtype.
 
     Raises:
       ValueError: if the name is unknown.
@@ -81,6 +83,10 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN":
         from ssl_jax.models import dbn
 
         family, fixed = dbn.DBN, {}
+    elif name == "sdae":
+        from ssl_jax.models import sdae
+
+        family, fixed = sdae.SDAE, {}
     else:
         raise ValueError(f"unknown encoder {name!r}; choose one of: {', '.join(names())}")
     # "parent" and "name" are Flax's own fields.

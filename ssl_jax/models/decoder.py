@@ -24,6 +24,7 @@ class Decoder(nn.Module):
       size: side of the image in pixels.
       width: channels after the last doubling. Each earlier stage has twice as many, at most 512.
       channels: channels of the image.
+      logits: return the logits of the pixels, for a cross-entropy.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       dtype: dtype of activations; parameters are float32.
@@ -32,13 +33,14 @@ class Decoder(nn.Module):
     size: int
     width: int = 64
     channels: int = 3
+    logits: bool = False
     bn_group: int = 0
     bn_views: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, code: jax.Array, train: bool) -> jax.Array:
-        """Codes [n, d] -> images [n, size, size, channels] in [0, 1], in float32 or wider."""
+        """Codes [n, d] -> images [n, size, size, channels], in float32 or wider."""
         side, doublings = self.size, 0
         while side > MAX_DENSE_SIDE:
             side, doublings = -(-side // 2), doublings + 1
@@ -52,7 +54,8 @@ class Decoder(nn.Module):
         first = (x.shape[1] - self.size) // 2
         x = x[:, first : first + self.size, first : first + self.size]
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.sigmoid(self._conv(x, self.channels, "pixels", dtype=wide_dtype))
+        x = self._conv(x, self.channels, "pixels", dtype=wide_dtype)
+        return x if self.logits else nn.sigmoid(x)
 
     def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         norm = BatchNorm(group=self.bn_group, views=self.bn_views, dtype=self.dtype, name=name)

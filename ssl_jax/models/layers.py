@@ -9,18 +9,19 @@ import jax.numpy as jnp
 
 from ssl_jax.models.dbn import RBM
 from ssl_jax.models.resnet import BasicBlock, Bottleneck
+from ssl_jax.models.sdae import Layer
 from ssl_jax.models.vit import Block
 
-BLOCKS = (BasicBlock, Bottleneck, Block, RBM)
+BLOCKS = (BasicBlock, Bottleneck, Block, RBM, Layer)
 FEATURES = "features"
 
 
 def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Computes the pooled output of every block, and the features.
 
-    Residual blocks are averaged over space. Transformer blocks are pooled like the encoder: the
-    class token, or the mean of the patch tokens. Machines of a deep belief network are returned
-    unchanged. Only these pooled arrays leave the forward.
+    Residual blocks and convolutional layers are averaged over space. Transformer blocks are pooled
+    like the encoder: the class token, or the mean of the patch tokens. Machines of a deep belief
+    network and dense layers are returned unchanged. Only these pooled arrays leave the forward.
 
     Args:
       encoder: a linen module, (images, train) -> [n, f].
@@ -31,6 +32,24 @@ def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Ar
       {block name: [n, f] float32}, and "features", the output of the encoder.
     """
 
+    blocks, features = activations(encoder, variables, images)
+    token = getattr(encoder, "pool", "token") == "token"
+    pooled = {name: _pool(x, token) for name, x in blocks.items()}
+    return pooled | {FEATURES: jnp.asarray(features, jnp.float32)}
+
+
+def activations(
+    encoder: Any, variables: Any, images: jax.Array
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Computes the output of every block, and the features.
+
+    Args:
+      encoder, variables, images: as in `outputs`.
+
+    Returns:
+      ({block name: [n, ...]}, features [n, f]); {} for an encoder without known blocks.
+    """
+
     def is_block(module: nn.Module, method: str) -> bool:
         return isinstance(module, BLOCKS) and method == "__call__"
 
@@ -38,9 +57,7 @@ def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Ar
         variables, images, False, capture_intermediates=is_block, mutable=["intermediates"]
     )
     captured = state.get("intermediates", {})
-    token = getattr(encoder, "pool", "token") == "token"
-    pooled = {name: _pool(tree["__call__"][0], token) for name, tree in captured.items()}
-    return pooled | {FEATURES: jnp.asarray(features, jnp.float32)}
+    return {name: tree["__call__"][0] for name, tree in captured.items()}, features
 
 
 def order(names: list[str]) -> list[str]:

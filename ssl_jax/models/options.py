@@ -6,6 +6,7 @@ COLORS = ("rgb", "lightness", "lab")  # of ResNets
 POSITIONS = ("sincos", "learned")  # of ViTs
 POOLS = ("token", "mean")  # of ViTs
 VISIBLE = ("bernoulli", "gaussian")  # of deep belief networks
+KINDS = ("dense", "convolutional")  # of stacked autoencoders
 
 # Mean and standard deviation of ImageNet's pixels in [0, 1], as torchvision rounds them.
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

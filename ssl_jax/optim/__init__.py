@@ -6,3 +6,6 @@ Importing this package imports no JAX, so that a command checks a name within mi
 NAMES = ("adamw", "lars", "sgd")
 LR_RULES = ("constant", "linear", "sqrt")
 SCHEDULES = ("constant", "cosine", "step")
+
+Turns = tuple[tuple[int, int], ...]
+"""Ranges of steps (first, end) in rising order, in which an optimizer makes its updates."""

@@ -5,6 +5,7 @@ the learning rate with the batch size, and gives parts of a model their own opti
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_jax.optim import LR_RULES, NAMES, SCHEDULES, parameters
+from ssl_jax.optim import LR_RULES, NAMES, SCHEDULES, Turns, parameters
 from ssl_jax.optim.parameters import is_any, is_weight
 
 Schedule = Callable[[Any], jax.Array]
+NO_END = 2**31 - 1
 
 
 def learning_rate(base: float, rule: str, batch_size: int) -> float:
@@ -133,7 +135,7 @@ def single_optimizer(
     lr_in_momentum: bool = True,
     decay_all: bool = False,
     adapt_all: bool = False,
-    first_step: int = 0,
+    turns: Turns = (),
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Returns one optimizer for all parameters, and its learning-rate schedule.
 
@@ -168,8 +170,8 @@ def single_optimizer(
         the rate changes.
       decay_all: decay every parameter, as PyTorch's optimizers do by default.
       adapt_all: LARS adapts every parameter, as the LARC of SwAV.
-      first_step: step of the run in which the optimizer makes its first update. Rate and decay are
-        those of the run's steps; the transformation's own count starts at 0.
+      turns: ranges of the run's steps in which the optimizer makes its updates; () for all steps.
+        Rate and decay are those of the run's steps; the transformation counts its own updates.
 
     Returns:
       (transformation, schedule). The schedule counts the run's steps. It is for logging; the
@@ -182,9 +184,9 @@ def single_optimizer(
         raise ValueError(f"unknown optimizer {name!r}; choose from {', '.join(NAMES)}")
     peak = learning_rate(lr, lr_rule, batch_size)
     rate = rate_schedule(peak, warmup_steps, total_steps, name=schedule, drops=drops, drop=drop)
-    own_rate = _shifted(rate, first_step)
+    own_rate = _within(rate, turns)
     decay = _decay_schedule(weight_decay, weight_decay_end, total_steps)
-    decay = _shifted(decay, first_step) if callable(decay) else decay
+    decay = _within(decay, turns) if callable(decay) else decay
     decayed = is_any if decay_all else is_weight
     if name == "adamw":
         tx = optax.adamw(own_rate, b1=momentum, b2=b2, weight_decay=decay, mask=decayed)
@@ -208,9 +210,18 @@ def single_optimizer(
     return tx, rate
 
 
-def _shifted(schedule: Schedule, first_step: int) -> Schedule:
-    """Returns the schedule of an optimizer whose count 0 is the run's step `first_step`."""
-    return (lambda count: schedule(count + first_step)) if first_step else schedule
+def _within(schedule: Schedule, turns: Turns) -> Schedule:
+    """Returns the schedule, by the run's steps, of an optimizer that counts only its turns."""
+    if not turns:
+        return schedule
+
+    def rate(count: Any) -> jax.Array:
+        step = count + turns[0][0]
+        for (_, end), (first, _) in itertools.pairwise(turns):
+            step = jnp.where(step >= end, step + first - end, step)
+        return schedule(step)
+
+    return rate
 
 
 def _scale_by_clipped_trust_ratio(
@@ -246,6 +257,7 @@ def make(
     groups: Mapping[str, Mapping[str, Any]] | None = None,
     frozen: Sequence[str] = (),
     delays: Mapping[str, int] | None = None,
+    turns: Mapping[str, Turns] | None = None,
     clip_norm: float = 0.0,
     **settings: Any,
 ) -> tuple[optax.GradientTransformation, Schedule]:
@@ -260,36 +272,49 @@ def make(
       delays: `Method.delays`: top-level key of the parameters -> number of first steps in which
         parameters under the key and their optimizer's state do not change. After them, the
         optimizer starts from its initial state, at the run's rate and decay.
+      turns: `Method.turns`: path of parameters -> ranges of steps (first, end) in which the
+        optimizer updates the parameters under the path, at the run's rate and decay. In all other
+        steps they and the optimizer's state do not change.
       clip_norm: maximum L2 norm of the gradient of all parameters that are not frozen together.
         A longer gradient is scaled down before any optimizer uses it. 0 turns clipping off.
 
     Returns:
       (transformation, schedule of the main optimizer). The schedule is for logging. The
-      transformation's `init` raises ValueError if a group, a delay or a frozen path matches no
-      parameter.
+      transformation's `init` raises ValueError if a group, a delay, a turn or a frozen path matches
+      no parameter.
 
     Raises:
       ValueError: for arguments that `single_optimizer` refuses.
     """
     tx, rate = single_optimizer(name, **settings)
     groups = groups or {}
+    turns = turns or {}
     delays = {key: steps for key, steps in (delays or {}).items() if steps > 0}
-    label = functools.partial(parameters.labels, groups=groups, frozen=frozen, delays=delays)
-    if groups or frozen or delays:
+    label = functools.partial(
+        parameters.labels, groups=groups, frozen=frozen, delays=delays, turns=turns
+    )
+    if groups or frozen or delays or turns:
         transforms = {parameters.MAIN: tx, parameters.FROZEN: optax.set_to_zero()}
-        for key in (*groups, *(delays.keys() - groups.keys())):
-            own = {"name": name, **settings, **groups.get(key, {})}
-            transforms[key] = _delayed(own, delays.get(key, 0))
+        own_turns = {key: ((steps, NO_END),) for key, steps in delays.items()} | {**turns}
+        for key in (*groups, *(own_turns.keys() - groups.keys())):
+            own = {"name": name, **settings, **groups.get(key.partition("/")[0], {})}
+            transforms[key] = _in_turns(own, own_turns.get(key, ()))
         tx = optax.partition(transforms, label)
     if clip_norm:
         tx = _with_clipping(tx, clip_norm, label)
     return tx, rate
 
 
-def _delayed(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of `settings`, which does nothing in the first `steps` steps."""
-    tx, _ = single_optimizer(**settings, first_step=steps)
-    return optax.conditionally_mask(tx, lambda step: step >= steps) if steps else tx
+def _in_turns(settings: Mapping[str, Any], turns: Turns) -> optax.GradientTransformation:
+    """Returns the optimizer of `settings`, which does nothing outside its turns."""
+    tx, _ = single_optimizer(**settings, turns=turns)
+
+    def has_turn(step: jax.Array) -> jax.Array:
+        return functools.reduce(
+            jnp.logical_or, [(first <= step) & (step < end) for first, end in turns]
+        )
+
+    return optax.conditionally_mask(tx, has_turn) if turns else tx
 
 
 def _with_clipping(

@@ -34,20 +34,22 @@ def labels(
     groups: Iterable[str] = (),
     frozen: Sequence[str] = (),
     delays: Iterable[str] = (),
+    turns: Iterable[str] = (),
 ) -> Tree:
-    """Labels each parameter with FROZEN, its top-level key if that has its own optimizer, or MAIN.
+    """Labels each parameter with FROZEN, the key or path of its own optimizer, or MAIN.
 
     Args:
       params: dictionary of trees of arrays.
       groups: keys of `params` with an optimizer of their own.
       frozen: paths of parameters or of modules. A frozen path inside a group stays frozen.
       delays: more keys of `params` with an optimizer of their own.
+      turns: paths with an optimizer of their own, also inside of a group.
 
     Returns:
       Tree of str, with the structure of `params`.
 
     Raises:
-      ValueError: if a group, a delay or a frozen path matches no parameter.
+      ValueError: if a group, a delay, a turn or a frozen path matches no parameter.
     """
     own = set()
     for kind, keys in (("groups", set(groups)), ("delays", set(delays))):
@@ -58,16 +60,19 @@ def labels(
             )
         own |= keys
     paths = [_path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for prefix in frozen:
-        if not any(_is_under(path, prefix) for path in paths):
-            raise ValueError(f"frozen: no parameter under {prefix!r}; {_suggest(prefix, paths)}")
+    for kind, prefixes in (("frozen", frozen), ("turns", turns)):
+        for prefix in prefixes:
+            if not any(_is_under(path, prefix) for path in paths):
+                message = f"{kind}: no parameter under {prefix!r}; {_suggest(prefix, paths)}"
+                raise ValueError(message)
 
     def label(path: tuple, _: Any) -> str:
         name = _path_name(path)
         if any(_is_under(name, prefix) for prefix in frozen):
             return FROZEN
         top = name.partition("/")[0]
-        return top if top in own else MAIN
+        in_turn = (path for path in turns if _is_under(name, path))
+        return next(in_turn, top if top in own else MAIN)
 
     return jax.tree_util.tree_map_with_path(label, params)
 

@@ -11,6 +11,7 @@ METHOD_NAMES = {
     "colorization": "Colorization",
     "cpc": "CPC",
     "cssl": "CSSL",
+    "denoising": "Denoising autoencoder",
     "dino": "DINO",
     "distillation": "Distillation",
     "imported": "Imported weights",
@@ -25,6 +26,7 @@ METHOD_NAMES = {
     "simsiam": "SimSiam",
     "split_brain": "Split-brain autoencoder",
     "swav": "SwAV",
+    "vae": "VAE",
     "vicreg": "VICReg",
 }
 _EVALUATION_NAMES = {

@@ -31,8 +31,9 @@ class Weights(NamedTuple):
     a linear classifier is "classifier"; its params are {"dense": {"kernel" [f, k], "bias" [k]}}."""
 
 
-# First layers that read the image: of ResNets by stem, and of ViTs. Kernels are [h, w, c, f].
-FIRST_KERNELS = ("conv1/kernel", "conv1_0/kernel", "patch_embed/kernel")
+# First layers that read the image: of ResNets by stem, of ViTs, and of convolutional autoencoders.
+# Kernels are [h, w, c, f].
+FIRST_KERNELS = ("conv1/kernel", "conv1_0/kernel", "patch_embed/kernel", "layer0/kernel")
 
 
 def input_channels(model: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:

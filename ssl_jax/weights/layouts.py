@@ -26,7 +26,11 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
-    Layout("ssl_jax", r"^params/(first/)?(conv1|conv1_0|patch_embed|rbm0)/kernel", native.decode),
+    Layout(
+        "ssl_jax",
+        r"^params/(first/)?(conv1|conv1_0|patch_embed|rbm0|layer0)/kernel",
+        native.decode,
+    ),
     Layout("BYOL (Haiku)", r"/~/initial_conv/w", byol.decode),
     Layout("SimCLR (TensorFlow 1)", r"base_model/conv2d/kernel", simclr.decode),
     Layout("ViT in Google's npz", r"(?:^|/)embedding/kernel", npz_vit.decode),

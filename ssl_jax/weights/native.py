@@ -87,7 +87,8 @@ def _shapes(model: Mapping[str, Any], arrays: Arrays) -> dict[Path, Shape]:
         trees.encoder(model), "patch_size"
     ):
         return vits.shapes(model, len(table), channels)
-    if (kernel := arrays.get("params/rbm0/kernel")) is not None:
-        return trees.shapes(model, (1, len(kernel)), 1)  # a DBN flattens images anyway
+    for name in ("params/rbm0/kernel", "params/layer0/kernel"):
+        if (kernel := arrays.get(name)) is not None and kernel.ndim == 2:
+            return trees.shapes(model, (1, len(kernel)), 1)  # dense layers flatten images anyway
     side = getattr(trees.encoder(model), "patch_size", 32)
     return trees.shapes(model, (side, side), channels)

@@ -47,6 +47,8 @@ NO_RECIPE = {
     "rbm": "no recipe is published for whole images without whitening",
     "colorization": "the authors' recipes are for VGG and AlexNet",
     "split_brain": "the authors' recipe is for two halves of AlexNet",
+    "vae": "the paper trains on digits and on faces of 20x28 pixels",
+    "denoising": "the paper trains on digits, and on natural patches only for filters",
     "distillation": "SimCLR v2's paper gives no complete recipe of the student",
 }
 

@@ -18,6 +18,12 @@ def test_images_have_the_requested_size_and_range(size):
     assert 0 <= images.min() < 0.5 < images.max() <= 1
 
 
+def test_logits_are_those_of_the_pixels():
+    variables = Decoder(8, width=4).init(jax.random.key(0), CODES, True)
+    images, logits = (Decoder(8, width=4, logits=x).apply(variables, CODES, False) for x in (0, 1))
+    np.testing.assert_allclose(images, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+
+
 def test_layer_widths():
     def kernels(size, width):
         decoder = Decoder(size, width, dtype=jnp.bfloat16)

@@ -136,6 +136,44 @@ def test_delay_holds_beside_groups_frozen_paths_and_clipping(name, model):
     np.testing.assert_allclose(np.abs(after - before), want, rtol=2e-3)
 
 
+@pytest.mark.parametrize("end", [None, 0.4])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_parameters_change_only_in_their_turns_at_the_rate_of_the_run(name, end, model):
+    params, grads = model
+    turns = {"predictor/deep/conv": ((2, 4), (6, 7)), "encoder": ((0, 3),)}
+    tx, _ = make(name, turns=turns, weight_decay_end=end, b2=0.95)
+    visited = run(tx, params, grads)
+    for module in params:
+        for leaf, p in params[module]["deep"].items():
+            path = f"{module}/deep/{leaf}"
+            own = next((t for prefix, t in turns.items() if path.startswith(prefix)), ((0, 99),))
+            buffers, count = {}, 0
+            for step, grad in enumerate(grads):
+                now = visited[step][module]["deep"][leaf]
+                if any(first <= step < last for first, last in own):
+                    p = one_step(name, p, grad[module]["deep"][leaf], buffers, count, step, end)
+                    count += 1
+                    assert_close({leaf: now}, {leaf: p}, atol=5e-6)
+                elif step:  # not a bit changes
+                    np.testing.assert_array_equal(now, visited[step - 1][module]["deep"][leaf])
+
+
+def test_turns_inside_a_group_keep_the_settings_of_the_group(model):
+    params, grads = model
+    turns = {"discriminator/deep/bias": ((0, len(grads)),)}
+    groups = {"discriminator": GROUPS["discriminator"]}
+    visited = run(make("sgd", groups=groups, turns=turns)[0], params, grads)
+    alone = run(make("sgd", groups=groups)[0], params, grads)
+    for got, want in zip(visited, alone, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_turn_without_parameters_is_refused(model):
+    tx, _ = make("sgd", turns={"predictor/deep/cov": ((0, 3),)})
+    with pytest.raises(ValueError, match="turns: no parameter under 'predictor/deep/cov'; similar"):
+        jax.eval_shape(tx.init, model[0])
+
+
 def test_delay_without_parameters_is_refused(model):
     tx, _ = make("sgd", delays={"prototypes": 3})
     with pytest.raises(ValueError, match="delays: no parameters under 'prototypes'; the top level"):

@@ -101,8 +101,15 @@ def test_belief_networks_in_native_layout(visible):
     assert_same(layouts.decode(arrays, model=text), weights)
 
 
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+def test_stacked_autoencoders_in_native_layout(kind):
+    weights = make("sdae", size=8, widths=(12, 5), kind=kind, head=MLP((4, 3)))
+    arrays = native.encode(weights)
+    assert_same(layouts.decode(arrays), weights)
+
+
 def test_every_model_is_tested():
-    tested = {name for name, *_ in (*RESNETS, *VITS)} | {"dbn"}
+    tested = {name for name, *_ in (*RESNETS, *VITS)} | {"dbn", "sdae"}
     split = set(models.SPLIT_RESNETS)  # differ from each other as ResNets do
     assert {name for name, _ in CONVERTING} & split
     skipped = split | {"vit_small", "vit_base", "vit_large"}  # differ from vit_tiny in size only

@@ -26,6 +26,8 @@ CROSS_ENTROPY = ("simclr", "simclr_v2", "moco")
 LOSS_NOTES = {
     "rbm": "The loss is a difference of free energies, near 0 at the start and at the end: it does "
     "not show progress. Watch the reconstruction error and the probe. ",
+    "denoising": "The loss of a stack changes its scale whenever the next layer starts to learn. "
+    "Watch the reconstruction error and the probe. ",
     "dino": "The target of the loss is the teacher, which changes with the student: the loss can "
     "rise while the features improve. Watch the probe. ",
     "byol": "The target of the loss changes with the network, and the loss is lowest if all "
@@ -63,6 +65,7 @@ TRAINING = (
     Panel("pretext_accuracy", "Accuracy of the pretext task", "%", noisy=True),
     Panel("pretext_error", "Error of the pretext task", noisy=True),
     Panel("reconstruction_error", "Reconstruction error", noisy=True),
+    Panel("kl", "Divergence from the prior", "nats", noisy=True),
     Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
     Panel("lr", "Learning rate"),
     Panel("grad_norm", "Gradient norm", noisy=True),
