@@ -5,6 +5,7 @@ import numpy as np
 
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.dbn import DBN
+from ssl_jax.models.resnet import BasicBlock, ResNet
 from ssl_jax.models.vit import ViT
 from ssl_jax.testing import Encoder, seen
 
@@ -17,6 +18,9 @@ def encoder(model, dtype=jnp.float32):
         return ViT(patch_size=4, width=8, depth=1, heads=2, dtype=dtype)
     if model.name == "dbn":
         return DBN(widths=(12, 8), dtype=dtype)
+    if model.get("patch"):
+        grid = {"patch": 4, "patch_stride": 2}
+        return ResNet(BasicBlock, (1,), 1 / 8, "cifar", norm=model.norm, dtype=dtype, **grid)
     return Encoder(dtype=dtype)
 
 

@@ -83,6 +83,12 @@ RESNET = (
     Field("model.zero_gamma", True, "Residual blocks start as the identity.", BOOLEAN, IDENTITY),
     Field("model.padding", "torch", "Padding of convolutions and pooling.",
           one_of(*options.PADDINGS), IDENTITY, before="torch"),
+    Field("model.norm", "batch", "Normalisation; none: only learned scales and biases.",
+          one_of(*options.NORMS), IDENTITY, before="batch"),
+    Field("model.patch", 0, "Side of the patches that are encoded one by one; 0: whole images.",
+          AT_LEAST_0, IDENTITY, before=0),
+    Field("model.patch_stride", 0, "Distance of neighbouring patches, in pixels.",
+          AT_LEAST_0, IDENTITY, before=0),
 )  # fmt: skip
 VIT = (
     Field("model.patch_size", 16, "Side of a patch, in pixels.", AT_LEAST_1, IDENTITY),

@@ -18,9 +18,9 @@ FEATURES = "features"
 def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Computes the pooled output of every block, and the features.
 
-    Residual blocks are averaged over space. Transformer blocks are pooled like the encoder: the
-    class token, or the mean of the patch tokens. Machines of a deep belief network are returned
-    unchanged. Only these pooled arrays leave the forward.
+    Residual blocks are averaged over space, and over the patches of an image. Transformer blocks
+    are pooled like the encoder: the class token, or the mean of the patch tokens. Machines of a
+    deep belief network are returned unchanged. Only these pooled arrays leave the forward.
 
     Args:
       encoder: a linen module, (images, train) -> [n, f].
@@ -40,6 +40,8 @@ def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Ar
     captured = state.get("intermediates", {})
     token = getattr(encoder, "pool", "token") == "token"
     pooled = {name: _pool(tree["__call__"][0], token) for name, tree in captured.items()}
+    n = len(images)  # an encoder of patches has one row per patch, those of an image together
+    pooled = {name: x.reshape(n, -1, x.shape[-1]).mean(1) for name, x in pooled.items()}
     return pooled | {FEATURES: jnp.asarray(features, jnp.float32)}
 
 
