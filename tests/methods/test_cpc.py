@@ -70,7 +70,7 @@ def test_predictions_do_not_depend_on_pixels_below_the_last_row_read(direction):
 
 def test_the_first_step_of_v1_predicts_pixels_that_the_context_has_not_seen():
     """A patch two rows on begins where the context's row ends; one row on, half is known."""
-    method, params, extra, encode = started(directions=1, first_step=2, steps=1)
+    *_, encode = started(directions=1, first_step=2, steps=1)
     views = batch()["views"]
     moved = views.at[:, :, :PATCH].set(1 - views[:, :, :PATCH])  # the pixels of the first row
     before, after = (np.asarray(encode(x)["targets"]).reshape(B, SIDE, -1) for x in (views, moved))
@@ -170,5 +170,5 @@ def test_other_encoders_and_two_views_are_refused():
     network = ResNet(
         BasicBlock, (1,), 1 / 8, "cifar", norm="layer", patch=PATCH, patch_stride=STRIDE
     )
-    with pytest.raises(ValueError, match="set augment.views to 1"):
+    with pytest.raises(ValueError, match="takes 1 view, got 2"):
         cpc.make(network, run._replace(seen=tiny.seen(2, SIZE)))
