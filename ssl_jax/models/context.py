@@ -12,20 +12,35 @@ from jax.typing import DTypeLike
 DIRECTIONS = ("down", "up", "right", "left")
 
 
-def turn(grid: Any, direction: str) -> Any:
-    """Mirrors and transposes grids [n, g, g, f] so that the direction of reading becomes "down"."""
-    if direction in ("right", "left"):
-        grid = grid.swapaxes(1, 2)
-    return grid[:, ::-1] if direction in ("up", "left") else grid
+def ahead(grid: Any, direction: str, step: int) -> tuple[Any, Any]:
+    """Pairs positions with those `step` rows or columns further on in the direction of reading.
+
+    Args:
+      grid: [n, rows, columns, ...].
+      direction: one of `DIRECTIONS`.
+      step: at least 1.
+
+    Returns:
+      (the positions that have one ahead, the positions ahead), two slices of the grid of one shape.
+    """
+    horizontal, backward = direction in ("right", "left"), direction in ("up", "left")
+    first, last = slice(None, -step), slice(step, None)
+    if horizontal:
+        start, end = grid[:, :, first], grid[:, :, last]
+    else:
+        start, end = grid[:, first], grid[:, last]
+    return (end, start) if backward else (start, end)
 
 
 class MaskedContext(nn.Module):
-    """Aggregates a grid from the top: row i of the result depends only on rows up to i.
+    """Aggregates a grid in one direction: row i of the result depends only on rows up to i.
 
-    Residual blocks of 1x1, 1x3, 2x1 and 1x1 convolutions. The 2x1 convolution sees a row and the
-    row above it, so that the masks need no zeros in the kernels.
+    Residual blocks of 1x1, 1x3, 2x1 and 1x1 convolutions, here for "down". The 2x1 convolution sees
+    a row and the row before it, so that no kernel needs a mask. In the other directions, kernels
+    and padding are turned, not the grid.
 
     Attributes:
+      direction: one of `DIRECTIONS`.
       width: channels inside a block.
       depth: number of blocks.
       dtype: dtype of activations; parameters are float32.
@@ -33,6 +48,7 @@ class MaskedContext(nn.Module):
     Source: Hénaff et al. (arXiv 1905.09272), appendix, pseudo-code "pixelCNN".
     """
 
+    direction: str = "down"
     width: int = 256
     depth: int = 5
     dtype: DTypeLike = jnp.float32
@@ -42,11 +58,14 @@ class MaskedContext(nn.Module):
         """[n, rows, columns, f] -> [n, rows, columns, f]."""
         features = x.shape[-1]
         conv = partial(nn.Conv, dtype=self.dtype)
+        before = (1, 0) if self.direction in ("down", "right") else (0, 1)
+        across, along, padding = (1, 3), (2, 1), (before, (0, 0))
+        if self.direction in ("right", "left"):
+            across, along, padding = across[::-1], along[::-1], padding[::-1]
         for i in range(self.depth):
             y = nn.relu(conv(self.width, (1, 1), name=f"reduce{i}")(x))
-            y = conv(self.width, (1, 3), name=f"across{i}")(y)
-            above = ((1, 0), (0, 0))
-            y = nn.relu(conv(self.width, (2, 1), padding=above, name=f"down{i}")(y))
+            y = conv(self.width, across, name=f"across{i}")(y)
+            y = nn.relu(conv(self.width, along, padding=padding, name=f"along{i}")(y))
             x = x + conv(features, (1, 1), name=f"expand{i}")(y)
         return nn.relu(x)
 
@@ -89,10 +108,11 @@ class GridPredictor(nn.Module):
         dense = partial(nn.Dense, dim, use_bias=False, dtype=self.dtype)
         predictions = []
         for direction in DIRECTIONS[: self.directions]:
-            network = MaskedContext(self.width, self.depth, self.dtype, name=direction)
-            context = network(turn(z, direction))
+            network = MaskedContext(direction, self.width, self.depth, self.dtype, name=direction)
+            context = network(z)
             for step in predicted_steps(side, self.first_step, self.steps):
-                rows = dense(name=f"{direction}_step{step}")(context[:, : side - step])
+                start, _ = ahead(context, direction, step)
+                rows = dense(name=f"{direction}_step{step}")(start)
                 predictions.append(rows.reshape(n, -1, dim))
         targets = dense(name="target")(z) if self.target_dim else z
         return jnp.concatenate(predictions, axis=1), targets.reshape(n, side * side, dim)
@@ -105,10 +125,10 @@ def predicted_steps(side: int, first_step: int, steps: int) -> range:
 
 def positives(side: int, directions: int, first_step: int, steps: int) -> np.ndarray:
     """Returns the index in a grid of side² patches of the target of each prediction: int32 [r]."""
-    grid = np.arange(side * side, dtype=np.int32).reshape(1, side, side, 1)
+    grid = np.arange(side * side, dtype=np.int32).reshape(1, side, side)
     return np.concatenate(
         [
-            turn(grid, direction)[0, step:].reshape(-1)
+            ahead(grid, direction, step)[1].reshape(-1)
             for direction in DIRECTIONS[:directions]
             for step in predicted_steps(side, first_step, steps)
         ]

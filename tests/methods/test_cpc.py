@@ -41,8 +41,9 @@ def predictions_by_direction(directions, first, steps):
         (direction, row)
         for direction in DIRECTIONS[:directions]
         for step in range(first, min(first + steps, SIDE))
-        for row in range(SIDE - step)
-        for _ in range(SIDE)
+        for i, j in np.ndindex(SIDE, SIDE)
+        for row in [{"down": i, "up": SIDE - 1 - i, "right": j, "left": SIDE - 1 - j}[direction]]
+        if row < SIDE - step
     ]
 
 

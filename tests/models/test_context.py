@@ -21,13 +21,15 @@ def predictor(**options):
 
 def by_prediction(side, directions, first, steps):
     """Returns (direction, row in the order of reading, place in the row, step), in order."""
-    return [
-        (direction, row, place, step)
-        for direction in DIRECTIONS[:directions]
-        for step in range(first, min(first + steps, side))
-        for row in range(side - step)
-        for place in range(side)
-    ]
+    every = []
+    for direction in DIRECTIONS[:directions]:
+        axis, order = FUTURE[direction]
+        for step in range(first, min(first + steps, side)):
+            for position in np.ndindex(side, side):
+                row = position[axis] if order > 0 else side - 1 - position[axis]
+                if row < side - step:
+                    every.append((direction, row, position[1 - axis], step))
+    return every
 
 
 def patch(direction, row, place, side):
@@ -63,6 +65,31 @@ def test_a_context_sees_its_row_and_the_rows_above():
         assert row == SIDE - 1 or np.any(after[:, row + 1] != before[:, row + 1])
 
 
+@pytest.mark.parametrize(
+    ("direction", "turn"),
+    [
+        ("up", lambda x: x[:, ::-1]),
+        ("right", lambda x: x.swapaxes(1, 2)),
+        ("left", lambda x: x.swapaxes(1, 2)[:, ::-1]),
+    ],
+)
+def test_a_direction_is_the_context_of_the_turned_grid(direction, turn):
+    module = MaskedContext(direction, width=8, depth=2)
+    params = module.init(jax.random.key(0), jnp.asarray(Z))
+
+    def down(path, kernel):
+        """Turns a kernel of the direction into that of "down"."""
+        if kernel.ndim < 4:
+            return kernel
+        kernel = kernel if direction == "up" else kernel.swapaxes(0, 1)
+        is_along = path[-2].key.startswith("along")
+        return kernel[::-1] if is_along and direction in ("up", "left") else kernel
+
+    turned = jax.tree_util.tree_map_with_path(down, params)
+    wanted = MaskedContext("down", width=8, depth=2).apply(turned, turn(Z))
+    np.testing.assert_allclose(turn(module.apply(params, Z)), wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_predictions_do_not_depend_on_later_rows_in_any_direction(direction):
     apply, params = predictor(directions=4)
@@ -82,14 +109,14 @@ def test_a_prediction_is_a_linear_map_of_the_context_for_its_step():
     apply, variables = predictor(target_dim=3, first_step=2, steps=2, directions=2)
     predictions, targets = apply(variables, Z)
     params = variables["params"]
-    turned = {"down": Z, "up": Z[:, ::-1]}
     wanted = []
     for direction in ("down", "up"):
-        network = MaskedContext(width=4, depth=2)
-        context = network.apply({"params": params[direction]}, turned[direction])
+        network = MaskedContext(direction, width=4, depth=2)
+        context = network.apply({"params": params[direction]}, Z)
         for step in (2, 3):
+            rows = context[:, :-step] if direction == "down" else context[:, step:]
             kernel = params[f"{direction}_step{step}"]["kernel"]
-            wanted.append((context[:, : SIDE - step] @ kernel).reshape(2, -1, 3))
+            wanted.append((rows @ kernel).reshape(2, -1, 3))
     np.testing.assert_allclose(predictions, np.concatenate(wanted, 1), rtol=1e-5, atol=1e-6)
     wanted = Z.reshape(2, -1, F) @ params["target"]["kernel"]
     np.testing.assert_allclose(targets, wanted, rtol=1e-5, atol=1e-6)
