@@ -26,6 +26,9 @@ def encoder(model, dtype=jnp.float32):
         return DBN(widths=(12, 8), dtype=dtype)
     if model.name == "sdae":
         return SDAE(widths=(6, 4), kind=model.kind, dtype=dtype)
+    if model.get("patch"):
+        grid = {"patch": 4, "patch_stride": 2}
+        return ResNet(BasicBlock, (1,), 1 / 8, "cifar", norm=model.norm, dtype=dtype, **grid)
     return Encoder(dtype=dtype)
 
 

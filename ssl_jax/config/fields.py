@@ -86,6 +86,12 @@ RESNET = (
     Field("model.colors", "rgb",
           "Channels that the network sees: images as they are, lightness, or Lab of RGB images.",
           one_of(*options.COLORS), IDENTITY, before="rgb"),
+    Field("model.norm", "batch", "Normalisation; none: only learned scales and biases.",
+          one_of(*options.NORMS), IDENTITY, before="batch"),
+    Field("model.patch", 0, "Side of the patches that are encoded one by one; 0: whole images.",
+          AT_LEAST_0, IDENTITY, before=0),
+    Field("model.patch_stride", 0, "Distance of neighbouring patches, in pixels.",
+          AT_LEAST_0, IDENTITY, before=0),
 )  # fmt: skip
 SPLIT_RESNET = (
     Field("model.first", (0,), "split_resnet: channels that the first half sees; 0: the first.",

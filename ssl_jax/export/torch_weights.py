@@ -18,7 +18,8 @@ def layout(subject: Subject) -> Any:
     """Returns the module with the name map of the encoder: `torch_resnet` or `torch_vit`.
 
     Raises:
-      Fault: if the encoder is neither a ResNet nor a ViT, or does not take RGB images.
+      Fault: if the encoder is neither a ResNet nor a ViT, does not take RGB images, or is a
+        ResNet without batch normalisation or with patches.
     """
     name = subject.model["name"]
     if subject.backbone.channels != 3:
@@ -35,6 +36,7 @@ def layout(subject: Subject) -> Any:
             USAGE,
         )
     if name in models.RESNETS:
+        _refuse_options(subject)
         return torch_resnet
     if name in models.VITS:
         return torch_vit
@@ -43,6 +45,17 @@ def layout(subject: Subject) -> Any:
         "savedmodel or orbax",
         USAGE,
     )
+
+
+def _refuse_options(subject: Subject) -> None:
+    norm, patch = subject.model.get("norm", "batch"), subject.model.get("patch", 0)
+    used = [f"model.norm={norm}"] * (norm != "batch") + [f"model.patch={patch}"] * (patch > 0)
+    if used:
+        raise Fault(
+            f"PyTorch's definition of ResNets has no {' and no '.join(used)}. Use --format=npz, "
+            "stablehlo, savedmodel or orbax",
+            USAGE,
+        )
 
 
 def is_vit(subject: Subject) -> bool:

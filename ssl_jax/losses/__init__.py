@@ -6,6 +6,7 @@ from ssl_jax.losses.contrastive import debiased, decoupled, hard_negatives, nt_x
 from ssl_jax.losses.distillation import distillation
 from ssl_jax.losses.info_nce import info_nce, paired_info_nce
 from ssl_jax.losses.metric import margin_contrastive, triplet
+from ssl_jax.losses.predictive import predictive_info_nce
 from ssl_jax.losses.redundancy import barlow_twins, vicreg
 from ssl_jax.losses.regression import byol, simsiam
 from ssl_jax.losses.same_pair import same_pair
@@ -26,6 +27,7 @@ __all__ = [
     "margin_contrastive",
     "nt_xent",
     "paired_info_nce",
+    "predictive_info_nce",
     "same_pair",
     "simsiam",
     "sinkhorn",

@@ -85,5 +85,5 @@ def annealed_mean(logits: jax.Array, centres: np.ndarray, *, temperature: float)
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.3, equation 5.
     """
     probabilities = jax.nn.softmax(logits / temperature, axis=-1)
-    centres = jnp.asarray(centres, probabilities.dtype)
-    return jnp.matmul(probabilities, centres, precision=jax.lax.Precision.HIGHEST)
+    wide_centres = jnp.asarray(centres, probabilities.dtype)
+    return jnp.matmul(probabilities, wide_centres, precision=jax.lax.Precision.HIGHEST)

@@ -23,7 +23,9 @@ RESNETS = {
     "resnet34": ("BasicBlock", (3, 4, 6, 3)),
     "resnet50": ("Bottleneck", (3, 4, 6, 3)),
     "resnet101": ("Bottleneck", (3, 4, 23, 3)),
+    "resnet101_stage3": ("Bottleneck", (3, 4, 23)),  # CPC, arXiv 1807.03748, section 3.2
     "resnet152": ("Bottleneck", (3, 8, 36, 3)),
+    "resnet161": ("Bottleneck", (3, 4, 46)),  # CPC v2, arXiv 1905.09272, with width 2
     "resnet200": ("Bottleneck", (3, 24, 36, 3)),
 }
 # Two such ResNets, each of half the width, for two groups of channels.
@@ -51,9 +53,9 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
       name: one of `names()`, or "module:Class" of another module, which is called with the options.
       **options: the attributes of the encoder class that the name leaves open.
         `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, colors,
-        mean, std, pool, dtype. `split.SplitResNet`: also first and second. `vit.ViT`: patch_size,
-        mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`: widths, visible, sigma, dtype.
-        `sdae.SDAE`: widths, kind, dtype.
+        norm, patch, patch_stride, mean, std, pool, dtype. `split.SplitResNet`: also first and
+        second. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
+        widths, visible, sigma, dtype. `sdae.SDAE`: widths, kind, dtype.
 
     Raises:
       ValueError: if the name is unknown.

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -19,9 +20,10 @@ FEATURES = "features"
 def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Computes the pooled output of every block, and the features.
 
-    Residual blocks and convolutional layers are averaged over space. Transformer blocks are pooled
-    like the encoder: the class token, or the mean of the patch tokens. Machines of a deep belief
-    network and dense layers are returned unchanged. Only these pooled arrays leave the forward.
+    Residual blocks and convolutional layers are averaged over space, and over the patches of an
+    image. Transformer blocks are pooled like the encoder: the class token, or the mean of the patch
+    tokens. Machines of a deep belief network and dense layers are returned unchanged. Only these
+    pooled arrays leave the forward.
 
     Args:
       encoder: a linen module, (images, train) -> [n, f].
@@ -35,6 +37,8 @@ def outputs(encoder: Any, variables: Any, images: jax.Array) -> dict[str, jax.Ar
     blocks, features = activations(encoder, variables, images)
     token = getattr(encoder, "pool", "token") == "token"
     pooled = {name: _pool(x, token) for name, x in blocks.items()}
+    n = len(images)  # an encoder of patches has one row per patch, those of an image together
+    pooled = {name: x.reshape(n, -1, x.shape[-1]).mean(1) for name, x in pooled.items()}
     return pooled | {FEATURES: jnp.asarray(features, jnp.float32)}
 
 
@@ -47,7 +51,8 @@ def activations(
       encoder, variables, images: as in `outputs`.
 
     Returns:
-      ({block name: [n, ...]}, features [n, f]); {} for an encoder without known blocks.
+      ({block name: [n, ...]}, features [n, f]); {} for an encoder without known blocks. The name of
+      a block in one half of a split encoder is "first/NAME" or "second/NAME".
     """
 
     def is_block(module: nn.Module, method: str) -> bool:
@@ -56,8 +61,8 @@ def activations(
     features, state = encoder.apply(
         variables, images, False, capture_intermediates=is_block, mutable=["intermediates"]
     )
-    captured = state.get("intermediates", {})
-    return {name: tree["__call__"][0] for name, tree in captured.items()}, features
+    captured = flax.traverse_util.flatten_dict(state.get("intermediates", {}))
+    return {"/".join(path[:-1]): calls[0] for path, calls in captured.items()}, features
 
 
 def order(names: list[str]) -> list[str]:

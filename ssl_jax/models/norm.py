@@ -1,4 +1,4 @@
-"""Batch normalisation with groups that are positions in the global batch, never devices."""
+"""Normalisation: of batches, in groups that are positions in the global batch, and of layers."""
 
 import flax.linen as nn
 import jax
@@ -82,6 +82,40 @@ class BatchNorm(nn.Module):
                 "(examples x views), and the views must divide the group"
             )
         return rows // group, group // self.views, self.views
+
+
+class LayerNorm(nn.Module):
+    """Normalises each row over positions and channels, so that rows never depend on each other.
+
+    Parameters "scale" and "bias" are float32 [c], as those of `BatchNorm`.
+
+    Attributes:
+      normalise: False keeps only the learned scale and bias.
+      scale_init: initialiser of the scale.
+      dtype: dtype of the output.
+
+    Source: Ba, Kiros and Hinton (arXiv 1607.06450), with one scale and bias per channel. Without
+    normalisation and with "zero gamma": SkipInit (De and Smith, arXiv 2002.10444), per channel.
+    """
+
+    normalise: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises x [n, ..., c] over all axes but the first."""
+        del train
+        features = x.shape[-1:]
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.normalise:
+            axes = tuple(range(1, x.ndim))
+            x = x - x.mean(axes, keepdims=True)
+            x = x * jax.lax.rsqrt(jnp.square(x).mean(axes, keepdims=True) + EPSILON)
+        scale = self.param("scale", self.scale_init, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        x = x * _along_last_axis(scale, x.ndim) + _along_last_axis(bias, x.ndim)
+        return x.astype(self.dtype)
 
 
 def _centre(

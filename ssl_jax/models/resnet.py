@@ -16,8 +16,9 @@ from jax.typing import DTypeLike
 
 from ssl_jax.models.conv import conv_general_dilated
 from ssl_jax.models.lab import seen_channels
-from ssl_jax.models.norm import BatchNorm
-from ssl_jax.models.options import PADDINGS, STEMS
+from ssl_jax.models.norm import BatchNorm, LayerNorm
+from ssl_jax.models.options import NORMS, PADDINGS, STEMS
+from ssl_jax.models.patches import check_patches, cut
 from ssl_jax.models.standard import MEAN, STD, standardise
 
 SK_MIN_CHANNELS = 32
@@ -165,10 +166,15 @@ class ResNet(nn.Module):
         every convolution and the pooling, as in BYOL).
       colors: channels that the network sees: "rgb" (the images as they are, with any number of
         channels), "lightness" or "lab" of RGB images (`lab.seen_channels`).
+      norm: "batch", "layer" (each row by itself) or "none" (only the learned scales and biases).
+      patch: side of square patches in pixels, or 0. With patches, the network encodes every patch
+        of an image by itself. The features are the mean over the patches.
+      patch_stride: distance of neighbouring patches in pixels.
       mean: mean of the channels that the network sees, which are standardised first.
       std: standard deviation of these channels.
       pool: "mean" averages the last activations over all positions; "none" keeps the positions, for
-        methods that predict something at every place of an image.
+        methods that predict something at every place of an image. With patches, the positions are
+        those of the patches.
       dtype: dtype of activations and convolutions; parameters are float32.
 
     Source: He et al. (arXiv 1512.03385), table 1, with the stride in the 3x3. Width: SimCLR
@@ -186,6 +192,9 @@ class ResNet(nn.Module):
     zero_gamma: bool = True
     padding: str = "torch"
     colors: str = "rgb"
+    norm: str = "batch"
+    patch: int = 0
+    patch_stride: int = 0
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     pool: str = "mean"
@@ -201,10 +210,20 @@ class ResNet(nn.Module):
         Raises:
           ValueError: if the width gives less than one channel, the stem or padding is unknown, mean
             or std is invalid, `colors` does not fit the images, or selective kernels are combined
-            with basic blocks or SAME padding.
+            with basic blocks or SAME padding. Also if the norm is unknown, the images are smaller
+            than a patch, or patches are combined with batch normalisation.
         """
-        base = round(64 * self.width)
-        if base < 1 or self.stem not in STEMS:
+        self._check()
+        if not self.patch:
+            return self._encode(x, train, self.pool)
+        patches = cut(x, self.patch, self.patch_stride)
+        n, rows, columns = patches.shape[:3]
+        z = self._encode(patches.reshape(n * rows * columns, *patches.shape[3:]), train, "mean")
+        z = z.reshape(n, rows, columns, z.shape[-1])
+        return z.mean((1, 2)) if self.pool == "mean" else z
+
+    def _check(self) -> None:
+        if round(64 * self.width) < 1 or self.stem not in STEMS:
             raise ValueError(
                 f"width must give at least one channel, got {self.width}; "
                 f"stem must be 'imagenet' or 'cifar', got {self.stem!r}"
@@ -216,9 +235,20 @@ class ResNet(nn.Module):
                 f"padding must be one of {PADDINGS}, and not 'same' with sk_ratio; "
                 f"got {self.padding!r}"
             )
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        check_patches(self.patch, self.patch_stride, self.norm)
+
+    def _encode(self, x: jax.Array, train: bool, pool: str) -> jax.Array:
+        """Images or patches [n, h, w, c] -> [n, f], or [n, h', w', f] with pool "none"."""
+        base = round(64 * self.width)
         x = standardise(seen_channels(x, self.colors), self.mean, self.std)
         conv = partial(_conv, same=self.padding == "same", dtype=self.dtype)
-        norm = partial(BatchNorm, group=self.bn_group, views=self.bn_views, dtype=self.dtype)
+        norm: Layer
+        if self.norm == "batch":
+            norm = partial(BatchNorm, group=self.bn_group, views=self.bn_views, dtype=self.dtype)
+        else:
+            norm = partial(LayerNorm, normalise=self.norm == "layer", dtype=self.dtype)
         scale = nn.initializers.zeros if self.zero_gamma else nn.initializers.ones
         x = self._stem(x.astype(self.dtype), base, conv, norm, train)
         for i, size in enumerate(self.stage_sizes):
@@ -233,7 +263,7 @@ class ResNet(nn.Module):
                     name=f"layer{i + 1}_{j}",
                 )(x, train)
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        return x.mean((1, 2), dtype=wide_dtype) if self.pool == "mean" else x.astype(wide_dtype)
+        return x.mean((1, 2), dtype=wide_dtype) if pool == "mean" else x.astype(wide_dtype)
 
     def _stem(self, x: jax.Array, base: int, conv: Layer, norm: Layer, train: bool) -> jax.Array:
         if self.stem == "cifar":

@@ -35,9 +35,10 @@ def _positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SIDE
 
 
-def _three_numbers(low: float) -> Callable[[Any], bool]:
+def _per_channel(low: float) -> Callable[[Any], bool]:
     def check(value: Any) -> bool:
-        return _sequence(value) and len(value) == 3 and all(map(_number(low, math.inf), value))
+        number = _number(low, math.inf)
+        return _sequence(value) and len(value) in (1, 3, 4) and all(map(number, value))
 
     return check
 
@@ -58,12 +59,14 @@ MODEL_FIELDS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: value in models.names(),
     "width": _number(0, 64),
     "sk_ratio": _number(-1e-9, 1),
-    **dict.fromkeys(("stem", "padding", "colors", "pool", "positions", "visible"), _string),
+    **dict.fromkeys(("stem", "padding", "colors", "norm", "pool", "positions"), _string),
+    "visible": _string,
     **dict.fromkeys(("first", "second"), _channel_numbers),
     "zero_gamma": lambda value: isinstance(value, bool),
     **dict.fromkeys(("patch_size", "mlp_ratio"), _positive_int),
-    "mean": _three_numbers(-math.inf),
-    "std": _three_numbers(0),
+    **dict.fromkeys(("patch", "patch_stride"), lambda value: value == 0 or _positive_int(value)),
+    "mean": _per_channel(-math.inf),
+    "std": _per_channel(0),
     "widths": lambda value: (
         _sequence(value) and 0 < len(value) < 64 and all(map(_positive_int, value))
     ),

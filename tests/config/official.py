@@ -8,6 +8,8 @@ config's value and the reason. The test fails if a config has any other value.
 Sources, with the files that the comments name:
 
   BT   facebookresearch/barlowtwins: main.py, README.md
+  CP   paper, section 3.2 (v1); paper, sections 3 and 4 and appendix (v2), recalled
+  RS   rschwarz15/CPCV2-PyTorch: README.md, argparser/train_CPC_argparser.py (a reimplementation)
   BY   google-deepmind/deepmind-research, byol: configs/byol.py, utils/*.py
   DI   facebookresearch/dino: main_dino.py, README.md ("vanilla" run)
   MAE  facebookresearch/mae: main_pretrain.py, PRETRAIN.md, models_mae.py; paper, appendix A.1
@@ -133,6 +135,9 @@ RESNET = {
     "model/bn_group": 0,
     "model/padding": "torch",
     "model/colors": "rgb",
+    "model/norm": "batch",
+    "model/patch": 0,
+    "model/patch_stride": 0,
 }
 RESNET50 = RESNET | {"model/name": "resnet50", "model/stem": "imagenet", "model/zero_gamma": True}
 RESNET18 = RESNET | {"model/name": "resnet18", "model/stem": "cifar", "model/zero_gamma": True}
@@ -318,6 +323,64 @@ _add(
     heads(projector=("4096 bn", "256 bias"), predictor=("4096 bn", "256 bias")),
     differs=SOLO_DIFFERS,
 )
+
+# ----- CPC -----
+# CP v1: grey crops of 256 of images of 300 pixels, 7x7 patches of 64 with stride 32, cropped to 60;
+# third block of ResNet-v2-101 without BatchNorm; Adam 2e-4; 32 GPUs with 16 images. "Up to five
+# rows": from 2 rows below, as in loeweX/Greedy_InfoMax (skip_step 1). Not stated, so ours are here:
+# the mean and deviation of the images, the context network (v2's), the epochs (v2's), zero_gamma.
+# CP v2: 260 of 300 pixels, 6x6 patches of 80 with stride 36; layer normalisation; Adam 4e-4, b1
+# 0.8, norm up to 0.01, batch 512, 200 epochs; patches: colours 0.8, grey 0.25; pseudo-code:
+# steps_to_ignore 2, steps_to_predict 3, target_dim 64, emb_scale 0.1, five blocks of 256 channels.
+# ResNet-161: 46 blocks of 512 channels. Not stated: how often colours are dropped.
+# RS README: --crop 30-2 --grid_size 5 --pred_steps 3 --epochs 500, WideResNet-28-2; v1 has --norm
+# none and --pred_directions 1, v2 --norm layer and 4. argparser: Adam 2e-4, batch 16.
+GREY = {"model/mean": (0.5,), "model/std": (0.25,)}
+NO_COLOURS = {"patch_jitter": 0, "patch_grayscale": 0, "patch_color_drop": 0}
+V2_COLOURS = {"patch_jitter": 0.8, "patch_grayscale": 0.25, "patch_color_drop": 0.5}
+CPC_V1 = {"directions": 1, "first_step": 2, "target_dim": 0, "scale": 1} | NO_COLOURS
+
+
+def cpc(name: str, norm: str, patch: int, stride: int, width: float = 1, **rest: Any) -> Values:
+    """Returns the network's and the method's fields."""
+    fields = {"name": name, "width": width, "norm": norm, "patch": patch, "patch_stride": stride}
+    fields |= {"stem": "cifar" if patch < 32 else "imagenet", "zero_gamma": True}
+    network = {f"model/{key}": value for key, value in fields.items()}
+    return RESNET | network | method("cpc", context_dim=256, context_depth=5, **rest)
+
+
+def cpc_run(size: int, full: int, batch: int, epochs: int, peak: float, **rest: Any) -> Values:
+    """Returns the view, a random square of an image of `full` pixels, and Adam at one rate."""
+    one = views(view(size, ((size / full) ** 2,) * 2) | {"crop_aspect": (1, 1)})
+    optimizer = {"rule": "constant", "shape": "constant", "end": peak} | rest
+    return one | train(batch, epochs) | adamw(peak, 0, 0.999, **optimizer)
+
+
+WIDE = {"model/name": ("resnet18", "there is no WideResNet here")}
+_add(
+    "cpc_v1:imagenet",
+    *(GREY, cpc_run(256, 300, 512, 200, 2e-4)),
+    cpc("resnet101_stage3", "none", 64, 32, steps=5, patch_crop=4, **CPC_V1),
+)
+_add(
+    "cpc_v1:cifar10",
+    *(GREY, cpc_run(30, 32, 16, 500, 2e-4)),
+    cpc("wideresnet-28-2", "none", 10, 5, steps=3, patch_crop=0, **CPC_V1),
+    differs=WIDE,
+)
+_add(
+    "cpc_v2:imagenet",
+    *(IMAGENET, cpc_run(260, 300, 512, 200, 4e-4, momentum=0.8, clip_norm=0.01)),
+    cpc("resnet161", "layer", 80, 36, width=2, directions=4, first_step=3, steps=1, target_dim=64,
+        scale=0.1, patch_crop=0, **V2_COLOURS),
+)  # fmt: skip
+_add(
+    "cpc_v2:cifar10",
+    *(CIFAR, cpc_run(30, 32, 16, 500, 2e-4)),
+    cpc("wideresnet-28-2", "layer", 10, 5, directions=4, first_step=2, steps=3, target_dim=0,
+        scale=1, patch_crop=0, **V2_COLOURS),
+    differs=WIDE,
+)  # fmt: skip
 
 # ----- DINO -----
 # DI main_dino.py: defaults; README: 8 GPUs of 64 images, 100 epochs. lr 5e-4 per 256 images.

@@ -21,6 +21,8 @@ from ssl_jax.weights import Weights
 
 RESNET = ("resnet8", 32, {"width": 0.25, "stem": "cifar", **STANDARD})
 VIT = ("vit_micro", 16, {"patch_size": 4, "pool": "mean"})
+PATCH_OPTIONS = {"width": 0.25, "stem": "cifar", "norm": "layer", "patch": 8, "patch_stride": 4}
+PATCHES = ("resnet8", 16, PATCH_OPTIONS)
 DBN = ("dbn", 8, {"widths": (12, 8)})
 LIGHTNESS = ("resnet8", 16, {"width": 0.25, "stem": "cifar", "colors": "lightness"})
 SPLIT = ("split_resnet8", 16, {"width": 0.25, "colors": "lab", "first": (0,), "second": (1, 2)})
@@ -32,7 +34,7 @@ def crop(size):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "options"), [VIT, DBN, LIGHTNESS, SPLIT], ids=lambda x: str(x)
+    ("name", "size", "options"), [VIT, DBN, PATCHES, LIGHTNESS, SPLIT], ids=lambda x: str(x)
 )
 def test_stablehlo_accepts_any_batch_size(tmp_path, name, size, options):
     subject = make_subject(name, size, **options)
@@ -180,6 +182,11 @@ def test_unsupported_subject_is_refused_with_reason():
             formats.get(name).check_supported(lightness)
     with pytest.raises(Fault, match="split_resnet10: only ResNets and ViTs"):
         formats.get("torch").check_supported(make_subject("split_resnet10", 32, width=0.25))
+    name, size, options = PATCHES
+    for format_name in ("torch", "timm", "torchvision"):
+        with pytest.raises(Fault, match=r"no model\.norm=layer and no model\.patch=8") as refused:
+            formats.get(format_name).check_supported(make_subject(name, size, **options))
+        assert refused.value.code == USAGE
     subject = make_subject("vit_micro", 16, patch_size=4, head=True)
     weights = subject.backbone.weights
     others = {"projection": weights.others["classifier"]}

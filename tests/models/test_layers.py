@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models import dbn, layers, resnet, vit
+from ssl_jax.models import dbn, layers, resnet, split, vit
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
 
@@ -39,6 +39,29 @@ def test_residual_block_outputs_equal_shorter_networks(block):
         wanted = shorter.apply(select(weights, names), IMAGES, False)
         np.testing.assert_allclose(outputs[name], wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(outputs["features"], encoder.apply(weights, IMAGES, False))
+
+
+def test_blocks_of_a_split_encoder_are_those_of_its_halves():
+    encoder = split.SplitResNet(resnet.BasicBlock, (1, 1), width=0.25, stem="cifar")
+    weights = variables(encoder)
+    outputs = layers.outputs(encoder, weights, IMAGES)
+    blocks = ["first/layer1_0", "second/layer1_0", "first/layer2_0", "second/layer2_0"]
+    assert layers.order(list(outputs)) == [*blocks, "features"]
+    half = resnet.ResNet(resnet.BasicBlock, (1, 1), width=0.125, stem="cifar")
+    own = {kind: modules["second"] for kind, modules in weights.items()}
+    wanted = layers.outputs(half, own, IMAGES[..., 1:])["layer1_0"]
+    np.testing.assert_allclose(outputs["second/layer1_0"], wanted, rtol=1e-6)
+
+
+def test_blocks_of_an_encoder_of_patches_are_averaged_over_the_patches():
+    options = {"width": 0.125, "stem": "cifar", "norm": "layer"}
+    encoder = resnet.ResNet(resnet.BasicBlock, (1,), patch=8, patch_stride=8, **options)
+    weights = variables(encoder)
+    outputs = layers.outputs(encoder, weights, IMAGES)
+    one = encoder.clone(patch=0, patch_stride=0)
+    quarters = [IMAGES[:, y : y + 8, x : x + 8] for y in (0, 8) for x in (0, 8)]
+    wanted = np.mean([layers.outputs(one, weights, q)["layer1_0"] for q in quarters], axis=0)
+    np.testing.assert_allclose(outputs["layer1_0"], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["token", "mean"])

@@ -57,14 +57,7 @@ def apply(crops: jax.Array, decisions: jax.Array, views: tuple[View, ...]) -> ja
 def _colour(crop: jax.Array, decisions: jax.Array, view: View) -> jax.Array:
     """Applies the colour operations to one crop: uint8 [s, s, c] -> float32 in [0, 1]."""
     d = Decisions(*(decisions[i] for i in range(len(Decisions._fields))))
-    x = crop.astype(jnp.float32) / 255
-    planes = tuple(x[..., channel] for channel in range(x.shape[-1]))
-    if view.jitter:
-        planes = _select(d.jitter > 0, _jitter(planes, d, view), planes)
-    if view.grayscale:
-        gray = 0.2989 * planes[0] + 0.587 * planes[1] + 0.114 * planes[2]
-        planes = _select(d.grayscale > 0, (gray, gray, gray), planes)
-    x = jnp.stack(planes, axis=-1)
+    x = recolour(crop.astype(jnp.float32) / 255, d, view)
     if view.blur:
         x = jnp.where(d.blur > 0, _blur(x, d.blur_sigma, view), x)
     if view.solarize:
@@ -72,6 +65,17 @@ def _colour(crop: jax.Array, decisions: jax.Array, view: View) -> jax.Array:
     if view.noise:
         x = jnp.clip(x + d.noise * _gaussian(d.noise_seed, view.size), 0, 1)
     return x
+
+
+def recolour(x: jax.Array, d: Decisions, view: View) -> jax.Array:
+    """Applies the jitter and the grey conversion to one image [h, w, c] in [0, 1]."""
+    planes = tuple(x[..., channel] for channel in range(x.shape[-1]))
+    if view.jitter:
+        planes = _select(d.jitter > 0, _jitter(planes, d, view), planes)
+    if view.grayscale:
+        gray = 0.2989 * planes[0] + 0.587 * planes[1] + 0.114 * planes[2]
+        planes = _select(d.grayscale > 0, (gray, gray, gray), planes)
+    return jnp.stack(planes, axis=-1)
 
 
 def _select(condition: jax.Array, yes: Planes, no: Planes) -> Planes:

@@ -1,0 +1,118 @@
+"""InfoNCE of contrastive predictive coding: predictions against all encodings of the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from ssl_jax.losses import softmax
+from ssl_jax.losses.pairs import Rows, pair_sums
+from ssl_jax.losses.softmax import Metrics, Scale, Tree
+
+# Beyond this lead of a negative over the positive, in nats, exp is continued by its tangent. In
+# float32, sums over 2^40 pairs and their cotangents stay in range up to this lead.
+LARGEST_LEAD = 40.0
+
+
+def predictive_info_nce(
+    predictions: jax.Array,
+    targets: jax.Array,
+    positive: np.ndarray,
+    *,
+    scale: float = 1.0,
+    transport: str | None = None,
+) -> tuple[jax.Array, Metrics]:
+    """Mean over all predictions of the cross-entropy of the predicted position.
+
+    The score of a prediction p and a target t is the inner product scale p·t, without
+    normalisation: with p = W_k c, this is the log-bilinear score of the paper. The candidates of a
+    prediction are all targets of the global batch: the predicted position, the other positions of
+    the same example, and all positions of the other examples.
+
+    The number of dimensions of the positions does not matter: they are the patches of an image or
+    the times of a recording, and the predictions are those of all contexts and all steps.
+
+    The value is exact as long as no negative's score exceeds the positive's by more than 40 nats.
+    A larger lead counts as less than it is, and keeps a gradient.
+
+    Args:
+      predictions: [b, r, d].
+      targets: [b, p, d], p >= 2. Receives gradient, too.
+      positive: int [r], the position in [0, p) that each prediction of an example predicts.
+      scale: factor of the scores, above 0.
+      transport: as in `contrastive.nt_xent`.
+
+    Returns:
+      (loss, metrics). The loss is a scalar in nats. The metrics are "contrastive_accuracy",
+      "contrastive_chance" and "contrastive_top5" of `softmax.softmax_metrics`, without gradient.
+
+    Raises:
+      ValueError: if the shapes do not fit, a position does not exist, or the scale is not positive.
+
+    Sources: van den Oord et al. (arXiv 1807.03748), equations 3 and 4; Hénaff et al.
+    (arXiv 1905.09272), equation 3.
+    """
+    positive = np.asarray(positive, np.int32)
+    _check(predictions, targets, positive, scale)
+    b, r, d = predictions.shape
+    p = targets.shape[1]
+    narrow = jnp.promote_types(predictions.dtype, targets.dtype)
+    dtype = softmax.product_dtype(jnp.zeros((), narrow))
+    wide = jnp.promote_types(narrow, jnp.float32)
+    x, y = scale * predictions.astype(wide), targets.astype(wide)
+    y_positive = y[:, positive]  # within an example, so within a device
+    example = jnp.arange(b, dtype=jnp.int32)[:, None] * p
+    score = (x * y_positive).sum(-1)
+    aux = {"score": lax.stop_gradient(score), "threshold": _threshold(x, y_positive, dtype)}
+    rows, group, aux = jax.tree.map(
+        lambda a: a.reshape(b * r, *a.shape[2:]), (x, example + jnp.asarray(positive)[None], aux)
+    )
+    columns = Rows(y.reshape(b * p, d), jnp.arange(b * p, dtype=jnp.int32))
+    leads, closer = pair_sums(
+        _body, Rows(rows, group, aux), columns, transport=transport, dtype=dtype
+    )
+    # Leads are relative to the positive's score. This difference is 0, but has a gradient.
+    gain = score.reshape(-1) - aux["score"]
+    losses = jax.nn.softplus(softmax.log_sum(leads, jnp.zeros((), wide)) - gain)
+    closer = lax.stop_gradient(closer)
+    return losses.mean(), {
+        "contrastive_accuracy": (closer < 1).mean(dtype=wide),
+        "contrastive_chance": jnp.asarray(1 / (b * p), wide),
+        "contrastive_top5": (closer < 5).mean(dtype=wide),
+    }
+
+
+def _body(logits: jax.Array, own: Tree, other: Tree, shared: Tree) -> tuple[jax.Array, jax.Array]:
+    """Body for `pair_sums`: exp of the lead over the positive, and whether there is a lead."""
+    del other, shared
+    lead = logits - own["score"]
+    exponential = jnp.exp(jnp.minimum(lead, LARGEST_LEAD))
+    tangent = 1 + jnp.maximum(lead - LARGEST_LEAD, 0)
+    return exponential * tangent, (logits >= own["threshold"]).astype(logits.dtype)
+
+
+def _threshold(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Returns the score from which a negative counts as close, for rows of any length [..., d]."""
+    x, y = lax.stop_gradient((x, y))
+    lengths = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
+    tiny = jnp.finfo(x.dtype).tiny
+    largest = 1 / jnp.maximum(lengths, tiny)  # what `Scale` calls temperature, for each row
+    return softmax.rank_threshold(x, y, Scale(largest, jnp.zeros((), x.dtype)), dtype)
+
+
+def _check(predictions: jax.Array, targets: jax.Array, positive: np.ndarray, scale: float) -> None:
+    if predictions.ndim != 3 or targets.ndim != 3 or predictions.shape[::2] != targets.shape[::2]:
+        raise ValueError(
+            f"predictions and targets have shapes {predictions.shape} and {targets.shape}; they "
+            "must be [b, r, d] and [b, p, d]"
+        )
+    r, p = predictions.shape[1], targets.shape[1]
+    valid = positive.shape == (r,) and r > 0 and p > 1
+    if not valid or positive.min() < 0 or positive.max() >= p:
+        raise ValueError(
+            f"positive must name one of {p} positions (at least 2) for each of {r} predictions, "
+            f"got an array of shape {positive.shape}"
+        )
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
