@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-BLUR = 0.7  # standard deviation of the low-pass filter, in pixels
+BLUR = 0.8  # standard deviation of the low-pass filter, in pixels
 GREY = 0.5  # colour outside the inscribed circle
 
 

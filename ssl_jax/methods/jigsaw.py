@@ -128,7 +128,7 @@ def make(
         "Solved puzzles",
         CAPTION,
         solutions,
-        ("tiles as given", "arranged by the network", "true places"),
+        ("given", "predicted", "true"),
     )
     return Method(init, encode, objective, features, pictures=(picture,))
 

@@ -146,6 +146,6 @@ def make(
         "Predicted positions",
         CAPTION,
         placements,
-        ("all patches", "true place", "predicted place"),
+        ("image", "true", "predicted"),
     )
     return Method(init, encode, objective, features, pictures=(picture,))
