@@ -46,11 +46,6 @@ def make_grid(encoder: nn.Module, run: Run, tile_size: int, jitter: int) -> Grid
         encoder only takes images of one size.
     """
     check_views(run, 1)
-    if getattr(encoder, "positions", "") == "learned":
-        raise ValueError(
-            "learned positions fit images of one size, but this method trains on tiles and is "
-            "evaluated on whole images: set model.positions to 'sincos'"
-        )
     size = min(run.seen["views"].shape[1:3])
     if tile_size < 1 or jitter < 0 or tile_size + jitter > size // SIDE:
         raise ValueError(
@@ -59,7 +54,24 @@ def make_grid(encoder: nn.Module, run: Run, tile_size: int, jitter: int) -> Grid
             f"augment.size to {SIDE * (max(tile_size, 1) + max(jitter, 0))} or more, or a smaller "
             "method.tile_size (1 or more) or method.jitter (0 or more)"
         )
+    _check_sizes(encoder, tile_size, size, run.seen["views"].shape[-1])
     return Grid(size // SIDE, tile_size, jitter)
+
+
+def _check_sizes(encoder: nn.Module, tile: int, size: int, channels: int) -> None:
+    """Raises ValueError unless the encoder has the same parameters for tiles and whole images."""
+
+    def shapes(side: int) -> list[tuple[int, ...]]:
+        images = jnp.zeros((1, side, side, channels))
+        variables = jax.eval_shape(lambda: encoder.init(jax.random.key(0), images, False))
+        return [leaf.shape for leaf in jax.tree.leaves(variables)]
+
+    if shapes(tile) != shapes(size):
+        raise ValueError(
+            f"this method trains the encoder on tiles of {tile} pixels and is evaluated on images "
+            f"of {size}, but the parameters of this encoder fit one size only: choose a ResNet, or "
+            "a ViT with model.positions='sincos'"
+        )
 
 
 def statistics(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,6 +7,7 @@ import optax
 import pytest
 import tiny
 
+from ssl_jax import testing
 from ssl_jax.methods import Run, jigsaw, relative_position
 from ssl_jax.methods._permutations import permutation_set
 
@@ -165,6 +166,11 @@ def test_colour_guards_need_colours():
 def test_too_many_permutations_raise():
     with pytest.raises(ValueError, match="between 2 and 362880, got 362881"):
         jigsaw.make(tiny.Encoder(), RUN, **(JIGSAW | {"permutations": 362881}))
+
+
+def test_guards_keep_the_contract():
+    options = {"tile_size": 12, "jitter": 1, "colour": "drop", "downsample": 0.5, "hidden_dim": 8}
+    testing.check_method(relative_position.make, arrays=tiny.seen(1, 39), **options)
 
 
 def test_guards_change_what_the_encoder_sees():

@@ -7,6 +7,7 @@ import optax
 import pytest
 import tiny
 
+from ssl_jax import testing
 from ssl_jax.methods import Run, rotation
 from ssl_jax.methods._rotate import quarter_turns
 
@@ -123,6 +124,10 @@ def test_rotation_of_images_with_a_bright_top_is_learned(angles):
     else:
         middle = np.s_[:, 1, 4:8, 4:8]
         assert np.abs(grid[middle] - np.asarray(images)[:, 4:8, 4:8]).mean() < 0.1
+
+
+def test_angles_of_any_size_keep_the_contract():
+    testing.check_method(rotation.make, arrays=tiny.seen(1, 8), angles="any")
 
 
 def test_unknown_angles_and_oblong_views_raise():

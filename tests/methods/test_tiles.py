@@ -9,6 +9,7 @@ import tiny
 from ssl_jax.methods import Run, jigsaw
 from ssl_jax.methods import _shortcuts as shortcuts
 from ssl_jax.methods._tiles import Grid, arrange, make_grid
+from ssl_jax.models.dbn import DBN
 from ssl_jax.models.vit import ViT
 
 KEY = jax.random.key(7)
@@ -60,8 +61,11 @@ def test_other_runs_and_encoders_raise():
         make_grid(tiny.Encoder(), RUN, 9, 2)
     with pytest.raises(ValueError, match=r"set augment\.views to 1"):
         make_grid(tiny.Encoder(), RUN._replace(seen=tiny.seen(2, 30)), 8, 2)
-    with pytest.raises(ValueError, match=r"set model\.positions to 'sincos'"):
-        make_grid(ViT(positions="learned"), RUN, 8, 2)
+    for encoder in (ViT(patch_size=2, width=8, depth=1, heads=2, positions="learned"), DBN((4,))):
+        with pytest.raises(ValueError, match="fit one size only: choose a ResNet, or a ViT with"):
+            make_grid(encoder, RUN, 8, 2)
+    with pytest.raises(ValueError, match="30 x 30 pixels cannot be cut into patches of 4 x 4"):
+        make_grid(ViT(patch_size=4, width=8, depth=1, heads=2), RUN, 8, 2)
 
 
 def test_normalised_tiles_have_the_statistics_of_an_average_image():
