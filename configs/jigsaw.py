@@ -69,11 +69,17 @@ def cifar10(config: ConfigDict) -> None:
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """Trains the small encoder for 2 CPU cores."""
+    """Trains the small encoder for 2 CPU cores, with 100 permutations.
+
+    Features of tiles that are not normalised, as in VISSL, suit whole images better: the 20-NN
+    accuracy after 250 to 300 steps was 33 % instead of 29 %.
+    """
     common.cifar10_cpu(config, steps=1100)
     common.standardise(config, "cifar10")
     _whole(config, size=30, grayscale=0.3)
-    config.method.update(permutations=100, tile_size=8, jitter=2, tile_dim=64)
+    config.method.update(
+        permutations=100, tile_size=8, jitter=2, normalize_tiles=False, tile_dim=64
+    )
     config.optim.update(
         name="adamw", lr=3e-3, lr_rule="constant", schedule="cosine", warmup_epochs=0.2,
         weight_decay=1e-4, momentum=0.9, b2=0.999,
@@ -86,7 +92,9 @@ def folder(config: ConfigDict) -> None:
     common.folder(config)
     common.standardise(config, "folder")
     _whole(config, size=144, grayscale=0.3)
-    config.method.update(permutations=100, tile_size=40, jitter=8, tile_dim=128)
+    config.method.update(
+        permutations=100, tile_size=40, jitter=8, normalize_tiles=False, tile_dim=128
+    )
 
 
 def _whole(config: ConfigDict, *, size: int, grayscale: float) -> None:
