@@ -12,10 +12,14 @@ Sources, with the files that the comments name:
   RS   rschwarz15/CPCV2-PyTorch: README.md, argparser/train_CPC_argparser.py (a reimplementation)
   BY   google-deepmind/deepmind-research, byol: configs/byol.py, utils/*.py
   DI   facebookresearch/dino: main_dino.py, README.md ("vanilla" run)
+  JI   facebookresearch/vissl: configs/config/pretrain/jigsaw/jigsaw_8gpu_resnet.yaml
   MAE  facebookresearch/mae: main_pretrain.py, PRETRAIN.md, models_mae.py; paper, appendix A.1
+  MM   open-mmlab/mmselfsup: configs/selfsup/relative_loc/*.py, configs/selfsup/rotation_pred/*.py,
+       configs/selfsup/_base_/*/*.py
   MO   facebookresearch/moco: main_moco.py, moco/builder.py, colab/moco_cifar10_demo.ipynb
   M3   facebookresearch/moco-v3: CONFIG.md, main_moco.py, moco/builder.py, moco/optimizer.py
   NP   zhirongw/lemniscate.pytorch: main.py, cifar.py, README.md
+  RN   gidariss/FeatureLearningRotNet: config/CIFAR10_RotNet_NIN4blocks.py, dataloader.py
   SC   google-research/simclr: README.md, run.py, model_util.py, objective.py; paper, appendix B
   SS   facebookresearch/simsiam: main_simsiam.py, simsiam/builder.py; paper, appendices A and D
   SW   facebookresearch/swav: scripts/swav_800ep_pretrain.sh, main_swav.py, src/*.py
@@ -42,7 +46,7 @@ class Recipe(NamedTuple):
     """Quantity -> (value of the config, reason)."""
 
 
-# Methods without a published recipe for two views of unlabelled images, and why.
+# Methods and variants without a published recipe for unlabelled images, and why.
 NO_RECIPE = {
     "cssl": "no paper describes the whole method",
     "siamese": "both papers learn from labelled or known pairs",
@@ -52,6 +56,9 @@ NO_RECIPE = {
     "vae": "the paper trains on digits and on faces of 20x28 pixels",
     "denoising": "the paper trains on digits, and on natural patches only for filters",
     "distillation": "SimCLR v2's paper gives no complete recipe of the student",
+    "jigsaw:cifar10": "papers and VISSL have no recipe for CIFAR-10",
+    "relative_position:cifar10": "the paper and mmselfsup have no recipe for CIFAR-10",
+    "rotation:cifar10_angle": "the paper has no angles but quarter turns",
 }
 
 # ----- images -----
@@ -418,6 +425,31 @@ _add(
     differs=SOLO_DIFFERS,
 )
 
+# ----- Jigsaw -----
+# JI: 8 GPUs of 32 images, lr 0.1 per 256, 5 epochs of warm-up from 0.025, drops at 30, 60, 90 and
+# 100 of 105, decay not of BatchNorm; Resize 256, RandomCrop 255: nearly the largest square;
+# mlp 2048-1000 with BatchNorm and ReLU, then 9000-2000; torchvision's ResNet-50.
+_add(
+    "jigsaw:imagenet",
+    *(IMAGENET, RESNET50, {"model/zero_gamma": False}, train(256, 105)),
+    views(view(255, (1, 1), gray=0.66, resize="bilinear") | {"crop_aspect": (1, 1)}),
+    sgd(
+        0.1,
+        1e-4,
+        warmup=5,
+        start=0.025,
+        end=1e-5,
+        shape="step",
+        decay_all=False,
+        drop=0.1,
+        drops=(30 / 105, 60 / 105, 90 / 105, 100 / 105),
+    ),
+    method("jigsaw", permutations=2000, tile_size=64, jitter=21, normalize_tiles=False),
+    {"method/tile_dim": 1000, "method/hidden_dim": 0},
+    heads(tile=("1000 bn",), classifier=("2000 bias",)),
+    differs={"optim/start": STARTS_AT_0},
+)
+
 # ----- MAE -----
 # MAE PRETRAIN.md: blr 1.5e-4 per 256, batch 4096, warm-up 40, decay 0.05 except for biases and
 # norms; main_pretrain.py: betas 0.9, 0.95; bicubic. Paper, table 8 and section 4: 1600 epochs.
@@ -535,6 +567,72 @@ _add(
     views(view(32, (0.2, 1), NPID_JITTER, flip=0, **NPID_VIEW)),
     sgd(0.03, 5e-4, end=0.0003, rule="constant", **STEPS),
     method("npid", loss="softmax", temperature=0.1, **NPID) | heads(head=("128 bias",)),
+)
+
+# ----- Relative position -----
+# MM relative_loc: 8 GPUs of 64 images, SGD 0.2, decay 1e-4, of neck and head 5e-4, 5 epochs of
+# warm-up from a tenth, drops at 30 and 50 of 70; Resize 292, RandomCrop 255, no mirroring; tiles of
+# 64 pixels in cells of 85; RelativeLocNeck 4096 with BatchNorm, ReLU (and dropout), ClsHead 8.
+_add(
+    "relative_position:imagenet",
+    *(IMAGENET, RESNET50, {"model/zero_gamma": False}, train(512, 70)),
+    views(view(255, (0.57, 0.57), gray=0.66, flip=0, resize="bilinear") | {"crop_aspect": (1, 1)}),
+    sgd(
+        0.2,
+        1e-4,
+        warmup=5,
+        start=0.02,
+        end=0.002,
+        shape="step",
+        rule="constant",
+        drop=0.1,
+        drops=(30 / 70, 50 / 70),
+        groups={"head": {"weight_decay": 5e-4}},
+    ),
+    method("relative_position", tile_size=64, jitter=21, colour="keep", downsample=0),
+    {"method/hidden_dim": 4096} | heads(head=("4096 bn", "8 bias")),
+    differs={"optim/start": STARTS_AT_0},
+)
+
+# ----- Rotation -----
+# MM rotation_pred: 8 GPUs of 16 images in four rotations, SGD 0.2, decay 1e-4, 5 epochs of warm-up
+# from a tenth, drops at 30 and 50 of 70; RandomResizedCrop 224 and RandomFlip; ClsHead 4.
+_add(
+    "rotation:imagenet",
+    *(IMAGENET, RESNET50, {"model/zero_gamma": False}, train(128, 70)),
+    views(view(224, (0.08, 1), resize="bilinear")),
+    sgd(
+        0.2,
+        1e-4,
+        warmup=5,
+        start=0.02,
+        end=0.002,
+        shape="step",
+        rule="constant",
+        drop=0.1,
+        drops=(30 / 70, 50 / 70),
+    ),
+    method("rotation", angles="quarter") | heads(head=("4 bias",)),
+    differs={"optim/start": STARTS_AT_0},
+)
+# RN: batch 128 in four rotations, SGD 0.1 with Nesterov momentum, decay 5e-4, 0.02 from epoch 60,
+# 0.004 from 120 and 0.0008 from 160 of 200; RandomCrop(32, padding=4): 28 of 32 pixels and more.
+_add(
+    "rotation:cifar10",
+    *(CIFAR, RESNET18, {"model/zero_gamma": False, "model/name": "nin4"}, train(128, 200)),
+    views(view(32, (0.76, 1)) | {"crop_aspect": (1, 1)}),
+    sgd(
+        0.1,
+        5e-4,
+        end=0.0008,
+        shape="step",
+        rule="constant",
+        nesterov=True,
+        drop=0.2,
+        drops=(0.3, 0.6, 0.8),
+    ),
+    method("rotation", angles="quarter") | heads(head=("4 bias",)),
+    differs={"model/name": ("resnet18", "the encoders of this project have no network in network")},
 )
 
 # ----- SimCLR -----

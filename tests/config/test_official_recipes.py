@@ -140,8 +140,9 @@ def published():
             f"{path.stem}:{variant}"
             for variant in variants
             if variant.startswith(("imagenet", "cifar10"))
-            and variant != "cifar10_cpu"
+            and not variant.startswith("cifar10_cpu")
             and variant not in OTHER_LOSSES
+            and f"{path.stem}:{variant}" not in official.NO_RECIPE
         ]
     return names
 

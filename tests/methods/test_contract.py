@@ -32,10 +32,10 @@ def load(name):
     return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
 
 
-def shrunk(seen):
-    """Shrinks full-size views to 8 pixels a side and local crops to 4."""
+def shrunk(seen, size):
+    """Shrinks full-size views to `size` pixels a side and local crops to 4."""
     local = seen["local_views"].shape[0] if "local_views" in seen else 0
-    return tiny.seen(seen["views"].shape[0], 8, local=local, local_size=4)
+    return tiny.seen(seen["views"].shape[0], size, local=local, local_size=4)
 
 
 def make(name):
@@ -49,7 +49,9 @@ def make(name):
         fields["features_from"] = None  # as `components.make_method`
     small = {n: min(v, LIMITS.get(n, LARGEST)) if type(v) is int else v for n, v in fields.items()}
     small |= {n: v for n, v in OTHER.items() if n in small}
-    arrays = shrunk(components.make_input(config).seen)
+    # A grid of tiles needs larger views.
+    size = 3 * (small["tile_size"] + small["jitter"]) if "tile_size" in small else 8
+    arrays = shrunk(components.make_input(config).seen, size)
     return testing.Trial(method, tiny.encoder(config.model, jnp.float64), arrays, small)
 
 
