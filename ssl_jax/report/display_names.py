@@ -9,6 +9,7 @@ METHOD_NAMES = {
     "barlow_twins": "Barlow Twins",
     "byol": "BYOL",
     "cpc": "CPC",
+    "context_encoder": "Context encoder",
     "cssl": "CSSL",
     "dino": "DINO",
     "distillation": "Distillation",
