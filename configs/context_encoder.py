@@ -76,13 +76,16 @@ def cifar10(config: ConfigDict) -> None:
 
 
 def cifar10_cpu(config: ConfigDict) -> None:
-    """Trains the small encoder for 2 CPU cores."""
+    """Trains the small encoder for 2 CPU cores. Random blocks teach better features than a centre.
+
+    Both networks have one rate, so that `method.loss` can be changed alone.
+    """
     common.cifar10_cpu(config, steps=1100)
     common.standardise(config, "cifar10")
     common.set_views(config, "crop_flip", size=24, crop_area=(0.5, 1.0))
     config.augment.views = 1
     config.method.update(
-        overlap=1, bottleneck_dim=128, decoder_width=32, discriminator_width=32, cells=4
+        mask="blocks", cells=4, overlap=1, bottleneck_dim=128, discriminator_width=32
     )
     _adam(config, lr=2e-3)
     config.train.batch_size = 128

@@ -130,17 +130,16 @@ def symmetric_triplet(
     squared = _distances_of_sides(unit)
     index = jnp.arange(b, dtype=jnp.int32)
     negative = index[:, None] != index[None, :]
-    hinges = [
-        _hinge(positive[:, None], side, negative, margin, mining) for side in (squared, squared.T)
-    ]
+    sides = (squared, squared.T)
+    first, second = (_hinge(positive[:, None], d, negative, margin, mining) for d in sides)
     pairs = b * (b - 1)
     count = 2 * (pairs if mining == "all" else b)
     metrics = {
         "positive_distance": _root(positive).mean(),
         "negative_distance": jnp.where(negative, _root(squared), 0).sum() / pairs,
-        "active": sum(_active_fraction(hinge, count) for hinge in hinges),
+        "active": _active_fraction(first, count) + _active_fraction(second, count),
     }
-    return sum(hinge.sum() for hinge in hinges) / count, lax.stop_gradient(metrics)
+    return (first.sum() + second.sum()) / count, lax.stop_gradient(metrics)
 
 
 def _squared_distances(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

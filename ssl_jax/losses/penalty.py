@@ -1,5 +1,7 @@
 """Penalties on the size of weights, to be added to a loss."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +13,24 @@ Tree = Any
 # Where smooth L1 changes from quadratic to linear: the deviation of a projection head's first
 # weights. Most weights are smaller; with the 1 of Girshick, all would be, and the penalty L2.
 KNEE = 0.01
+
+
+def weight_penalty(kind: str, weight: float) -> Callable[[Tree], jax.Array] | None:
+    """Returns a function from parameters to `weight` times their penalty; None for "none".
+
+    Args:
+      kind: "none", "l2" or "smooth_l1".
+      weight: factor of the penalty.
+
+    Raises:
+      ValueError: if the kind is unknown or the weight is not a finite number above 0.
+    """
+    penalties = {"l2": l2, "smooth_l1": smooth_l1}
+    if kind not in ("none", *penalties):
+        raise ValueError(f"unknown penalty {kind!r}; choose one of: none, {', '.join(penalties)}")
+    if not 0 < weight < math.inf:
+        raise ValueError(f"the weight of a penalty must be a finite number above 0, got {weight}")
+    return None if kind == "none" else lambda params: weight * penalties[kind](params)
 
 
 def l2(params: Tree) -> jax.Array:

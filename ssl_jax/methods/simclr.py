@@ -1,15 +1,13 @@
 """SimCLR: a simple framework for contrastive learning (Chen et al. 2020, arXiv 2002.05709)."""
 
-import math
 from functools import partial
 
 import flax.linen as nn
-import jax
 
 from ssl_jax.losses import debiased, decoupled, hard_negatives, nt_xent
-from ssl_jax.losses.penalty import l2, smooth_l1
-from ssl_jax.methods import Method, Run, Tree, _temperature
-from ssl_jax.methods._joint import joint_embedding, scaled
+from ssl_jax.losses.penalty import weight_penalty
+from ssl_jax.methods import Method, Run, _temperature
+from ssl_jax.methods._joint import Loss, joint_embedding, scaled
 from ssl_jax.models.heads import ProjectionHead
 
 
@@ -82,16 +80,7 @@ def make(
             f"head_dropout must be in [0, 1), and 0 for a head without hidden layer; got "
             f"{head_dropout} with head_depth {head_depth}"
         )
-    penalties = {"none": None, "l2": l2, "smooth_l1": smooth_l1}
-    if head_penalty not in penalties:
-        raise ValueError(
-            f"unknown head_penalty {head_penalty!r}; choose one of: {', '.join(penalties)}"
-        )
-    if not 0 < head_penalty_weight < math.inf:
-        raise ValueError(
-            f"head_penalty_weight must be a finite number above 0, got {head_penalty_weight}"
-        )
-    losses = {
+    losses: dict[str, Loss] = {
         "nt_xent": nt_xent,
         "decoupled": decoupled,
         "debiased": partial(debiased, class_prior=class_prior),
@@ -116,16 +105,11 @@ def make(
         periods=temperature_periods,
         concentration=concentration if loss == "hard_negatives" else 0,
     )
-    size = penalties[head_penalty]
-
-    def penalty(params: Tree) -> jax.Array:
-        return head_penalty_weight * size(params)
-
     return joint_embedding(
         encoder,
         head,
         run,
         scaled(losses[loss], scale),
         temperature=schedule,
-        penalty=penalty if size else None,
+        penalty=weight_penalty(head_penalty, head_penalty_weight),
     )

@@ -69,8 +69,9 @@ class ProjectionHead(nn.Module):
             raise ValueError(f"projection head depth must be at least 0, got depth {self.depth}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        drop = train and self.dropout > 0 and not self.is_initializing()
-        if drop and keys is None:
+        if not train or self.dropout == 0 or self.is_initializing():
+            keys = None
+        elif keys is None:
             raise ValueError(f"dropout {self.dropout} needs a random key for each row in training")
         hidden_dim = self.hidden_dim or x.shape[-1]
         for i in range(self.depth if self.upto is None else self.upto):
@@ -92,7 +93,8 @@ class ProjectionHead(nn.Module):
                 name=f"bn{i}",
             )(x, train)
             x = x if last else nn.relu(x)
-            x = drop_activations(x, self.dropout, keys, i) if drop and not last else x
+            if keys is not None and not last:
+                x = drop_activations(x, self.dropout, keys, i)
         return x
 
 
