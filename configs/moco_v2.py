@@ -32,6 +32,9 @@ METHOD = {
     "hidden_dim": 0,  # 0: the encoder's width, 2048 for ResNet-50
     "output_dim": 128,
     "shuffle_groups": 8,  # normalisation groups among which keys are permuted
+    "temperature_schedule": "constant",  # constant | cosine | log
+    "temperature_end": 0.1,  # of the schedule "cosine"
+    "temperature_periods": 0.5,  # of "cosine": 0.5 falls once from start to end
 }
 
 

@@ -32,6 +32,9 @@ METHOD = {
     "hidden_dim": 4096,
     "output_dim": 256,
     "last_bias": False,
+    "temperature_schedule": "constant",  # constant | cosine | log
+    "temperature_end": 0.1,  # of the schedule "cosine"
+    "temperature_periods": 0.5,  # of "cosine": 0.5 falls once from start to end
 }
 
 

@@ -6,6 +6,9 @@
               no recipe and no number are published for two views: optimizer, batch and length are
               this project's choice. Not run here yet.
 :cifar10      ResNet-18, batch 512, 1000 epochs, this project's choice, too. Not run here yet.
+:cifar10_symmetric
+              cifar10 with the symmetric triplet loss: margin and hardest negatives of VSE++
+              (arXiv 1707.05612), which compares images with sentences. Not run here yet.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
@@ -21,7 +24,7 @@ from ssl_jax.configs import common
 
 METHOD = {
     "name": "siamese",
-    "loss": "triplet",  # triplet | margin
+    "loss": "triplet",  # triplet | symmetric_triplet | margin
     "margin": 0.2,
     "mining": "semi_hard",  # of triplets: semi_hard | batch_hard | all
     "hidden_dim": 0,  # 0: the encoder's width
@@ -31,7 +34,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, cifar10_symmetric, folder, imagenet)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -56,6 +59,12 @@ def cifar10(config: ConfigDict) -> None:
         weight_decay=5e-4, momentum=0.9,
     )  # fmt: skip
     config.train.update(batch_size=512, epochs=1000.0)
+
+
+def cifar10_symmetric(config: ConfigDict) -> None:
+    """cifar10 with the negatives of each view among the other views of other images."""
+    cifar10(config)
+    config.method.update(loss="symmetric_triplet", margin=0.2, mining="batch_hard")
 
 
 def cifar10_cpu(config: ConfigDict) -> None:

@@ -42,6 +42,12 @@ METHOD = {
     "loss": "nt_xent",  # nt_xent | decoupled | debiased | hard_negatives
     "class_prior": 0.1,  # of debiased and hard_negatives
     "concentration": 1.0,  # of hard_negatives
+    "temperature_schedule": "constant",  # constant | cosine | log
+    "temperature_end": 0.1,  # of the schedule "cosine"
+    "temperature_periods": 0.5,  # of "cosine": 0.5 falls once from start to end
+    "head_dropout": 0.0,
+    "head_penalty": "none",  # none | l2 | smooth_l1
+    "head_penalty_weight": 1e-4,
 }
 
 

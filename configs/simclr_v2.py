@@ -31,6 +31,9 @@ METHOD = {
     "memory_size": 0,  # images; 0: no memory; 65536 in the paper
     "memory_momentum": 0.999,
     "scale": 1.0,  # of the loss: see imagenet
+    "temperature_schedule": "constant",  # constant | cosine | log
+    "temperature_end": 0.1,  # of the schedule "cosine"
+    "temperature_periods": 0.5,  # of "cosine": 0.5 falls once from start to end
 }
 
 

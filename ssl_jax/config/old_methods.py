@@ -12,13 +12,23 @@ from ml_collections import ConfigDict
 
 from ssl_jax.config import method_fields
 
+# The temperature was constant; the other two fields have no effect then.
+_TEMPERATURE = {
+    "temperature_schedule": "constant",
+    "temperature_end": 0.1,
+    "temperature_periods": 0.5,
+}
+_HEAD = {"head_dropout": 0.0, "head_penalty": "none", "head_penalty_weight": 1e-4}
 OLD_VALUES: dict[str, dict[str, Any]] = {
     "barlow_twins": {"apart": False, "last_bias": True},
     "byol": {"target_init": "own", "output_norm": False, "last_bias": True},
     "dino": {"skip_frozen": False},
-    "moco_v3": {"last_bias": True},
-    "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0},
-    "simclr_v2": {"scale": 1.0},
+    "moco": _TEMPERATURE,
+    "moco_v3": {"last_bias": True} | _TEMPERATURE,
+    "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0}
+    | _TEMPERATURE
+    | _HEAD,
+    "simclr_v2": {"scale": 1.0} | _TEMPERATURE,
     "swav": {"skip_frozen": False},
     "vicreg": {"apart": False, "last_bias": True},
 }

@@ -5,7 +5,7 @@ from ssl_jax.losses.clustering import dino, dino_center, sinkhorn, swav
 from ssl_jax.losses.contrastive import debiased, decoupled, hard_negatives, nt_xent
 from ssl_jax.losses.distillation import distillation
 from ssl_jax.losses.info_nce import info_nce, paired_info_nce
-from ssl_jax.losses.metric import margin_contrastive, triplet
+from ssl_jax.losses.metric import margin_contrastive, symmetric_triplet, triplet
 from ssl_jax.losses.predictive import predictive_info_nce
 from ssl_jax.losses.redundancy import barlow_twins, vicreg
 from ssl_jax.losses.regression import byol, simsiam
@@ -33,6 +33,7 @@ __all__ = [
     "sinkhorn",
     "supervised_contrastive",
     "swav",
+    "symmetric_triplet",
     "triplet",
     "vicreg",
 ]

@@ -1,9 +1,10 @@
-"""Distance losses on two views of every example: contrastive loss with a margin, and triplet loss.
+"""Distance losses on two views of every example: contrastive loss with a margin, and triplets.
 
 A hinge on a distance is not a function of an inner product alone, and mining looks at all
 negatives of an anchor at once. Unlike the softmax losses, these losses therefore hold matrices of
 size 2b x 2b (up to five with the gradient), so memory grows with the square of the batch size. With
-rows on several devices, each device holds its rows of these matrices.
+rows on several devices, each device holds its rows of these matrices. The symmetric triplet loss
+compares the first views with the second views only, so its matrices have the size b x b.
 """
 
 import jax
@@ -84,21 +85,61 @@ def triplet(
     Source: FaceNet (Schroff et al., arXiv 1503.03832), sections 3.1 and 3.2; "batch_hard" and
     "all": Hermans et al. (arXiv 1703.07737), equations 5 and 6.
     """
-    _check(z, margin)
-    if mining not in MINING:
-        raise ValueError(f"unknown mining {mining!r}; choose one of: {', '.join(MINING)}")
+    _check(z, margin, mining)
     positive, squared, negative = _squared_distances(normalise(z))
-    to_positive = jnp.repeat(positive, 2)[:, None]
-    if mining == "all":
-        hinge = jnp.where(negative, jax.nn.relu(to_positive - squared + margin), 0)
-        count = _negative_pair_count(len(z))
-    else:
-        farther_than = to_positive if mining == "semi_hard" else None
-        nearest = _nearest(squared, negative, farther_than)
-        hinge, count = jax.nn.relu(to_positive - nearest + margin), 2 * len(z)
+    hinge = _hinge(jnp.repeat(positive, 2)[:, None], squared, negative, margin, mining)
+    count = _negative_pair_count(len(z)) if mining == "all" else hinge.size
     return hinge.sum() / count, _metrics(
         positive, squared, negative, _active_fraction(hinge, count)
     )
+
+
+def symmetric_triplet(
+    z: jax.Array, *, margin: float = 0.2, mining: str = "semi_hard"
+) -> tuple[jax.Array, Metrics]:
+    """Triplet loss between the two sides of the pairs, in both directions.
+
+    The first views a and the second views p are the two sides. The pair (a_i, p_i) is the positive
+    of both directions, and the negatives of each side are on the other side:
+
+      max(0, D²(a_i, p_i) - D²(a_i, p_j) + margin) + max(0, D²(a_i, p_i) - D²(p_i, a_j) + margin)
+
+    for j != i. The loss is the mean over both directions and all i; with mining "all", also over
+    all j. Unlike in `triplet`, views of the same side are never compared, so that nothing pushes
+    apart two images that were only augmented alike.
+
+    Args:
+      z: embeddings [b, 2, d], b >= 2, any length (normalised here; a zero row stays zero).
+      margin: positive, in units of squared distance, which is at most 4.
+      mining: how j is selected, as in `triplet`.
+
+    Returns:
+      (loss, metrics), as in `triplet`. "negative_distance" is the mean over the b (b - 1) negative
+      pairs of both sides.
+
+    Raises:
+      ValueError: as in `triplet`.
+
+    Source: Kiros et al. (arXiv 1411.2539), section 2.2, with "all"; VSE++ (Faghri et al.,
+    arXiv 1707.05612), equation 6, with "batch_hard". Both compare images with sentences, and use
+    the cosine, which is 1 - D² / 2.
+    """
+    _check(z, margin, mining)
+    b, unit = len(z), normalise(z)
+    positive = jnp.square(unit[:, 0] - unit[:, 1]).sum(-1)
+    squared = _distances_of_sides(unit)
+    index = jnp.arange(b, dtype=jnp.int32)
+    negative = index[:, None] != index[None, :]
+    sides = (squared, squared.T)
+    first, second = (_hinge(positive[:, None], d, negative, margin, mining) for d in sides)
+    pairs = b * (b - 1)
+    count = 2 * (pairs if mining == "all" else b)
+    metrics = {
+        "positive_distance": _root(positive).mean(),
+        "negative_distance": jnp.where(negative, _root(squared), 0).sum() / pairs,
+        "active": _active_fraction(first, count) + _active_fraction(second, count),
+    }
+    return (first.sum() + second.sum()) / count, lax.stop_gradient(metrics)
 
 
 def _squared_distances(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -121,8 +162,34 @@ def _squared_distances(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.square(z[:, 0] - z[:, 1]).sum(-1), squared, negative
 
 
+def _distances_of_sides(unit: jax.Array) -> jax.Array:
+    """Squared distances [b, b] from the first to the second views of unit rows [b, 2, d]."""
+    # Distances do not depend on the origin, but their rounding errors do when rows are close.
+    rows = unit - lax.stop_gradient(unit.mean((0, 1), keepdims=True))
+    squares = jnp.square(rows).sum(-1)
+    products = jnp.matmul(rows[:, 0], rows[:, 1].T, precision=lax.Precision.HIGHEST)
+    return jax.nn.relu(squares[:, :1] + squares[None, :, 1] - 2 * products)
+
+
+def _hinge(
+    to_positive: jax.Array, squared: jax.Array, negative: jax.Array, margin: float, mining: str
+) -> jax.Array:
+    """Hinges of the triplets that the mining selects: [n, m] for "all", [n, 1] for the others.
+
+    Args:
+      to_positive: squared distance of each anchor to its positive, [n, 1].
+      squared: squared distances of the anchors to other rows, [n, m].
+      negative: mask [n, m] of the negatives.
+      margin, mining: as in `triplet`.
+    """
+    if mining == "all":
+        return jnp.where(negative, jax.nn.relu(to_positive - squared + margin), 0)
+    farther_than = to_positive if mining == "semi_hard" else None
+    return jax.nn.relu(to_positive - _nearest(squared, negative, farther_than) + margin)
+
+
 def _nearest(squared: jax.Array, negative: jax.Array, farther_than: jax.Array | None) -> jax.Array:
-    """Squared distance [2b, 1] to the nearest negative, preferably one beyond `farther_than`."""
+    """Squared distance [n, 1] to the nearest negative, preferably one beyond `farther_than`."""
     negatives = jnp.where(negative, squared, jnp.inf)
     nearest = negatives.min(1, keepdims=True)
     if farther_than is None:
@@ -158,8 +225,10 @@ def _metrics(
     return lax.stop_gradient(metrics)
 
 
-def _check(z: jax.Array, margin: float) -> None:
+def _check(z: jax.Array, margin: float, mining: str = "all") -> None:
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] != 2:
         raise ValueError(f"z has shape {z.shape}; it must be [b, 2, d] with b at least 2")
     if not margin > 0:
         raise ValueError(f"margin must be positive, got {margin}")
+    if mining not in MINING:
+        raise ValueError(f"unknown mining {mining!r}; choose one of: {', '.join(MINING)}")

@@ -13,7 +13,7 @@ from ssl_jax.models.chain import Chain
 
 Tree = Any
 TARGET = ("encoder", "projector")  # modules of the target network
-Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Loss = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def cosine_momentum(base: float, step: jax.Array, total_steps: int) -> jax.Array:
@@ -58,8 +58,8 @@ def predict_target(
     Args:
       networks: encoder, projector and predictor; the target network has the first two.
       run: two views.
-      loss: (predictions, projections), both [b, 2, d] -> (scalar, metrics). Projections carry no
-        gradient.
+      loss: (predictions, projections, step), the first two [b, 2, d] -> (scalar, metrics).
+        Projections carry no gradient.
       momentum: momentum at the first step.
       own_target: True initialises the target with its own weights; False copies the online network.
 
@@ -91,8 +91,9 @@ def predict_target(
         return outputs, {"online": online_stats, "target": target_stats}
 
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
-        del key, step
-        value, metrics = loss(outputs["prediction"], jax.lax.stop_gradient(outputs["target"]))
+        del key
+        target = jax.lax.stop_gradient(outputs["target"])
+        value, metrics = loss(outputs["prediction"], target, step)
         return value, (extra, metrics | distance(extra["target"], params))
 
     def after_update(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:

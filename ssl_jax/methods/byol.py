@@ -1,6 +1,7 @@
 """BYOL: bootstrap your own latent (Grill et al. 2020, arXiv 2006.07733)."""
 
 import flax.linen as nn
+import jax
 
 from ssl_jax.losses import byol
 from ssl_jax.methods import Method, Run
@@ -53,5 +54,10 @@ def make(
         projector=MLP(widths, last_norm=norm, last_bias=last_bias, dtype=encoder.dtype),
         predictor=MLP(widths, last_bias=last_bias, dtype=encoder.dtype),
     )
+
+    def loss(prediction: jax.Array, target: jax.Array, step: jax.Array):
+        del step
+        return byol(prediction, target)
+
     own_target = target_init == "own"
-    return predict_target(networks, run, byol, momentum=momentum, own_target=own_target)
+    return predict_target(networks, run, loss, momentum=momentum, own_target=own_target)

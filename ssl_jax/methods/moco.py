@@ -1,12 +1,14 @@
 """MoCo v1 and v2: momentum contrast with a queue of keys (arXiv 1911.05722, 2003.04297)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_jax.losses import info_nce
 from ssl_jax.losses.softmax import normalise
-from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods import Batch, Method, Run, Tree, _temperature
 from ssl_jax.methods._momentum import distance, moving_average
 from ssl_jax.methods._queue import count_slots
 from ssl_jax.methods._rows import shard_rows
@@ -26,6 +28,9 @@ def make(
     hidden_dim: int = 0,
     output_dim: int = 128,
     shuffle_groups: int = 8,
+    temperature_schedule: str = "constant",
+    temperature_end: float = 0.1,
+    temperature_periods: float = 0.5,
 ) -> Method:
     """MoCo (arXiv 1911.05722, section 3, algorithm 1). A head of depth 1 is v1, depth 2 is v2.
 
@@ -52,11 +57,15 @@ def make(
       output_dim: width of queries and keys.
       shuffle_groups: number of normalisation groups among which keys are permuted; 1 disables the
         permutation.
+      temperature_schedule: "constant", "cosine" or "log" (`_temperature.make`).
+      temperature_end: temperature after half a period of "cosine".
+      temperature_periods: periods of "cosine" in the run: 0.5 falls from `temperature` to
+        `temperature_end`, more swing between the two.
 
     Raises:
       ValueError: if there are not two views of one size, the queue size is not a multiple of the
-        batch size, or the permuted groups do not divide a batch or one device's part of a
-        micro-batch.
+        batch size, the schedule is refused (`_temperature.make`), or the permuted groups do not
+        divide a batch or one device's part of a micro-batch.
     """
     check_views(run, 2)
     slots = count_slots("queue_size", queue_size, run.batch_size)
@@ -70,6 +79,13 @@ def make(
             f"shuffle_groups {shuffle_groups} of {run.bn_group // 2} images each do not divide "
             f"{chunk_name}: {chunk} images"
         )
+    schedule = _temperature.make(
+        temperature,
+        run.total_steps,
+        schedule=temperature_schedule,
+        end=temperature_end,
+        periods=temperature_periods,
+    )
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     head = MLP(widths, hidden_norm=False, dense_init="torch", dtype=encoder.dtype)
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
@@ -102,8 +118,8 @@ def make(
         del key
         keys = jax.lax.stop_gradient(normalise(outputs["key"]))
         queue = extra["queue"]
-        loss, metrics = info_nce(
-            outputs["query"], keys, temperature=temperature, queue=queue.reshape(-1, output_dim)
+        loss, metrics = schedule.apply(
+            partial(info_nce, queue=queue.reshape(-1, output_dim)), step, outputs["query"], keys
         )
         metrics |= distance(extra["target"], params)
         queue = queue.at[:, step % slots].set(keys.astype(queue.dtype))

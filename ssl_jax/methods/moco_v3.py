@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from ssl_jax.losses import info_nce
-from ssl_jax.methods import Method, Run
+from ssl_jax.methods import Method, Run, _temperature
 from ssl_jax.methods._momentum import predict_target
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
@@ -21,6 +21,9 @@ def make(
     hidden_dim: int = 4096,
     output_dim: int = 256,
     last_bias: bool = False,
+    temperature_schedule: str = "constant",
+    temperature_end: float = 0.1,
+    temperature_periods: float = 0.5,
 ) -> Method:
     """MoCo v3 (arXiv 2104.02057, section 3, algorithm 1): every view queries the keys of the other.
 
@@ -41,9 +44,14 @@ def make(
       output_dim: width of projections and predictions.
       last_bias: whether the predictor's last layer has a bias if no BatchNorm follows it. The
         authors' code has none (moco/builder.py, _build_mlp).
+      temperature_schedule: "constant", "cosine" or "log" (`_temperature.make`).
+      temperature_end: temperature after half a period of "cosine".
+      temperature_periods: periods of "cosine" in the run: 0.5 falls from `temperature` to
+        `temperature_end`, more swing between the two.
 
     Raises:
-      ValueError: if the run does not have two views of one size.
+      ValueError: if the run does not have two views of one size, or the schedule is refused
+        (`_temperature.make`).
     """
     widths = (hidden_dim,) * (head_depth - 1) + (output_dim,)
     norm = "plain" if predictor_norm else ""
@@ -62,10 +70,21 @@ def make(
         predictor=predictor,
     )
 
-    def loss(query: jax.Array, key: jax.Array):
+    schedule = _temperature.make(
+        temperature,
+        run.total_steps,
+        schedule=temperature_schedule,
+        end=temperature_end,
+        periods=temperature_periods,
+    )
+
+    def both_ways(query: jax.Array, key: jax.Array, *, temperature: float | jax.Array):
         loss_1, metrics_1 = info_nce(query[:, 0], key[:, 1], temperature=temperature)
         loss_2, metrics_2 = info_nce(query[:, 1], key[:, 0], temperature=temperature)
         metrics = jax.tree.map(lambda a, b: (a + b) / 2, metrics_1, metrics_2)
         return 2 * temperature * (loss_1 + loss_2), metrics
+
+    def loss(query: jax.Array, key: jax.Array, step: jax.Array):
+        return schedule.apply(both_ways, step, query, key)
 
     return predict_target(networks, run, loss, momentum=momentum, own_target=False)

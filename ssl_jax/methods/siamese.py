@@ -4,7 +4,7 @@ from functools import partial
 
 import flax.linen as nn
 
-from ssl_jax.losses import margin_contrastive, triplet
+from ssl_jax.losses import margin_contrastive, symmetric_triplet, triplet
 from ssl_jax.methods import Method, Run
 from ssl_jax.methods._joint import joint_embedding
 from ssl_jax.models.heads import MLP
@@ -28,11 +28,13 @@ def make(
     Args:
       encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with an attribute `dtype`.
       run: two views.
-      loss: "margin" or "triplet". "margin" (Hadsell, Chopra and LeCun, CVPR 2006) is half of d² for
-        the positive pair and half of max(0, margin - d)² for negatives. "triplet" (FaceNet,
-        arXiv 1503.03832) is a hinge on squared distances of unit vectors.
+      loss: "margin", "triplet" or "symmetric_triplet". "margin" (Hadsell, Chopra and LeCun, CVPR
+        2006) is half of d² for the positive pair and half of max(0, margin - d)² for negatives.
+        "triplet" (FaceNet, arXiv 1503.03832) is a hinge on squared distances of unit vectors.
+        "symmetric_triplet" (VSE++, arXiv 1707.05612) takes the negatives of the first view from the
+        second views of other images, and those of the second view from the first views.
       margin: margin of the loss, in the unit of its distance.
-      mining: negatives of the triplet loss: "semi_hard", "batch_hard" or "all".
+      mining: negatives of the triplet losses: "semi_hard", "batch_hard" or "all".
       hidden_dim: width of the head's hidden layer; 0 uses the encoder's feature width.
       output_dim: width of the embeddings.
 
@@ -43,6 +45,7 @@ def make(
     losses = {
         "margin": partial(margin_contrastive, margin=margin),
         "triplet": partial(triplet, margin=margin, mining=mining),
+        "symmetric_triplet": partial(symmetric_triplet, margin=margin, mining=mining),
     }
     if loss not in losses:
         raise ValueError(f"unknown loss {loss!r}; choose one of: {', '.join(losses)}")

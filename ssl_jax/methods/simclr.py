@@ -5,8 +5,9 @@ from functools import partial
 import flax.linen as nn
 
 from ssl_jax.losses import debiased, decoupled, hard_negatives, nt_xent
-from ssl_jax.methods import Method, Run
-from ssl_jax.methods._joint import joint_embedding, scaled
+from ssl_jax.losses.penalty import weight_penalty
+from ssl_jax.methods import Method, Run, _temperature
+from ssl_jax.methods._joint import Loss, joint_embedding, scaled
 from ssl_jax.models.heads import ProjectionHead
 
 
@@ -22,6 +23,12 @@ def make(
     loss: str = "nt_xent",
     class_prior: float = 0.1,
     concentration: float = 1.0,
+    temperature_schedule: str = "constant",
+    temperature_end: float = 0.1,
+    temperature_periods: float = 0.5,
+    head_dropout: float = 0.0,
+    head_penalty: str = "none",
+    head_penalty_weight: float = 1e-4,
 ) -> Method:
     """SimCLR (arXiv 2002.05709, section 2.1): two views, one forward, NT-Xent over the batch.
 
@@ -52,20 +59,33 @@ def make(
       class_prior: probability in [0, 1) that a negative has the anchor's class, about 1 / classes.
         Used by "debiased" and "hard_negatives".
       concentration: weight of close negatives, at least 0. Used by "hard_negatives".
+      temperature_schedule: "constant", "cosine" or "log" (`_temperature.make`).
+      temperature_end: temperature after half a period of "cosine".
+      temperature_periods: periods of "cosine" in the run: 0.5 falls from `temperature` to
+        `temperature_end`, more swing between the two.
+      head_dropout: dropout rate of the head's hidden activations, in [0, 1).
+      head_penalty: penalty on the head's weights: "none", "l2" or "smooth_l1" (`losses.penalty`).
+        A normalisation follows every layer of the head, so the size of its weights does not change
+        what the head computes, only how fast the weights turn (arXiv 1706.05350).
+      head_penalty_weight: factor of the penalty.
 
     Raises:
-      ValueError: if the loss is unknown, the scale is not above 0, or the run does not have two
-        views of one size. The parameters of the loss are checked when it is traced.
+      ValueError: if the loss is unknown, the scale is not above 0, the schedule is refused
+        (`_temperature.make`), the penalty is unknown or its weight is not above 0, the dropout is
+        not in [0, 1) or has no hidden layer, or the run does not have two views of one size. The
+        parameters of the loss are checked when it is traced.
     """
-    losses = {
-        "nt_xent": partial(nt_xent, temperature=temperature),
-        "decoupled": partial(decoupled, temperature=temperature),
-        "debiased": partial(debiased, temperature=temperature, class_prior=class_prior),
+    if not 0 <= head_dropout < 1 or (head_dropout and head_depth < 2):
+        raise ValueError(
+            f"head_dropout must be in [0, 1), and 0 for a head without hidden layer; got "
+            f"{head_dropout} with head_depth {head_depth}"
+        )
+    losses: dict[str, Loss] = {
+        "nt_xent": nt_xent,
+        "decoupled": decoupled,
+        "debiased": partial(debiased, class_prior=class_prior),
         "hard_negatives": partial(
-            hard_negatives,
-            temperature=temperature,
-            class_prior=class_prior,
-            concentration=concentration,
+            hard_negatives, class_prior=class_prior, concentration=concentration
         ),
     }
     if loss not in losses:
@@ -75,5 +95,21 @@ def make(
         hidden_dim=hidden_dim or None,
         output_dim=output_dim,
         dtype=encoder.dtype,
+        dropout=head_dropout,
     )
-    return joint_embedding(encoder, head, run, scaled(losses[loss], scale))
+    schedule = _temperature.make(
+        temperature,
+        run.total_steps,
+        schedule=temperature_schedule,
+        end=temperature_end,
+        periods=temperature_periods,
+        concentration=concentration if loss == "hard_negatives" else 0,
+    )
+    return joint_embedding(
+        encoder,
+        head,
+        run,
+        scaled(losses[loss], scale),
+        temperature=schedule,
+        penalty=weight_penalty(head_penalty, head_penalty_weight),
+    )

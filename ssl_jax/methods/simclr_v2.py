@@ -5,7 +5,7 @@ import jax
 
 from ssl_jax.losses import nt_xent
 from ssl_jax.losses.softmax import normalise
-from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods import Batch, Method, Run, Tree, _temperature
 from ssl_jax.methods._joint import joint_embedding, scaled
 from ssl_jax.methods._momentum import distance, moving_average
 from ssl_jax.methods._queue import count_slots
@@ -24,6 +24,9 @@ def make(
     memory_size: int = 0,
     memory_momentum: float = 0.999,
     scale: float = 1.0,
+    temperature_schedule: str = "constant",
+    temperature_end: float = 0.1,
+    temperature_periods: float = 0.5,
 ) -> Method:
     """SimCLR v2's pre-training (arXiv 2006.10029, section 2): SimCLR with a deeper head.
 
@@ -48,10 +51,14 @@ def make(
         which is twice the mean over all projections, so the recipes set 2. Under LARS the factor
         cancels in the updates of weights, except that it divides the share of the weight decay;
         biases and normalisation parameters, which LARS does not adapt, move `scale` times as far.
+      temperature_schedule: "constant", "cosine" or "log" (`_temperature.make`).
+      temperature_end: temperature after half a period of "cosine".
+      temperature_periods: periods of "cosine" in the run: 0.5 falls from `temperature` to
+        `temperature_end`, more swing between the two.
 
     Raises:
-      ValueError: if there are not two views of one size, the scale is not above 0, or the memory
-        size is not a multiple of the batch size.
+      ValueError: if there are not two views of one size, the scale is not above 0, the schedule is
+        refused (`_temperature.make`), or the memory size is not a multiple of the batch size.
     """
     head = ProjectionHead(
         depth=head_depth,
@@ -59,12 +66,19 @@ def make(
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
+    schedule = _temperature.make(
+        temperature,
+        run.total_steps,
+        schedule=temperature_schedule,
+        end=temperature_end,
+        periods=temperature_periods,
+    )
 
-    def mean_loss(z: jax.Array, queue: jax.Array | None = None):
+    def mean_loss(z: jax.Array, queue: jax.Array | None = None, *, temperature: float | jax.Array):
         return nt_xent(z, temperature=temperature, queue=queue)
 
     loss = scaled(mean_loss, scale)
-    simclr = joint_embedding(encoder, head, run, loss)
+    simclr = joint_embedding(encoder, head, run, loss, temperature=schedule)
     slots = count_slots("memory_size", memory_size, run.batch_size)
     if not slots:
         return simclr
@@ -87,7 +101,8 @@ def make(
     def objective(params: Tree, extra: Tree, outputs: Tree, key: jax.Array, step: jax.Array):
         del key
         queue = extra["queue"]
-        value, metrics = loss(outputs["z"], queue.reshape(-1, output_dim))
+        rows = queue.reshape(-1, output_dim)
+        value, metrics = schedule.apply(loss, step, outputs["z"], rows)
         new = jax.lax.stop_gradient(normalise(outputs["memory"]))
         queue = queue.at[:, step % slots].set(new.astype(queue.dtype))
         return value, (extra | {"queue": queue}, metrics | distance(extra["target"], params))

@@ -50,6 +50,7 @@ class Chain:
         *,
         upto: str | None = None,
         apart: bool = False,
+        keys: jax.Array | None = None,
     ) -> tuple[dict[str, jax.Array], Tree]:
         """Forward in training mode.
 
@@ -60,6 +61,8 @@ class Chain:
           upto: name of the last module to run; None runs all.
           apart: True gives each view its own BatchNorm statistics, as if the views were forwarded
             one by one.
+          keys: a random key for each example, [b], for modules whose field `dropout` is above 0.
+            They receive a key for each row.
 
         Returns:
           ({module name: output [b, k, ...]}, new batch_stats of the modules that ran).
@@ -70,11 +73,13 @@ class Chain:
         b, k = images.shape[:2]
         norm = {"bn_group": self._group_rows(k), "bn_views": k if apart else 1}
         x = images.reshape(b * k, *images.shape[2:])
+        row_keys = None if keys is None else _keys_of_views(keys, k)
         outputs, new = {}, {}
         for name in self._names_upto(upto):
             module = _with_fields(self._modules[name], norm)
             variables = {"params": params[name], "batch_stats": stats[name]}
-            x, updated = module.apply(variables, x, True, mutable=["batch_stats"])
+            drawn = (row_keys,) if getattr(module, "dropout", 0) else ()
+            x, updated = module.apply(variables, x, True, *drawn, mutable=["batch_stats"])
             outputs[name] = x.reshape(b, k, *x.shape[1:])
             new[name] = updated.get("batch_stats", {})
         return outputs, new
@@ -109,6 +114,13 @@ class Chain:
                 f"bn_group {self._bn_group} must be a multiple of the {self._views} views"
             )
         return self._bn_group * k // self._views
+
+
+def _keys_of_views(keys: jax.Array, k: int) -> jax.Array:
+    """Returns independent keys [b * k], the view as the fastest index, from keys [b]."""
+    views = jnp.arange(k, dtype=jnp.uint32)
+    fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+    return fold_in(keys, views).reshape(-1)
 
 
 def _with_fields(module: nn.Module, fields: dict[str, Any]) -> nn.Module:

@@ -35,6 +35,7 @@ class ProjectionHead(nn.Module):
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
       dtype: dtype of dense layers and hidden activations; parameters are float32.
+      dropout: probability in [0, 1) that training sets a hidden activation to 0.
       upto: number of layers to run, with the same parameters as in the whole head; None runs all.
 
     Source: SimCLR (arXiv 2002.05709), section 4.2. The paper leaves biases, normalisation and
@@ -48,17 +49,30 @@ class ProjectionHead(nn.Module):
     bn_group: int = 0
     bn_views: int = 1
     dtype: DTypeLike = jnp.float32
+    dropout: float = 0.0
     upto: int | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> jax.Array:
         """Features [n, f] -> projections [n, output_dim] float32 (depth 0: x itself).
 
+        Args:
+          x: features.
+          train: training mode.
+          keys: a random key for each row, for dropout in training; unused without dropout and in
+            initialisation.
+
         Raises:
-          ValueError: if depth is negative.
+          ValueError: if depth is negative, dropout is not in [0, 1), or dropout lacks its keys.
         """
         if self.depth < 0:
             raise ValueError(f"projection head depth must be at least 0, got depth {self.depth}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not train or self.dropout == 0 or self.is_initializing():
+            keys = None
+        elif keys is None:
+            raise ValueError(f"dropout {self.dropout} needs a random key for each row in training")
         hidden_dim = self.hidden_dim or x.shape[-1]
         for i in range(self.depth if self.upto is None else self.upto):
             last = i == self.depth - 1
@@ -79,7 +93,30 @@ class ProjectionHead(nn.Module):
                 name=f"bn{i}",
             )(x, train)
             x = x if last else nn.relu(x)
+            if keys is not None and not last:
+                x = drop_activations(x, self.dropout, keys, i)
         return x
+
+
+def drop_activations(x: jax.Array, rate: float, keys: jax.Array, layer: int) -> jax.Array:
+    """Sets elements of x [n, ...] to 0 with probability `rate` and divides the others by 1 - rate.
+
+    What is dropped in a row depends only on the row's key and on the layer, so that rows may be
+    computed in chunks.
+
+    Args:
+      x: activations.
+      rate: in [0, 1).
+      keys: random keys [n].
+      layer: number of the layer; layers draw independently.
+
+    Source: Srivastava et al., Dropout (JMLR 2014), section 4, with the rescaling in training.
+    """
+
+    def kept(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(kept)(keys), x / (1 - rate), 0)
 
 
 def infer_projection_head(

@@ -10,6 +10,7 @@ METHOD_NAMES = {
     "byol": "BYOL",
     "colorization": "Colorization",
     "cpc": "CPC",
+    "context_encoder": "Context encoder",
     "cssl": "CSSL",
     "denoising": "Denoising autoencoder",
     "dino": "DINO",

@@ -48,6 +48,7 @@ class Recipe(NamedTuple):
 
 # Methods and variants without a published recipe for unlabelled images, and why.
 NO_RECIPE = {
+    "context_encoder": "published for an encoder of six convolutions, and not for CIFAR-10",
     "cssl": "no paper describes the whole method",
     "siamese": "both papers learn from labelled or known pairs",
     "rbm": "no recipe is published for whole images without whitening",
@@ -231,9 +232,25 @@ def train(batch: int, epochs: float) -> Values:
     return {"train/batch_size": batch, "train/epochs": epochs}
 
 
+# The temperature is constant; the other two fields have no effect then.
+CONSTANT = {
+    "temperature_schedule": "constant",
+    "temperature_end": 0.1,
+    "temperature_periods": 0.5,
+}
+PLAIN_HEAD = {"head_dropout": 0, "head_penalty": "none", "head_penalty_weight": 1e-4}
+OPTIONS = {
+    "moco": CONSTANT,
+    "moco_v3": CONSTANT,
+    "simclr": CONSTANT | PLAIN_HEAD,
+    "simclr_v2": CONSTANT,
+}
+
+
 def method(name: str, **hyperparameters: Any) -> Values:
-    """Hyperparameters of a method."""
-    return {f"method/{k}": v for k, v in ({"name": name} | hyperparameters).items()}
+    """Hyperparameters of a method, with the options that no published recipe of it uses."""
+    fields = {"name": name} | OPTIONS.get(name, {}) | hyperparameters
+    return {f"method/{k}": v for k, v in fields.items()}
 
 
 def heads(**modules: tuple[str, ...]) -> Values:

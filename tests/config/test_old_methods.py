@@ -12,13 +12,22 @@ from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.rundir import metadata
 
+CONSTANT = {
+    "temperature_schedule": "constant",
+    "temperature_end": 0.1,
+    "temperature_periods": 0.5,
+}
+PLAIN_HEAD = {"head_dropout": 0.0, "head_penalty": "none", "head_penalty_weight": 1e-4}
 OLD = {
     "barlow_twins": {"apart": False, "last_bias": True},
     "byol": {"target_init": "own", "output_norm": False, "last_bias": True},
     "dino": {"skip_frozen": False},
-    "moco_v3": {"last_bias": True},
-    "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0},
-    "simclr_v2": {"scale": 1.0},
+    "moco": CONSTANT,
+    "moco_v3": {"last_bias": True} | CONSTANT,
+    "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0}
+    | CONSTANT
+    | PLAIN_HEAD,
+    "simclr_v2": {"scale": 1.0} | CONSTANT,
     "swav": {"skip_frozen": False},
     "vicreg": {"apart": False, "last_bias": True},
 }
@@ -26,7 +35,8 @@ OLD = {
 
 def without(name):
     """Returns a config of the method that lacks the hyperparameters of OLD."""
-    config = importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
+    file = "moco_v2" if name == "moco" else name
+    config = importlib.import_module(f"configs.{file}").get_config("cifar10_cpu")
     with config.unlocked():
         config.method = {k: v for k, v in config.method.items() if k not in OLD[name]}
     return config

@@ -83,6 +83,56 @@ def test_triplet_equals_the_definition(mining):
     )
 
 
+def _symmetric_hinges(z, margin, mining):
+    """Hinges of the selected triplets in both directions, one pair after the other."""
+    sides = (z / np.linalg.norm(z, axis=-1, keepdims=True)).swapaxes(0, 1)
+    hinges = []
+    for own, other in (sides, sides[::-1]):
+        for i, anchor in enumerate(own):
+            positive = np.sum((anchor - other[i]) ** 2)
+            distances = [np.sum((anchor - row) ** 2) for j, row in enumerate(other) if j != i]
+            negatives = sorted(distances)
+            farther = [distance for distance in negatives if distance > positive]
+            selected = {
+                "all": negatives,
+                "batch_hard": negatives[:1],
+                "semi_hard": farther[:1] or negatives[:1],
+            }[mining]
+            hinges += [max(0, positive - distance + margin) for distance in selected]
+    return np.array(hinges)
+
+
+@pytest.mark.parametrize("mining", ["semi_hard", "batch_hard", "all"])
+def test_symmetric_triplet_equals_the_definition(mining):
+    hinges = _symmetric_hinges(Z, 0.2, mining)
+    unit = Z / np.linalg.norm(Z, axis=-1, keepdims=True)
+    across = np.linalg.norm(unit[:, None, 0] - unit[None, :, 1], axis=-1)
+    metrics = {
+        "positive_distance": np.diag(across).mean(),
+        "negative_distance": across[~np.eye(B, dtype=bool)].mean(),
+        "active": np.mean(hinges > 0),
+    }
+    assert 0.05 < metrics["active"] < 1
+    checks.assert_equals_oracle(
+        lambda z: losses.symmetric_triplet(z, mining=mining),
+        lambda z: _symmetric_hinges(z, 0.2, mining).mean(),
+        Z,
+        metrics=metrics,
+    )
+
+
+def test_symmetric_triplet_ignores_negatives_of_the_same_side():
+    # Pairs at 0 and 20 degrees, and at 5 and 120: the nearest negatives are on the same side.
+    z = _views_at_angles((0, 20), (5, 120))
+    d = {a: 2 - 2 * np.cos(np.deg2rad(a)) for a in (15, 20, 115, 120)}
+    hinges = [d[20] - d[120], d[115] - d[15], d[20] - d[15], d[115] - d[120]]
+    want = np.mean([max(0, hinge + 0.2) for hinge in hinges])
+    loss, _ = losses.symmetric_triplet(z, mining="batch_hard")
+    assert float(loss) == pytest.approx(want, rel=1e-5)
+    swapped, _ = losses.symmetric_triplet(z[:, ::-1], mining="batch_hard")
+    assert float(swapped) == pytest.approx(want, rel=1e-5)
+
+
 def _views_at_angles(*degrees):
     """Two views of each example on the unit circle, at angles in degrees."""
     radians = np.deg2rad(degrees)
@@ -152,6 +202,9 @@ LOSSES = {
     "semi_hard": losses.triplet,
     "batch_hard": lambda z: losses.triplet(z, mining="batch_hard"),
     "all": lambda z: losses.triplet(z, mining="all"),
+    "symmetric": losses.symmetric_triplet,
+    "symmetric_batch_hard": lambda z: losses.symmetric_triplet(z, mining="batch_hard"),
+    "symmetric_all": lambda z: losses.symmetric_triplet(z, mining="all"),
 }
 
 
@@ -170,6 +223,9 @@ def test_same_on_8_devices_finite_when_degenerate_and_in_bfloat16(name):
         (lambda: losses.margin_contrastive(Z, margin=0), "margin must be positive, got 0"),
         (lambda: losses.triplet(Z, margin=float("nan")), "margin must be positive, got nan"),
         (lambda: losses.triplet(Z, mining="hard"), "semi_hard, batch_hard, all"),
+        (lambda: losses.symmetric_triplet(Z[:1]), "at least 2"),
+        (lambda: losses.symmetric_triplet(Z, margin=-1), "margin must be positive, got -1"),
+        (lambda: losses.symmetric_triplet(Z, mining="hard"), "semi_hard, batch_hard, all"),
     ],
 )
 def test_invalid_arguments_raise(call, message):
