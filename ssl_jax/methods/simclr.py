@@ -6,6 +6,8 @@ import flax.linen as nn
 
 from ssl_jax.losses import debiased, decoupled, hard_negatives, nt_xent
 from ssl_jax.methods import Method, Run
+from ssl_jax.methods._adversarial import adversarial_embedding
+from ssl_jax.methods._attack import Attack
 from ssl_jax.methods._joint import joint_embedding, scaled
 from ssl_jax.models.heads import ProjectionHead
 
@@ -22,6 +24,10 @@ def make(
     loss: str = "nt_xent",
     class_prior: float = 0.1,
     concentration: float = 1.0,
+    attack_steps: int = 0,
+    attack_epsilon: float = 8 / 255,
+    attack_step_size: float = 0.007,
+    attack_weight: float = 1 / 256,
 ) -> Method:
     """SimCLR (arXiv 2002.05709, section 2.1): two views, one forward, NT-Xent over the batch.
 
@@ -30,6 +36,10 @@ def make(
     "debiased" (Chuang et al., arXiv 2007.00224) subtracts the expected share of negatives that have
     the anchor's own class. "hard_negatives" (Robinson et al., arXiv 2010.04592) does so, too, and
     gives negatives that are close to the anchor a larger weight.
+
+    With `attack_steps`, SimCLR becomes adversarial training without labels (RoCL, Kim et al., arXiv
+    2006.07589): a third view is the first view, changed within `attack_epsilon` to raise the loss
+    (`_adversarial.adversarial_embedding`).
 
     Both views pass through encoder and projection head together and share their BatchNorm
     statistics, as in the authors' code. Features are the output of the encoder, before the head
@@ -52,10 +62,17 @@ def make(
       class_prior: probability in [0, 1) that a negative has the anchor's class, about 1 / classes.
         Used by "debiased" and "hard_negatives".
       concentration: weight of close negatives, at least 0. Used by "hard_negatives".
+      attack_steps: steps of gradient ascent that make the attacked view; 0 makes none. Needs
+        "nt_xent".
+      attack_epsilon: largest change of a pixel in [0, 1]; 8/255 as the authors.
+      attack_step_size: change of a pixel per step; 0.007 as the authors.
+      attack_weight: weight of the additional contrast between the attacked and the second view;
+        1/256 as the authors.
 
     Raises:
-      ValueError: if the loss is unknown, the scale is not above 0, or the run does not have two
-        views of one size. The parameters of the loss are checked when it is traced.
+      ValueError: if the loss is unknown, the scale is not above 0, a parameter of the attack is out
+        of range, or the run does not have two views of one size. The parameters of the loss are
+        checked when it is traced.
     """
     losses = {
         "nt_xent": partial(nt_xent, temperature=temperature),
@@ -76,4 +93,11 @@ def make(
         output_dim=output_dim,
         dtype=encoder.dtype,
     )
+    if attack_steps:
+        if loss != "nt_xent":
+            raise ValueError(f"attack_steps needs the loss 'nt_xent', got {loss!r}")
+        attack = Attack(attack_steps, attack_epsilon, attack_step_size)
+        return adversarial_embedding(
+            encoder, head, run, attack, temperature=temperature, weight=attack_weight, scale=scale
+        )
     return joint_embedding(encoder, head, run, scaled(losses[loss], scale))

@@ -17,7 +17,11 @@ OLD = {
     "byol": {"target_init": "own", "output_norm": False, "last_bias": True},
     "dino": {"skip_frozen": False},
     "moco_v3": {"last_bias": True},
-    "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0},
+    "simclr": {
+        **{"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0},
+        **{"attack_steps": 0, "attack_epsilon": 8 / 255, "attack_step_size": 0.007},
+        "attack_weight": 1 / 256,
+    },
     "simclr_v2": {"scale": 1.0},
     "swav": {"skip_frozen": False},
     "vicreg": {"apart": False, "last_bias": True},
