@@ -182,10 +182,11 @@ def cifar10_adversarial(config: ConfigDict) -> None:
     and all parameters adapted and decayed from rocl_train.py; views without blur from
     data_loader.py. The README reports 83.71 % linear, and 40.27 % under an attack of 20 steps.
 
-    Differs: there, the attack compares with the 256 images of one GPU, and the additional contrast
-    has a forward and BatchNorm statistics of its own. The gradient flows through one side of each
-    similarity there, through both here. The warm-up starts at 0.1 there, at 0 here. Colours are
-    changed before the crop there, and by torchvision's operations (docs/methods.md).
+    Differs: there, the head has biases and no BatchNorm, the attack compares the 256 images of one
+    GPU, and the additional contrast has a forward and BatchNorm statistics of its own. The gradient
+    flows through one side of each similarity there, through both here. The warm-up starts at 0.1
+    there, at 0 here. Colours are changed before the crop there, and by torchvision's operations
+    (docs/methods.md).
     """
     common.cifar10(config)
     common.set_views(config, "simclr_cifar", size=32, interpolation="bilinear")
