@@ -48,9 +48,9 @@ METHOD = {
     "class_prior": 0.1,  # of debiased and hard_negatives
     "concentration": 1.0,  # of hard_negatives
     "attack_steps": 0,  # of gradient ascent on a third view; 0: no third view
-    "attack_epsilon": 8 / 255,  # largest change of a pixel in [0, 1]
+    "attack_epsilon": 0.0314,  # largest change of a pixel in [0, 1]: 8 / 255
     "attack_step_size": 0.007,
-    "attack_weight": 1 / 256,  # of the contrast between attacked and second view alone
+    "attack_weight": 0.00390625,  # 1 / 256; of the contrast between attacked and second view alone
 }
 
 
@@ -176,7 +176,7 @@ def cifar10_adversarial(config: ConfigDict) -> None:
     """RoCL (Kim et al. 2020, arXiv 2006.07589), on CIFAR-10.
 
     Every number is from the authors' code, github.com/Kim-Minseon/RoCL: 7 steps of 0.007 within
-    8/255 (0.0314 there), temperature 0.5, 1/256 as the weight of the regulariser, head 2048-128,
+    0.0314 (8/255), temperature 0.5, 1/256 as the weight of the regulariser, head 2048-128,
     1000 epochs, decay 1e-6 and rate 0.1 * 15 after 10 epochs of warm-up from argument.py; batch 256
     on each of 2 GPUs from the README; LARS with trust coefficient 0.001, rate after the momentum,
     and all parameters adapted and decayed from rocl_train.py; views without blur from

@@ -25,9 +25,9 @@ def make(
     class_prior: float = 0.1,
     concentration: float = 1.0,
     attack_steps: int = 0,
-    attack_epsilon: float = 8 / 255,
+    attack_epsilon: float = 0.0314,
     attack_step_size: float = 0.007,
-    attack_weight: float = 1 / 256,
+    attack_weight: float = 0.00390625,
 ) -> Method:
     """SimCLR (arXiv 2002.05709, section 2.1): two views, one forward, NT-Xent over the batch.
 
@@ -64,7 +64,7 @@ def make(
       concentration: weight of close negatives, at least 0. Used by "hard_negatives".
       attack_steps: steps of gradient ascent that make the attacked view; 0 makes none. Needs
         "nt_xent".
-      attack_epsilon: largest change of a pixel in [0, 1]; 8/255 as the authors.
+      attack_epsilon: largest change of a pixel in [0, 1]; 0.0314, 8/255, as the authors.
       attack_step_size: change of a pixel per step; 0.007 as the authors.
       attack_weight: weight of the additional contrast between the attacked and the second view;
         1/256 as the authors.

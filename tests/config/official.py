@@ -472,7 +472,7 @@ SIMCLR_HEAD = {"hidden_dim": 0, "output_dim": 128, "scale": 2}
 # All but the first belong to other losses or to attacked views, and have no effect.
 NT_XENT = {
     **{"loss": "nt_xent", "class_prior": 0.1, "concentration": 1, "attack_steps": 0},
-    **{"attack_epsilon": 8 / 255, "attack_step_size": 0.007, "attack_weight": 1 / 256},
+    **{"attack_epsilon": 0.0314, "attack_step_size": 0.007, "attack_weight": 0.00390625},
 }
 SIMCLR_VIEWS = pair(224, (0.08, 1), STRONG, gray=0.2, blur=0.5, kernel=0.1)
 SIMCLR_CIFAR_VIEWS = pair(32, (0.08, 1), WEAK, gray=0.2)  # color_jitter_strength 0.5, no blur

@@ -19,8 +19,8 @@ OLD = {
     "moco_v3": {"last_bias": True},
     "simclr": {
         **{"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0},
-        **{"attack_steps": 0, "attack_epsilon": 8 / 255, "attack_step_size": 0.007},
-        "attack_weight": 1 / 256,
+        **{"attack_steps": 0, "attack_epsilon": 0.0314, "attack_step_size": 0.007},
+        "attack_weight": 0.00390625,
     },
     "simclr_v2": {"scale": 1.0},
     "swav": {"skip_frozen": False},
