@@ -24,6 +24,11 @@
 :cifar10_hard_negatives
               Hard negatives, ResNet-50, batch 256, 400 epochs, by the authors' code, which reports
               87.4 % linear on STL-10 and nothing on CIFAR-10. Not run here yet.
+:cifar10_adversarial
+              Adversarial training without labels (RoCL), ResNet-18, batch 512, 1000 epochs, by the
+              authors' code, which reports 83.7 % linear, 40.3 % under attack. Not run here yet.
+:cifar10_cpu_adversarial
+              The same with the small encoder of cifar10_cpu and 3 steps of ascent.
 
 "VARIANT,augment=moco_v2" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
@@ -48,6 +53,10 @@ METHOD = {
     "head_dropout": 0.0,
     "head_penalty": "none",  # none | l2 | smooth_l1
     "head_penalty_weight": 1e-4,
+    "attack_steps": 0,  # of gradient ascent on a third view; 0: no third view
+    "attack_epsilon": 0.0314,  # largest change of a pixel in [0, 1]: 8 / 255
+    "attack_step_size": 0.007,
+    "attack_weight": 0.00390625,  # 1 / 256; of the contrast between attacked and second view alone
 }
 
 
@@ -55,7 +64,8 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "cifar10", or with other views "imagenet,augment=moco_v2"."""
     variants = (digits, cifar10, cifar10_cpu, folder, imagenet)
     losses = (cifar10_decoupled, cifar10_debiased, cifar10_hard_negatives)
-    return common.select(arg, METHOD, *variants, *losses)
+    adversarial = (cifar10_adversarial, cifar10_cpu_adversarial)
+    return common.select(arg, METHOD, *variants, *losses, *adversarial)
 
 
 def digits(config: ConfigDict) -> None:
@@ -166,6 +176,39 @@ def cifar10_hard_negatives(config: ConfigDict) -> None:
     _adam_resnet50(config, blur=0.5)
     config.method.update(loss="hard_negatives", temperature=0.5, class_prior=0.1, concentration=1.0)
     config.train.update(batch_size=256, epochs=400.0)
+
+
+def cifar10_adversarial(config: ConfigDict) -> None:
+    """RoCL (Kim et al. 2020, arXiv 2006.07589), on CIFAR-10.
+
+    Every number is from the authors' code, github.com/Kim-Minseon/RoCL: 7 steps of 0.007 within
+    0.0314 (8/255), temperature 0.5, 1/256 as the weight of the regulariser, head 2048-128,
+    1000 epochs, decay 1e-6 and rate 0.1 * 15 after 10 epochs of warm-up from argument.py; batch 256
+    on each of 2 GPUs from the README; LARS with trust coefficient 0.001, rate after the momentum,
+    and all parameters adapted and decayed from rocl_train.py; views without blur from
+    data_loader.py. The README reports 83.71 % linear, and 40.27 % under an attack of 20 steps.
+
+    Differs: there, the head has biases and no BatchNorm, the attack compares the 256 images of one
+    GPU, and the additional contrast has a forward and BatchNorm statistics of its own. The gradient
+    flows through one side of each similarity there, through both here. The warm-up starts at 0.1
+    there, at 0 here. Colours are changed before the crop there, and by torchvision's operations
+    (docs/methods.md).
+    """
+    common.cifar10(config)
+    common.set_views(config, "simclr_cifar", size=32, interpolation="bilinear")
+    config.model.update(name="resnet18", stem="cifar", zero_gamma=False)
+    config.method.update(temperature=0.5, hidden_dim=2048, attack_steps=7)
+    config.optim.update(
+        name="lars", lr=1.5, lr_rule="constant", schedule="cosine", warmup_epochs=10.0,
+        weight_decay=1e-6, momentum=0.9, lr_in_momentum=False, decay_all=True, adapt_all=True,
+    )  # fmt: skip
+    config.train.update(batch_size=512, epochs=1000.0)
+
+
+def cifar10_cpu_adversarial(config: ConfigDict) -> None:
+    """Trains the small encoder with 3 steps of ascent, which reach the limit as 7 smaller ones."""
+    cifar10_cpu(config)
+    config.method.update(attack_steps=3, attack_step_size=4 / 255)
 
 
 def _adam_resnet50(config: ConfigDict, *, blur: float) -> None:

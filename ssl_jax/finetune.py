@@ -125,9 +125,10 @@ def overridable() -> ConfigDict:
     config = configuration.finetuning_config(configuration.default_config())
     with config.unlocked():
         del config.model, config.method, config.finetune.pretrained
-        # Fine-tuning uses one view per image, whole batches and no probe.
+        # Fine-tuning uses one view per image, whole batches, no probe and no early stopping.
         del config.augment.views, config.augment.second, config.augment.local
         del config.train.microbatch, config.train.noise_scale, config.train.probe
+        del config.train.stop_on, config.train.stop_every, config.train.stop_patience
         del config.eval.knn_k, config.eval.knn_temperature, config.eval.labels_per_class
         del config.eval.draws, config.eval.max_train, config.eval.baselines
         del config.eval.protocols, config.eval.few_shot_draws

@@ -43,7 +43,7 @@ def train(config: ConfigDict, run: workdir.Workdir, stop: Stop, *, table: bool =
       table: print a table of all parameters first.
     """
     from ssl_jax import build
-    from ssl_jax.evals import early, evaluation
+    from ssl_jax.evals import early, evaluation, online_knn
     from ssl_jax.training import loop
 
     parts = build.parts(config, command.make_mesh(config))
@@ -55,7 +55,8 @@ def train(config: ConfigDict, run: workdir.Workdir, stop: Stop, *, table: bool =
         if trained or not evaluation.reprint(config, run.path, int(state.step)):
             evaluation.evaluate_run(config, parts, state, run.path)
 
-    loop.fit(config, run, parts, finish, stop, verb="train")
+    knn = online_knn.scorer(config, parts) if config.train.stop_on == "knn" else None
+    loop.fit(config, run, parts, finish, stop, verb="train", knn=knn)
 
 
 if __name__ == "__main__":

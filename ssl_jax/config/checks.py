@@ -63,6 +63,8 @@ def _train_problems(flat: Values) -> Iterator[tuple[str, str]]:
             "device's part of a micro-batch",
         )
     largest = float("inf") if batch_size == AUTO else batch_size or 0
+    if flat.get("train.stop_on") == "probe" and not flat["train.probe"]:
+        yield "train.stop_on", "needs train.probe"
     if flat["train.noise_scale"] and not 0 < microbatch < largest:
         yield "train.noise_scale", "needs train.microbatch"
 

@@ -94,6 +94,7 @@ def finetuning_config(pretrained: ConfigDict) -> ConfigDict:
             weight_decay=0.0, momentum=0.9, nesterov=True,
         )  # fmt: skip
         config.train.update(epochs=60.0, steps=0, microbatch=0, noise_scale=False, probe=False)
+        config.train.stop_on = ""
         config.train.batch_size = min(pretrained.train.batch_size or 1024, 1024)
         config.finetune = _section(fields.FINETUNE)
     return config

@@ -19,6 +19,12 @@ _TEMPERATURE = {
     "temperature_periods": 0.5,
 }
 _HEAD = {"head_dropout": 0.0, "head_penalty": "none", "head_penalty_weight": 1e-4}
+_ATTACK = {
+    "attack_steps": 0,
+    "attack_epsilon": 0.0314,
+    "attack_step_size": 0.007,
+    "attack_weight": 0.00390625,
+}
 OLD_VALUES: dict[str, dict[str, Any]] = {
     "barlow_twins": {"apart": False, "last_bias": True},
     "byol": {"target_init": "own", "output_norm": False, "last_bias": True},
@@ -27,7 +33,8 @@ OLD_VALUES: dict[str, dict[str, Any]] = {
     "moco_v3": {"last_bias": True} | _TEMPERATURE,
     "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0}
     | _TEMPERATURE
-    | _HEAD,
+    | _HEAD
+    | _ATTACK,
     "simclr_v2": {"scale": 1.0} | _TEMPERATURE,
     "swav": {"skip_frozen": False},
     "vicreg": {"apart": False, "last_bias": True},

@@ -20,6 +20,7 @@ IMPORTED = "imported"  # name of the method if another project trained the weigh
 PROTOCOLS = _modules("evals/protocols")
 DTYPES = ("auto", "float32", "bfloat16")
 ON_BAD_IMAGE = ("stop", "quarantine")
+STOP_ON = ("probe", "knn")
 
 
 def _is_source(name: Any) -> bool:

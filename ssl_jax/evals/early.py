@@ -25,7 +25,7 @@ def problems(config: ConfigDict, parts: Parts) -> list[Fault]:
       parts: parts of the run.
     """
     chosen = _chosen(config, parts)
-    faults = [
+    faults = _stopping_problems(config, parts) + [
         Fault(f"{reason}: leave {one.name!r} out of eval.protocols", BAD_CONFIG)
         for one in chosen
         if not evaluation.is_default(one) and (reason := evaluation.missing_part(one, parts.input))
@@ -43,6 +43,21 @@ def problems(config: ConfigDict, parts: Parts) -> list[Fault]:
         ]
         faults += [Fault(text, BAD_DATA) for text in texts if text]
     return faults
+
+
+def _stopping_problems(config: ConfigDict, parts: Parts) -> list[Fault]:
+    """Returns the faults of a run that early stopping could not judge."""
+    on = config.train.stop_on
+    field, advice = f"train.stop_on={on!r}", 'train all steps by --config.train.stop_on=""'
+    if not on:
+        return []
+    if len(parts.source.classes) < 2:
+        message = f"{field}: {parts.source.name} has no labels of two classes or more; {advice}"
+        return [Fault(message, BAD_DATA)]
+    if on == "knn" and "knn" not in parts.method.evals:
+        message = f"{field}: kNN does not suit the method {config.method.name}"
+        return [Fault(f"{message}; choose 'probe', or {advice}", BAD_CONFIG)]
+    return unlabelled(parts.source, field) if on == "knn" else []
 
 
 def unlabelled(source: Source, where: str) -> list[Fault]:

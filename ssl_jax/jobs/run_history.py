@@ -77,9 +77,8 @@ def summary(attempts: list[Attempt]) -> dict[str, Any]:
     """
     wall = max(0.0, attempts[-1].ended - attempts[0].started)
     training = sum(attempt.phases.get("train", 0.0) for attempt in attempts)
-    other = sum(
-        attempt.phases.get(name, 0.0) for attempt in attempts for name in ("save", "finish")
-    )
+    phases = ("save", "evaluate", "finish")
+    other = sum(attempt.phases.get(name, 0.0) for attempt in attempts for name in phases)
     running = sum(attempt.seconds for attempt in attempts)
     kept = sum(attempt.kept_seconds for attempt in attempts)
     return {

@@ -25,8 +25,8 @@ from ssl_jax.jobs.streams import print_error, write_stacks_on_signal
 MIN_STEP_TIMEOUT = 60.0
 MEDIAN_STEPS = 10
 # Time limits in seconds of phases without steps. start: connecting, restoring and compiling;
-# save: writing a checkpoint; finish: evaluation and report.
-PHASE_TIMEOUTS = {"start": 3600.0, "save": 1800.0, "finish": 6 * 3600.0}
+# save: writing a checkpoint; evaluate: evaluation between steps; finish: evaluation and report.
+PHASE_TIMEOUTS = {"start": 3600.0, "save": 1800.0, "evaluate": 3600.0, "finish": 6 * 3600.0}
 CHECK_INTERVAL = 1.0  # seconds between two checks
 WRITE_INTERVAL = 5.0  # seconds between two writes of the heartbeat
 
@@ -91,10 +91,17 @@ class Watchdog:
         self._phase_seconds[before] = self._phase_seconds.get(before, 0.0) + now - since
         self._now = (phase, now)
 
+    def saving(self) -> contextlib.AbstractContextManager[None]:
+        """A context for saving during training."""
+        return self.within("save")
+
     @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """A context for saving during training; its time does not count as step time."""
-        self._switch_to("save")
+    def within(self, phase: str) -> Iterator[None]:
+        """A context for a phase of PHASE_TIMEOUTS between two steps.
+
+        Its time does not count as step time.
+        """
+        self._switch_to(phase)
         try:
             yield
         finally:

@@ -7,6 +7,8 @@ import flax.linen as nn
 from ssl_jax.losses import debiased, decoupled, hard_negatives, nt_xent
 from ssl_jax.losses.penalty import weight_penalty
 from ssl_jax.methods import Method, Run, _temperature
+from ssl_jax.methods._adversarial import adversarial_embedding
+from ssl_jax.methods._attack import Attack
 from ssl_jax.methods._joint import Loss, joint_embedding, scaled
 from ssl_jax.models.heads import ProjectionHead
 
@@ -29,6 +31,10 @@ def make(
     head_dropout: float = 0.0,
     head_penalty: str = "none",
     head_penalty_weight: float = 1e-4,
+    attack_steps: int = 0,
+    attack_epsilon: float = 0.0314,
+    attack_step_size: float = 0.007,
+    attack_weight: float = 0.00390625,
 ) -> Method:
     """SimCLR (arXiv 2002.05709, section 2.1): two views, one forward, NT-Xent over the batch.
 
@@ -37,6 +43,10 @@ def make(
     "debiased" (Chuang et al., arXiv 2007.00224) subtracts the expected share of negatives that have
     the anchor's own class. "hard_negatives" (Robinson et al., arXiv 2010.04592) does so, too, and
     gives negatives that are close to the anchor a larger weight.
+
+    With `attack_steps`, SimCLR becomes adversarial training without labels (RoCL, Kim et al., arXiv
+    2006.07589): a third view is the first view, changed within `attack_epsilon` to raise the loss
+    (`_adversarial.adversarial_embedding`).
 
     Both views pass through encoder and projection head together and share their BatchNorm
     statistics, as in the authors' code. Features are the output of the encoder, before the head
@@ -68,12 +78,19 @@ def make(
         A normalisation follows every layer of the head, so the size of its weights does not change
         what the head computes, only how fast the weights turn (arXiv 1706.05350).
       head_penalty_weight: factor of the penalty.
+      attack_steps: steps of gradient ascent that make the attacked view; 0 makes none. Needs
+        "nt_xent".
+      attack_epsilon: largest change of a pixel in [0, 1]; 0.0314, 8/255, as the authors.
+      attack_step_size: change of a pixel per step; 0.007 as the authors.
+      attack_weight: weight of the additional contrast between the attacked and the second view;
+        1/256 as the authors.
 
     Raises:
       ValueError: if the loss is unknown, the scale is not above 0, the schedule is refused
         (`_temperature.make`), the penalty is unknown or its weight is not above 0, the dropout is
-        not in [0, 1) or has no hidden layer, or the run does not have two views of one size. The
-        parameters of the loss are checked when it is traced.
+        not in [0, 1) or has no hidden layer, a parameter of the attack is out of range, the attack
+        is combined with an option that it lacks, or the run does not have two views of one size.
+        The parameters of the loss are checked when it is traced.
     """
     if not 0 <= head_dropout < 1 or (head_dropout and head_depth < 2):
         raise ValueError(
@@ -105,6 +122,22 @@ def make(
         periods=temperature_periods,
         concentration=concentration if loss == "hard_negatives" else 0,
     )
+    if attack_steps:
+        used = {
+            "method.loss": loss != "nt_xent",
+            "method.temperature_schedule": schedule.varies,
+            "method.head_dropout": head_dropout > 0,
+            "method.head_penalty": head_penalty != "none",
+        }
+        if unfit := [name for name, is_used in used.items() if is_used]:
+            raise ValueError(
+                f"attack_steps={attack_steps}: attacked views have no {', '.join(unfit)}; leave "
+                "them at their defaults, or set method.attack_steps to 0"
+            )
+        attack = Attack(attack_steps, attack_epsilon, attack_step_size)
+        return adversarial_embedding(
+            encoder, head, run, attack, temperature=temperature, weight=attack_weight, scale=scale
+        )
     return joint_embedding(
         encoder,
         head,

@@ -87,22 +87,31 @@ class Chain:
     def features(
         self, params: Tree, stats: Tree, images: jax.Array, *, upto: str = "encoder"
     ) -> jax.Array:
+        """Runs the modules up to `upto` in inference mode; the result is float32.
+
+        Arguments are those of `inference`.
+        """
+        return jnp.asarray(self.inference(params, stats, images, upto=upto), jnp.float32)
+
+    def inference(
+        self, params: Tree, stats: Tree, images: jax.Array, *, upto: str | None = None
+    ) -> jax.Array:
         """Runs the modules up to `upto` in inference mode.
 
         Args:
           params: {module name: parameters}.
           stats: {module name: batch_stats}.
           images: [n, h, w, 3].
-          upto: name of the last module to run.
+          upto: name of the last module to run; None runs all.
 
         Returns:
-          Output of that module, [n, ...] float32.
+          Output of that module, [n, ...].
         """
         x: Any = images
         for name in self._names_upto(upto):
             variables = {"params": params[name], "batch_stats": stats[name]}
             x = self._modules[name].apply(variables, x, False)
-        return jnp.asarray(x, jnp.float32)
+        return x
 
     def _names_upto(self, last: str | None) -> list[str]:
         names = list(self._modules)

@@ -67,6 +67,7 @@ def build_plan(
         checkpoint_bytes=step.state_bytes,
         checkpoint_every=train.checkpoint_every,
         keep=train.keep,
+        may_stop_early=bool(train.stop_on),
     )
     placement = config.augment.get("placement", "host")
     load = throughput and input_throughput.host_load(

@@ -16,6 +16,7 @@ class Totals(NamedTuple):
       kept: checkpoints that stay on disk.
       saves: checkpoints written during the run.
       save_every: seconds between two checkpoints.
+      may_stop_early: the run may end before its last step, so that all totals are upper limits.
     """
 
     steps: int
@@ -27,6 +28,7 @@ class Totals(NamedTuple):
     kept: int
     saves: int
     save_every: float
+    may_stop_early: bool = False
 
 
 def run_totals(
@@ -39,12 +41,14 @@ def run_totals(
     checkpoint_bytes: float,
     checkpoint_every: int,
     keep: int,
+    may_stop_early: bool = False,
 ) -> Totals:
     """Returns the totals of `steps` steps of `step_seconds` each.
 
     Args:
       checkpoint_every: steps between two checkpoints.
       keep: checkpoints that stay on disk.
+      may_stop_early: the run may end before its last step.
     """
     seconds = steps * step_seconds
     saves = -(-steps // checkpoint_every)  # the last step is always saved
@@ -58,4 +62,5 @@ def run_totals(
         kept=min(keep, saves),
         saves=saves,
         save_every=checkpoint_every * step_seconds,
+        may_stop_early=may_stop_early,
     )

@@ -168,9 +168,10 @@ def short_source(source: str) -> str:
 def run_rows(plan: Plan) -> Rows:
     """Returns steps, time, chip-hours and checkpoints of the run."""
     totals = plan.totals
+    early = "; the run may stop earlier (train.stop_on)" if totals.may_stop_early else ""
     return [
         ("steps", count(totals.steps),
-         f"{totals.epochs:,.4g} epochs of {totals.images:,} images"),
+         f"{totals.epochs:,.4g} epochs of {totals.images:,} images{early}"),
         ("time", duration(totals.seconds), "without evaluation, compilation and interruptions"),
         ("chip-hours", hours(totals.chip_hours), ""),
         ("checkpoint", size(totals.checkpoint_bytes),

@@ -93,8 +93,15 @@ def _training(run: Run) -> str:
     if len(metric_series(run, "probe_accuracy")[0]):
         caption += "The online probe trains beside the encoder on augmented training images, "
         caption += "behind a stop-gradient. Compare its accuracy only with itself."
-    content = _facts(run) + figure(path.read_bytes(), "Curves of the training", caption)
+    content = _facts(run) + _early_stop(run)
+    content += figure(path.read_bytes(), "Curves of the training", caption)
     return section("Training", content + _collapse_signals(run))
+
+
+def _early_stop(run: Run) -> str:
+    early = run.metadata.get("stopped_early")
+    reason = str(early.get("reason", "")) if isinstance(early, dict) else ""
+    return note(f"The run {reason}.") if reason else ""
 
 
 def _collapse_signals(run: Run) -> str:

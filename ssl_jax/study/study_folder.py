@@ -185,11 +185,12 @@ def status(study: Study, cell: Cell) -> str:
 
 
 def is_done(run: pathlib.Path, config: ConfigDict) -> bool:
-    """Returns True if the run at `run` is trained to its last step and evaluated there."""
-    images = json_files.read_or_ignore(run / "metadata.json").get("train_images")
+    """Returns True if the run at `run` is trained to its end, maybe early, and evaluated there."""
+    metadata = json_files.read_or_ignore(run / "metadata.json")
+    images, early = metadata.get("train_images"), metadata.get("stopped_early")
     if not is_number(images):
         return False
-    steps = total_steps(config, int(images))
+    steps = early.get("step") if isinstance(early, dict) else total_steps(config, int(images))
     evaluated = json_files.read_or_ignore(run / "eval" / ".done").items()
     done = [name for name, by in evaluated if isinstance(by, dict) and by.get("step") == steps]
     manifest = run / "checkpoints" / str(steps) / "MANIFEST.json"

@@ -94,8 +94,11 @@ class StepLog:
         self.settle()
         self._pending = step, metrics
 
-    def settle(self) -> None:
-        """Waits for the pending step, and logs it if `log_every` says so.
+    def settle(self, more: Callable[[], dict[str, float]] | None = None) -> None:
+        """Waits for the pending step, and logs it if `log_every` says so, or with `more`.
+
+        Args:
+          more: returns further metrics of the step; called after `check`.
 
         Raises:
           Fault: as `check`.
@@ -106,7 +109,9 @@ class StepLog:
         metrics = {name: float(value) for name, value in jax.device_get(arrays).items()}
         self._check(step, metrics)
         metrics |= self._noise_scale(metrics)
-        if step % self._every == 0 or step == self._total:
+        if more:
+            metrics |= more()
+        if step % self._every == 0 or step == self._total or more:
             line, rates = self._progress(step, metrics)
             self._writer.write(step, metrics | rates)
             warning = self._detector.check(step, metrics)

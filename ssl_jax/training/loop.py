@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from ssl_jax.rundir import history, identity, metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.rundir.metrics import MetricWriter
 from ssl_jax.training import preview
+from ssl_jax.training.early_stop import META, EarlyStop
 from ssl_jax.training.finite import FiniteGuard
 from ssl_jax.training.log import StepLog, announced, resume_line
 from ssl_jax.training.parts import Parts
@@ -27,7 +29,14 @@ Finish = Callable[[TrainState, bool], None]
 
 
 def fit(
-    config: ConfigDict, run: workdir.Workdir, parts: Parts, finish: Finish, stop: Stop, *, verb: str
+    config: ConfigDict,
+    run: workdir.Workdir,
+    parts: Parts,
+    finish: Finish,
+    stop: Stop,
+    *,
+    verb: str,
+    knn: Callable[[TrainState], float] | None = None,
 ) -> None:
     """Resumes or starts a run, trains it to its end, evaluates it and writes its report.
 
@@ -38,6 +47,7 @@ def fit(
       finish: (state at the end, True if this call trained) -> None; evaluates the state.
       stop: reports signals.
       verb: name of the command, for metadata.json.
+      knn: state -> accuracy, for early stopping on "knn".
 
     Raises:
       Fault: the data differ between processes or from those of the checkpoint, the checkpoints
@@ -69,13 +79,16 @@ def fit(
         state, start, before = restored or (parts.new_state(), 0, data)
         later = {name: data[name] for name in ("label", "files") if name in data}
         check_data(later | before, data)  # older checkpoints name neither label nor files
+        fields, saved = config.train, before.get(META)
+        early = EarlyStop(fields.stop_on, fields.stop_every, fields.stop_patience, saved, knn)
         watchdog.begin(start)
         # Not earlier: if a first attempt fails before this point, the workdir has no config yet.
         if first:
             run.write_json("config.json", config.to_dict())
             if restored:
                 print(resume_line(start, parts.total_steps), flush=True)
-        if start < parts.total_steps:
+        unfinished = start < parts.total_steps and not early.stopped
+        if unfinished:
             if first:
                 run.write_json(
                     "metadata.json", metadata.collect(config, parts.mesh, parts.source, verb)
@@ -84,12 +97,16 @@ def fit(
                     figures = files.inside(run.path, "figures")
                     preview.draw_views(config, parts.source, figures / "views.png")
             with stop.deferred():
-                state = train(config, run, parts, state, start, checkpoints, stop, watchdog, data)
+                state = train(
+                    config, run, parts, state, start, checkpoints, stop, watchdog, early, data
+                )
                 watchdog.enter("save")  # a signal in the last step waits for it here
                 checkpoints.wait()  # a full disk is reported before a long evaluation
         watchdog.enter("finish")
+        if first and early.stopped and int(state.step) < parts.total_steps:
+            note_early_stop(run, early, int(state.step), parts.total_steps)
         try:
-            finish(state, start < parts.total_steps)
+            finish(state, unfinished)
         except Exception:
             with contextlib.suppress(Exception):  # a full disk also refuses the report
                 report(run)
@@ -101,6 +118,15 @@ def report(run: workdir.Workdir) -> None:
     """Writes the report of a run, in process 0."""
     if jax.process_index() == 0:
         print(f"report: {page.write(run.path)}", flush=True)
+
+
+def note_early_stop(run: workdir.Workdir, early: EarlyStop, step: int, total: int) -> None:
+    """Prints why the run ended after `step` of `total` steps, and adds it to metadata.json."""
+    reason = early.reason(step, total)
+    advice = "To train on: --config.train.stop_on='' --allow_change=train.stop_on"
+    print(f"{reason}. {advice}", flush=True)
+    content = run.read_json("metadata.json") or {}
+    run.write_json("metadata.json", content | {"stopped_early": {"step": step, "reason": reason}})
 
 
 def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -133,6 +159,7 @@ def train(
     checkpoints: Checkpoints,
     stop: Stop,
     watchdog: Watchdog,
+    early: EarlyStop,
     data: dict[str, Any],
 ) -> TrainState:
     """Trains from step `start` to the end and returns the last state.
@@ -146,6 +173,7 @@ def train(
       checkpoints: writes checkpoints.
       stop: reports signals.
       watchdog: is told of every step.
+      early: decides whether the run ends before its last step.
       data: description of the data, stored in every checkpoint.
 
     Raises:
@@ -159,22 +187,35 @@ def train(
     try:
         with MetricWriter(run.path, resume_step=start, is_main=jax.process_index() == 0) as writer:
             guard = FiniteGuard(run, parts, checkpoints)
-            log = StepLog(config, parts, writer, guard.check_metrics, start)
+
+            def check(step: int, metrics: dict[str, float]) -> None:
+                guard.check_metrics(step, metrics)
+                early.add(metrics)
+
+            log = StepLog(config, parts, writer, check, start)
             for k, batch in enumerate(batches, start + 1):
                 state, metrics = train_step(state, parallel.to_global(batch, parts.mesh))
                 guard.add(k, batch["index"], state)
                 log.add(k, metrics)
                 checkpoints.check()
                 watchdog.step(k)
+                if early.is_due(k):
+                    with watchdog.within("evaluate"):
+                        log.settle(partial(early.evaluate, k, state))
+                    if jax.process_index() == 0:
+                        print(early.describe(), flush=True)
+                last = k == total or early.stopped
                 stopping = stop.should_stop(k)  # called once, because the answer may change
-                if k % config.train.checkpoint_every == 0 or k == total or stopping:
+                if k % config.train.checkpoint_every == 0 or last or stopping:
                     with watchdog.saving():
                         log.settle()
                         guard.check_state(k)
-                        checkpoints.save(k, state, data)
+                        checkpoints.save(k, state, data | early.meta)
                         if stopping:
                             checkpoints.wait()
                             raise stop.fault(f"saved step {k}")
+                if last:
+                    break
     finally:
         batches.close()
         note_bad_examples(run, parts.source, batches.bad)

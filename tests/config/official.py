@@ -657,8 +657,11 @@ _add(
 # of warm-up; objective.py: loss_a + loss_b, hence scale 2; model_util.py: two layers, the last one
 # normalised without bias; resnet.py: zero-initialised scales, fixed padding. No mean, no std.
 SIMCLR_HEAD = {"hidden_dim": 0, "output_dim": 128, "scale": 2}
-# The last two belong to other losses and have no effect.
-NT_XENT = {"loss": "nt_xent", "class_prior": 0.1, "concentration": 1}
+# All but the first belong to other losses or to attacked views, and have no effect.
+NT_XENT = {
+    **{"loss": "nt_xent", "class_prior": 0.1, "concentration": 1, "attack_steps": 0},
+    **{"attack_epsilon": 0.0314, "attack_step_size": 0.007, "attack_weight": 0.00390625},
+}
 SIMCLR_VIEWS = pair(224, (0.08, 1), STRONG, gray=0.2, blur=0.5, kernel=0.1)
 SIMCLR_CIFAR_VIEWS = pair(32, (0.08, 1), WEAK, gray=0.2)  # color_jitter_strength 0.5, no blur
 SIMCLR_PADDING = {"model/padding": "simclr"}

@@ -16,7 +16,9 @@ from ssl_jax.optim import optimizers
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 IMAGES = {"imagenet": 1_281_167, "cifar10": 50_000}
 # Losses of SimCLR that its authors do not have; the base is simclr:cifar10.
-OTHER_LOSSES = ("cifar10_decoupled", "cifar10_debiased", "cifar10_hard_negatives")
+OTHER_LOSSES = (
+    *("cifar10_decoupled", "cifar10_debiased", "cifar10_hard_negatives", "cifar10_adversarial"),
+)
 
 
 def quantities(name):

@@ -18,6 +18,12 @@ CONSTANT = {
     "temperature_periods": 0.5,
 }
 PLAIN_HEAD = {"head_dropout": 0.0, "head_penalty": "none", "head_penalty_weight": 1e-4}
+NO_ATTACK = {
+    "attack_steps": 0,
+    "attack_epsilon": 0.0314,
+    "attack_step_size": 0.007,
+    "attack_weight": 0.00390625,
+}
 OLD = {
     "barlow_twins": {"apart": False, "last_bias": True},
     "byol": {"target_init": "own", "output_norm": False, "last_bias": True},
@@ -26,7 +32,8 @@ OLD = {
     "moco_v3": {"last_bias": True} | CONSTANT,
     "simclr": {"scale": 1.0, "loss": "nt_xent", "class_prior": 0.1, "concentration": 1.0}
     | CONSTANT
-    | PLAIN_HEAD,
+    | PLAIN_HEAD
+    | NO_ATTACK,
     "simclr_v2": {"scale": 1.0} | CONSTANT,
     "swav": {"skip_frozen": False},
     "vicreg": {"apart": False, "last_bias": True},

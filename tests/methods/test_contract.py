@@ -17,6 +17,8 @@ from ssl_jax import components, methods, testing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
+# Variants with another computation than cifar10_cpu.
+OTHERS = ["simclr:cifar10_cpu_adversarial"]
 LARGEST = 2 * testing.BATCH  # largest width or length
 LIMITS = {"shuffle_groups": 2}  # smaller limits of single fields: a chunk has 2 groups
 OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
@@ -29,7 +31,9 @@ def float64():
 
 
 def load(name):
-    return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
+    """Returns the config of "NAME", or of "NAME:VARIANT"."""
+    module, _, variant = name.partition(":")
+    return importlib.import_module(f"configs.{module}").get_config(variant or "cifar10_cpu")
 
 
 def shrunk(seen, size):
@@ -62,7 +66,7 @@ def shard_parameters_of_any_size():
         yield
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=[*CONFIGS, *OTHERS])
 def case(request):
     return make(request.param)
 

@@ -45,6 +45,13 @@ def lines_by_name(plan):
     return {line.split("  ")[1]: line for line in format_plan(plan).splitlines() if "  " in line}
 
 
+def test_a_plan_says_that_the_run_may_stop_early():
+    plan = make_plan()
+    assert "earlier" not in format_plan(plan)
+    early = plan._replace(totals=plan.totals._replace(may_stop_early=True))
+    assert "the run may stop earlier (train.stop_on)" in lines_by_name(early)["steps"]
+
+
 def test_text_of_a_plan_that_fits():
     text = format_plan(make_plan())
     assert "simclr resnet50, batch 4,096 on v5e:16x16: 256 chips, 64 hosts" in text

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 from scipy import stats
@@ -64,6 +65,19 @@ def test_a_cell_evaluated_at_another_step_is_unfinished(study_of):
         '{"knn": {"step": 4}, "linear": {"step": 5}, "label_free": {"step": 5}}'
     )
     assert [row["status"] for row in csv_rows(study)] == ["unfinished"]
+
+
+def test_a_cell_that_stopped_early_is_done(study_of):
+    study = study_of("steps=50")
+    run = study.run_path(study.cells[0])
+    (run / "checkpoints" / "50").rename(run / "checkpoints" / "20")
+    done = {name: {"step": 20} for name in ("knn", "linear", "label_free")}
+    (run / "eval" / ".done").write_text(json.dumps(done))
+    assert [row["status"] for row in csv_rows(study)] == ["unfinished"]
+    metadata = json.loads((run / "metadata.json").read_text())
+    early = {"stopped_early": {"step": 20, "reason": "stopped early at step 20 of 50"}}
+    (run / "metadata.json").write_text(json.dumps(metadata | early))
+    assert [row["status"] for row in csv_rows(study)] == ["done"]
 
 
 def test_a_point_is_the_mean_over_seeds_with_its_t_interval(study_of):
