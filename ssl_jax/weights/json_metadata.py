@@ -54,7 +54,7 @@ MODEL_FIELDS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: value in models.names(),
     "width": _number(0, 64),
     "sk_ratio": _number(-1e-9, 1),
-    **dict.fromkeys(("stem", "padding", "pool", "positions", "visible"), _string),
+    **dict.fromkeys(("stem", "padding", "pool", "positions", "visible", "kind"), _string),
     "zero_gamma": lambda value: isinstance(value, bool),
     **dict.fromkeys(("patch_size", "mlp_ratio"), _positive_int),
     "mean": _three_numbers(-math.inf),

@@ -22,6 +22,7 @@ from ssl_jax.weights import Weights
 RESNET = ("resnet8", 32, {"width": 0.25, "stem": "cifar", **STANDARD})
 VIT = ("vit_micro", 16, {"patch_size": 4, "pool": "mean"})
 DBN = ("dbn", 8, {"widths": (12, 8)})
+SDAE = ("sdae", 8, {"widths": (6, 4), "kind": "convolutional"})
 IMAGES = np.random.default_rng(1).uniform(size=(3, 32, 32, 3)).astype(np.float32)
 
 
@@ -143,12 +144,14 @@ def test_check_json_describes_how_to_repeat_the_check(tmp_path, name, size, opti
         assert line in card or "DIR" in card
 
 
-@pytest.mark.parametrize(("name", "size", "options"), [RESNET, VIT, DBN], ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("name", "size", "options"), [RESNET, VIT, DBN, SDAE], ids=lambda x: str(x)
+)
 @pytest.mark.parametrize("head_layers", [None, 1])
 def test_load_backbone_reads_exports(tmp_path, name, size, options, head_layers):
     subject = make_subject(name, size, head=True, head_layers=head_layers, **options)
     for kind in ("torch", "npz", "orbax"):
-        if kind == "torch" and (head_layers or name == "dbn"):
+        if kind == "torch" and (head_layers or name in ("dbn", "sdae")):
             continue
         folder, _, _ = export(subject, kind, tmp_path)
         loaded = ssl_jax.load_backbone(folder)
