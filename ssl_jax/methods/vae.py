@@ -140,13 +140,10 @@ def make(
     def feature_error(weights: Tree, images: jax.Array, drawn: jax.Array) -> jax.Array:
         """Returns the mean over blocks of the mean squared error of their outputs, [n]."""
         assert features_from is not None
-        blocks = zip(
-            features_from.activations(weights, images),
-            features_from.activations(weights, drawn),
-            strict=True,
-        )
+        wanted, got = (features_from.activations(weights, x) for x in (images, drawn))
         errors = [
-            jnp.square((a - b).astype(drawn.dtype)).reshape(len(a), -1).mean(1) for a, b in blocks
+            jnp.square(x.astype(drawn.dtype) - y.astype(drawn.dtype)).reshape(len(x), -1).mean(1)
+            for x, y in zip(wanted, got, strict=True)
         ]
         return jnp.stack(errors).mean(0)
 

@@ -60,7 +60,7 @@ MODEL_FIELDS: dict[str, Callable[[Any], bool]] = {
     "width": _number(0, 64),
     "sk_ratio": _number(-1e-9, 1),
     **dict.fromkeys(("stem", "padding", "colors", "norm", "pool", "positions"), _string),
-    "visible": _string,
+    **dict.fromkeys(("visible", "kind"), _string),
     **dict.fromkeys(("first", "second"), _channel_numbers),
     "zero_gamma": lambda value: isinstance(value, bool),
     **dict.fromkeys(("patch_size", "mlp_ratio"), _positive_int),

@@ -197,7 +197,11 @@ def test_the_gradient_of_a_step_takes_the_attacked_images_as_given():
         ({"attack_epsilon": 0.0}, "attack_epsilon must be a finite number above 0"),
         ({"attack_step_size": float("inf")}, "attack_step_size must be a finite number above 0"),
         ({"attack_weight": -0.1}, "attack_weight must be at least 0"),
-        ({"loss": "decoupled"}, "attack_steps needs the loss 'nt_xent', got 'decoupled'"),
+        ({"loss": "decoupled"}, "attacked views have no method.loss"),
+        (
+            {"head_dropout": 0.1, "temperature_schedule": "cosine"},
+            "no method.temperature_schedule, method.head_dropout",
+        ),
         ({"scale": 0.0}, "scale must be a finite number above 0"),
     ],
 )
