@@ -142,8 +142,9 @@ def _shift_hue(rgb: Planes, turns: jax.Array) -> Planes:
     """Shifts HSV's hue by `turns` full turns."""
     r, g, b = rgb
     value, chroma, inverse = _value_chroma(rgb)
-    hue = jnp.where(g == value, (b - r) * inverse + 2, (r - g) * inverse + 4)
-    hue = jnp.where(r == value, (g - b) * inverse, hue) + 6 * turns
+    # XLA may compute a channel twice, with different rounding: `r == value` could fail for all.
+    hue = jnp.where(g >= b, (b - r) * inverse + 2, (r - g) * inverse + 4)
+    hue = jnp.where((r >= g) & (r >= b), (g - b) * inverse, hue) + 6 * turns
     hue = hue - 6 * jnp.floor(hue / 6)  # `%` makes the whole jitter four times slower on a CPU
     shares = jnp.abs(hue - 3) - 1, 2 - jnp.abs(hue - 2), 2 - jnp.abs(hue - 4)
     return _map_planes(shares, lambda share: value - chroma * (1 - jnp.clip(share, 0, 1)))
