@@ -3,11 +3,11 @@
     python -m benchmarks.zoo --data_dir=DATA_DIR --workdir=runs/zoo
 
 Trains every `configs/*.py:cifar10_cpu` with `ssl_jax.train` on a part of CIFAR-10 that is small
-enough for several epochs. A method gets 400 steps, or its own number in STEPS. Prints linear and
-kNN accuracy on all test images: the mean and half the range over seeds. Completed runs are not
-repeated, and `--jobs` runs are trained at a time. The encoder is the config's: the same small
-ResNet for all methods except those that need their own (the ViT of MAE, the deep belief network).
-A gain is the difference to the same encoder, untrained, with the same standardisation of its input.
+enough for several epochs. A method gets 400 steps, or its own number in STEPS, and views of 16
+pixels, or its own size in SIZES. Prints linear and kNN accuracy on all test images: the mean and
+half the range over seeds. Completed runs are not repeated, and `--jobs` runs are trained at a time.
+The encoder is the config's: the same small ResNet for all methods except those that need their own.
+A gain is the difference to the same encoder, untrained, on images of the same size and colours.
 "yes" means that the worst seed of the method is above the best seed of the untrained encoder.
 Distillation is excluded because it needs a teacher. `benchmarks.zoo_steps` reads the same runs.
 """
@@ -30,7 +30,10 @@ CONFIGS = pathlib.Path("configs")
 EXCLUDED = {"common", "distillation"}
 DEFAULT_STEPS = 400
 STEPS = {"mae": 1200, "rbm": 4000}  # methods that need more than the default
+SIZES = {"jigsaw": 30, "relative_position": 30, "cpc_v1": 20, "cpc_v2": 20}  # in pixels
 UNTRAINED, RAW = "untrained encoder", "raw pixels"
+# Fields of the model that do not change the features of an untrained encoder.
+NEUTRAL = ("name", "dtype", "init", "bn_group", "mean", "std", "width", "stem", "zero_gamma")
 EVALUATIONS = {"linear": "linear", "knn": "20-NN"}
 
 
@@ -48,10 +51,27 @@ class Run(NamedTuple):
 
     @property
     def encoder(self) -> str:
-        """Encoder, and whether its input is standardised: the same for the same untrained one."""
-        model = _config(self.name).model
-        standardised = any(model.get("mean", ()))
-        return f"{model.name}, standardised input" if standardised else model.name
+        """Encoder, its unusual options and its input: the same for the same untrained encoder."""
+        model, usual = _config(self.name).model, _config("simclr").model
+        parts = [model.name]
+        parts += [
+            f"{field}={value}"
+            for field, value in model.items()
+            if field not in NEUTRAL and value != usual.get(field, value)
+        ]
+        parts += ["standardised input"] if any(model.get("mean", ())) else []
+        parts += [f"{self.size} px"] if self.size != FLAGS.size else []
+        return ", ".join(parts)
+
+    @property
+    def size(self) -> int:
+        """Side of a full-size view, in pixels."""
+        return SIZES.get(self.name, FLAGS.size)
+
+    @property
+    def raw(self) -> str:
+        """Name of the row of raw pixels."""
+        return f"{RAW}, {self.size} px"
 
 
 Accuracies = dict[str, dict[str, dict[int, float]]]  # {evaluation: {row: {seed: accuracy}}}
@@ -95,7 +115,7 @@ def _fields(run: Run) -> list[str]:
         "train.seed": run.seed,
         "train.steps": run.steps,
         "train.checkpoint_every": run.steps,
-        "augment.size": FLAGS.size,
+        "augment.size": run.size,
         "eval.labels_per_class": "(0,)",
         # Baselines depend only on the encoder, so one method per encoder measures them.
         "eval.baselines": run.name == _first_method_with_encoder(run),
@@ -126,7 +146,7 @@ def gather(runs: list[Run]) -> Accuracies:
         file = run.folder / "eval" / f"{evaluation}.json"
         if not file.exists():
             continue
-        baselines = {RAW: RAW, UNTRAINED: untrained(run.name)}
+        baselines = {RAW: run.raw, UNTRAINED: untrained(run.name)}
         for features, numbers in json.loads(file.read_text())["results"].items():
             row = rows.setdefault(baselines.get(features, run.name), {})
             row[run.seed] = 100 * numbers["accuracy"]
@@ -153,7 +173,8 @@ def table(names: list[str], accuracies: Accuracies, steps: dict[str, int]) -> st
         encoder = Run(name, 0, 0).encoder
         lines.append(f"| {name} | {steps[name]:,} | {seeds} | {' | '.join(cells)} | {encoder} |")
     lines += ["", f"| features | seeds | {' | '.join(EVALUATIONS.values())} |", "|---|---|---|---|"]
-    for row in sorted({untrained(name) for name in names} | {RAW}, key=mean, reverse=True):
+    baselines = {untrained(name) for name in names} | {Run(name, 0, 0).raw for name in names}
+    for row in sorted(baselines, key=mean, reverse=True):
         cells = [_cell(by_row.get(row, {})) for by_row in accuracies.values()]
         lines.append(f"| {row} | {len(accuracies['linear'].get(row, {}))} | {' | '.join(cells)} |")
     return "\n".join(lines)

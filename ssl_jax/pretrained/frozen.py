@@ -22,7 +22,8 @@ def load_frozen(folder: str, image: tuple[int, int, int], dtype: Any) -> FrozenN
       dtype: dtype of the network's activations.
 
     Raises:
-      Fault: as `backbone.load`, or if the network does not take such images or has no blocks.
+      Fault: as `backbone.load`, or if the network does not take such images, has no
+        blocks, or encodes patches.
     """
     net = backbone.load(pathlib.Path(folder).expanduser(), dtype=dtype)
     print(f"read weights from {net.origin or folder}", flush=True)
@@ -38,6 +39,11 @@ def load_frozen(folder: str, image: tuple[int, int, int], dtype: Any) -> FrozenN
         words = f"{image[0]}x{image[1]} pixels and {image[2]} channels: {error}"
         message = f"method.features_from={folder}: the network does not take images of {words}"
         raise Fault(message, BAD_CONFIG) from error
+    if any(len(block) != 1 for block in shapes):
+        message = (
+            f"method.features_from={folder}: the encoder cuts images into patches (model.patch)"
+        )
+        raise Fault(f"{message}. Choose an encoder of whole images", BAD_CONFIG)
     if not shapes:
         message = f"method.features_from={folder}: the encoder has no known blocks"
         raise Fault(f"{message}. Choose a ResNet, a ViT, or a stack of layers", BAD_CONFIG)

@@ -73,6 +73,12 @@ def test_missing_and_unfit_networks_are_refused(saved, tmp_path):
     ) as refused:
         build.load_teacher(one)
     assert refused.value.code == BAD_CONFIG
+    options = {"norm": "layer", "patch": 8, "patch_stride": 4, **OPTIONS}
+    np.savez(
+        tmp_path / "patches.npz", **native.encode(random_weights.make("resnet8", 8, **options))
+    )
+    with pytest.raises(Fault, match="cuts images into patches"):
+        build.load_teacher(config(str(tmp_path / "patches.npz")))
     one = config(saved[1], likelihood="bernoulli")
     network = build.load_teacher(one)
     with pytest.raises(Fault, match="needs likelihood='gaussian'"):
