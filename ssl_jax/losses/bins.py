@@ -67,8 +67,8 @@ def rebalancing_weights(
 
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.2, equation 4.
     """
-    kernel = np.exp(-np.square(centres[:, None] - centres[None]).sum(-1) / (2 * sigma**2))
-    kernel = jnp.asarray(kernel / kernel.sum(1, keepdims=True), counts.dtype)
+    gauss = np.exp(-np.square(centres[:, None] - centres[None]).sum(-1) / (2 * sigma**2))
+    kernel = jnp.asarray(gauss / gauss.sum(1, keepdims=True), counts.dtype)
     smooth = jnp.matmul(counts / counts.sum(), kernel, precision=jax.lax.Precision.HIGHEST)
     weights = 1 / ((1 - uniform) * smooth + uniform / len(centres))
     return weights / (smooth * weights).sum()
@@ -85,5 +85,5 @@ def annealed_mean(logits: jax.Array, centres: np.ndarray, *, temperature: float)
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.3, equation 5.
     """
     probabilities = jax.nn.softmax(logits / temperature, axis=-1)
-    centres = jnp.asarray(centres, probabilities.dtype)
-    return jnp.matmul(probabilities, centres, precision=jax.lax.Precision.HIGHEST)
+    values = jnp.asarray(centres, probabilities.dtype)
+    return jnp.matmul(probabilities, values, precision=jax.lax.Precision.HIGHEST)
