@@ -21,8 +21,7 @@ def soft_targets(distances: jax.Array, *, neighbours: int, sigma: float) -> jax.
 
     Args:
       distances: squared distances [..., q] of a value to all bins.
-      neighbours: number of bins with a weight. All bins that are as near as the last of them also
-        have a weight.
+      neighbours: number of bins with a weight. Of equally near bins, the first ones are taken.
       sigma: standard deviation of the Gaussian, in the unit of the values.
 
     Returns:
@@ -30,10 +29,16 @@ def soft_targets(distances: jax.Array, *, neighbours: int, sigma: float) -> jax.
 
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.1.
     """
-    nearest = -jax.lax.top_k(-distances, neighbours)[0]
+
+    def remove_nearest(_: int, remaining: jax.Array) -> jax.Array:
+        nearest = jax.nn.one_hot(remaining.argmin(-1), remaining.shape[-1], dtype=bool)
+        return jnp.where(nearest, jnp.inf, remaining)
+
+    # Not `lax.top_k`, for which XLA gathers all rows on every device.
+    remaining = jax.lax.fori_loop(0, neighbours, remove_nearest, distances)
     # Weights are relative to the nearest bin's, which a distant value would round to 0.
-    weights = jnp.exp((nearest[..., :1] - distances) / (2 * sigma**2))
-    weights = jnp.where(distances <= nearest[..., -1:], weights, 0)
+    weights = jnp.exp((distances.min(-1, keepdims=True) - distances) / (2 * sigma**2))
+    weights = jnp.where(jnp.isinf(remaining), weights, 0)
     return weights / weights.sum(-1, keepdims=True)
 
 
@@ -67,8 +72,8 @@ def rebalancing_weights(
 
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.2, equation 4.
     """
-    kernel = np.exp(-np.square(centres[:, None] - centres[None]).sum(-1) / (2 * sigma**2))
-    kernel = jnp.asarray(kernel / kernel.sum(1, keepdims=True), counts.dtype)
+    gauss = np.exp(-np.square(centres[:, None] - centres[None]).sum(-1) / (2 * sigma**2))
+    kernel = jnp.asarray(gauss / gauss.sum(1, keepdims=True), counts.dtype)
     smooth = jnp.matmul(counts / counts.sum(), kernel, precision=jax.lax.Precision.HIGHEST)
     weights = 1 / ((1 - uniform) * smooth + uniform / len(centres))
     return weights / (smooth * weights).sum()
@@ -85,5 +90,5 @@ def annealed_mean(logits: jax.Array, centres: np.ndarray, *, temperature: float)
     Source: Zhang, Isola and Efros (arXiv 1603.08511), section 2.3, equation 5.
     """
     probabilities = jax.nn.softmax(logits / temperature, axis=-1)
-    wide_centres = jnp.asarray(centres, probabilities.dtype)
-    return jnp.matmul(probabilities, wide_centres, precision=jax.lax.Precision.HIGHEST)
+    values = jnp.asarray(centres, probabilities.dtype)
+    return jnp.matmul(probabilities, values, precision=jax.lax.Precision.HIGHEST)

@@ -32,12 +32,15 @@ def test_one_neighbour_gives_the_nearest_bin_also_far_away():
     np.testing.assert_array_equal(got.max(1), 1)
 
 
-def test_bins_at_equal_distance_have_equal_weight():
+def test_of_equally_near_bins_the_first_are_taken():
     distances = bins.squared_distances(jnp.asarray([[0.0, 0.0]]), GRID)
-    got = np.asarray(bins.soft_targets(distances, neighbours=2, sigma=5.0))[0]
+    got = np.asarray(bins.soft_targets(distances, neighbours=3, sigma=5.0))[0]
     neighbours = [i for i, centre in enumerate(GRID) if np.abs(centre).sum() == 10]
     assert len(neighbours) == 4
-    np.testing.assert_allclose(got[neighbours], np.exp(-2) / (1 + 4 * np.exp(-2)), rtol=1e-6)
+    expected = np.zeros(len(GRID))
+    expected[neighbours[:2]] = np.exp(-2)
+    expected[np.abs(GRID).sum(1) == 0] = 1
+    np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-6)
 
 
 def test_shares_count_the_places_of_each_example():
