@@ -122,7 +122,7 @@ def first_update(config: ConfigDict) -> tuple[Arrays, Arrays, Arrays]:
     with jax.set_mesh(mesh):
         params, extra = jax.jit(lambda: states.init_method(method, spec, FLAGS.seed))()
         grads = jax.jit(gradient)(params, extra, parallel.to_global(batch, mesh))
-    tx, _ = components.make_optimizer(optimizer, source.size, total, method.delays)
+    tx, _ = components.make_optimizer(optimizer, source.size, total, method.turns)
     updates, _ = tx.update(grads, tx.init(params), params)
     return _weights(params), _weights(grads), _weights(updates)
 

@@ -194,7 +194,7 @@ def _computation(
     total: int,
     supervised: bool = False,
 ) -> Computation:
-    tx, schedule = components.make_optimizer(config, examples, total, method.delays, method.turns)
+    tx, schedule = components.make_optimizer(config, examples, total, method.turns)
     example_input = components.make_input(config)
     train_step = make_train_step(
         method,

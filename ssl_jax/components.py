@@ -116,12 +116,11 @@ def make_optimizer(
     config: ConfigDict,
     size: int,
     total: int,
-    delays: Mapping[str, int] | None = None,
     turns: Mapping[str, Turns] | None = None,
 ) -> tuple[Any, Callable]:
     """Returns (optax transformation, schedule) for `total` steps over `size` examples.
 
-    `delays` and `turns` are those of the `Method`.
+    `turns` are those of the `Method`.
     """
     fields = config.optim.to_dict()
     for settings in (fields, *fields["groups"].values()):
@@ -132,7 +131,6 @@ def make_optimizer(
         return optimizers.make(
             batch_size=config.train.batch_size,
             total_steps=total,
-            delays=delays,
             turns=turns,
             **fields,
         )

@@ -122,7 +122,7 @@ class Trial:
         }
         self._tx, self._schedule = optimizers.make(
             "sgd", lr=0.1, lr_rule="constant", batch_size=BATCH, warmup_steps=0, total_steps=STEPS,
-            weight_decay=0.0, delays=self.method.delays, turns=self.method.turns,
+            weight_decay=0.0, turns=self.method.turns,
         )  # fmt: skip
         self._programs: dict[tuple[int, int], Any] = {}
 

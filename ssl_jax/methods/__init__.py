@@ -133,17 +133,11 @@ class Method(NamedTuple):
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
 
-    delays: Mapping[str, int] = MappingProxyType({})
-    """Top-level key of `params` -> number of first steps in which the optimizer skips the
-    parameters under the key: they and the optimizer's state do not change. `objective` must also
-    stop their gradient in these steps, so that the norm of the gradient, which is logged and
-    clipped, is that of the trained parameters.
-    """
-
     turns: Mapping[str, Turns] = MappingProxyType({})
     """Path in `params`, such as "encoder/layer0" -> ranges of steps (first, end), rising, in which
     the optimizer updates the parameters under the path. In all other steps they and the optimizer's
-    state do not change. `objective` must stop their gradient there, as with `delays`.
+    state do not change. `objective` must also stop their gradient there, so that the norm of the
+    gradient, which is logged and clipped, is that of the trained parameters.
     """
 
 

@@ -13,6 +13,7 @@ from ssl_jax.methods._multicrop import forward, full_and_local
 from ssl_jax.methods._prototypes import freeze_steps, frozen_until, init_prototypes, scores
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import DENSE_INITS, MLP
+from ssl_jax.optim import turns_from
 
 
 def make(
@@ -131,5 +132,5 @@ def make(
     layout = {"batch_stats": "replicated", "target": "parameters", "center": "replicated"}
     return Method(
         init, encode, objective, features, after_update, layout, modules=modules, pictures=pictures,
-        delays={"prototypes": frozen_steps} if skip_frozen else {},
+        turns={"prototypes": turns_from(frozen_steps)} if skip_frozen and frozen_steps else {},
     )  # fmt: skip

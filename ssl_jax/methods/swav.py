@@ -12,6 +12,7 @@ from ssl_jax.methods._prototypes import freeze_steps, frozen_until, init_prototy
 from ssl_jax.methods._queue import count_slots
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
+from ssl_jax.optim import turns_from
 
 
 def make(
@@ -109,5 +110,5 @@ def make(
         return networks.features(params, extra["batch_stats"], images)
 
     layout = {"batch_stats": "replicated"} | ({"queue": "rows"} if slots else {})
-    delays = {"prototypes": frozen_steps} if skip_frozen else {}
-    return Method(init, encode, objective, features, layout=layout, delays=delays)
+    turns = {"prototypes": turns_from(frozen_steps)} if skip_frozen and frozen_steps else {}
+    return Method(init, encode, objective, features, layout=layout, turns=turns)

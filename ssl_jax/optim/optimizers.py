@@ -18,7 +18,6 @@ from ssl_jax.optim import LR_RULES, NAMES, SCHEDULES, Turns, parameters
 from ssl_jax.optim.parameters import is_any, is_weight
 
 Schedule = Callable[[Any], jax.Array]
-NO_END = 2**31 - 1
 
 
 def learning_rate(base: float, rule: str, batch_size: int) -> float:
@@ -256,7 +255,6 @@ def make(
     *,
     groups: Mapping[str, Mapping[str, Any]] | None = None,
     frozen: Sequence[str] = (),
-    delays: Mapping[str, int] | None = None,
     turns: Mapping[str, Turns] | None = None,
     clip_norm: float = 0.0,
     **settings: Any,
@@ -269,19 +267,17 @@ def make(
         all parameters under that key; they may include "name".
       frozen: paths of parameters or modules that never change, such as "encoder/patch_embed".
         Frozen parameters have no optimizer state.
-      delays: `Method.delays`: top-level key of the parameters -> number of first steps in which
-        parameters under the key and their optimizer's state do not change. After them, the
-        optimizer starts from its initial state, at the run's rate and decay.
       turns: `Method.turns`: path of parameters -> ranges of steps (first, end) in which the
         optimizer updates the parameters under the path, at the run's rate and decay. In all other
-        steps they and the optimizer's state do not change.
+        steps they and the optimizer's state do not change. A path belongs to the group of its
+        first part.
       clip_norm: maximum L2 norm of the gradient of all parameters that are not frozen together.
         A longer gradient is scaled down before any optimizer uses it. 0 turns clipping off.
 
     Returns:
       (transformation, schedule of the main optimizer). The schedule is for logging. The
-      transformation's `init` raises ValueError if a group, a delay, a turn or a frozen path matches
-      no parameter.
+      transformation's `init` raises ValueError if a group, a turn or a frozen path matches no
+      parameter.
 
     Raises:
       ValueError: for arguments that `single_optimizer` refuses.
@@ -289,16 +285,12 @@ def make(
     tx, rate = single_optimizer(name, **settings)
     groups = groups or {}
     turns = turns or {}
-    delays = {key: steps for key, steps in (delays or {}).items() if steps > 0}
-    label = functools.partial(
-        parameters.labels, groups=groups, frozen=frozen, delays=delays, turns=turns
-    )
-    if groups or frozen or delays or turns:
+    label = functools.partial(parameters.labels, groups=groups, frozen=frozen, turns=turns)
+    if groups or frozen or turns:
         transforms = {parameters.MAIN: tx, parameters.FROZEN: optax.set_to_zero()}
-        own_turns = {key: ((steps, NO_END),) for key, steps in delays.items()} | {**turns}
-        for key in (*groups, *(own_turns.keys() - groups.keys())):
+        for key in (*groups, *(turns.keys() - groups.keys())):
             own = {"name": name, **settings, **groups.get(key.partition("/")[0], {})}
-            transforms[key] = _in_turns(own, own_turns.get(key, ()))
+            transforms[key] = _in_turns(own, turns.get(key, ()))
         tx = optax.partition(transforms, label)
     if clip_norm:
         tx = _with_clipping(tx, clip_norm, label)

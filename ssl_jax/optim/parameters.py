@@ -33,7 +33,6 @@ def labels(
     params: Tree,
     groups: Iterable[str] = (),
     frozen: Sequence[str] = (),
-    delays: Iterable[str] = (),
     turns: Iterable[str] = (),
 ) -> Tree:
     """Labels each parameter with FROZEN, the key or path of its own optimizer, or MAIN.
@@ -42,23 +41,18 @@ def labels(
       params: dictionary of trees of arrays.
       groups: keys of `params` with an optimizer of their own.
       frozen: paths of parameters or of modules. A frozen path inside a group stays frozen.
-      delays: more keys of `params` with an optimizer of their own.
       turns: paths with an optimizer of their own, also inside of a group.
 
     Returns:
       Tree of str, with the structure of `params`.
 
     Raises:
-      ValueError: if a group, a delay, a turn or a frozen path matches no parameter.
+      ValueError: if a group, a turn or a frozen path matches no parameter.
     """
-    own = set()
-    for kind, keys in (("groups", set(groups)), ("delays", set(delays))):
-        if missing := sorted(keys - params.keys()):
-            top = ", ".join(sorted(params))
-            raise ValueError(
-                f"{kind}: no parameters under {missing[0]!r}; the top level has: {top}"
-            )
-        own |= keys
+    own = set(groups)
+    if missing := sorted(own - params.keys()):
+        top = ", ".join(sorted(params))
+        raise ValueError(f"groups: no parameters under {missing[0]!r}; the top level has: {top}")
     paths = [_path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for kind, prefixes in (("frozen", frozen), ("turns", turns)):
         for prefix in prefixes:

@@ -25,7 +25,7 @@ MAKERS = {
 def train(method, name="adamw"):
     tx, _ = optimizers.make(
         name, lr=0.1, lr_rule="constant", batch_size=B, warmup_steps=0, total_steps=STEPS,
-        weight_decay=0.5, delays=method.delays,
+        weight_decay=0.5, turns=method.turns,
     )  # fmt: skip
     history, last = linear.trajectory(method, linear.batches(STEPS, B), tx=tx)
     return [state for state, _ in history] + [last], [metrics for _, metrics in history]
@@ -65,7 +65,7 @@ def test_first_update_after_the_freeze_has_the_size_of_a_first_update_of_adam(na
 @pytest.mark.parametrize("name", MAKERS)
 def test_old_runs_update_frozen_prototypes_by_gradients_of_0(name):
     method = MAKERS[name](freeze_epochs=1.0, skip_frozen=False)
-    assert not method.delays
+    assert not method.turns
     states, metrics = train(method)
     assert [adam_count(state) for state in states] == list(range(STEPS + 1))
     first, second = (state.params["prototypes"]["kernel"] for state in states[:2])

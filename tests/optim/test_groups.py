@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from written_out import PEAK, TOTAL, assert_close, decay, make, rate, run
 
+from ssl_jax.optim import turns_from
+
 GROUPS = {
     "predictor": {"schedule": "constant", "warmup_steps": 0},
     "discriminator": {"name": "adamw", "lr": 2e-3, "momentum": 0.5, "weight_decay": 0.0},
@@ -70,7 +72,7 @@ def one_step(name, p, g, buffers, count, step, end):
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_delayed_parameters_start_later_at_the_rate_and_decay_of_the_run(name, end, model):
     params, grads = model
-    tx, schedule = make(name, delays={"predictor": DELAY}, weight_decay_end=end, b2=0.95)
+    tx, schedule = make(name, turns={"predictor": turns_from(DELAY)}, weight_decay_end=end, b2=0.95)
     visited = run(tx, params, grads)
     assert float(schedule(DELAY)) == pytest.approx(rate(DELAY))  # the logged rate
     for module in params:
@@ -89,7 +91,7 @@ def test_delayed_parameters_start_later_at_the_rate_and_decay_of_the_run(name, e
 
 def test_delay_leaves_the_state_of_the_optimizer_as_it_starts(model):
     params, grads = model
-    tx, _ = make("adamw", delays={"predictor": DELAY})
+    tx, _ = make("adamw", turns={"predictor": turns_from(DELAY)})
     start = state = tx.init(params)
     for step, grad in enumerate(grads[: DELAY + 1]):
         own = state.inner_states["predictor"].inner_state
@@ -111,9 +113,8 @@ def test_delay_holds_beside_groups_frozen_paths_and_clipping(name, model):
         grad["discriminator"] = jax.tree.map(np.zeros_like, grad["discriminator"])
     clip = 3.0
     options = {"groups": GROUPS, "frozen": frozen, "weight_decay": 0.1, "trust_clip": True}
-    tx, _ = make(
-        name, **options, clip_norm=clip, delays={"predictor": DELAY, "discriminator": DELAY}
-    )
+    turns = dict.fromkeys(("predictor", "discriminator"), turns_from(DELAY))
+    tx, _ = make(name, **options, clip_norm=clip, turns=turns)
     visited = run(tx, params, grads)
     clipped = []
     for grad in grads:
@@ -171,12 +172,6 @@ def test_turns_inside_a_group_keep_the_settings_of_the_group(model):
 def test_turn_without_parameters_is_refused(model):
     tx, _ = make("sgd", turns={"predictor/deep/cov": ((0, 3),)})
     with pytest.raises(ValueError, match="turns: no parameter under 'predictor/deep/cov'; similar"):
-        jax.eval_shape(tx.init, model[0])
-
-
-def test_delay_without_parameters_is_refused(model):
-    tx, _ = make("sgd", delays={"prototypes": 3})
-    with pytest.raises(ValueError, match="delays: no parameters under 'prototypes'; the top level"):
         jax.eval_shape(tx.init, model[0])
 
 

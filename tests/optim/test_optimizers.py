@@ -321,7 +321,7 @@ PATHS = {
         {"clip_norm": 0.0},
         {"clip_norm": 3.0},
         {"trust_coefficient": 0.02, "decay_all": True, "adapt_all": True},
-        {"delays": {"w": 0}},
+        {"turns": {}},
     ],
     ids=str,
 )
