@@ -9,6 +9,7 @@ half the range over seeds. Completed runs are not repeated, and `--jobs` runs ar
 The encoder is the config's: the same small ResNet for all methods except those that need their own.
 A gain is the difference to the same encoder, untrained, on images of the same size and colours.
 "yes" means that the worst seed of the method is above the best seed of the untrained encoder.
+"NAME:SUFFIX" in `--methods` trains the variant `cifar10_cpu_SUFFIX` of `configs/NAME.py`.
 Distillation is excluded because it needs a teacher. `benchmarks.zoo_steps` reads the same runs.
 """
 
@@ -28,6 +29,7 @@ from ml_collections import ConfigDict
 FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
 EXCLUDED = {"common", "distillation"}
+VARIANTS = {"denoising:dense", "denoising:resnet", "rotation:angle"}
 DEFAULT_STEPS = 400
 STEPS = {"mae": 1200, "rbm": 4000}  # methods that need more than the default
 SIZES = {"jigsaw": 30, "relative_position": 30, "cpc_v1": 20, "cpc_v2": 20}  # in pixels
@@ -47,7 +49,8 @@ class Run(NamedTuple):
     @property
     def folder(self) -> pathlib.Path:
         """Workdir of the run."""
-        return pathlib.Path(FLAGS.workdir) / f"{self.name}_{self.steps}_{self.seed}"
+        name = self.name.replace(":", "_")
+        return pathlib.Path(FLAGS.workdir) / f"{name}_{self.steps}_{self.seed}"
 
     @property
     def encoder(self) -> str:
@@ -66,7 +69,7 @@ class Run(NamedTuple):
     @property
     def size(self) -> int:
         """Side of a full-size view, in pixels."""
-        return SIZES.get(self.name, FLAGS.size)
+        return SIZES.get(self.name.partition(":")[0], FLAGS.size)
 
     @property
     def raw(self) -> str:
@@ -99,7 +102,8 @@ def train(runs: list[Run]) -> None:
 def _train(run: Run) -> None:
     if (run.folder / "eval" / ".done").exists():
         return
-    command = [sys.executable, "-m", "ssl_jax.train", f"--config=configs/{run.name}.py:cifar10_cpu"]
+    method, variant = _variant(run.name)
+    command = [sys.executable, "-m", "ssl_jax.train", f"--config=configs/{method}.py:{variant}"]
     command += [f"--workdir={run.folder}", *_fields(run)]
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "log.txt").open("a") as log:
@@ -126,7 +130,14 @@ def _fields(run: Run) -> list[str]:
 
 
 def _config(name: str) -> ConfigDict:
-    return importlib.import_module(f"configs.{name}").get_config("cifar10_cpu")
+    method, variant = _variant(name)
+    return importlib.import_module(f"configs.{method}").get_config(variant)
+
+
+def _variant(name: str) -> tuple[str, str]:
+    """Returns config and variant: "denoising:dense" trains `cifar10_cpu_dense`."""
+    method, _, suffix = name.partition(":")
+    return method, f"cifar10_cpu_{suffix}" if suffix else "cifar10_cpu"
 
 
 def _first_method_with_encoder(run: Run) -> str:
@@ -135,8 +146,8 @@ def _first_method_with_encoder(run: Run) -> str:
 
 
 def all_methods() -> list[str]:
-    """Returns the names of the configs that take part."""
-    return sorted({path.stem for path in CONFIGS.glob("*.py")} - EXCLUDED)
+    """Returns the names of the configs that take part, and the other variants."""
+    return sorted({path.stem for path in CONFIGS.glob("*.py")} - EXCLUDED | VARIANTS)
 
 
 def gather(runs: list[Run]) -> Accuracies:
