@@ -199,7 +199,7 @@ def test_the_gradient_of_a_step_takes_the_attacked_images_as_given():
         ({"attack_weight": -0.1}, "attack_weight must be at least 0"),
         ({"loss": "decoupled"}, "attacked views have no method.loss"),
         (
-            {"head_dropout": 0.1, "temperature_schedule": "cosine"},
+            {"head_depth": 2, "head_dropout": 0.1, "temperature_schedule": "cosine"},
             "no method.temperature_schedule, method.head_dropout",
         ),
         ({"scale": 0.0}, "scale must be a finite number above 0"),

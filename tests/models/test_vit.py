@@ -278,8 +278,8 @@ def test_options_of_another_encoder_family_raise():
         message = f"vit_small has no option {option}; its options are {options}$"
         with pytest.raises(TypeError, match=message):
             models.get("vit_small", **{option: 1})
-    message = "resnet18 has no option pool, block; its options are width, stem"
+    message = "resnet18 has no option positions, block; its options are width, stem"
     with pytest.raises(TypeError, match=message):
-        models.get("resnet18", pool="mean", width=2, block=None)
+        models.get("resnet18", positions="sincos", width=2, block=None)
     with pytest.raises(ValueError, match=r"vit_tyny.*resnet200, vit_micro, vit_tiny, vit_small"):
         models.get("vit_tyny")
