@@ -28,9 +28,11 @@ def weight_penalty(kind: str, weight: float) -> Callable[[Tree], jax.Array] | No
     penalties = {"l2": l2, "smooth_l1": smooth_l1}
     if kind not in ("none", *penalties):
         raise ValueError(f"unknown penalty {kind!r}; choose one of: none, {', '.join(penalties)}")
+    if kind == "none":
+        return None
     if not 0 < weight < math.inf:
         raise ValueError(f"the weight of a penalty must be a finite number above 0, got {weight}")
-    return None if kind == "none" else lambda params: weight * penalties[kind](params)
+    return lambda params: weight * penalties[kind](params)
 
 
 def l2(params: Tree) -> jax.Array:

@@ -10,8 +10,8 @@ from ssl_jax.losses import softmax
 from ssl_jax.losses.pairs import Rows, pair_sums
 from ssl_jax.losses.softmax import Metrics, Scale, Tree
 
-# Beyond this lead of a negative over the positive, in nats, exp is continued by its tangent. In
-# float32, sums over 2^40 pairs and their cotangents stay in range up to this lead.
+# Largest lead of a negative over the positive, in nats, whose exp is summed. In float32, sums over
+# 2^40 pairs and their cotangents stay in range up to this lead.
 LARGEST_LEAD = 40.0
 
 
@@ -34,7 +34,8 @@ def predictive_info_nce(
     the times of a recording, and the predictions are those of all contexts and all steps.
 
     The value is exact as long as no negative's score exceeds the positive's by more than 40 nats.
-    A larger lead counts as less than it is, and keeps a gradient.
+    Larger leads count as 40 nats in the sum of exponentials, and the mean of the parts beyond 40
+    nats is added. So the loss grows with the lead, and the gradient keeps its size.
 
     Args:
       predictions: [b, r, d].
@@ -69,12 +70,13 @@ def predictive_info_nce(
         lambda a: a.reshape(b * r, *a.shape[2:]), (x, example + jnp.asarray(positive)[None], aux)
     )
     columns = Rows(y.reshape(b * p, d), jnp.arange(b * p, dtype=jnp.int32))
-    leads, closer = pair_sums(
+    (leads, excess), (closer, beyond) = pair_sums(
         _body, Rows(rows, group, aux), columns, transport=transport, dtype=dtype
     )
     # Leads are relative to the positive's score. This difference is 0, but has a gradient.
     gain = score.reshape(-1) - aux["score"]
     losses = jax.nn.softplus(softmax.log_sum(leads, jnp.zeros((), wide)) - gain)
+    losses += excess / lax.stop_gradient(jnp.maximum(beyond, 1))
     closer = lax.stop_gradient(closer)
     return losses.mean(), {
         "contrastive_accuracy": (closer < 1).mean(dtype=wide),
@@ -83,13 +85,16 @@ def predictive_info_nce(
     }
 
 
-def _body(logits: jax.Array, own: Tree, other: Tree, shared: Tree) -> tuple[jax.Array, jax.Array]:
-    """Body for `pair_sums`: exp of the lead over the positive, and whether there is a lead."""
+def _body(logits: jax.Array, own: Tree, other: Tree, shared: Tree) -> tuple[Tree, Tree]:
+    """Body for `pair_sums`: exp of the lead over the positive, limited, and the part beyond it.
+
+    The monitors count the negatives with a lead, and those whose lead is beyond the limit.
+    """
     del other, shared
     lead = logits - own["score"]
-    exponential = jnp.exp(jnp.minimum(lead, LARGEST_LEAD))
-    tangent = 1 + jnp.maximum(lead - LARGEST_LEAD, 0)
-    return exponential * tangent, (logits >= own["threshold"]).astype(logits.dtype)
+    terms = jnp.exp(jnp.minimum(lead, LARGEST_LEAD)), jnp.maximum(lead - LARGEST_LEAD, 0)
+    is_closer, is_beyond = logits >= own["threshold"], lead > LARGEST_LEAD
+    return terms, (is_closer.astype(logits.dtype), is_beyond.astype(logits.dtype))
 
 
 def _threshold(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:

@@ -1,5 +1,7 @@
 """Contrast of two views and an attacked view of every image (RoCL, Kim et al. 2020)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -47,8 +49,8 @@ def adversarial_embedding(
     """
     check_views(run, 2)
     attack.check()
-    if not weight >= 0:
-        raise ValueError(f"attack_weight must be at least 0, got {weight}")
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"attack_weight must be a finite number of at least 0, got {weight}")
     networks = Chain(run.bn_group, 2, encoder=encoder, head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:

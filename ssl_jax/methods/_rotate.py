@@ -34,7 +34,9 @@ def rotate(image: jax.Array, angle: jax.Array) -> jax.Array:
     it, too: bilinear weights blur more at 45 degrees than at 0. Therefore, the circle is blurred
     first, equally in all directions, and then rotated by three shears. Each shear shifts rows or
     columns by a phase in Fourier space, which changes no amplitude. Around the blurred circle, all
-    pixels are equal, so that the periodic signal has no jump at its ends.
+    pixels are equal, so that the periodic signal has no jump at its ends. A trace remains: what the
+    blur leaves of the highest frequencies along the diagonals depends on the angle to the nearest
+    quarter turn.
 
     Args:
       image: [h, h, c].

@@ -11,7 +11,7 @@ from ssl_jax.methods._permutations import permutation_set
 from ssl_jax.methods._tiles import CELLS, arrange, example_keys, make_grid, statistics
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
-from ssl_jax.models.standard import unstandardise
+from ssl_jax.models.standard import is_neutral, unstandardise
 
 EPSILON = 1e-5
 CAPTION = (
@@ -54,12 +54,18 @@ def make(
       hidden_dim: width of a hidden layer of the classifier; 0 for a linear classifier, as in VISSL.
 
     Raises:
-      ValueError: if the run does not have one view, the view is too small for the tiles, or there
-        are not so many permutations.
+      ValueError: if the run does not have one view, the view is too small for the tiles, there are
+        not so many permutations, or tiles are normalised without statistics of images.
     """
     grid = make_grid(encoder, run, tile_size, jitter)
     orders = permutation_set(permutations, CELLS)
     mean, std = statistics(encoder)
+    if normalize_tiles and is_neutral(mean, std):
+        raise ValueError(
+            "normalize_tiles gives tiles the mean and standard deviation of an average image, but "
+            "the encoder knows neither: set model.mean and model.std, or "
+            "method.normalize_tiles=False"
+        )
     reduce = MLP((tile_dim,), last_norm="affine", dense_init="torch", dtype=encoder.dtype)
     widths = (hidden_dim, permutations) if hidden_dim else (permutations,)
     classifier = MLP(widths, dense_init="torch", dtype=encoder.dtype)

@@ -87,10 +87,10 @@ def make(
 
     Raises:
       ValueError: if the loss is unknown, the scale is not above 0, the schedule is refused
-        (`_temperature.make`), the penalty is unknown or its weight is not above 0, the dropout is
-        not in [0, 1) or has no hidden layer, a parameter of the attack is out of range, the attack
-        is combined with an option that it lacks, or the run does not have two views of one size.
-        The parameters of the loss are checked when it is traced.
+        (`_temperature.make`), the penalty is unknown, has no weights or a factor that is not
+        above 0, the dropout is not in [0, 1) or has no hidden layer, a parameter of the attack is
+        out of range, the attack is combined with an option that it lacks, or the run does not have
+        two views of one size. The parameters of the loss are checked when it is traced.
     """
     if not 0 <= head_dropout < 1 or (head_dropout and head_depth < 2):
         raise ValueError(
@@ -122,6 +122,11 @@ def make(
         periods=temperature_periods,
         concentration=concentration if loss == "hard_negatives" else 0,
     )
+    if head_penalty != "none" and not head_depth:
+        raise ValueError(
+            f"head_penalty={head_penalty!r} needs a head with weights: set method.head_depth to 1 "
+            "or more"
+        )
     if attack_steps:
         used = {
             "method.loss": loss != "nt_xent",

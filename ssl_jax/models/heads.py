@@ -185,7 +185,8 @@ class MLP(nn.Module):
         of 0.02). Biases start at 0, with "torch" uniform like the weights.
       bn_group: rows that share normalisation statistics; 0 = the global batch.
       bn_views: views that do not share normalisation statistics (`norm.BatchNorm`).
-      dtype: dtype of dense layers and hidden activations; parameters are float32.
+      dtype: dtype of dense layers and hidden activations; parameters are float32. A last layer
+        without normalisation computes in float32 or wider.
     """
 
     widths: tuple[int, ...]
@@ -221,7 +222,7 @@ class MLP(nn.Module):
                 use_bias=not norm and (i < last or self.last_bias),
                 kernel_init=DENSE_INITS[self.dense_init],
                 bias_init=self._bias_init(x.shape[-1]),
-                dtype=self.dtype,
+                dtype=self.dtype if norm else dtype,
                 name=f"dense{i}",
             )(x)
             if norm:

@@ -86,6 +86,21 @@ def test_scores_of_any_size_have_a_finite_loss_and_gradient(size):
     assert all(np.isfinite(g).all() and np.any(g) for g in gradient)
 
 
+def test_large_lead_costs_its_size_and_keeps_its_gradient():
+    """One negative leads by 300 nats, beyond the limit of the sum; the other is far behind."""
+    predictions = jnp.asarray([[[1.0, 0.0]]], jnp.float32)
+    targets = jnp.asarray([[[0.0, 0.0], [300.0, 0.0], [-300.0, 0.0]]], jnp.float32)
+
+    def value(predictions, targets):
+        return losses.predictive_info_nce(predictions, targets, np.array([0]))[0]
+
+    assert float(value(predictions, targets)) == pytest.approx(300, rel=1e-6)
+    rows, columns = jax.grad(value, argnums=(0, 1))(predictions, targets)
+    # The gradient of log(e^0 + e^300 + e^-300) - 0: of the lead, in both factors.
+    np.testing.assert_allclose(rows, [[[300.0, 0.0]]], rtol=1e-5)
+    np.testing.assert_allclose(columns[0, :, 0], [-1, 1, 0], atol=1e-5)
+
+
 def test_moderate_scores_are_exact_in_float32():
     """Leads of 35 nats, close to the limit, in float32."""
     predictions, targets = 2 * PREDICTIONS, 2.5 * TARGETS

@@ -196,7 +196,7 @@ def test_the_gradient_of_a_step_takes_the_attacked_images_as_given():
         ({"attack_steps": -1}, "attack_steps must be at least 1, got -1"),
         ({"attack_epsilon": 0.0}, "attack_epsilon must be a finite number above 0"),
         ({"attack_step_size": float("inf")}, "attack_step_size must be a finite number above 0"),
-        ({"attack_weight": -0.1}, "attack_weight must be at least 0"),
+        ({"attack_weight": -0.1}, "attack_weight must be a finite number of at least 0"),
         ({"loss": "decoupled"}, "attacked views have no method.loss"),
         (
             {"head_depth": 2, "head_dropout": 0.1, "temperature_schedule": "cosine"},

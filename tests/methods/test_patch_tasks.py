@@ -15,6 +15,7 @@ B, SIZE, TILE = 16, 24, 4
 RUN = Run(tiny.seen(1, SIZE), 8, B, num_examples=B)
 KEY = jax.random.key(5)
 JIGSAW = {"permutations": 6, "tile_size": TILE, "jitter": 2, "tile_dim": 16}
+JIGSAW |= {"normalize_tiles": False}
 POSITION = {"tile_size": TILE, "jitter": 2, "hidden_dim": 32}
 MAKE = {"jigsaw": (jigsaw.make, JIGSAW), "position": (relative_position.make, POSITION)}
 
@@ -47,7 +48,7 @@ class Pixels(tiny.Encoder):
 
 def test_jigsaw_gives_the_tiles_in_the_order_of_the_label():
     """The classifier's input shows the cells; the label names their permutation."""
-    method, params, extra, batch = start("jigsaw", numbered_images(), normalize_tiles=False)
+    method, params, extra, batch = start("jigsaw", numbered_images())
     # Identity weights: the classifier's weights read off one tile after the other.
     params["tile"]["dense0"]["kernel"] = jnp.ones((3, 16))
     params["tile"]["bn0"]["bias"] = jnp.full(16, 5.0)  # positive for all tiles: ReLU does nothing
@@ -104,8 +105,8 @@ def test_rows_depend_on_the_example_not_on_its_place(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("jigsaw", {"normalize_tiles": False}),
-        ("jigsaw", {"normalize_tiles": False, "hidden_dim": 32}),
+        ("jigsaw", {}),
+        ("jigsaw", {"hidden_dim": 32}),
         ("position", {"colour": "project"}),
     ],
 )
@@ -166,6 +167,11 @@ def test_colour_guards_need_colours():
 def test_too_many_permutations_raise():
     with pytest.raises(ValueError, match="between 2 and 362880, got 362881"):
         jigsaw.make(tiny.Encoder(), RUN, **(JIGSAW | {"permutations": 362881}))
+
+
+def test_tiles_are_normalised_only_if_the_statistics_are_known():
+    with pytest.raises(ValueError, match=r"set model\.mean and model\.std, or method\.normalize"):
+        jigsaw.make(tiny.Encoder(), RUN, **(JIGSAW | {"normalize_tiles": True}))
 
 
 def test_guards_keep_the_contract():

@@ -141,8 +141,12 @@ def test_the_defaults_change_neither_the_program_nor_the_key():
         ({"head_dropout": -0.1}, "got -0.1"),
         ({"head_dropout": 0.1, "head_depth": 1}, "without hidden layer; got 0.1 with head_depth 1"),
         ({"head_penalty": "l1"}, "unknown penalty 'l1'; choose one of: none, l2, smooth_l1"),
-        ({"head_penalty_weight": 0.0}, "weight of a penalty must be a finite number above 0"),
-        ({"head_penalty_weight": float("nan")}, "got nan"),
+        (
+            {"head_penalty": "l2", "head_penalty_weight": 0.0},
+            "weight of a penalty must be a finite number above 0",
+        ),
+        ({"head_penalty": "l2", "head_penalty_weight": float("nan")}, "got nan"),
+        ({"head_penalty": "l2", "head_depth": 0}, "needs a head with weights"),
     ],
 )
 def test_invalid_options_are_refused(options, message):

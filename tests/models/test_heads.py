@@ -153,6 +153,15 @@ def test_first_layers_equal_those_of_the_whole_head(upto):
     np.testing.assert_allclose(outputs, _oracle(FEATURES, params, 3, upto), rtol=2e-4, atol=2e-4)
 
 
+def test_last_layer_of_an_mlp_computes_in_float32():
+    """Logits and predictions are not rounded to bfloat16."""
+    head = MLP((8, 5), dtype=jnp.bfloat16)
+    outputs, _ = head.init_with_output(jax.random.key(0), FEATURES, True)
+    assert outputs.dtype == jnp.float32
+    rounded = outputs.astype(jnp.bfloat16).astype(jnp.float32)
+    assert np.mean(np.asarray(outputs) == np.asarray(rounded)) < 0.1
+
+
 def test_classifier_starts_with_zero_logits():
     classifier = Classifier(5)
     logits, variables = classifier.init_with_output(

@@ -14,7 +14,8 @@ from ssl_jax.inputs.image.views import ORDERS, Decisions, View, factors
 
 GREY = 0.5  # value of missing pixels and dropped channels, about the mean of natural images
 # Strengths of Inception's colour distortion (Szegedy et al. 2014), as TensorFlow's example of
-# Inception has them: brightness 32/255, contrast and saturation 0.5 to 1.5, hue 0.2.
+# Inception has them: brightness 32/255, contrast and saturation 0.5 to 1.5, hue 0.2. Inception adds
+# the brightness; here it is a factor, as in all views.
 _INCEPTION = View(brightness=32 / 255, contrast=0.5, saturation=0.5, hue=0.2)
 _DRAWS = 11
 
