@@ -44,7 +44,7 @@ def make(kind: str, size: int, *, area: float, overlap: int, blocks: int, cells:
     if kind not in KINDS:
         raise ValueError(f"unknown mask {kind!r}; choose one of: {', '.join(KINDS)}")
     if not 0 < area < 1:
-        raise ValueError(f"hole_area must be a fraction of the image in (0, 1), got {area}")
+        raise ValueError(f"method.hole_area must be a fraction of the image in (0, 1), got {area}")
     if kind == "center":
         side = square_side(size, area)
         if 2 * overlap >= side:

@@ -85,7 +85,8 @@ def make(
         raise ValueError(
             f"temperature_schedule {schedule!r} takes the temperature to {smallest:.4g}, but the "
             f"loss is exact only from {lowest:g} on: raise method.temperature"
-            + (" and method.temperature_end" if schedule == "cosine" else " or shorten the run")
+            + ("_end" if schedule == "cosine" and end < start else "")
+            + ("" if schedule == "cosine" else " or shorten the run")
         )
 
     def cosine(step: jax.Array) -> jax.Array:

@@ -51,8 +51,9 @@ def make_grid(encoder: nn.Module, run: Run, tile_size: int, jitter: int) -> Grid
         raise ValueError(
             f"a grid of {SIDE}x{SIDE} cells on views of {size} pixels has cells of {size // SIDE} "
             f"pixels, which must hold a tile of {tile_size} pixels and its jitter of {jitter}: set "
-            f"augment.size to {SIDE * (max(tile_size, 1) + max(jitter, 0))} or more, or a smaller "
-            "method.tile_size (1 or more) or method.jitter (0 or more)"
+            f"augment.size to {SIDE * (max(tile_size, 1) + max(jitter, 0))} or more, or "
+            f"method.tile_size (1 or more) and method.jitter (0 or more) to at most {size // SIDE} "
+            "together"
         )
     _check_sizes(encoder, tile_size, size, run.seen["views"].shape[-1])
     return Grid(size // SIDE, tile_size, jitter)

@@ -122,6 +122,11 @@ def make(
             f"{reconstruction_weight}"
         )
     size, channels = run.seen["views"].shape[1], run.seen["views"].shape[-1]
+    if overlap > size // 4:
+        raise ValueError(
+            f"an overlap of {overlap} pixels around a hole leaves too little of an image of {size} "
+            f"x {size} pixels unpredicted: set method.overlap to {size // 4} or less"
+        )
     draw_holes = _holes.make(
         mask, size, area=hole_area, overlap=overlap, blocks=blocks, cells=cells
     )

@@ -74,9 +74,10 @@ def make(
         raise ValueError(f"directions must be 1 to {len(DIRECTIONS)}, got {directions}")
     if not 1 <= first_step < side or steps < 1:
         raise ValueError(
-            f"first_step {first_step} with {steps} step(s) predicts no row of a grid of {side} x "
-            f"{side} patches: first_step must be 1 to {side - 1}, and steps at least 1. Use larger "
-            "views (augment.size), or a smaller model.patch or model.patch_stride"
+            f"method.first_step {first_step} with {steps} step(s) predicts no row of a grid of "
+            f"{side} x {side} patches: both must be at least 1, and the grid must have more than "
+            f"first_step rows. Set augment.size to {_smallest(encoder, first_step)} or more, or "
+            "smaller model.patch and model.patch_stride"
         )
     if min(target_dim, context_depth) < 0 or context_dim < 1:
         raise ValueError(
@@ -126,6 +127,11 @@ def make(
         return jnp.asarray(encoder.apply({"params": params["encoder"]}, images, False), jnp.float32)
 
     return Method(init, encode, objective, features)
+
+
+def _smallest(encoder: ResNet, first_step: int) -> int:
+    """Returns the side of the smallest view in which a row is predicted."""
+    return encoder.patch + max(first_step, 1) * encoder.patch_stride
 
 
 def _grid(run: Run, encoder: ResNet) -> int:

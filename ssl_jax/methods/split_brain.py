@@ -18,7 +18,7 @@ from ssl_jax.models.standard import standardise, unstandardise
 
 LOSSES = ("classification", "regression")
 BINS = {(0,): lightness_bins, (1, 2): colour_bins}  # of groups of Lab's channels
-GROUP_NAMES = {(0,): "lightness", (1, 2): "colours"}
+GROUP_NAMES = {(0,): "predicted lightness", (1, 2): "predicted colours"}
 TEMPERATURE = 0.38  # at which predicted bins become values in pictures, as in arXiv 1603.08511
 LAB_CAPTION = (
     "Evaluation images. In the other columns, one half of the encoder has replaced the channels "

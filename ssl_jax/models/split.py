@@ -53,8 +53,16 @@ def check_split(first: tuple[int, ...], second: tuple[int, ...], channels: int) 
     Raises:
       ValueError: if a group is empty, or a channel is in no group, in two groups, or unknown.
     """
+    if channels < 2:
+        raise ValueError(
+            "images of one channel cannot be divided into two groups: set data.channels to 3 or 4, "
+            "or choose another method"
+        )
     if not first or not second or sorted((*first, *second)) != list(range(channels)):
+        left_out = sorted({*range(channels)} - {*first, *second})
+        advice = f"; channel {left_out[0]} is in none" if left_out else ""
         raise ValueError(
             f"each of the {channels} channels 0 to {channels - 1} must be in exactly one of two "
-            f"groups; got model.first {tuple(first)} and model.second {tuple(second)}"
+            f"groups; got model.first {tuple(first)} and model.second {tuple(second)}{advice}. Set "
+            "them so that they divide the channels"
         )

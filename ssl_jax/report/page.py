@@ -29,6 +29,13 @@ from ssl_jax.report.html_elements import (
 from ssl_jax.report.run_files import Run, metric_series, read_run
 from ssl_jax.rundir import collapse
 
+# Metrics of a method's own task, and their names in the report.
+PRETEXT = {
+    "pretext_accuracy": "accuracy of the task",
+    "pretext_error": "error of the task",
+    "reconstruction_error": "reconstruction error",
+}
+
 
 def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Writes figures/*.png and report.html into a run's workdir; returns the page's path.
@@ -87,7 +94,8 @@ def _training(run: Run) -> str:
         else:
             caption += ". "
     elif levels:
-        caption += "Chance: a guess that ignores the input. "
+        caption += "Chance: the best guess that ignores the input, the most frequent class or the "
+        caption += "mean. "
     if len(metric_series(run, "loss")[0]):
         caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):
@@ -130,6 +138,7 @@ def _facts(run: Run) -> str:
     loss, rate = metric_series(run, "loss")[1], metric_series(run, "images_per_second")[1]
     if len(loss):
         facts.append((f"{loss[-1]:.3f}", "last loss"))
+    facts += _pretext_facts(run)
     if len(rate):
         facts.append((f"{np.median(rate):,.0f}", "images / s, median"))
         if run.batch_size:
@@ -138,6 +147,19 @@ def _facts(run: Run) -> str:
     if device := run.metadata.get("device"):
         facts.append((f"{run.metadata.get('devices', 1)} × {device}", "device"))
     return fact_boxes(facts)
+
+
+def _pretext_facts(run: Run) -> list[tuple[str, str]]:
+    """Returns the last accuracy or error of the method's own task beside that of a guess."""
+    facts = []
+    levels = training_curves.chance_levels(run)
+    for key, words in PRETEXT.items():
+        values = metric_series(run, key)[1]
+        if len(values) and key in levels:
+            scale, unit = (100, " %") if key.endswith("accuracy") else (1, "")
+            value, guess = (f"{scale * x:.3g}{unit}" for x in (values[-1], levels[key]))
+            facts.append((value, f"{words}; chance {guess}"))
+    return facts
 
 
 def _usage(run: Run) -> str:

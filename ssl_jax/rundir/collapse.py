@@ -101,7 +101,7 @@ def _chance(metrics: Mapping[str, float]) -> str | None:
     if not accuracy < 2 * chance / (1 + chance):
         return None
     return (
-        f"contrastive accuracy is {accuracy:.2%}, {100 * chance:.2g}% by guessing: a view does not "
-        f"find the other view of its example. {ADVICE}, milder crops (augment.crop_area) or "
-        "another method.temperature"
+        f"contrastive accuracy is {accuracy:.2%}, {100 * chance:.2g}% by guessing: the method does "
+        f"not find what belongs together, such as two views of an example. {ADVICE}, or milder "
+        "random changes (augment)"
     )

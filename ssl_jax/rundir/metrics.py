@@ -215,7 +215,8 @@ def _format(name: str, metrics: Mapping[str, Any]) -> str:
     guess = CHANCE.get(name, "")
     if guess in metrics:
         value = float(metrics[guess])
-        text += f" (chance {100 * value:.2g}%)" if "%" in text else f" (chance {value:.3g})"
+        digits = ".2g" if value < 0.01 else ".3g"
+        text += f" (chance {100 * value:{digits}}%)" if "%" in text else f" (chance {value:.3g})"
     return text
 
 

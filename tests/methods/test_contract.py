@@ -18,7 +18,11 @@ from ssl_jax import components, methods, testing
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
 # Variants with another computation than cifar10_cpu.
-OTHERS = ["simclr:cifar10_cpu_adversarial"]
+OTHERS = [
+    "simclr:cifar10_cpu_adversarial",
+    "denoising:cifar10_cpu_conv",
+    "denoising:cifar10_cpu_dense",
+]
 LARGEST = 2 * testing.BATCH  # largest width or length
 LIMITS = {"shuffle_groups": 2}  # smaller limits of single fields: a chunk has 2 groups
 OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats

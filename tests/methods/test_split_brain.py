@@ -126,7 +126,7 @@ def test_pictures_of_lab_replace_one_group_by_its_prediction():
     columns = [lab, np.concatenate([lab[..., :1], ab], -1), np.where([True, 0, 0], mean, lab)]
     for i, expected in enumerate(columns):
         np.testing.assert_allclose(grid[:, i], color.lab2rgb(expected), atol=1e-6)
-    assert picture.columns == ("original", "colours", "lightness")
+    assert picture.columns == ("original", "predicted colours", "predicted lightness")
 
 
 def test_pictures_of_other_groups_show_each_group_and_its_prediction():

@@ -65,7 +65,7 @@ TRAINING = (
     Panel("pretext_accuracy", "Accuracy of the pretext task", "%", noisy=True),
     Panel("pretext_error", "Error of the pretext task", noisy=True),
     Panel("reconstruction_error", "Reconstruction error", noisy=True),
-    Panel("kl", "Divergence from the prior", "nats", noisy=True),
+    Panel("kl", "KL divergence", "nats", noisy=True),
     Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
     Panel("lr", "Learning rate"),
     Panel("grad_norm", "Gradient norm", noisy=True),
