@@ -16,7 +16,7 @@ from ssl_jax.models.map_head import MapHead
 
 SIGMA = 5.0  # of the soft targets and of the smoothed frequencies, in units of a and b
 GREY = 5.0  # an image without |a| or |b| above it counts as grey: NonGrayMaskLayer of the authors
-MEMORY = 0.99  # factor per step by which earlier batches count less in the frequencies
+MEMORY = 0.99  # factor per coloured batch by which earlier ones count less in the frequencies
 CAPTION = (
     "Evaluation images without colour, with the predicted colours, and as they are. The prediction "
     "takes the lightness from the image. It is coarse, because colours are predicted for every "
@@ -124,7 +124,9 @@ def make(
             "pretext_chance": counts.max() / present,
             "grey_images": 1 - images / len(outputs["has_colour"]),
         }
-        extra = extra | {"counts": MEMORY * extra["counts"] + counts}
+        # Without colours in the batch, the frequencies stay; decay alone would end in 0 / 0.
+        memory = jnp.where(images > 0, MEMORY, 1)
+        extra = extra | {"counts": memory * extra["counts"] + counts}
         return outputs["error"].sum() / present, (extra, metrics)
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:

@@ -124,7 +124,23 @@ def test_a_batch_of_grey_images_has_loss_0_and_finite_gradients():
     _, after, metrics = step(method, params, extra, GREY)
     assert metrics["grey_images"] == 1
     assert metrics["pretext_accuracy"] == metrics["pretext_chance"] == 0
-    np.testing.assert_allclose(after["counts"], 0.99 * extra["counts"])
+    np.testing.assert_array_equal(after["counts"], extra["counts"])
+
+
+def test_many_grey_batches_leave_frequencies_and_loss_as_they_are():
+    method = make()
+    params, extra, _ = start(method)
+    _, extra, _ = step(method, params, extra, IMAGES)
+    grey, _ = method.encode(params, extra, batch(GREY), KEY)
+
+    def update(i, extra):
+        return method.objective(params, extra, grey, KEY, i)[1][0]
+
+    after = jax.lax.fori_loop(0, 80_000, update, extra)  # 0.99^80_000 is 0 even in float64
+    np.testing.assert_array_equal(after["counts"], extra["counts"])
+    loss = step(method, params, after, IMAGES)[0]
+    assert np.isfinite(loss)
+    assert loss == step(method, params, extra, IMAGES)[0]
 
 
 @pytest.mark.parametrize(("a", "coloured"), [(4.9, False), (5.1, True)])
