@@ -10,11 +10,11 @@ from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._targets import BinTarget, ValueTarget
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
-from ssl_jax.models.lab import from_seen, seen_channels, to_lab, to_rgb
+from ssl_jax.models.lab import from_seen, seen_channels, standardised_channels, to_lab, to_rgb
 from ssl_jax.models.lab_bins import colour_bins, lightness_bins
 from ssl_jax.models.map_head import MapHead
 from ssl_jax.models.split import SplitResNet, check_split
-from ssl_jax.models.standard import standardise, unstandardise
+from ssl_jax.models.standard import unstandardise
 
 LOSSES = ("classification", "regression")
 BINS = {(0,): lightness_bins, (1, 2): colour_bins}  # of groups of Lab's channels
@@ -132,14 +132,15 @@ def make(
         """Returns all channels in the unit of the targets, [n, h, w, c]."""
         if loss == "classification":
             return to_lab(images)
-        return standardise(seen_channels(images, encoder.colors), encoder.mean, encoder.std)
+        return standardised_channels(images, encoder.colors, encoder.mean, encoder.std)
 
     def images_of(channels: jax.Array) -> jax.Array:
         """Inverts `channels_of`."""
         if loss == "classification":
             return to_rgb(channels)
-        seen = unstandardise(channels, encoder.mean, encoder.std)
-        return to_rgb(from_seen(seen)) if is_lab else seen
+        if is_lab:
+            return to_rgb(from_seen(channels))
+        return unstandardise(channels, encoder.mean, encoder.std)
 
     def predictions(params: Tree, extra: Tree, images: jax.Array) -> list[jax.Array]:
         """Returns the second and the first group of channels, predicted at every pixel."""
