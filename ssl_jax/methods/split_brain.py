@@ -12,7 +12,7 @@ from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.lab import from_seen, seen_channels, standardised_channels, to_lab, to_rgb
 from ssl_jax.models.lab_bins import colour_bins, lightness_bins
-from ssl_jax.models.map_head import MapHead
+from ssl_jax.models.map_head import MapHead, interpolate
 from ssl_jax.models.split import SplitResNet, check_split
 from ssl_jax.models.standard import unstandardise
 
@@ -86,7 +86,8 @@ def make(
     names = ("first_head", "second_head")
     heads = []
     for name, target in zip(names, targets, strict=True):
-        head = MapHead(-(-size // stride), target.outputs, hidden_dim, dtype=encoder.dtype)
+        shape = (-(-size // stride), target.outputs, hidden_dim)
+        head = MapHead(*shape, stride, encoder.grid, dtype=encoder.dtype)
         heads.append(Chain(run.bn_group, 1, **{name: head}))
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
@@ -148,8 +149,7 @@ def make(
         predicted = []
         for i, part in enumerate(_halves(maps)):
             x = heads[i].features(params, extra["batch_stats"], part, upto=names[i])
-            x = targets[i].decode(x)
-            predicted.append(jax.image.resize(x, (*images.shape[:3], x.shape[-1]), "linear"))
+            predicted.append(interpolate(targets[i].decode(x), np.arange(size) / stride))
         return predicted
 
     def draw(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:

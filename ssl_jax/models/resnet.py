@@ -201,6 +201,19 @@ class ResNet(nn.Module):
     pool: str = "mean"
     dtype: DTypeLike = jnp.float32
 
+    @property
+    def grid(self) -> tuple[float, int]:
+        """First pixel and step: cell i of the map of `pool="none"` belongs to pixel first + step i.
+
+        With torch's padding, every stride keeps the even rows. The receptive field of cell i is
+        therefore centred at row step i, for images of any size. The padding "same" moves the 3x3
+        convolutions, but not the shortcuts, by less than a step, which the grid ignores.
+        """
+        if self.patch:
+            return (self.patch - 1) / 2, self.patch_stride
+        stem = 4 if self.stem == "imagenet" else 1
+        return 0.0, stem * 2 ** (len(self.stage_sizes) - 1)
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Images [n, h, w, c] -> features [n, f], or [n, h', w', f] without pooling.
