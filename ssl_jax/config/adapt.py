@@ -76,16 +76,20 @@ def bn_group(config: ConfigDict, facts: DataFacts) -> int:
 
 
 def mean(config: ConfigDict, facts: DataFacts) -> tuple[float, ...]:
-    """Returns ImageNet's mean for RGB images, else 0.5 per channel."""
+    """Returns ImageNet's mean for RGB images, else 0.5 per channel; 0 for encoders that see Lab."""
     del facts
     channels = config.data.channels
+    if config.model.get("colors", "rgb") != "rgb":
+        return (0.0,) * channels
     return IMAGENET["mean"] if channels == 3 else (OTHER_MEAN,) * channels
 
 
 def std(config: ConfigDict, facts: DataFacts) -> tuple[float, ...]:
-    """Returns ImageNet's standard deviation for RGB images, else 0.25 per channel."""
+    """Returns ImageNet's deviation for RGB images, else 0.25 per channel; 1 for Lab."""
     del facts
     channels = config.data.channels
+    if config.model.get("colors", "rgb") != "rgb":
+        return (1.0,) * channels
     return IMAGENET["std"] if channels == 3 else (OTHER_STD,) * channels
 
 

@@ -42,12 +42,20 @@ def problems(config: ConfigDict) -> list[str]:
 def _data_problems(flat: Values) -> Iterator[tuple[str, str]]:
     if flat["data.source"] == "folder" and not flat["data.dir"]:
         yield "data.dir", "name the folder of images"
-    channels = flat.get("data.channels", 3)
+    channels, colors = flat.get("data.channels", 3), flat.get("model.colors", "rgb")
     for name, neutral in (("model.mean", 0), ("model.std", 1)):
         # The neutral default leaves images of any number of channels unchanged.
         value = flat.get(name, ())
         given = isinstance(value, tuple | list) and any(number != neutral for number in value)
-        if given and tuple(value) != (AUTO,) and len(value) != channels:
+        if not given or tuple(value) == (AUTO,):
+            continue
+        if colors != "rgb":
+            yield (
+                name,
+                f"{neutral} for every channel, because model.colors={colors!r} centres and scales "
+                f"the channels itself; pass --config.{name}='{(float(neutral),) * 3}'",
+            )
+        elif len(value) != channels:
             yield name, f"one number per channel, and data.channels is {channels}"
 
 

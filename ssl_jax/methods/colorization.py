@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_jax.losses import bins
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
@@ -12,11 +13,11 @@ from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.lab import to_lab, to_rgb
 from ssl_jax.models.lab_bins import colour_bins
-from ssl_jax.models.map_head import MapHead
+from ssl_jax.models.map_head import MapHead, interpolate
 
 SIGMA = 5.0  # of the soft targets and of the smoothed frequencies, in units of a and b
 GREY = 5.0  # an image without |a| or |b| above it counts as grey: NonGrayMaskLayer of the authors
-MEMORY = 0.99  # factor per step by which earlier batches count less in the frequencies
+MEMORY = 0.99  # factor per coloured batch by which earlier ones count less in the frequencies
 CAPTION = (
     "Evaluation images without colour, with the predicted colours, and as they are. The prediction "
     "takes the lightness from the image. It is coarse, because colours are predicted for every "
@@ -46,8 +47,8 @@ def make(
     batches before the current one, and recent batches count most. So they fit every data set.
 
     Args:
-      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with attributes `dtype`, `pool`
-        and `colors`; `colors` is "lightness".
+      encoder: linen module, (images [n, h, w, 3], train) -> [n, f], with attributes `dtype`,
+        `pool`, `grid` and `colors` like a `resnet.ResNet`; `colors` is "lightness".
       run: one view of RGB images.
       stride: distance of the predicted pixels in the image, in rows and columns.
       neighbours: number of bins in the soft target of a colour.
@@ -68,7 +69,7 @@ def make(
             + (": grey images have no colours to predict" if channels == 1 else "")
             + ". Set data.channels to 3, or choose another method"
         )
-    if getattr(encoder, "colors", "rgb") != "lightness" or not hasattr(encoder, "pool"):
+    if getattr(encoder, "colors", "rgb") != "lightness" or not hasattr(encoder, "grid"):
         raise ValueError(
             "colorization needs a ResNet that sees only the lightness: set model.colors to "
             "'lightness'"
@@ -84,7 +85,8 @@ def make(
             "uniform must be in [0, 1], temperature above 0 and hidden_dim at least 1; got "
             f"{uniform}, {temperature} and {hidden_dim}"
         )
-    head = MapHead(-(-size // stride), len(centres), hidden_dim, dtype=encoder.dtype)
+    side = -(-size // stride)
+    head = MapHead(side, len(centres), hidden_dim, stride, encoder.grid, dtype=encoder.dtype)
     network = Chain(run.bn_group, 1, encoder=encoder.clone(pool="none"), head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
@@ -124,7 +126,9 @@ def make(
             "pretext_chance": counts.max() / present,
             "grey_images": 1 - images / len(outputs["has_colour"]),
         }
-        extra = extra | {"counts": MEMORY * extra["counts"] + counts}
+        # Without colours in the batch, the frequencies stay; decay alone would end in 0 / 0.
+        memory = jnp.where(images > 0, MEMORY, 1)
+        extra = extra | {"counts": memory * extra["counts"] + counts}
         return outputs["error"].sum() / present, (extra, metrics)
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
@@ -138,7 +142,7 @@ def make(
         logits = network.features(params, extra["batch_stats"], images, upto="head")
         ab = bins.annealed_mean(logits, centres, temperature=temperature)
         lab = to_lab(images)
-        ab = jax.image.resize(ab, (*lab.shape[:3], 2), "linear")
+        ab = interpolate(ab, np.arange(size) / stride)
         lightness = lab[..., :1]
         columns: list[Any] = [jnp.concatenate([lightness, x], -1) for x in (0 * ab, ab)]
         return jnp.stack([*map(to_rgb, columns), images], axis=1)

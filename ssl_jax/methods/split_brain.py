@@ -10,11 +10,11 @@ from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._targets import BinTarget, ValueTarget
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
-from ssl_jax.models.lab import from_seen, seen_channels, to_lab, to_rgb
+from ssl_jax.models.lab import from_seen, seen_channels, standardised_channels, to_lab, to_rgb
 from ssl_jax.models.lab_bins import colour_bins, lightness_bins
-from ssl_jax.models.map_head import MapHead
+from ssl_jax.models.map_head import MapHead, interpolate
 from ssl_jax.models.split import SplitResNet, check_split
-from ssl_jax.models.standard import standardise, unstandardise
+from ssl_jax.models.standard import unstandardise
 
 LOSSES = ("classification", "regression")
 BINS = {(0,): lightness_bins, (1, 2): colour_bins}  # of groups of Lab's channels
@@ -86,7 +86,8 @@ def make(
     names = ("first_head", "second_head")
     heads = []
     for name, target in zip(names, targets, strict=True):
-        head = MapHead(-(-size // stride), target.outputs, hidden_dim, dtype=encoder.dtype)
+        shape = (-(-size // stride), target.outputs, hidden_dim)
+        head = MapHead(*shape, stride, encoder.grid, dtype=encoder.dtype)
         heads.append(Chain(run.bn_group, 1, **{name: head}))
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
@@ -132,14 +133,15 @@ def make(
         """Returns all channels in the unit of the targets, [n, h, w, c]."""
         if loss == "classification":
             return to_lab(images)
-        return standardise(seen_channels(images, encoder.colors), encoder.mean, encoder.std)
+        return standardised_channels(images, encoder.colors, encoder.mean, encoder.std)
 
     def images_of(channels: jax.Array) -> jax.Array:
         """Inverts `channels_of`."""
         if loss == "classification":
             return to_rgb(channels)
-        seen = unstandardise(channels, encoder.mean, encoder.std)
-        return to_rgb(from_seen(seen)) if is_lab else seen
+        if is_lab:
+            return to_rgb(from_seen(channels))
+        return unstandardise(channels, encoder.mean, encoder.std)
 
     def predictions(params: Tree, extra: Tree, images: jax.Array) -> list[jax.Array]:
         """Returns the second and the first group of channels, predicted at every pixel."""
@@ -147,8 +149,7 @@ def make(
         predicted = []
         for i, part in enumerate(_halves(maps)):
             x = heads[i].features(params, extra["batch_stats"], part, upto=names[i])
-            x = targets[i].decode(x)
-            predicted.append(jax.image.resize(x, (*images.shape[:3], x.shape[-1]), "linear"))
+            predicted.append(interpolate(targets[i].decode(x), np.arange(size) / stride))
         return predicted
 
     def draw(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:

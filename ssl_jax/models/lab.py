@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from ssl_jax.models.options import COLORS
+from ssl_jax.models.standard import is_neutral, standardise
 
 # IEC 61966-2-1: linear sRGB to XYZ, for the white point D65 of a 2 degree observer.
 XYZ_FROM_RGB = np.array(
@@ -76,6 +77,24 @@ def seen_channels(images: jax.Array, colors: str) -> jax.Array:
     dtype = lab.dtype
     lab = (lab - _row(CENTRE, lab.ndim, dtype)) / _row(SCALE, lab.ndim, dtype)
     return lab[..., :1] if colors == "lightness" else lab
+
+
+def standardised_channels(
+    images: jax.Array, colors: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+    """Returns `seen_channels`, standardised by `mean` and `std` if they are the images' own.
+
+    Raises:
+      ValueError: as `seen_channels` and `standardise`, or if Lab would be standardised.
+    """
+    channels = seen_channels(images, colors)
+    if colors != "rgb" and not is_neutral(mean, std):
+        raise ValueError(
+            f"colors={colors!r} centres and scales the channels itself, but mean is {mean} and std "
+            f"{std}: set model.mean to (0, 0, 0) and model.std to (1, 1, 1), or model.colors to "
+            "'rgb'"
+        )
+    return standardise(channels, mean, std)
 
 
 def from_seen(channels: jax.Array) -> jax.Array:

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ssl_jax.models.conv import conv_general_dilated
-from ssl_jax.models.lab import seen_channels
+from ssl_jax.models.lab import standardised_channels
 from ssl_jax.models.norm import BatchNorm, LayerNorm
 from ssl_jax.models.options import NORMS, PADDINGS, STEMS
 from ssl_jax.models.patches import check_patches, cut
-from ssl_jax.models.standard import MEAN, STD, standardise
+from ssl_jax.models.standard import MEAN, STD
 
 SK_MIN_CHANNELS = 32
 Layer = Callable[..., Any]
@@ -170,8 +170,9 @@ class ResNet(nn.Module):
       patch: side of square patches in pixels, or 0. With patches, the network encodes every patch
         of an image by itself. The features are the mean over the patches.
       patch_stride: distance of neighbouring patches in pixels.
-      mean: mean of the channels that the network sees, which are standardised first.
-      std: standard deviation of these channels.
+      mean: mean of the images' channels, which are standardised first. With colors "lightness" or
+        "lab" it is 0, and std is 1, because the conversion centres and scales the channels.
+      std: standard deviation of the images' channels.
       pool: "mean" averages the last activations over all positions; "none" keeps the positions, for
         methods that predict something at every place of an image. With patches, the positions are
         those of the patches.
@@ -200,6 +201,19 @@ class ResNet(nn.Module):
     pool: str = "mean"
     dtype: DTypeLike = jnp.float32
 
+    @property
+    def grid(self) -> tuple[float, int]:
+        """First pixel and step: cell i of the map of `pool="none"` belongs to pixel first + step i.
+
+        With torch's padding, every stride keeps the even rows. The receptive field of cell i is
+        therefore centred at row step i, for images of any size. The padding "same" moves the 3x3
+        convolutions, but not the shortcuts, by less than a step, which the grid ignores.
+        """
+        if self.patch:
+            return (self.patch - 1) / 2, self.patch_stride
+        stem = 4 if self.stem == "imagenet" else 1
+        return 0.0, stem * 2 ** (len(self.stage_sizes) - 1)
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Images [n, h, w, c] -> features [n, f], or [n, h', w', f] without pooling.
@@ -209,9 +223,10 @@ class ResNet(nn.Module):
 
         Raises:
           ValueError: if the width gives less than one channel, the stem or padding is unknown, mean
-            or std is invalid, `colors` does not fit the images, or selective kernels are combined
-            with basic blocks or SAME padding. Also if the norm is unknown, the images are smaller
-            than a patch, or patches are combined with batch normalisation.
+            or std is invalid, `colors` does not fit the images or is combined with a mean or std,
+            or selective kernels are combined with basic blocks or SAME padding. Also if the norm is
+            unknown, the images are smaller than a patch, or patches are combined with batch
+            normalisation.
         """
         self._check()
         if not self.patch:
@@ -242,7 +257,7 @@ class ResNet(nn.Module):
     def _encode(self, x: jax.Array, train: bool, pool: str) -> jax.Array:
         """Images or patches [n, h, w, c] -> [n, f], or [n, h', w', f] with pool "none"."""
         base = round(64 * self.width)
-        x = standardise(seen_channels(x, self.colors), self.mean, self.std)
+        x = standardised_channels(x, self.colors, self.mean, self.std)
         conv = partial(_conv, same=self.padding == "same", dtype=self.dtype)
         norm: Layer
         if self.norm == "batch":

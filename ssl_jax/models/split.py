@@ -5,16 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.models.lab import seen_channels
+from ssl_jax.models.lab import standardised_channels
 from ssl_jax.models.resnet import ResNet
-from ssl_jax.models.standard import standardise
 
 
 class SplitResNet(ResNet):
     """Two ResNets of half the width whose features are concatenated, those of `first` before.
 
-    The channels of both groups together are all channels, after the conversion by `colors` and the
-    standardisation. A feature of one half does not depend on the channels of the other.
+    The channels of both groups together are all channels, after the conversion by `colors` or, with
+    colors "rgb", the standardisation by `mean` and `std`. A feature of one half does not depend on
+    the channels of the other.
 
     Attributes:
       first: numbers of the channels that the first half sees.
@@ -35,9 +35,8 @@ class SplitResNet(ResNet):
         Raises:
           ValueError: as `ResNet`, or if the groups do not divide the channels.
         """
-        x = seen_channels(x, self.colors)
+        x = standardised_channels(x, self.colors, self.mean, self.std)
         check_split(self.first, self.second, x.shape[-1])
-        x = standardise(x, self.mean, self.std)
         own = ("parent", "name", "first", "second", "width", "colors", "mean", "std")
         shared = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in own}
         features = []

@@ -93,6 +93,25 @@ def test_standardisation_fits_the_channels_of_the_images(channels, mean, std):
     assert configuration.problems(config) == []
 
 
+@pytest.mark.parametrize("colors", ["lightness", "lab"])
+def test_encoders_that_see_lab_are_not_standardised(colors):
+    config, values = adapt(80, **{"model.colors": colors})
+    assert (config.model.mean, config.model.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert {"model.mean", "model.std"} <= values.keys()
+    assert configuration.problems(config) == []
+
+
+@pytest.mark.parametrize("colors", ["lightness", "lab"])
+def test_standardisation_of_lab_is_refused_before_training(colors):
+    given = {"model.mean": (0.5,) * 3, "model.std": (0.25,)}
+    sentences = configuration.problems(folder(**given, **{"model.colors": colors}))
+    assert len(sentences) == 2
+    fixes = ("mean='(0.0, 0.0, 0.0)'", "std='(1.0, 1.0, 1.0)'")
+    for sentence, fix in zip(sentences, fixes, strict=True):
+        assert sentence.endswith(f"pass --config.model.{fix}")
+        assert f"because model.colors='{colors}' centres and scales" in sentence
+
+
 def test_simclr_does_not_standardise():
     config, values = adapt(80, name="simclr")
     assert (set(config.model.mean), set(config.model.std)) == ({0.0}, {1.0})

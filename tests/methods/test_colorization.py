@@ -9,6 +9,7 @@ from skimage import color
 
 from ssl_jax.methods import Run, colorization
 from ssl_jax.models.lab_bins import colour_bins
+from ssl_jax.models.map_head import MapHead
 from ssl_jax.models.resnet import BasicBlock, ResNet
 
 N, SIZE, STRIDE = 4, 8, 4
@@ -124,7 +125,23 @@ def test_a_batch_of_grey_images_has_loss_0_and_finite_gradients():
     _, after, metrics = step(method, params, extra, GREY)
     assert metrics["grey_images"] == 1
     assert metrics["pretext_accuracy"] == metrics["pretext_chance"] == 0
-    np.testing.assert_allclose(after["counts"], 0.99 * extra["counts"])
+    np.testing.assert_array_equal(after["counts"], extra["counts"])
+
+
+def test_many_grey_batches_leave_frequencies_and_loss_as_they_are():
+    method = make()
+    params, extra, _ = start(method)
+    _, extra, _ = step(method, params, extra, IMAGES)
+    grey, _ = method.encode(params, extra, batch(GREY), KEY)
+
+    def update(i, extra):
+        return method.objective(params, extra, grey, KEY, i)[1][0]
+
+    after = jax.lax.fori_loop(0, 80_000, update, extra)  # 0.99^80_000 is 0 even in float64
+    np.testing.assert_array_equal(after["counts"], extra["counts"])
+    loss = step(method, params, after, IMAGES)[0]
+    assert np.isfinite(loss)
+    assert loss == step(method, params, extra, IMAGES)[0]
 
 
 @pytest.mark.parametrize(("a", "coloured"), [(4.9, False), (5.1, True)])
@@ -162,6 +179,24 @@ def test_pictures_show_lightness_prediction_and_original():
         expected = np.concatenate([lab[..., :1], np.broadcast_to(ab, (*lab.shape[:3], 2))], -1)
         np.testing.assert_allclose(grid[:, column], color.lab2rgb(expected), atol=1e-6)
     np.testing.assert_array_equal(grid[:, 2], IMAGES)
+
+
+def test_pictures_read_predictions_at_their_pixels():
+    method, module = make(), encoder(pool="none")
+    params, extra = method.init(jax.random.key(1), batch(IMAGES))
+    variables = {
+        name: {"params": params[name], "batch_stats": extra["batch_stats"][name]}
+        for name in ("encoder", "head")
+    }
+    maps = module.apply(variables["encoder"], jnp.asarray(IMAGES), False)
+    head = MapHead(SIZE // STRIDE, len(BINS), 4, STRIDE, module.grid, dtype=jnp.float64)
+    p = np.exp(np.asarray(head.apply(variables["head"], maps, False)) / 0.38)
+    ab = p / p.sum(-1, keepdims=True) @ BINS
+    for axis in (1, 2):
+        ab = np.apply_along_axis(lambda x: np.interp(range(SIZE), [0, STRIDE], x), axis, ab)
+    expected = color.lab2rgb(np.concatenate([color.rgb2lab(IMAGES)[..., :1], ab], -1))
+    grid = method.pictures[0].draw(params, extra, jnp.asarray(IMAGES), KEY)
+    np.testing.assert_allclose(grid[:, 1], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

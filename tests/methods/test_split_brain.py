@@ -9,6 +9,7 @@ from skimage import color
 
 from ssl_jax.methods import Run, split_brain
 from ssl_jax.models.lab_bins import colour_bins
+from ssl_jax.models.map_head import MapHead
 from ssl_jax.models.resnet import BasicBlock
 from ssl_jax.models.split import SplitResNet
 
@@ -140,6 +141,25 @@ def test_pictures_of_other_groups_show_each_group_and_its_prediction():
     for column, constant in ((1, rgb), (3, depth)):
         expected = np.clip(constant * 0.25 + 0.5, 0, 1)
         np.testing.assert_allclose(grid[:, column], np.zeros_like(grid[:, 0]) + expected, atol=1e-6)
+
+
+def test_pictures_read_predictions_at_their_pixels():
+    module = encoder(**RGB_D)
+    method = make(4, module, loss="regression")
+    params, extra = method.init(jax.random.key(1), batch(DEPTH))
+    variables = {
+        name: {"params": params[name], "batch_stats": extra["batch_stats"][name]}
+        for name in ("encoder", "first_head")
+    }
+    maps = module.clone(pool="none").apply(variables["encoder"], jnp.asarray(DEPTH), False)
+    head = MapHead(SIZE // STRIDE, 1, 4, STRIDE, module.grid, dtype=jnp.float64)
+    depth = head.apply(variables["first_head"], maps[..., : maps.shape[-1] // 2], False)
+    for axis in (1, 2):
+        depth = np.apply_along_axis(
+            lambda x: np.interp(range(SIZE), [0, STRIDE], x), axis, np.asarray(depth)
+        )
+    grid = method.pictures[0].draw(params, extra, jnp.asarray(DEPTH), KEY)
+    np.testing.assert_allclose(grid[:, 3], np.repeat(depth, 3, -1).clip(0, 1), atol=1e-6)
 
 
 def test_an_encoder_without_halves_is_refused():

@@ -62,6 +62,16 @@ def test_groups_that_do_not_divide_the_channels_are_refused(first, second):
         init(encoder, IMAGES)
 
 
+@pytest.mark.parametrize("options", [{"mean": (0.5,) * 3}, {"std": (0.25,) * 3}], ids=str)
+@pytest.mark.parametrize(
+    ("family", "colors"), [(ResNet, "lightness"), (ResNet, "lab"), (SplitResNet, "lab")]
+)
+def test_converted_channels_are_not_standardised_again(family, colors, options):
+    encoder = family(**SMALL, width=0.25, colors=colors, **options)
+    with pytest.raises(ValueError, match=rf"colors='{colors}' centres.* set model\.mean to"):
+        init(encoder, IMAGES)
+
+
 def test_a_split_encoder_is_made_by_name():
     encoder = models.get("split_resnet10", width=0.25, first=(0,), second=(1, 2), colors="lab")
     assert isinstance(encoder, SplitResNet)
