@@ -11,7 +11,7 @@ from absl import flags
 
 from configs import moco_v2
 from configs.simclr import get_config
-from ssl_jax import build, cli, parallel, train
+from ssl_jax import build, cli, methods, parallel, train
 from ssl_jax import config as configuration
 from ssl_jax.data import sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault, Faults
@@ -98,18 +98,69 @@ def test_valid_labels_per_class_start_without_a_warning(start, capsys):
     assert "warning" not in capsys.readouterr().out
 
 
-def test_a_split_without_labels_is_refused(start, monkeypatch):
+@pytest.fixture
+def unlabel(monkeypatch):
+    """Returns unlabel(split, every): takes every n-th label away from a split of digits."""
     opened = sources.open_source
 
-    def open_source(name, *, split, **options):
-        source = opened(name, split=split, **options)
-        changes = {"read_labels": lambda i: {"label": -1}} if split == "test" else {}
-        return dataclasses.replace(source, **changes)
+    def unlabel(without, every=1):
+        def open_source(name, *, split, **options):
+            source = opened(name, split=split, **options)
+            if split != without:
+                return source
+            return dataclasses.replace(
+                source, read_labels=lambda i: source.read_labels(i) if i % every else {"label": -1}
+            )
 
-    monkeypatch.setattr(sources, "open_source", open_source)
+        monkeypatch.setattr(sources, "open_source", open_source)
+
+    return unlabel
+
+
+def test_a_split_without_labels_is_refused(start, unlabel):
+    unlabel("test")
     with pytest.raises(Fault, match="eval_split=test: 500 of 500 examples") as refused:
         start(digits())
     assert refused.value.code == BAD_DATA
+    assert str(refused.value).endswith('--config.data.eval_split=""')
+    with pytest.raises(Started):
+        start(digits(data__eval_split=""))
+
+
+@pytest.mark.parametrize("on", ["probe", "knn"])
+@pytest.mark.parametrize(("every", "missing"), [(1, "1000 of 1000"), (4, r"\d+ of 1000")])
+def test_early_stopping_needs_all_labels(start, unlabel, on, every, missing):
+    unlabel("train", every)
+    config = digits(train__stop_on=on, data__eval_split="")
+    message = rf"^(bad data: )?train.stop_on='{on}': {missing} examples of digits have no label"
+    with pytest.raises(Fault, match=message) as refused:
+        start(config)
+    assert refused.value.code == BAD_DATA
+    assert str(refused.value).endswith('or train all steps by --config.train.stop_on=""')
+    config.train.stop_on = ""
+    with pytest.raises(Started):
+        start(config)
+
+
+def test_early_stopping_on_the_probe_of_a_method_without_one_is_refused(start, monkeypatch):
+    make = methods.get("simclr")
+
+    def without_features(*args, **hyperparameters):
+        method = make(*args, **hyperparameters)
+
+        def encode(*inputs):
+            outputs, stats = method.encode(*inputs)
+            return {name: x for name, x in outputs.items() if name != "features"}, stats
+
+        return method._replace(encode=encode)
+
+    monkeypatch.setattr(methods, "get", lambda name: without_features)
+    with pytest.raises(Started):
+        start(digits())
+    message = "train.stop_on='probe': encode of the method simclr returns no 'features'"
+    with pytest.raises(Fault, match=message) as refused:
+        start(digits(train__stop_on="probe"))
+    assert refused.value.code == BAD_CONFIG
 
 
 def test_a_source_without_read_labels_starts(start, monkeypatch):

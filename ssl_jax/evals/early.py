@@ -15,6 +15,7 @@ from ssl_jax.training.parts import Parts
 # Reading a label of a prepared dataset reads the whole record, so not every label is read.
 SAMPLE = 1000  # labels that are read to find unlabelled data
 MAX_LABELS = 50_000  # labels that are read to count the classes
+NO_EVALUATION = 'train without evaluation by labels: --config.data.eval_split=""'
 
 
 def problems(config: ConfigDict, parts: Parts) -> list[Fault]:
@@ -57,28 +58,26 @@ def _stopping_problems(config: ConfigDict, parts: Parts) -> list[Fault]:
     if on == "knn" and "knn" not in parts.method.evals:
         message = f"{field}: kNN does not suit the method {config.method.name}"
         return [Fault(f"{message}; choose 'probe', or {advice}", BAD_CONFIG)]
-    return unlabelled(parts.source, field) if on == "knn" else []
+    if on == "probe" and not parts.abstract_state.probe:
+        message = f"{field}: encode of the method {config.method.name} returns no 'features'"
+        return [Fault(f"{message}, so there is no probe; {advice}", BAD_CONFIG)]
+    return unlabelled(parts.source, field, advice)
 
 
-def unlabelled(source: Source, where: str) -> list[Fault]:
+def unlabelled(source: Source, where: str, advice: str = NO_EVALUATION) -> list[Fault]:
     """Returns a fault if some of a thousand examples of `source` have no label.
 
     Args:
       source: examples whose labels an evaluation needs.
-      where: field and value that chose the examples, for the message.
+      where: field and value that chose or need the examples, for the message.
+      advice: how to do without the labels, for the message.
     """
     rows = np.linspace(0, source.size - 1, min(SAMPLE, source.size)).astype(int)
     missing = sum(source.read_label(int(row)) < 0 for row in rows)
     if not missing:
         return []
     message = f"{where}: {missing} of {len(rows)} examples of {source.name} have no label, but "
-    return [
-        Fault(
-            f"{message}evaluation needs all. Choose a labelled split, or train without evaluation "
-            'by labels: --config.data.eval_split=""',
-            BAD_DATA,
-        )
-    ]
+    return [Fault(f"{message}all need one. Choose a labelled split, or {advice}", BAD_DATA)]
 
 
 def warnings(config: ConfigDict, parts: Parts) -> list[str]:
@@ -146,6 +145,5 @@ def _single_class(labels: _UsedLabels, source: Source) -> str:
         return ""
     return (
         f"all training examples that evaluation uses are of the class {source.classes[first]!r}, "
-        "but classifiers need two classes. Add classes, raise eval.max_train, or train without "
-        'evaluation by labels: --config.data.eval_split=""'
+        f"but classifiers need two classes. Add classes, raise eval.max_train, or {NO_EVALUATION}"
     )
