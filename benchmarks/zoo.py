@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
 EXCLUDED = {"common", "distillation"}
-VARIANTS = {"denoising:dense", "denoising:resnet", "rotation:angle"}
+VARIANTS = {"denoising:conv", "denoising:dense", "rotation:angle"}
 DEFAULT_STEPS = 400
 STEPS = {"mae": 1200, "rbm": 4000}  # methods that need more than the default
 SIZES = {"jigsaw": 30, "relative_position": 30, "cpc_v1": 20, "cpc_v2": 20}  # in pixels
