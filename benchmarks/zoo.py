@@ -60,7 +60,8 @@ class Run(NamedTuple):
         parts += [
             f"{field}={value}"
             for field, value in model.items()
-            if field not in NEUTRAL and value != usual.get(field, value)
+            if field not in NEUTRAL
+            and value != usual.get(field, None if field == "kind" else value)
         ]
         parts += ["standardised input"] if any(model.get("mean", ())) else []
         parts += [f"{self.size} px"] if self.size != FLAGS.size else []
