@@ -158,16 +158,19 @@ class Trial:
         labels: np.ndarray | None = None,
     ) -> tuple[Any, Any]:
         """Returns state and metrics after `count` steps on the same batch."""
-        mesh, shardings, function = self._program(devices, microbatch)
+        mesh, shardings, program = self.program(devices, microbatch)
         rows = self.batch | ({} if labels is None else {"label": labels})
         state = self.start if state is None else state
         with jax.set_mesh(mesh):
             state = jax.device_put(state, shardings)
             for _ in range(count):
-                state, metrics = function(state, parallel.to_global(rows, mesh))
+                state, metrics = program(state, parallel.to_global(rows, mesh))
         return jax.device_get((state, metrics))
 
-    def _program(self, devices: int, microbatch: int) -> Any:
+    def program(
+        self, devices: int, microbatch: int = 0
+    ) -> tuple[jax.sharding.Mesh, Tree, jax.stages.Compiled]:
+        """Returns mesh, shardings of the state, and the compiled step: (state, batch)."""
         if (devices, microbatch) not in self._programs:
             # With several devices, parameters are sharded over up to four of them.
             mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=min(devices, 4))
@@ -175,9 +178,11 @@ class Trial:
                 self.method, self._tx, self._schedule, _PROBE, seed=SEED, mesh=mesh,
                 microbatch=microbatch,
             )  # fmt: skip
-            abstract = jax.eval_shape(self._init)
-            shardings = states.state_shardings(abstract, self.method.layout, mesh)
-            self._programs[devices, microbatch] = mesh, shardings, jax.jit(function)
+            shardings = states.state_shardings(self.start, self.method.layout, mesh)
+            with jax.set_mesh(mesh):
+                state = jax.device_put(self.start, shardings)
+                lowered = jax.jit(function).lower(state, parallel.to_global(self.batch, mesh))
+                self._programs[devices, microbatch] = mesh, shardings, lowered.compile()
         return self._programs[devices, microbatch]
 
     @functools.cached_property

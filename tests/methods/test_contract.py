@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ssl_jax import components, methods, testing
+from ssl_jax import components, methods, parallel, testing
+from ssl_jax.plan import cost_analysis
+from ssl_jax.plan.hlo import Module
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
@@ -22,6 +24,11 @@ OTHERS = ["simclr:cifar10_cpu_adversarial"]
 LARGEST = 2 * testing.BATCH  # largest width or length
 LIMITS = {"shuffle_groups": 2}  # smaller limits of single fields: a chunk has 2 groups
 OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
+MICRO = testing.DEVICES * testing.CHUNK
+# Largest work of all devices together, relative to one device with the whole batch. A step that
+# every device repeats has up to 8. Micro-batches encode each example once more without gradient, up
+# to 1.5. Losses of pairs also compute the gradient of keys that are constant, up to 1.46.
+MOST_WORK = 1.6
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,6 +99,35 @@ def test_resuming_reproduces_the_same_bits(case):
     resumed = case.train(testing.STEPS - 1, state=case.first[0])
     for x, y in zip(jax.tree.leaves(case.whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def work(case, devices, microbatch=0):
+    """FLOPs of matrix products and convolutions on all devices, if each works like the first."""
+    text = case.program(devices, microbatch)[2].as_text()
+    return devices * cost_analysis.total_flops(cost_analysis.find_products(Module(text)))
+
+
+@pytest.mark.parametrize("microbatch", [MICRO, pytest.param(0, marks=pytest.mark.slow)])
+def test_devices_divide_the_work(case, microbatch):
+    assert 0 < work(case, 8, microbatch) <= MOST_WORK * work(case, 1)
+
+
+@pytest.mark.parametrize("microbatch", [MICRO, 0])
+def test_a_step_that_devices_repeat_is_noticed(microbatch):
+    case = make("barlow_twins")
+    encode = case.method.encode
+
+    def whole(tree):
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty:  # only shapes are computed
+            return tree
+        return jax.lax.with_sharding_constraint(tree, parallel.replicated(mesh))
+
+    def repeated(params, extra, batch, key):
+        return whole(encode(params, extra, whole(batch), key))
+
+    case.method = case.method._replace(encode=repeated)
+    assert work(case, 8, microbatch) > MOST_WORK * work(case, 1)
 
 
 def test_encoder_module_computes_the_features(case):
