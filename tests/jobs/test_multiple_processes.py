@@ -168,6 +168,36 @@ def metrics(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+# The command; in process 1, the score itself rises in every evaluation.
+RISING_IN_PROCESS_1 = """
+import itertools, runpy
+import jax
+from ssl_jax.training import early_stop
+decided, rise = early_stop._of_process_0, itertools.count()
+early_stop._of_process_0 = lambda score: decided(score + jax.process_index() * next(rise))
+runpy.run_module("ssl_jax.train", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["probe", "knn"])
+def test_two_processes_stop_early_at_the_same_step(tmp_path, on):
+    flags = (f"--config.train.stop_on={on}", "--config.train.stop_every=1")
+    # The encoder learns nothing, so no score is above the first for long.
+    flags += ("--config.train.stop_patience=1", "--config.train.steps=60", "--config.optim.lr=0.0")
+    results = start(tmp_path / "run", *flags, program=("-c", RISING_IN_PROCESS_1))
+    assert [code for code, _ in results] == [0, 0], results
+    stopped = json.loads((tmp_path / "run" / "metadata.json").read_text())["stopped_early"]
+    step, lines = stopped["step"], metrics(tmp_path / "run")
+    assert step < 60
+    assert [line["step"] for line in lines] == list(range(1, step + 1))
+    *rising, last = [line["stopping_score"] for line in lines]
+    assert rising == sorted(set(rising))
+    assert last <= rising[-1]
+    # Process 1 took part in the last checkpoint, which both reach only together.
+    assert progress.saved_step(tmp_path / "run") == step
+
+
 def test_two_processes_with_fsdp_match_one_device(tmp_path):
     # Seed 1, because with seed 0 an activation is so close to zero that rounding changes its sign.
     fields = ("--config.parallel.fsdp=2", "--config.train.seed=1", "--config.train.steps=3")
