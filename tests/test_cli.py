@@ -85,7 +85,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
         ("simcrl:digits", "did you mean 'simclr'?"),
         ("configs/simclr.py:digits,augment=moco", "moco_v2"),
         ("configs/nothing.py", "nothing.py"),
-        ("simclr", "choose from: simclr:cifar10, simclr:cifar10_cpu, simclr:cifar10_debiased,"),
+        ("simclr", "choose from: simclr:cifar10, simclr:cifar10_adversarial, simclr:cifar10_cpu,"),
     ],
 )
 def test_missing_config_or_variant_is_named(config, text, tmp_path):

@@ -26,7 +26,8 @@ OTHERS = [
     "denoising:cifar10_cpu_dense",
 ]
 LARGEST = 2 * testing.BATCH  # largest width or length
-LIMITS = {"shuffle_groups": 2}  # smaller limits of single fields: a chunk has 2 groups
+# Smaller limits of single fields: a chunk has 2 groups, and deep networks compile slowly.
+LIMITS = {"shuffle_groups": 2, "directions": 2, "context_depth": 1}
 OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
 MICRO = testing.DEVICES * testing.CHUNK
 # Largest work of all devices together, relative to one device with the whole batch. A step that

@@ -71,9 +71,9 @@ def test_gradients_are_summed_and_embeddings_gathered(good):
     assert ("all-gather", 256 * 16 * 4) in {(c.kind, c.bytes) for c in good.collectives}
 
 
-def concatenated(self, params, stats, images, *, upto=None, apart=False):
+def concatenated(self, params, stats, images, *, upto=None, apart=False, keys=None):
     """A `Chain.__call__` that concatenates all first views and all second views."""
-    del apart
+    del apart, keys
     x = jnp.concatenate([images[:, 0], images[:, 1]])
     outputs, new = {}, {}
     for name in self._names_upto(upto):
