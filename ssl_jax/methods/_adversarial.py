@@ -33,7 +33,8 @@ def adversarial_embedding(
 
     The loss is the sum over an anchor's two positives of their cross-entropy among all other views
     of the global batch, averaged over the 3b anchors, plus `weight` times NT-Xent between the
-    attacked and the second view.
+    attacked and the second view. The authors' code adds the cross-entropies, too; the paper's
+    equation adds the positives inside one logarithm.
 
     Args:
       encoder, head, run: as in `joint_embedding`.
