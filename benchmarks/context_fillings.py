@@ -1,4 +1,4 @@
-"""What the three losses of a context encoder put into the same holes.
+"""Fills the same holes with each of the three losses of a context encoder.
 
     python -m benchmarks.context_fillings --data_dir=DATA_DIR --figure=docs/images/NAME.png
 

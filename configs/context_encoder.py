@@ -33,6 +33,7 @@ METHOD = {
     "decoder_width": 32,
     "discriminator_width": 64,
 }
+GENERATOR = ("encoder", "bottleneck", "decoder")  # modules of the parameters
 
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
@@ -44,8 +45,8 @@ def imagenet(config: ConfigDict) -> None:
     """Centre holes of 64 pixels with overlap 4 and bottleneck 4000, by the README and train.lua.
 
     Adam with b1 0.5 at 2e-3 for the generator and 2e-4 for the discriminator: train.lua multiplies
-    the generator's rate by 10 if both losses are used (with one loss, remove `optim.groups`). It
-    has neither weight decay nor a schedule. Its images are resized to 350 pixels and cut to 128 x
+    the generator's rate by 10 if both losses are used. With one loss, remove `optim.groups`. It has
+    neither weight decay nor a schedule. Its images are resized to 350 pixels and cut to 128 x
     128, about 0.13 of a square image, and flipped (data/donkey_folder.lua). ResNet-18 makes a map
     of 4 x 4 x 512 like its encoder.
     """
@@ -57,8 +58,8 @@ def imagenet(config: ConfigDict) -> None:
     )  # fmt: skip
     config.augment.views = 1
     config.model.update(name="resnet18", zero_gamma=False)
-    _adam(config, lr=2e-3)
-    config.optim.groups = {"discriminator": {"lr": 2e-4}}
+    _adam(config, lr=2e-4)
+    config.optim.groups = {module: {"lr": 2e-3} for module in GENERATOR}
     config.train.update(batch_size=64, epochs=500.0)
 
 
@@ -70,8 +71,8 @@ def cifar10(config: ConfigDict) -> None:
     config.augment.views = 1
     config.model.update(name="resnet18", stem="cifar", zero_gamma=False)
     config.method.update(overlap=1, bottleneck_dim=1000)
-    _adam(config, lr=2e-3)
-    config.optim.groups = {"discriminator": {"lr": 2e-4}}
+    _adam(config, lr=2e-4)
+    config.optim.groups = {module: {"lr": 2e-3} for module in GENERATOR}
     config.train.update(batch_size=64, epochs=500.0)
 
 

@@ -36,7 +36,7 @@ def weight_penalty(kind: str, weight: float) -> Callable[[Tree], jax.Array] | No
 
 
 def l2(params: Tree) -> jax.Array:
-    """Half the sum of the squares of all weights.
+    """Returns half the sum of the squares of all weights.
 
     Weights are the parameters with more than one axis: neither biases nor normalisation parameters.
     The gradient is the weight itself.
@@ -54,7 +54,7 @@ def l2(params: Tree) -> jax.Array:
 
 
 def smooth_l1(params: Tree) -> jax.Array:
-    """Sum over all weights w of w² / (2 KNEE) where |w| < KNEE, and |w| - KNEE / 2 elsewhere.
+    """Sums w² / (2 KNEE) over all weights w where |w| < KNEE, and |w| - KNEE / 2 elsewhere.
 
     The gradient is w / KNEE, limited to the range from -1 to 1. A large weight is therefore pulled
     to 0 no harder than one of KNEE.

@@ -36,7 +36,7 @@ def classification(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, Metr
 
 
 def direction(prediction: jax.Array, angle: jax.Array) -> tuple[jax.Array, Metrics]:
-    """One minus the cosine between predicted and true angle.
+    """Returns one minus the cosine between predicted and true angle.
 
     The network predicts a vector, whose direction is the angle. Its length has no effect. Unlike
     the squared error of an angle, the loss does not jump between 359 and 0 degrees.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.losses.softmax import normalise
+from ssl_jax.methods._keys import example_keys
 
 
 class Attack(NamedTuple):
@@ -63,7 +64,7 @@ def perturb(
 
 def start_noise(key: jax.Array, index: jax.Array, images: jax.Array) -> jax.Array:
     """Draws uniform noise in [-1, 1] for each example: [b, h, w, c], by its index."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    keys = example_keys(key, index)
     shape, dtype = images.shape[1:], images.dtype
     return jax.vmap(lambda k: jax.random.uniform(k, shape, dtype, -1, 1))(keys)
 

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_jax.methods._keys import example_keys
+
 Draw = Callable[[jax.Array, jax.Array], jax.Array]
 KINDS = ("center", "blocks", "free_form")
 # The authors accept free forms of 20 % to 30 % of the image: a quarter, 20 % more or less.
@@ -95,7 +97,7 @@ def _center(size: int, side: int) -> Draw:
 
 def _blocks(size: int, side: int, count: int) -> Draw:
     def draw(key: jax.Array, index: jax.Array) -> jax.Array:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        keys = example_keys(key, index)
         last = size - side + 1
         corner = jax.vmap(lambda k: jax.random.randint(k, (count, 2), 0, last))(keys)
         distance = jnp.arange(size)[None, None, None] - corner[..., None]
@@ -107,7 +109,7 @@ def _blocks(size: int, side: int, count: int) -> Draw:
 
 def _free_form(size: int, area: float, cells: int) -> Draw:
     def draw(key: jax.Array, index: jax.Array) -> jax.Array:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        keys = example_keys(key, index)
         noise = jax.vmap(lambda k: jax.random.uniform(k, (cells**2 + 1,)))(keys)
         surface = noise[:, 1:].reshape(-1, cells, cells)
         surface = jax.image.resize(surface, (len(index), size, size), "bicubic")

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from ssl_jax.methods import Batch, Method, Run, Tree
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._temperature import Temperature
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
@@ -67,7 +68,7 @@ def joint_embedding(
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
         # Every example has its own key, so that it may be encoded in any chunk.
         dropout = getattr(head, "dropout", 0)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"]) if dropout else None
+        keys = example_keys(key, batch["index"]) if dropout else None
         outputs, stats = networks(
             params, extra["batch_stats"], batch["views"], apart=apart, keys=keys
         )

@@ -80,11 +80,6 @@ def statistics(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]
     return getattr(encoder, "mean", MEAN), getattr(encoder, "std", STD)
 
 
-def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns one random key per example, from the examples' indices [b]."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-
-
 def arrange(tiles: jax.Array) -> jax.Array:
     """Draws tiles [n, 9, s, s, c] as images of the grid, with white lines between the cells.
 

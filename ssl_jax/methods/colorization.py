@@ -87,6 +87,7 @@ def make(
         )
     side = -(-size // stride)
     head = MapHead(side, len(centres), hidden_dim, stride, encoder.grid, dtype=encoder.dtype)
+    pooled = Chain(run.bn_group, 1, encoder=encoder)
     network = Chain(run.bn_group, 1, encoder=encoder.clone(pool="none"), head=head)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
@@ -132,9 +133,7 @@ def make(
         return outputs["error"].sum() / present, (extra, metrics)
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
-        stats = extra["batch_stats"]["encoder"]
-        variables = {"params": params["encoder"], "batch_stats": stats}
-        return jnp.asarray(encoder.apply(variables, images, False), jnp.float32)
+        return pooled.features(params, extra["batch_stats"], images)
 
     def colours(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
         """Draws each image in grey, with predicted and with true colours: [n, 3, h, w, 3]."""

@@ -133,6 +133,7 @@ def make(
     side = _holes.square_side(size, hole_area) if mask == "center" else size
     first, dtype = (size - side) // 2, encoder.dtype
     predicted = (slice(None), slice(first, first + side), slice(first, first + side))
+    pooled = Chain(run.bn_group, 1, encoder=encoder)
     networks = Chain(
         run.bn_group,
         1,
@@ -216,9 +217,7 @@ def make(
         return value, (extra, lax.stop_gradient(metrics))
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
-        stats = extra["batch_stats"]["encoder"]
-        variables = {"params": params["encoder"], "batch_stats": stats}
-        return jnp.asarray(encoder.apply(variables, images, False), jnp.float32)
+        return pooled.features(params, extra["batch_stats"], images)
 
     def fillings(params: Tree, extra: Tree, images: jax.Array, key: jax.Array) -> jax.Array:
         """Draws original, hole and filled image of each image: [n, 3, h, w, c]."""

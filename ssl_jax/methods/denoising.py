@@ -9,6 +9,7 @@ from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._corruption import check_noise
 from ssl_jax.methods._denoising import Criterion, Deep, Stack
 from ssl_jax.methods._filters import SCALE, largest_filters
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._reconstruction import mean_squared_error, reconstruction_metrics
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.sdae import SDAE
@@ -92,7 +93,7 @@ def make(
         network = Deep(encoder, criterion, run, decoder_width=decoder_width)
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        keys = example_keys(key, batch["index"])
         images = batch["views"][:, 0]
         denoised, stats = network.train(params, extra, images, keys)
         outputs = {

@@ -7,8 +7,9 @@ from jax import lax
 
 from ssl_jax.losses.transformations import classification
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._permutations import permutation_set
-from ssl_jax.methods._tiles import CELLS, arrange, example_keys, make_grid, statistics
+from ssl_jax.methods._tiles import CELLS, arrange, make_grid, statistics
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 from ssl_jax.models.standard import is_neutral, unstandardise

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.masked import MaskedDecoder
 from ssl_jax.models.standard import standardise, unstandardise
@@ -98,7 +99,7 @@ def make(
 
     def patch_order(key: jax.Array, index: jax.Array) -> jax.Array:
         """Draws a permutation of the patches for each example [n]: [n, patches]."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        keys = example_keys(key, index)
         return jax.vmap(lambda k: jax.random.permutation(k, patches))(keys)
 
     def predict(params: Tree, images: jax.Array, order: jax.Array) -> tuple[Any, Any]:

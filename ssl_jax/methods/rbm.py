@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._filters import SCALE, largest_filters
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._views import check_views
 from ssl_jax.models import dbn
 
@@ -100,7 +101,7 @@ def make(encoder: dbn.DBN, run: Run, *, gibbs_steps: int = 1, persistent: bool =
         return dbn.free_energy(machine, v, kinds[i], dtype)
 
     def encode(params: Tree, extra: Tree, batch: Batch, key: jax.Array):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        keys = example_keys(key, batch["index"])
         images = batch["views"][:, 0]
         learned = learned_features(extra, images)
         ends = np.cumsum(encoder.widths)[:-1]

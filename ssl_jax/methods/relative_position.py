@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from ssl_jax.losses.transformations import classification
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods import _shortcuts as shortcuts
-from ssl_jax.methods._tiles import CELLS, arrange, example_keys, make_grid, statistics
+from ssl_jax.methods._keys import example_keys
+from ssl_jax.methods._tiles import CELLS, arrange, make_grid, statistics
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from ssl_jax.losses.transformations import classification, direction, to_angle
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._rotate import quarter_turns, rotate, take_turn
-from ssl_jax.methods._tiles import example_keys
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
 from ssl_jax.models.heads import MLP

@@ -82,6 +82,7 @@ def make(
                 "'regression'"
             )
         targets = [BinTarget(BINS[group](), TEMPERATURE) for group in reversed(groups)]
+    pooled = Chain(run.bn_group, 1, encoder=encoder)
     halves = Chain(run.bn_group, 1, encoder=encoder.clone(pool="none"))
     names = ("first_head", "second_head")
     heads = []
@@ -125,9 +126,7 @@ def make(
         return outputs["error0"].mean() + outputs["error1"].mean(), (extra, metrics)
 
     def features(params: Tree, extra: Tree, images: jax.Array) -> jax.Array:
-        stats = extra["batch_stats"]["encoder"]
-        variables = {"params": params["encoder"], "batch_stats": stats}
-        return jnp.asarray(encoder.apply(variables, images, False), jnp.float32)
+        return pooled.features(params, extra["batch_stats"], images)
 
     def channels_of(images: jax.Array) -> jax.Array:
         """Returns all channels in the unit of the targets, [n, h, w, c]."""

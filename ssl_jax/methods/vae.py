@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ssl_jax.losses.reconstruction import cross_entropy, free_bits, kl_to_standard_normal
 from ssl_jax.methods import Batch, Method, Picture, Run, Tree
 from ssl_jax.methods._frozen import FrozenNetwork, fetched
+from ssl_jax.methods._keys import example_keys
 from ssl_jax.methods._reconstruction import mean_squared_error, reconstruction_metrics
 from ssl_jax.methods._views import check_views
 from ssl_jax.models.chain import Chain
@@ -111,7 +112,7 @@ def make(
         stats, images = extra["batch_stats"], batch["views"][:, 0]
         outputs, inference_stats = inference(params, stats, batch["views"])
         mean, log_variance = jnp.split(outputs["posterior"][:, 0], 2, axis=-1)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        keys = example_keys(key, batch["index"])
         normal = jax.vmap(lambda k: jax.random.normal(k, (latent_dim,), mean.dtype))(keys)
         code = mean + jnp.exp(log_variance / 2) * normal
         decoded, decoder_stats = generator(params, stats, code[:, None])

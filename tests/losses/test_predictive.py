@@ -87,7 +87,7 @@ def test_scores_of_any_size_have_a_finite_loss_and_gradient(size):
 
 
 def test_large_lead_costs_its_size_and_keeps_its_gradient():
-    """One negative leads by 300 nats, beyond the limit of the sum; the other is far behind."""
+    """Checks a negative 300 nats above the positive, beyond the limit of the sum."""
     predictions = jnp.asarray([[[1.0, 0.0]]], jnp.float32)
     targets = jnp.asarray([[[0.0, 0.0], [300.0, 0.0], [-300.0, 0.0]]], jnp.float32)
 
