@@ -27,7 +27,6 @@ from ssl_jax.methods._frozen import FrozenNetwork
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.optim import Turns, optimizers, parameters
 
-_NEWER_FIELDS = ("channels", "label", "max_megapixels")
 HostBatch = dict[str, np.ndarray]
 
 
@@ -169,8 +168,9 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
 def _open_whole(config: ConfigDict, split: str) -> Source:
     data = config.data
-    optional = {name: data[name] for name in _NEWER_FIELDS if name in data}  # older runs lack them
-    return sources.open_source(data.source, data_dir=data.dir, split=split, **optional)
+    options = configuration.source_options(data)
+    label = data.get("label", "")  # older runs lack it
+    return sources.open_source(data.source, data_dir=data.dir, split=split, label=label, **options)
 
 
 def adapt_to_data(config: ConfigDict, source: Source | None = None) -> tuple[ConfigDict, str]:

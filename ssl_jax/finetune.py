@@ -70,9 +70,10 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     same_data.update(config.data, changes)
     if workdir.is_run(path):
         same_data.check_held_out(before.data, config.data)
-    if config.data.channels != before.data.channels:
-        message = f"data.channels={config.data.channels}: the encoder at {pretrained} takes images"
-        raise Fault(f"{message} of {count(before.data.channels, 'channel')}", BAD_CONFIG)
+    channels, expected = (data.get("channels") for data in (config.data, before.data))
+    if channels != expected:
+        message = f"data.channels={channels}: the encoder at {pretrained} takes images"
+        raise Fault(f"{message} of {count(expected, 'channel')}", BAD_CONFIG)
     config.finetune.pretrained = str(_folder(pretrained))
     if problems := configuration.problems(config):
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)

@@ -17,7 +17,14 @@ from ssl_jax.config.defaults import (
     finetuning_config,
     imported_config,
 )
-from ssl_jax.config.fields import IMPLIED, Row, describe, identity_class, is_identity
+from ssl_jax.config.fields import (
+    IMPLIED,
+    Row,
+    describe,
+    identity_class,
+    is_identity,
+    source_options,
+)
 from ssl_jax.config.files import flatten, from_json, load, to_json
 from ssl_jax.config.old_methods import OLD_VALUES, missing_values, with_defaults
 from ssl_jax.config.suggestions import suggest
@@ -53,6 +60,7 @@ __all__ = [
     "nearest",
     "power_of_two",
     "problems",
+    "source_options",
     "suggest",
     "to_json",
     "with_defaults",

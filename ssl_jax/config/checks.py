@@ -18,7 +18,8 @@ def problems(config: ConfigDict) -> list[str]:
     flat = flatten(config)
     # With this section the config is only evaluated: it needs no recipe, and its method is a label.
     trained = "pretrained" not in config
-    rows = [row for row in fields.FIELDS if row.name in flat]
+    table = (*fields.FIELDS, *fields.data_fields(flat["data.source"]))
+    rows = [row for row in table if row.name in flat]
     if not trained or ("finetune" in config and flat["method.name"] == valid.IMPORTED):
         rows = [row for row in rows if row.name != "method.name"]
     sentences = {}

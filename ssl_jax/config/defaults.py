@@ -20,7 +20,8 @@ def default_config(source: str = "digits") -> ConfigDict:
     A config file that names a source outside the package allows its module to be imported.
 
     Args:
-      source: `config.data.source`, whose modality decides the fields of `augment`.
+      source: `config.data.source`, whose modality decides the fields of `augment` and some of
+        `data`.
     """
     if plugins.is_external(source):
         plugins.allow(source)
@@ -48,7 +49,7 @@ def external_modules(config: ConfigDict) -> list[str]:
 def untrusted_defaults(source: str) -> ConfigDict:
     """Returns `default_config(source)` without allowing the source's module to be imported."""
     config = ConfigDict()
-    config.data = _section(fields.DATA)
+    config.data = _section(fields.DATA + fields.data_fields(source))
     config.data.source = source
     config.augment = inputs.modality(source).default_fields()
     config.model = _section(fields.MODEL + fields.RESNET)

@@ -1,10 +1,13 @@
 """The table of all config fields: default, meaning, valid values and identity class of each.
 
 Two groups of fields are defined elsewhere. The modality of the data source defines the fields of
-`config.augment`. A method's `make` takes the hyperparameters of `config.method`.
+`config.augment` and some fields of `config.data`. A method's `make` takes the hyperparameters of
+`config.method`.
 """
 
 from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from ssl_jax import inputs, optim
 from ssl_jax.config import valid
@@ -45,8 +48,6 @@ DATA = (
     Field("data.holdout", 0.0,
           "Fraction of data.split to hold out: evaluated, never trained on; 0: none.",
           BELOW_1, IDENTITY, before=0.0),
-    Field("data.channels", 3, "Channels of images: 1 (grey), 3 (RGB) or 4 (RGBA).", AT_LEAST_1,
-          IDENTITY, before=3),
     Field("data.label", "", "Label field for the probe and for evaluation; '': the default field.",
           STRING, FREE, before=""),
     Field("data.on_bad_image", "stop",
@@ -55,9 +56,6 @@ DATA = (
     Field("data.max_bad", 0.001,
           "Largest fraction of the images that quarantine replaces; 5 of 50 or more are always "
           "allowed.", FINITE, FREE),
-    Field("data.max_megapixels", 179.0,
-          "Largest image, in millions of pixels; a larger one counts as unreadable.",
-          FINITE_ABOVE_0, FREE, before=179.0),
 )  # fmt: skip
 
 MODEL = (
@@ -232,7 +230,7 @@ FINETUNE = (
           "Labels per class, in place of a fraction; 0: use the fraction.", AT_LEAST_0, IDENTITY),
 )  # fmt: skip
 
-# Every field of the table except those of `augment`.
+# Every field except those that the modality defines.
 FIELDS = (
     *(*DATA, *MODEL, *RESNET, *SPLIT_RESNET, *VIT, *DBN, *SDAE, *METHOD, *OPTIM),
     *(*TRAIN, *PARALLEL, *EVAL, *FINETUNE),
@@ -250,14 +248,32 @@ def augment_fields(source: str) -> tuple[Field, ...]:
 
     If the modality has no `FIELDS`, the table is empty. All its fields are of the identity class.
     """
-    rows = getattr(inputs.modality(source), "FIELDS", ())
-    return tuple(row._replace(name=f"augment.{row.name}") for row in rows)
+    return _modality_fields(source, "FIELDS", "augment")
 
 
-# Values of fields that older configs lack; of `augment`, those of images.
+def data_fields(source: str) -> tuple[Field, ...]:
+    """Returns the options of a data source, such as "data.channels": `DATA_FIELDS` of the modality.
+
+    `sources.open_source` gets their values.
+    """
+    return _modality_fields(source, "DATA_FIELDS", "data")
+
+
+def source_options(data: ConfigDict) -> dict[str, Any]:
+    """Returns the options of the source in the config's `data` section, by name."""
+    common = {row.name for row in DATA}
+    return {name: value for name, value in data.items() if f"data.{name}" not in common}
+
+
+def _modality_fields(source: str, table: str, section: str) -> tuple[Field, ...]:
+    rows = getattr(inputs.modality(source), table, ())
+    return tuple(row._replace(name=f"{section}.{row.name}") for row in rows)
+
+
+# Values of fields that older configs lack. Only images have configs that old.
 IMPLIED = {
     field.name: field.before
-    for field in (*FIELDS, *augment_fields("digits"))
+    for field in (*FIELDS, *data_fields("digits"), *augment_fields("digits"))
     if field.before is not ...
 }
 _CLASSES = {field.name: field.kind for field in FIELDS}
@@ -268,9 +284,10 @@ def identity_class(name: str, source: str = "digits") -> str:
 
     Args:
       name: path of the field in the config.
-      source: `config.data.source`, whose modality has the table of `augment`.
+      source: `config.data.source`, whose modality has the tables of `augment` and of its data.
     """
-    rows = augment_fields(source) if name.startswith("augment.") else ()
+    tables = {"augment": augment_fields, "data": data_fields}
+    rows = tables.get(name.partition(".")[0], lambda source: ())(source)
     classes = _CLASSES | {row.name: row.kind for row in rows}
     if name in classes:
         return classes[name]
@@ -297,10 +314,11 @@ def describe(source: str = "digits") -> list[Row]:
     """Returns one row per field, sorted by section.
 
     Args:
-      source: `config.data.source`, whose modality decides the fields of `augment`.
+      source: `config.data.source`, whose modality decides the fields of `augment` and its options.
     """
     models = (MODEL, RESNET, SPLIT_RESNET, VIT, DBN, SDAE)
-    sections = (DATA, augment_fields(source), *models, METHOD, OPTIM, TRAIN)
+    data = (*DATA, *data_fields(source))
+    sections = (data, augment_fields(source), *models, METHOD, OPTIM, TRAIN)
     fields = [field for section in (*sections, PARALLEL, EVAL, FINETUNE) for field in section]
     return [Row(f.name, _shown(f.default), f.meaning, f.valid.text, f.kind) for f in fields]
 

@@ -1,12 +1,13 @@
 """Opens data sources by name."""
 
+import inspect
 import os
+from typing import Any
 
 from ssl_jax import plugins
 from ssl_jax.data import digits, folder
 from ssl_jax.data.source import Source, choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.inputs.image.decode import MAX_MEGAPIXELS
 
 
 def open_source(
@@ -14,9 +15,8 @@ def open_source(
     *,
     data_dir: str,
     split: str,
-    channels: int = 3,
     label: str = "",
-    max_megapixels: float = MAX_MEGAPIXELS,
+    **options: Any,
 ) -> Source:
     """Opens one split of the source called `name`.
 
@@ -24,22 +24,22 @@ def open_source(
       name: "digits" (of scikit-learn, needs no files), "folder" (images below data_dir/split, see
         `folder.open_folder`), "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets
         prepared in data_dir, see `prepared.open_prepared`) or "module:function", a function
-        (data_dir, split) -> Source in a module of the user.
+        (data_dir, split, **options) -> Source in a module of the user.
       data_dir: folder of the data; "digits" ignores it. If it is empty, "tfds:NAME" takes the
         environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
       split: name of the split.
-      channels: channels of the images: 1 (grey), 3 (RGB) or 4 (RGBA); other modalities ignore it.
       label: the label field that the probe and evaluation use; "" takes the default field.
-      max_megapixels: largest size of an image file; see `decode.decode`.
+      **options: the source's own options, `DATA_FIELDS` of its modality; of images, `channels` and
+        `max_megapixels`. A function of the user gets those that it has parameters for.
 
     Raises:
       Fault: the data are missing (66) or bad (65); no such source or label exists (78).
     """
     data_dir = os.path.expanduser(data_dir)
     if name == "digits":
-        source = digits.open_digits(split, channels)
+        source = digits.open_digits(split, options.get("channels", 3))
     elif name == "folder":
-        source = folder.open_folder(data_dir, split, channels, max_megapixels)
+        source = folder.open_folder(data_dir, split, **options)
     elif name.startswith("tfds:"):
         from ssl_jax.data import prepared  # imports TensorFlow
 
@@ -47,11 +47,13 @@ def open_source(
             name.removeprefix("tfds:"),
             data_dir or _tfds_data_dir(),
             split,
-            channels,
-            max_megapixels,
+            **options,
         )
     elif plugins.is_external(name):
-        source = plugins.load(name)(data_dir, split)
+        function = plugins.load(name)
+        known = inspect.signature(function).parameters
+        accepted = {option: value for option, value in options.items() if option in known}
+        source = function(data_dir, split, **accepted)
     else:
         message = f"unknown data source {name!r}; choose digits, folder, tfds:NAME or, in a module "
         raise Fault(f"{message}of your own, MODULE:FUNCTION", BAD_CONFIG)

@@ -81,8 +81,9 @@ def modality(source: str) -> Any:
     The module has `default_fields() -> dict` (the defaults of `config.augment`),
     `problems(augment) -> list[str]` (one sentence per bad value) and
     `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts). It
-    may also have `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`,
-    and `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning.
+    may also have `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`;
+    `DATA_FIELDS`, a table of the fields that it adds to `config.data`, which are options of its
+    sources; and `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning.
 
     Args:
       source: `config.data.source`: a source of the package, or "module:function" of another

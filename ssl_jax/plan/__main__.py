@@ -45,8 +45,8 @@ def main() -> None:
     if not given.sweep and not configuration.auto_fields(config):
         check_sizes(config, places[0])
     size = dataset_size(
-        data.source, data_dir=data.dir, split=data.split, channels=data.channels, label=data.label,
-        holdout=data.holdout, images=given.images, classes=given.classes,
+        data.source, data_dir=data.dir, split=data.split, label=data.label, holdout=data.holdout,
+        images=given.images, classes=given.classes, **configuration.source_options(data),
     )  # fmt: skip
     config, _ = configuration.adapt(config, configuration.DataFacts(size.images, size.classes, 0))
     with workdir.open_workdir(given.output, "output") as output:

@@ -1,6 +1,6 @@
 """Size of a training set: from flags, from a table of known datasets, or from the data."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssl_jax import plugins
 from ssl_jax.data import sources
@@ -35,18 +35,19 @@ def dataset_size(
     *,
     data_dir: str,
     split: str,
-    channels: int = 3,
     label: str = "",
     holdout: float = 0.0,
     images: int = 0,
     classes: int = -1,
+    **options: Any,
 ) -> DatasetSize:
     """Returns the size of a data source.
 
     Args:
-      source, data_dir, split, channels, label, holdout: fields of the config's `data` section.
+      source, data_dir, split, label, holdout: fields of the config's `data` section.
       images: number of training images; 0 to find out.
       classes: number of classes, 0 for no labels; -1 to find out.
+      **options: options of the source, see `sources.open_source`.
 
     Raises:
       Fault: the size is unknown (exit code 64), or there is no data in `data_dir`.
@@ -56,9 +57,7 @@ def dataset_size(
     if images and classes >= 0:
         return DatasetSize(images, classes, image_size)
     if data_dir or source == "digits" or plugins.is_external(source):
-        data = sources.open_source(
-            source, data_dir=data_dir, split=split, channels=channels, label=label
-        )
+        data = sources.open_source(source, data_dir=data_dir, split=split, label=label, **options)
         known = DatasetSize(data.size, len(data.classes), image_size)
     if known is None:
         raise Fault(

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_jax import components, evaluate, finetune, parallel, plugins, train
 from ssl_jax import config as configuration
-from ssl_jax import evaluate, finetune, parallel, plugins, train
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.export.__main__ import export
+from ssl_jax.field import FINITE, IDENTITY, Field
 from ssl_jax.inputs import Input
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.losses import nt_xent
@@ -45,7 +46,7 @@ LENGTH = 48  # samples of a whole series
 # The source: records of series, with two label fields.
 
 
-def open_series(data_dir, split):
+def open_series(data_dir, split, *, delay):
     """Sine waves of two frequencies; column 1 is column 0 delayed."""
     del data_dir
 
@@ -54,7 +55,7 @@ def open_series(data_dir, split):
 
     def load(index):
         rng = np.random.default_rng([index, SIZES[split]])
-        phase = rng.uniform(0, 2 * np.pi) + np.array([0.0, 0.5])
+        phase = rng.uniform(0, 2 * np.pi) + np.array([0.0, delay])
         angle = np.arange(LENGTH)[:, None] * (0.3, 1.2)[index % 2] + phase
         series = (1 - 2 * labels(index)["sign"]) * np.sin(angle) + 0.3 * rng.normal(
             size=angle.shape
@@ -73,7 +74,9 @@ def open_series(data_dir, split):
     )
 
 
-# The modality: fields of config.augment, their checks, and the input.
+# The modality: an option of its source, fields of config.augment, their checks, and the input.
+
+DATA_FIELDS = (Field("delay", 0.5, "Delay of column 1, in radians.", FINITE, IDENTITY),)
 
 
 def default_fields():
@@ -207,6 +210,21 @@ def params(path):
 
 def losses(path):
     return [json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_options_of_the_source_are_checked_fields_of_data():
+    config = get_config()
+    assert config.data.delay == 0.5
+    assert "channels" not in config.data  # an option of images
+    assert configuration.is_identity("data.delay", config.data.source)
+    config.data.delay = 0.0
+    series = components.open_source(config, "train").load(0)[0]["series"]
+    noise = np.abs(series[:, 0] - series[:, 1]).mean()
+    config.data.delay = np.pi
+    opposite = components.open_source(config, "train").load(0)[0]["series"]
+    assert noise < 0.5 < np.abs(opposite[:, 0] - opposite[:, 1]).mean()
+    config.data.delay = -1.0
+    assert configuration.problems(config) == ["data.delay=-1.0: a finite number, 0 or more"]
 
 
 def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):

@@ -8,9 +8,15 @@ colour operations; both give equal pixels. `decode` turns files into pixels.
 from typing import Any
 
 from ssl_jax.inputs import Input
-from ssl_jax.inputs.image.fields import FIELDS, default_fields, light_fields, problems
+from ssl_jax.inputs.image.fields import (
+    DATA_FIELDS,
+    FIELDS,
+    default_fields,
+    light_fields,
+    problems,
+)
 
-__all__ = ["FIELDS", "default_fields", "light_fields", "make_input", "problems"]
+__all__ = ["DATA_FIELDS", "FIELDS", "default_fields", "light_fields", "make_input", "problems"]
 
 
 def make_input(**sections: Any) -> Input:

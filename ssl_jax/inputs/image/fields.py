@@ -1,4 +1,4 @@
-"""Fields of `config.augment` for images: the random views of an image.
+"""Fields of the config for images: the random views (`augment`) and options of sources (`data`).
 
 The first view has the fields of `View`. `second` and `local` change some of them in other views.
 """
@@ -9,6 +9,7 @@ from typing import Any
 from ssl_jax.field import (
     AT_LEAST_1,
     FINITE,
+    FINITE_ABOVE_0,
     FREE,
     IDENTITY,
     INFINITY,
@@ -79,6 +80,24 @@ FIELDS = (
     Field("views", 2, "Number of full-size views of an image.", AT_LEAST_1, IDENTITY),
     Field("second", {}, "Changes of all full-size views but the first.", _CHANGES, IDENTITY),
     Field("local", {}, "Number of small crops and their changes; {}: none.", _LOCAL, IDENTITY),
+)
+DATA_FIELDS = (
+    Field(
+        "channels",
+        3,
+        "Channels of images: 1 (grey), 3 (RGB) or 4 (RGBA).",
+        AT_LEAST_1,
+        IDENTITY,
+        before=3,
+    ),
+    Field(
+        "max_megapixels",
+        179.0,
+        "Largest image, in millions of pixels; a larger one counts as unreadable.",
+        FINITE_ABOVE_0,
+        FREE,
+        before=179.0,
+    ),
 )
 
 
