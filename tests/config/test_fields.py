@@ -22,7 +22,7 @@ from ssl_jax.models.resnet import ResNet
 from ssl_jax.models.vit import ViT
 from ssl_jax.rundir import metadata
 
-TABLE = (*fields.FIELDS, *fields.augment_fields("digits"))
+TABLE = (*fields.FIELDS, *fields.data_fields("digits"), *fields.augment_fields("digits"))
 REQUIRED = {
     *("model.name", "method.name", "train.batch_size", "optim.name", "optim.lr", "optim.lr_rule"),
     *("optim.schedule", "optim.warmup_epochs", "optim.weight_decay", "optim.momentum"),
