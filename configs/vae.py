@@ -12,7 +12,8 @@ project's choice.
 :folder       Your own images: pass --config.data.dir=IMAGES. ResNet-18, views of 96 pixels; batch,
               epochs and warm-up follow from the number of images. docs/train.md has examples.
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
-              tensorflow-datasets prepared cifar10. Chosen in this project.
+              tensorflow-datasets prepared cifar10. Chosen in this project; docs/methods.md has
+              results of shorter runs.
 
 Reconstruct the features of a trained network instead of pixels by
 --config.method.features_from=RUN, any run, export or weights file that `ssl_jax.load_backbone`

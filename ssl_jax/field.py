@@ -73,12 +73,16 @@ class Field(NamedTuple):
 def nearest(word: str, choices: Sequence[str]) -> str:
     """Returns "did you mean 'x'?", or lists the choices if none is similar to `word`."""
     match = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else f"choose from: {', '.join(choices)}"
+    return f"did you mean {match[0]!r}?" if match else f"choose from: {_listed(choices)}"
+
+
+def _listed(choices: Sequence[str]) -> str:
+    return ", ".join(choice or "''" for choice in choices)
 
 
 def one_of(*choices: str) -> Valid:
     """Accepts the given words."""
-    return Valid(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+    return Valid(f"one of {_listed(choices)}", lambda value: value in choices, choices)
 
 
 def words(*choices: str) -> Valid:

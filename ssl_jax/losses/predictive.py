@@ -23,7 +23,7 @@ def predictive_info_nce(
     scale: float = 1.0,
     transport: str | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Mean over all predictions of the cross-entropy of the predicted position.
+    """Returns the mean over all predictions of the cross-entropy of the predicted position.
 
     The score of a prediction p and a target t is the inner product scale p·t, without
     normalisation: with p = W_k c, this is the log-bilinear score of the paper. The candidates of a
@@ -102,7 +102,7 @@ def _threshold(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:
     x, y = lax.stop_gradient((x, y))
     lengths = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
     tiny = jnp.finfo(x.dtype).tiny
-    largest = 1 / jnp.maximum(lengths, tiny)  # what `Scale` calls temperature, for each row
+    largest = 1 / jnp.maximum(lengths, tiny)  # each row has its own temperature
     return softmax.rank_threshold(x, y, Scale(largest, jnp.zeros((), x.dtype)), dtype)
 
 

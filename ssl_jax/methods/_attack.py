@@ -72,7 +72,7 @@ def start_noise(key: jax.Array, index: jax.Array, images: jax.Array) -> jax.Arra
 def instance_loss(
     attacked: jax.Array, target: jax.Array, *, temperature: float, group: int
 ) -> jax.Array:
-    """Sum over attacked views of the cross-entropy of the other view of their image.
+    """Returns the sum over attacked views of the cross-entropy of the other view of their image.
 
     An attacked view is compared with the other views and the attacked views of the images in its
     group. The gradient flows only through the attacked view in the role of the anchor, so that an

@@ -182,10 +182,9 @@ class Deep:
       decoder_width: channels of the decoder's last layers.
     """
 
-    turns: dict[str, Turns] = {}  # noqa: RUF012  (all parameters always learn)
-
     def __init__(self, encoder: nn.Module, criterion: Criterion, run: Run, *, decoder_width: int):
         self._criterion = criterion
+        self.turns: dict[str, Turns] = {}  # all parameters always learn
         _, size, _, channels = run.seen["views"].shape
         decoder = Decoder(size, decoder_width, channels, logits=True, dtype=encoder.dtype)
         self._networks = Chain(run.bn_group, 1, encoder=encoder, decoder=decoder)

@@ -29,7 +29,7 @@ PROGRESS_FORMATS = {
     "target_distance": "target distance {:.3g}",
     "noise_scale": "noise scale {:.3g}",
 }
-# Metric -> metric that says what a guess would reach. A method that logs the first logs the second.
+# Metric -> metric with the value of a guess. A method that logs the first also logs the second.
 CHANCE = {
     "contrastive_accuracy": "contrastive_chance",
     "pretext_accuracy": "pretext_chance",

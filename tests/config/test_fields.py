@@ -13,7 +13,7 @@ from ssl_jax import config as configuration
 from ssl_jax.config import fields
 from ssl_jax.config.defaults import untrusted_defaults
 from ssl_jax.errors import Fault
-from ssl_jax.field import FREE, IDENTITY, SCHEDULE, Unset
+from ssl_jax.field import FREE, IDENTITY, SCHEDULE, Unset, one_of
 from ssl_jax.inputs.image.fields import DEFAULT_VIEW, VIEW_FIELDS
 from ssl_jax.inputs.image.recipes import RECIPES
 from ssl_jax.inputs.image.views import View
@@ -262,3 +262,11 @@ def test_identity_class_of_an_outside_modality_is_that_of_its_own_table(tmp_path
     new.augment.placement = 2
     assert configuration.changes(old, new)["identity"] == ["augment.placement: was 1, is now 2"]
     assert configuration.identity_class("augment.placement") == FREE  # of images
+
+
+def test_an_empty_choice_is_shown_in_quotes():
+    choices = one_of("", "probe", "knn")
+    assert choices.text == "one of '', probe, knn"
+    assert choices.problem("zebra") == "choose from: '', probe, knn"
+    assert choices.problem("prob") == "did you mean 'probe'?"
+    assert choices.problem("") == ""
