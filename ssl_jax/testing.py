@@ -28,7 +28,7 @@ from ssl_jax.training import step
 from ssl_jax.training.probe import Probe
 
 DEVICES, CHUNKS, CHUNK = 8, 2, 8  # a chunk holds the images of one device in a micro-batch
-BATCH, STEPS = DEVICES * CHUNKS * CHUNK, 8
+BATCH, STEPS = DEVICES * CHUNKS * CHUNK, 4
 SEED = 5
 TOLERANCE = 1e-9  # of the largest number of an array; float64 rounds at 1e-16
 Tree = Any

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import emitters
 import pytest
 from test_train import ROOT, SMALL, run, small
 
@@ -43,7 +44,8 @@ def running(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    plain = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    # One device per process, and programs compiled as quickly as in the other tests.
+    flags_of_xla = f"--xla_backend_optimization_level=0 {emitters.FLAG}"
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
     job = {"SSL_JAX_COORDINATOR": address, "SSL_JAX_PROCESSES": str(processes)}
     children = [
@@ -55,9 +57,10 @@ def running(
                 *own(number).get("flags", ()),
             ],
             cwd=own(number).get("cwd", ROOT),
-            env=plain
+            env=os.environ
             | job
             | {"SSL_JAX_PROCESS": str(number), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+            | {"XLA_FLAGS": flags_of_xla}
             | own(number).get("env", {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
