@@ -174,7 +174,8 @@ def _config_of_modality(trained: ConfigDict, origin: str, changes: dict[str, Any
     same_data.update(config.data, changes["data"])
     same_data.check_held_out(trained.data, config.data)
     with config.unlocked():
-        config.pop("finetune", None)
+        if "finetune" in config:
+            del config.finetune
         config.method = {"name": trained.method.name}
         config[PRETRAINED] = {"path": origin, "origin": ""}
     check_config(config, config.data)

@@ -100,8 +100,8 @@ class AudioEncoder(nn.Module):
         pairs = list(zip(self.kernels, self.strides, strict=False))
         if len(self.kernels) != len(self.strides) or any(k < s or s < 1 for k, s in pairs):
             raise ValueError(
-                f"model.kernels={tuple(self.kernels)}, model.strides={tuple(self.strides)}: give as "
-                "many kernels as strides, each kernel at least as long as its stride"
+                f"model.kernels={tuple(self.kernels)}, model.strides={tuple(self.strides)}: give "
+                "as many kernels as strides, each kernel at least as long as its stride"
             )
         if self.norm not in FRAME_NORMS:
             raise ValueError(f"model.norm={self.norm!r}: choose one of {', '.join(FRAME_NORMS)}")
