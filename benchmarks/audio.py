@@ -139,8 +139,8 @@ def held_out() -> str:
 
 def pipeline_rate() -> str:
     """Measures the input pipeline of the pairs of views, which have every random change."""
-    from ssl_jax import components
     from configs import simclr
+    from ssl_jax import components
 
     config = simclr.get_config("spoken_digit")
     config.data.dir = str(pathlib.Path(FLAGS.data_dir).expanduser())

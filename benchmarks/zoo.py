@@ -10,7 +10,8 @@ The encoder is the config's: the same small ResNet for all methods except those 
 A gain is the difference to the same encoder, untrained, on images of the same size and colours.
 "yes" means that the worst seed of the method is above the best seed of the untrained encoder.
 "NAME:SUFFIX" in `--methods` trains the variant `cifar10_cpu_SUFFIX` of `configs/NAME.py`.
-Distillation is excluded because it needs a teacher, and CPC on sound has no images. `benchmarks.zoo_steps` reads the same runs.
+Distillation is excluded because it needs a teacher, and CPC on sound has no images.
+`benchmarks.zoo_steps` reads the same runs.
 """
 
 import importlib
