@@ -48,7 +48,7 @@ def make_input(
 
     def draw(arrays: Arrays) -> np.ndarray:
         samples = max(1, int(arrays["samples"]))
-        return picture(np.asarray(arrays["waveform"])[:samples], rate, length=length)
+        return picture(np.asarray(arrays["waveform"])[:samples], rate)
 
     def preview(record: Arrays, seen: Arrays) -> Arrays:
         drawn = np.stack([picture(view, rate) for view in np.asarray(seen["views"])])
