@@ -10,7 +10,8 @@ The encoder is the config's: the same small ResNet for all methods except those 
 A gain is the difference to the same encoder, untrained, on images of the same size and colours.
 "yes" means that the worst seed of the method is above the best seed of the untrained encoder.
 "NAME:SUFFIX" in `--methods` trains the variant `cifar10_cpu_SUFFIX` of `configs/NAME.py`.
-Distillation is excluded because it needs a teacher. `benchmarks.zoo_steps` reads the same runs.
+Distillation is excluded because it needs a teacher, and CPC on sound has no images.
+`benchmarks.zoo_steps` reads the same runs.
 """
 
 import importlib
@@ -28,7 +29,7 @@ from ml_collections import ConfigDict
 
 FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path("configs")
-EXCLUDED = {"common", "distillation"}
+EXCLUDED = {"common", "cpc_audio", "distillation"}  # no images, or a teacher is needed
 VARIANTS = {"denoising:conv", "denoising:dense", "rotation:angle"}
 DEFAULT_STEPS = 400
 STEPS = {"mae": 1200, "rbm": 4000}  # methods that need more than the default

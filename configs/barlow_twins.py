@@ -12,6 +12,8 @@
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. Chosen in this project; docs/methods.md has
               results of shorter runs.
+:spoken_digit Sound instead of images, for 2 CPU cores. Pass --config.data.dir=DIR, the folder of
+              the Free Spoken Digit Dataset's files. docs/audio.md has results.
 
 "VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
@@ -33,7 +35,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
-    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet)
+    return common.select(arg, METHOD, cifar10, cifar10_cpu, folder, imagenet, spoken_digit)
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -72,6 +74,12 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def spoken_digit(config: ConfigDict) -> None:
+    """Sound: two random windows of spoken digits, and the small encoder of `cpc_audio`."""
+    common.spoken_digit_pairs(config)
+    config.method.update(hidden_dim=256, output_dim=256, lambda_=0.02, scale=1.0)
 
 
 def folder(config: ConfigDict) -> None:

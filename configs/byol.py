@@ -13,6 +13,8 @@
 :cifar10_cpu  Small encoder for 2 CPU cores. Pass --config.data.dir=DATA_DIR, the folder where
               tensorflow-datasets prepared cifar10. Chosen in this project; docs/methods.md has
               results of shorter runs.
+:spoken_digit Sound instead of images, for 2 CPU cores. Pass --config.data.dir=DIR, the folder of
+              the Free Spoken Digit Dataset's files. docs/audio.md has results.
 
 "VARIANT,augment=simclr_cifar" uses the views of another recipe in `ssl_jax.inputs.image.recipes`.
 """
@@ -38,7 +40,15 @@ _SHORT_RUN = {"target_init": "copy", "output_norm": True}
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "imagenet", or with other views "cifar10,augment=simclr_cifar"."""
     return common.select(
-        arg, METHOD, cifar10, cifar10_cpu, folder, imagenet, imagenet_300, imagenet_100
+        arg,
+        METHOD,
+        cifar10,
+        cifar10_cpu,
+        folder,
+        imagenet,
+        imagenet_300,
+        imagenet_100,
+        spoken_digit,
     )
 
 
@@ -92,6 +102,13 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def spoken_digit(config: ConfigDict) -> None:
+    """Sound: two random windows of spoken digits, and the small encoder of `cpc_audio`."""
+    common.spoken_digit_pairs(config)
+    config.method.update(momentum=0.97, hidden_dim=256, output_dim=128)
+    config.method.update(_SHORT_RUN)
 
 
 def folder(config: ConfigDict) -> None:

@@ -47,6 +47,9 @@ def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
     config.method = method
     by_name[name](config)
     if recipe:
+        if "size" not in config.augment:
+            message = f"{arg!r}: the variant {name!r} has no images, so leave ,augment= out"
+            raise Fault(message, BAD_CONFIG)
         set_views(config, recipe, size=config.augment.size)
     return config
 
@@ -181,3 +184,51 @@ def split_resnet(config: ConfigDict, name: str, **fields: Any) -> None:
     """
     groups = {"colors": "lab", "first": (0,), "second": (1, 2)}
     config.model = config.model.to_dict() | {"name": name} | groups | fields
+
+
+def audio(config: ConfigDict) -> None:
+    """Selects sound: a folder of recordings, and CPC's encoder of waveforms."""
+    fresh = default_config("audio")
+    with config.unlocked():
+        config.data, config.augment = fresh.data, fresh.augment
+        config.model = {
+            "name": "audio_cnn_gru", "strides": (5, 4, 2, 2, 2), "kernels": (10, 8, 4, 4, 4),
+            "channels": 512, "context": 256, "norm": "none",
+            "bn_group": 0, "dtype": "auto", "init": "",
+        }  # fmt: skip
+    config.eval.update(protocols=("knn", "linear", "label_free", "frames"), batch_size=64)
+
+
+def spoken_digit(config: ConfigDict) -> None:
+    """Selects the Free Spoken Digit Dataset and a small encoder for 2 CPU cores.
+
+    3,000 recordings at 8 kHz of six speakers who say the ten digits, 50 takes each. As the data set
+    says, takes 0 to 4 are for tests. Frames are 10 ms apart.
+    """
+    audio(config)
+    config.data.update(
+        sample_rate=8000, pattern="{digit}_{speaker}_{take}", group="speaker", split="take>=5",
+        eval_split="take<5",
+    )  # fmt: skip
+    config.augment.max_seconds = 1.0  # 99 % of the recordings are shorter
+    config.model.update(
+        context=128, strides=(5, 4, 2, 2, 1), kernels=(10, 8, 4, 4, 4), channels=64, norm="channel"
+    )
+    config.eval.update(labels_per_class=(10, 0), draws=3, knn_k=20)
+
+
+def spoken_digit_pairs(config: ConfigDict) -> None:
+    """Selects `spoken_digit` with two random views of a recording, and a short run.
+
+    For methods that compare views. The views were chosen in this project.
+    """
+    spoken_digit(config)
+    config.augment.update(
+        views=2, window=2400, gain=(-10.0, 10.0), lowpass=0.3, lowpass_cutoff=(1000.0, 4000.0),
+        highpass=0.3, highpass_cutoff=(50.0, 500.0), noise=0.5, noise_snr=(5.0, 30.0), mask=0.2,
+    )  # fmt: skip
+    config.optim.update(
+        name="adamw", lr=2e-3, lr_rule="constant", schedule="cosine", warmup_epochs=1.0,
+        weight_decay=1e-4, momentum=0.9, b2=0.999,
+    )  # fmt: skip
+    config.train.update(batch_size=64, steps=800, log_every=50, checkpoint_every=200)

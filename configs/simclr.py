@@ -15,6 +15,8 @@
 :imagenet     ResNet-50, batch 4096, 1000 epochs, by the paper. Expected: 69.3 % linear top-1
               (paper, table 6), 64.6 % after 100 epochs (table B.1). Not run here yet. The paper
               reports about 1.5 h for 100 epochs on 128 TPU v3 cores.
+:spoken_digit Sound instead of images, for 2 CPU cores. Pass --config.data.dir=DIR, the folder of
+              the Free Spoken Digit Dataset's files. docs/audio.md has results.
 :cifar10_decoupled
               Decoupled loss, ResNet-50, batch 128, 100 epochs, by a reimplementation that reports
               85.6 % linear. Not run here yet.
@@ -62,7 +64,7 @@ METHOD = {
 
 def get_config(arg: str = "imagenet") -> ConfigDict:
     """Returns a variant: "cifar10", or with other views "imagenet,augment=moco_v2"."""
-    variants = (digits, cifar10, cifar10_cpu, folder, imagenet)
+    variants = (digits, cifar10, cifar10_cpu, folder, imagenet, spoken_digit)
     losses = (cifar10_decoupled, cifar10_debiased, cifar10_hard_negatives)
     adversarial = (cifar10_adversarial, cifar10_cpu_adversarial)
     return common.select(arg, METHOD, *variants, *losses, *adversarial)
@@ -105,6 +107,12 @@ def cifar10_cpu(config: ConfigDict) -> None:
         weight_decay=1e-4, momentum=0.9, b2=0.999,
     )  # fmt: skip
     config.train.batch_size = 128
+
+
+def spoken_digit(config: ConfigDict) -> None:
+    """Sound: two random windows of spoken digits, and the small encoder of `cpc_audio`."""
+    common.spoken_digit_pairs(config)
+    config.method.update(temperature=0.2, hidden_dim=128, output_dim=64)
 
 
 def folder(config: ConfigDict) -> None:

@@ -241,7 +241,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
         # A user's folder often has no second split, and pre-training does not need it. But a split
         # that the user named is a mistake.
         default = configuration.default_config().data.eval_split
-        if data.source != "folder" or data.eval_split != default:
+        if data.source not in inputs.FOLDERS or data.eval_split != default:
             raise Fault(message, MISSING_INPUT) from None
         bootstrap.print_once(f"no evaluation: {message}")
         return None

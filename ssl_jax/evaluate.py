@@ -126,11 +126,10 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
     config = configuration.evaluation_config()
     if workdir.is_run(origin):
         trained = configuration.load(pathlib.Path(origin))
-        if "size" not in trained.augment:
-            message = f"--pretrained={weights} is not a run on images: evaluate it by --workdir"
-            raise Fault(message, USAGE)
         if "source" in changes["data"]:
             _check_modality(trained.data.source, changes["data"]["source"])
+        if "size" not in trained.augment:
+            return _config_of_modality(trained, origin, changes)
         config.data.update(trained.data)
         config.eval.update(trained.eval)
     elif "source" not in changes["data"] and workdir.exists(origin):
@@ -162,6 +161,28 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
         config.augment.update(saturation=0.0, hue=0.0, grayscale=0.0)
     if "crop" not in changes["eval"]:
         config.eval.crop = encoder.crop
+    return config
+
+
+def _config_of_modality(trained: ConfigDict, origin: str, changes: dict[str, Any]) -> ConfigDict:
+    """Returns the config for the encoder of a run that is not on images: that of the run.
+
+    Views and evaluation arrays stay those of the run; only the data and the evaluation may change.
+    """
+    config = trained.copy_and_resolve_references()
+    config.eval.update(changes["eval"])
+    same_data.update(config.data, changes["data"])
+    same_data.check_held_out(trained.data, config.data)
+    with config.unlocked():
+        if "finetune" in config:
+            del config.finetune
+        config.method = {"name": trained.method.name}
+        config[PRETRAINED] = {"path": origin, "origin": ""}
+    check_config(config, config.data)
+
+    from ssl_jax.pretrained import backbone
+
+    config[PRETRAINED].origin = backbone.load(origin).origin
     return config
 
 

@@ -118,7 +118,7 @@ class Trial:
         rng = np.random.Generator(np.random.PCG64(3))
         index = np.arange(BATCH, dtype=np.int32)
         self.batch = {"index": index, "label": index % 3} | {
-            name: rng.random((BATCH, *one.shape)) for name, one in arrays.items()
+            name: _random(rng, (BATCH, *one.shape), one.dtype) for name, one in arrays.items()
         }
         self._tx, self._schedule = optimizers.make(
             "sgd", lr=0.1, lr_rule="constant", batch_size=BATCH, warmup_steps=0, total_steps=STEPS,
@@ -188,6 +188,13 @@ class Trial:
     @functools.cached_property
     def _init(self) -> Callable[[], states.TrainState]:
         return states.init_fn(self.method, self._tx, _PROBE, self.batch, seed=SEED)
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Draws from [0, 1), or from 0 to 2 for whole numbers, such as groups of examples."""
+    if np.issubdtype(dtype, np.integer):
+        return rng.integers(0, 3, shape).astype(dtype)
+    return rng.random(shape)
 
 
 _PROBE = Probe(3)

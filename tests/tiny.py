@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax.methods.distillation import Teacher
+from ssl_jax.models.audio import AudioEncoder
 from ssl_jax.models.dbn import DBN
 from ssl_jax.models.resnet import BasicBlock, ResNet
 from ssl_jax.models.sdae import SDAE
@@ -29,6 +30,9 @@ def encoder(model, dtype=jnp.float32):
     if model.get("patch"):
         grid = {"patch": 4, "patch_stride": 2}
         return ResNet(BasicBlock, (1,), 1 / 8, "cifar", norm=model.norm, dtype=dtype, **grid)
+    if model.name == "audio_cnn_gru":
+        sizes = {"strides": (2, 2), "kernels": (4, 4), "channels": 6, "context": 5}
+        return AudioEncoder(**sizes, norm=model.norm, dtype=dtype)
     return Encoder(dtype=dtype)
 
 

@@ -84,8 +84,9 @@ RESNET = (
     Field("model.colors", "rgb",
           "Channels that the network sees: images as they are, lightness, or Lab of RGB images.",
           one_of(*options.COLORS), IDENTITY, before="rgb"),
-    Field("model.norm", "batch", "Normalisation; none: only learned scales and biases.",
-          one_of(*options.NORMS), IDENTITY, before="batch"),
+    Field("model.norm", "batch",
+          "Normalisation; none: only learned scales and biases. Of sound: none or channel.",
+          one_of(*options.NORMS, *options.FRAME_NORMS[1:]), IDENTITY, before="batch"),
     Field("model.patch", 0, "Side of the patches that are encoded one by one; 0: whole images.",
           AT_LEAST_0, IDENTITY, before=0),
     Field("model.patch_stride", 0, "Distance of neighbouring patches, in pixels.",
@@ -116,6 +117,16 @@ DBN = (
 
 SDAE = (
     Field("model.kind", "dense", "Kind of the layers.", one_of(*options.KINDS), IDENTITY),
+)  # fmt: skip
+
+AUDIO = (
+    Field("model.strides", (5, 4, 2, 2, 2), "Strides of the convolutions over samples.",
+          valid.WIDTHS, IDENTITY),
+    Field("model.kernels", (10, 8, 4, 4, 4), "Kernels of the convolutions over samples.",
+          valid.WIDTHS, IDENTITY),
+    Field("model.channels", 512, "Channels of the convolutions over samples.", AT_LEAST_1,
+          IDENTITY),
+    Field("model.context", 256, "Width of the recurrent network.", AT_LEAST_1, IDENTITY),
 )  # fmt: skip
 
 METHOD = (Field("method.name", Unset(str), "Name of the method.", valid.METHOD, IDENTITY),)
@@ -215,6 +226,8 @@ EVAL = (
     Field("eval.sgd_lr", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
           "linear_sgd: rates to try, times batch / 256; the best is used.", valid.RATES, FREE),
     Field("eval.sgd_batch_size", 256, "linear_sgd: examples per batch.", AT_LEAST_1, FREE),
+    Field("eval.frames", 20000, "frames: training frames, and as many test frames.", AT_LEAST_1,
+          FREE, before=20000),
     Field("eval.max_train", 0, "Training examples to use; 0: all.", AT_LEAST_0, FREE),
     Field("eval.baselines", True, "Also evaluate the untrained encoder and the raw input.", BOOLEAN,
           FREE),
@@ -232,7 +245,7 @@ FINETUNE = (
 
 # Every field except those that the modality defines.
 FIELDS = (
-    *(*DATA, *MODEL, *RESNET, *SPLIT_RESNET, *VIT, *DBN, *SDAE, *METHOD, *OPTIM),
+    *(*DATA, *MODEL, *RESNET, *SPLIT_RESNET, *VIT, *DBN, *SDAE, *AUDIO, *METHOD, *OPTIM),
     *(*TRAIN, *PARALLEL, *EVAL, *FINETUNE),
 )
 # Identity classes of fields without a row: hyperparameters of a method, fields of a group of
@@ -316,7 +329,7 @@ def describe(source: str = "digits") -> list[Row]:
     Args:
       source: `config.data.source`, whose modality decides the fields of `augment` and its options.
     """
-    models = (MODEL, RESNET, SPLIT_RESNET, VIT, DBN, SDAE)
+    models = (MODEL, RESNET, SPLIT_RESNET, VIT, DBN, SDAE, AUDIO)
     data = (*DATA, *data_fields(source))
     sections = (data, augment_fields(source), *models, METHOD, OPTIM, TRAIN)
     fields = [field for section in (*sections, PARALLEL, EVAL, FINETUNE) for field in section]

@@ -43,8 +43,8 @@ def open_folder(
         folder cannot be read (74); image files cannot be decoded to `channels` channels (78).
     """
     decode.check_channels(channels)
-    root = _root(data_dir, split)
-    names, files = _names(root)
+    root = split_folder(data_dir, split)
+    names, files = entry_names(root)
     if names and files:
         _log.warning("%s: skipped %d files beside the class folders", printable(root), len(files))
     search = Search()
@@ -99,15 +99,24 @@ def evaluation_split(data_dir: str, split: str) -> str:
     return next((name for name in names if os.path.isdir(os.path.join(data_dir, name))), split)
 
 
-def _root(data_dir: str, split: str) -> str:
-    """Returns the folder of a split."""
+def split_folder(data_dir: str, split: str, noun: str = "images") -> str:
+    """Returns the folder of a split, as `open_folder` describes it.
+
+    Args:
+      data_dir: folder that holds the splits.
+      split: name of the split.
+      noun: what the folder holds, for messages.
+
+    Raises:
+      Fault: no such folder (66).
+    """
     root = os.path.join(data_dir, split)
     if os.path.isdir(root):
         return root
     if not os.path.isdir(data_dir):
         message = f"no folder {printable(os.path.abspath(data_dir))}, which data.dir names"
-        raise Fault(f"{message}. Pass --config.data.dir=FOLDER of your images", MISSING_INPUT)
-    names, _ = _names(data_dir)
+        raise Fault(f"{message}. Pass --config.data.dir=FOLDER of your {noun}", MISSING_INPUT)
+    names, _ = entry_names(data_dir)
     if split == "train" and not _SPLITS & {name.lower() for name in names}:
         return data_dir
     folders = ", ".join(map(printable, names[:10])) + (", …" if len(names) > 10 else "") or "none"
@@ -118,7 +127,7 @@ def _root(data_dir: str, split: str) -> str:
     )
 
 
-def _names(folder: str) -> tuple[list[str], list[str]]:
+def entry_names(folder: str) -> tuple[list[str], list[str]]:
     """Returns the names of the visible folders and of the other entries, in bytewise order."""
     folders, files = split_entries(folder)
     return [entry.name for entry in folders], [entry.name for entry in files]

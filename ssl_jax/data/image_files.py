@@ -64,11 +64,15 @@ class Search:
     folders therefore come before links. A link to a folder around the searched ones is skipped,
     too, because that folder may also hold the test images.
 
+    Args:
+      extensions: endings of the files to find, in lower case.
+
     Attributes:
       skipped: number of skipped files and folders, by kind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, extensions: frozenset[str] = EXTENSIONS) -> None:
+        self._extensions = extensions
         self.skipped: collections.Counter[str] = collections.Counter()
         self._visited: set[Identity] = set()
 
@@ -110,7 +114,7 @@ class Search:
 
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
         extension = os.path.splitext(entry.name)[1].lower()
-        if extension not in EXTENSIONS:
+        if extension not in self._extensions:
             self.skipped[printable(extension) or "without extension"] += 1
             return False
         if entry.is_symlink() and not os.path.exists(entry.path):

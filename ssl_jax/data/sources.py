@@ -8,6 +8,7 @@ from ssl_jax import plugins
 from ssl_jax.data import digits, folder
 from ssl_jax.data.source import Source, choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.inputs import FOLDERS
 
 
 def open_source(
@@ -22,9 +23,10 @@ def open_source(
 
     Args:
       name: "digits" (of scikit-learn, needs no files), "folder" (images below data_dir/split, see
-        `folder.open_folder`), "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets
-        prepared in data_dir, see `prepared.open_prepared`) or "module:function", a function
-        (data_dir, split, **options) -> Source in a module of the user.
+        `folder.open_folder`), "audio" (sound files, see `audio.open_audio`),
+        "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets prepared in data_dir, see
+        `prepared.open_prepared`) or "module:function", a function (data_dir, split, **options) ->
+        Source in a module of the user.
       data_dir: folder of the data; "digits" ignores it. If it is empty, "tfds:NAME" takes the
         environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
       split: name of the split.
@@ -40,6 +42,10 @@ def open_source(
         source = digits.open_digits(split, options.get("channels", 3))
     elif name == "folder":
         source = folder.open_folder(data_dir, split, **options)
+    elif name == "audio":
+        from ssl_jax.data import audio  # needs libraries that images do not need
+
+        source = audio.open_audio(data_dir, split, **options)
     elif name.startswith("tfds:"):
         from ssl_jax.data import prepared  # imports TensorFlow
 
@@ -55,8 +61,8 @@ def open_source(
         accepted = {option: value for option, value in options.items() if option in known}
         source = function(data_dir, split, **accepted)
     else:
-        message = f"unknown data source {name!r}; choose digits, folder, tfds:NAME or, in a module "
-        raise Fault(f"{message}of your own, MODULE:FUNCTION", BAD_CONFIG)
+        message = f"unknown data source {name!r}; choose audio, digits, folder, tfds:NAME or, in a "
+        raise Fault(f"{message}module of your own, MODULE:FUNCTION", BAD_CONFIG)
     return choose_label(source, label)
 
 
@@ -68,9 +74,8 @@ def evaluation_split(name: str, data_dir: str, split: str) -> str:
       data_dir: folder of the data.
       split: the split that the config names.
     """
-    return (
-        folder.evaluation_split(os.path.expanduser(data_dir), split) if name == "folder" else split
-    )
+    in_folder = name in FOLDERS
+    return folder.evaluation_split(os.path.expanduser(data_dir), split) if in_folder else split
 
 
 def _tfds_data_dir() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from ssl_jax import components, parallel
+from ssl_jax import components, inputs, parallel
 from ssl_jax.data.source import Source
 from ssl_jax.evals import extract, files
 from ssl_jax.evals.results import FeatureSet
@@ -75,8 +75,10 @@ class Context:
     def columns(self) -> dict[str, str]:
         """Column of each feature set, by the name in tables and files."""
         names = {self.subject.name: TRAINED}
-        baselines = {UNTRAINED: UNTRAINED, self.input.raw_name: RAW}
-        return names | (baselines if self.options.baselines else {})
+        if not self.options.baselines:
+            return names
+        hand_made = {name: name for name in self.input.baselines} or {self.input.raw_name: RAW}
+        return names | {UNTRAINED: UNTRAINED} | hand_made
 
     @property
     def tells_classes(self) -> bool:
@@ -154,7 +156,7 @@ def describe_test(config: ConfigDict, example_input: Input, test: Source) -> dic
 def data_slug(config: ConfigDict) -> str:
     """Returns a data set's name as a part of a file's name: "cifar10", "folder_flowers"."""
     name = config.data.source.removeprefix("tfds:")
-    if name == "folder":
+    if name in inputs.FOLDERS:
         name += "_" + Path(config.data.dir).expanduser().resolve().name
     return slug(name)
 

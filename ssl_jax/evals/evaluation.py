@@ -169,6 +169,8 @@ def _obstacle(protocol: Protocol, context: Context) -> str:
         return missing
     if protocol.needs.layers and context.subject.layers is None:
         return f"{context.subject.name} has no encoder"
+    if protocol.needs.frames and context.subject.frames is None:
+        return f"the encoder of {context.subject.name} has no features of single frames"
     return ""
 
 

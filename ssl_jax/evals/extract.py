@@ -33,7 +33,7 @@ def reader(
     The columns are those of `features.collect`, and PREDICTION if `classify`. `limit` > 0 takes
     that many examples, drawn at random with the run's seed; 0 takes all.
     """
-    encode = feature_encoder(subject, raw=config.eval.baselines)
+    encode = feature_encoder(subject, hand_made(config, example_input))
 
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def columns(weights: Tree, batch: dict[str, Any]) -> dict[str, jax.Array]:
@@ -50,12 +50,26 @@ def reader(
     return read
 
 
-def feature_encoder(subject: Subject, *, raw: bool) -> Callable[[Tree, Tree], dict[str, jax.Array]]:
-    """Returns (weights, x) -> every feature set [n, f]; `raw` adds x itself, flattened."""
+def hand_made(
+    config: ConfigDict, example_input: Input
+) -> Mapping[str, Callable[[Tree], jax.Array]]:
+    """Returns the features that nothing learns, by column: x -> [n, f]; {} without baselines.
+
+    They are those of the input, or the evaluation array itself, flattened.
+    """
+    if not config.eval.baselines:
+        return {}
+    return example_input.baselines or {RAW: flattened}
+
+
+def feature_encoder(
+    subject: Subject, others: Mapping[str, Callable[[Tree], jax.Array]]
+) -> Callable[[Tree, Tree], dict[str, jax.Array]]:
+    """Returns (weights, x) -> every feature set [n, f]: of each weights, and of `hand_made`."""
 
     def encode(weights: Tree, x: Tree) -> dict[str, jax.Array]:
         outputs = {name: subject.features(tree, x) for name, tree in weights.items()}
-        return outputs | ({RAW: flattened(x)} if raw else {})
+        return outputs | {name: function(x) for name, function in others.items()}
 
     return encode
 
@@ -105,7 +119,7 @@ def view_pairs(
     limit: int,
 ) -> Columns:
     """Returns features [n, 2, f] of two of the run's random views of at most `limit` examples."""
-    encode = feature_encoder(subject, raw=config.eval.baselines)
+    encode = feature_encoder(subject, hand_made(config, example_input))
     assert example_input.pair is not None, "the caller asks first whether the input has pairs"
     chosen = sample_indices(source.size, limit, config.train.seed)
     chosen = np.arange(source.size) if chosen is None else chosen

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +56,10 @@ class Subject(NamedTuple):
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
 
+    frames: Callable[[Tree, Tree], tuple[jax.Array, jax.Array]] | None = None
+    """(weights, x) -> (float32 [n, t, f], bool [n, t] of valid frames), by the encoder's method
+    `frames`; None without such a method."""
+
 
 def subject_from_method(
     config: ConfigDict, method: Method, step: int, trained: Tree, untrained: Tree | None
@@ -75,6 +80,11 @@ def subject_from_method(
         variables = {"params": params[ENCODER], "batch_stats": stats.get(ENCODER, {})}
         return layers.outputs(encoder, variables, x)
 
+    def frame_outputs(weights: Tree, x: Tree) -> tuple[jax.Array, jax.Array]:
+        params, stats = method.modules(*weights)
+        variables = {"params": params[ENCODER], "batch_stats": stats.get(ENCODER, {})}
+        return encoder.apply(variables, x, method="frames")
+
     def unpacked(function: Callable[..., jax.Array]) -> Callable[[Tree, Tree], jax.Array]:
         return lambda weights, x: function(*weights, x)
 
@@ -89,6 +99,7 @@ def subject_from_method(
         protocols=method.evals,
         logits=unpacked(method.logits) if method.logits else None,
         classes=method.classes,
+        frames=frame_outputs if ENCODER in modules and hasattr(encoder, "frames") else None,
     )
 
 
@@ -219,4 +230,5 @@ def subject_from_backbone(
         features=backbone.apply,
         layers=lambda variables, x: layers.outputs(encoder, variables, x),
         protocols=tuple(name for name in protocols.names() if protocols.get(name).needs.method),
+        frames=partial(encoder.apply, method="frames") if hasattr(encoder, "frames") else None,
     )

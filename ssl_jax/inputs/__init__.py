@@ -6,7 +6,8 @@ package imports neither JAX nor TensorFlow.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ssl_jax import plugins
@@ -14,7 +15,9 @@ from ssl_jax import plugins
 Arrays = dict[str, Any]  # name -> array of NumPy, TensorFlow or JAX
 Tree = Any
 # Modality of each source of the package: the part of the source's name before ":".
-MODALITIES = {"digits": "image", "folder": "image", "tfds": "image"}
+MODALITIES = {"audio": "audio", "digits": "image", "folder": "image", "tfds": "image"}
+# Sources of the package that read the files below data.dir, whatever they are.
+FOLDERS = ("audio", "folder")
 
 
 class Input(NamedTuple):
@@ -64,6 +67,13 @@ class Input(NamedTuple):
     light: Callable[[], "Input"] | None = None
     """Makes the input whose "views" hold one lightly augmented view, for linear evaluation by SGD
     and for fine-tuning."""
+
+    baselines: Mapping[str, Callable[[Tree], Any]] = MappingProxyType({})
+    """Hand-made features by name, inside jit: `x` as `to_model` or a view returns it -> [b, f].
+    Evaluation shows them in place of the evaluation arrays themselves."""
+
+    frame_baselines: Mapping[str, Callable[[Tree], tuple[Any, Any]]] = MappingProxyType({})
+    """Hand-made features of frames: x -> (float32 [b, t, f], bool [b, t] of valid frames)."""
 
     noun: str = "example"
     """Word for one example in protocols and messages: "image" gives "500 test images"."""

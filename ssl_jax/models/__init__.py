@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_jax import plugins
 
 if TYPE_CHECKING:
+    from ssl_jax.models.audio import AudioEncoder
     from ssl_jax.models.dbn import DBN
     from ssl_jax.models.resnet import ResNet
     from ssl_jax.models.sdae import SDAE
@@ -43,10 +44,10 @@ VITS = {
 
 def names() -> list[str]:
     """Names of all encoders."""
-    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "sdae"]
+    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "sdae", "audio_cnn_gru"]
 
 
-def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
+def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE | AudioEncoder":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
@@ -55,7 +56,8 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
         `resnet.ResNet`: width, stem, sk_ratio, bn_group, bn_views, zero_gamma, padding, colors,
         norm, patch, patch_stride, mean, std, pool, dtype. `split.SplitResNet`: also first and
         second. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
-        widths, visible, sigma, dtype. `sdae.SDAE`: widths, kind, dtype.
+        widths, visible, sigma, dtype. `sdae.SDAE`: widths, kind, dtype. `audio.AudioEncoder`, which
+        takes waveforms [n, t]: strides, kernels, channels, context, norm, dtype.
 
     Raises:
       ValueError: if the name is unknown.
@@ -89,6 +91,10 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
         from ssl_jax.models import sdae
 
         family, fixed = sdae.SDAE, {}
+    elif name == "audio_cnn_gru":
+        from ssl_jax.models import audio
+
+        family, fixed = audio.AudioEncoder, {}
     else:
         raise ValueError(f"unknown encoder {name!r}; choose one of: {', '.join(names())}")
     # "parent" and "name" are Flax's own fields.

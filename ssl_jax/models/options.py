@@ -4,6 +4,7 @@ STEMS = ("imagenet", "cifar")  # of ResNets
 PADDINGS = ("torch", "simclr", "same")  # of ResNets
 COLORS = ("rgb", "lightness", "lab")  # of ResNets
 NORMS = ("batch", "layer", "none")  # of ResNets
+FRAME_NORMS = ("none", "channel")  # of encoders of sound
 POSITIONS = ("sincos", "learned")  # of ViTs
 POOLS = ("token", "mean")  # of ViTs
 VISIBLE = ("bernoulli", "gaussian")  # of deep belief networks

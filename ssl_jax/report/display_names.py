@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from ssl_jax import inputs
 from ssl_jax.report.run_files import Run, protocol_of
 
 METHOD_NAMES = {
@@ -10,6 +11,7 @@ METHOD_NAMES = {
     "byol": "BYOL",
     "colorization": "Colorization",
     "cpc": "CPC",
+    "cpc_audio": "CPC",
     "context_encoder": "Context encoder",
     "cssl": "CSSL",
     "denoising": "Denoising autoencoder",
@@ -65,7 +67,7 @@ def data_name(run: Run) -> str:
     data = run.config.get("data", {})
     name = str(data.get("source", "")).removeprefix("tfds:")
     folder = pathlib.PurePath(str(data.get("dir") or "")).name
-    return folder if name == "folder" and folder else name
+    return folder if name in inputs.FOLDERS and folder else name
 
 
 def evaluation_name(evaluation: dict[str, Any]) -> str:

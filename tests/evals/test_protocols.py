@@ -42,9 +42,11 @@ def evaluations():
 
 def test_names_are_found_without_import_and_private_modules_are_left_out():
     assert protocols.names() == [
-        "few_shot", "knn", "label_free", "layers", "linear", "linear_sgd",
+        "few_shot", "frames", "knn", "label_free", "layers", "linear", "linear_sgd",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"unknown protocol 'svm'; choose one of: few_shot, knn"):
+    with pytest.raises(
+        ValueError, match=r"unknown protocol 'svm'; choose one of: few_shot, frames"
+    ):
         protocols.get("svm")
 
 

@@ -257,8 +257,14 @@ def test_train_resume_evaluate_and_report(tmp_path, monkeypatch):
     assert encoder(np.zeros((2, 40, 2), np.float32)).shape == (2, 16)
     with pytest.raises(Fault, match="not a run on images"):
         export(whole, ["npz"], tmp_path / "export", Stop(), head=False, license="")
-    with pytest.raises(Fault, match="not a run on images"):
-        evaluate.config_for_weights(tmp_path / "other", str(whole), {"data": {}, "eval": {}})
+    changes = {"data": {"delay": 1.0}, "eval": {"protocols": ("knn",)}}
+    other = evaluate.config_for_weights(tmp_path / "other", str(whole), changes)
+    assert (other.data.delay, other.augment.window) == (1.0, 40)
+    evaluate.evaluate(other, tmp_path / "other")
+    same = evaluate.config_for_weights(tmp_path / "same", str(whole), changes | {"data": {}})
+    evaluate.evaluate(same, tmp_path / "same")
+    found = json.loads((tmp_path / "same" / "eval" / "knn.json").read_text())
+    assert found["results"][f"{MODULE}:make"] == knn["results"][f"{MODULE}:make"]
 
     tuned = finetune.make_config(str(whole), {"train.steps": 2, "train.batch_size": 32})
     run(tuned, tmp_path / "tuned", monkeypatch, devices=2, verb=finetune.finetune)

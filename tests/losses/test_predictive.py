@@ -126,3 +126,52 @@ def test_bad_arguments_are_refused(predictions, targets, positive, scale, messag
     arrays = jnp.zeros(predictions), jnp.zeros(targets)
     with pytest.raises(ValueError, match=message):
         losses.predictive_info_nce(*arrays, positive, scale=scale)
+
+
+GROUPS = np.array([2, 0, 2, 1, 0, 0, 2, 5])  # the groups of the examples 3 and 7 are alone
+
+
+def _group_oracle(predictions, targets, groups=GROUPS, places=None):
+    """Cross-entropy of each prediction among the targets of its group, one by one."""
+    total = []
+    for i in range(B):
+        candidates = targets[groups == groups[i]].reshape(-1, D)
+        for j in range(R):
+            own = targets[i, POSITIVE[j] if places is None else places[i, j]]
+            scores = SCALE * candidates @ predictions[i, j]
+            total.append(np.log(np.exp(scores).sum()) - SCALE * own @ predictions[i, j])
+    return np.mean(total)
+
+
+@pytest.mark.parametrize("groups", [GROUPS, np.arange(B)])
+def test_groups_limit_the_candidates(groups):
+    def grouped(predictions, targets):
+        return loss(predictions, targets, groups=jnp.asarray(groups))
+
+    def oracle(predictions, targets):
+        return _group_oracle(predictions, targets, groups)
+
+    checks.assert_equals_oracle(grouped, oracle, PREDICTIONS, TARGETS)
+    candidates = (groups[:, None] == groups[None, :]).sum(1) * P
+    _, metrics = grouped(jnp.asarray(PREDICTIONS), jnp.asarray(TARGETS))
+    assert float(metrics["contrastive_chance"]) == pytest.approx((1 / candidates).mean(), rel=1e-6)
+
+
+def test_groups_on_8_devices_compute_the_same():
+    def on_devices(predictions, targets):
+        return loss(predictions, targets, groups=jnp.asarray(GROUPS))
+
+    checks.assert_same_on_8_devices(on_devices, PREDICTIONS, TARGETS, rows_stay=False)
+
+
+def test_examples_may_predict_different_positions():
+    places = np.random.default_rng(4).integers(0, P, (B, R))
+
+    def each(predictions, targets):
+        positive = jnp.asarray(places)
+        return losses.predictive_info_nce(predictions, targets, positive, scale=SCALE)
+
+    def oracle(predictions, targets):
+        return _group_oracle(predictions, targets, np.zeros(B, int), places)
+
+    checks.assert_equals_oracle(each, oracle, PREDICTIONS, TARGETS)

@@ -27,7 +27,7 @@ OTHERS = [
 ]
 LARGEST = 2 * testing.BATCH  # largest width or length
 # Smaller limits of single fields: a chunk has 2 groups, and deep networks compile slowly.
-LIMITS = {"shuffle_groups": 2, "directions": 2, "context_depth": 1}
+LIMITS = {"shuffle_groups": 2, "directions": 2, "context_depth": 1, "contexts": 2}
 OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
 MICRO = testing.DEVICES * testing.CHUNK
 # Largest work of all devices together, relative to one device with the whole batch. A step that
@@ -45,11 +45,16 @@ def float64():
 def load(name):
     """Returns the config of "NAME", or of "NAME:VARIANT"."""
     module, _, variant = name.partition(":")
-    return importlib.import_module(f"configs.{module}").get_config(variant or "cifar10_cpu")
+    module = importlib.import_module(f"configs.{module}")
+    small = "cifar10_cpu" if hasattr(module, "cifar10_cpu") else "spoken_digit"
+    return module.get_config(variant or small)
 
 
 def shrunk(seen, size):
-    """Shrinks full-size views to `size` pixels a side and local crops to 4."""
+    """Shrinks views to `size` pixels a side, local crops to 4, and sound to 64 samples."""
+    if len(seen["views"].shape) == 2:
+        count, dtype = seen["views"].shape[0], seen["views"].dtype
+        return seen | {"views": jax.ShapeDtypeStruct((count, 64), dtype)}
     local = seen["local_views"].shape[0] if "local_views" in seen else 0
     return tiny.seen(seen["views"].shape[0], size, local=local, local_size=4)
 

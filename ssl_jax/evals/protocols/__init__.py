@@ -45,6 +45,9 @@ class Needs(NamedTuple):
     layers: bool = False
     """Needs the outputs of the encoder's layers, `Subject.layers`."""
 
+    frames: bool = False
+    """Needs the features of single frames, `Subject.frames`."""
+
     input: str = ""
     """Optional field of `Input` that the protocol uses: "pair" or "light"."""
 

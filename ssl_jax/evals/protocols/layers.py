@@ -14,7 +14,6 @@ from ssl_jax.evals.context import Context
 from ssl_jax.evals.protocols import Measured, Needs
 from ssl_jax.evals.protocols.linear import describe_sweep, warn_if_unfinished
 from ssl_jax.evals.results import check_labels
-from ssl_jax.evals.subjects import RAW
 from ssl_jax.models import layers
 
 NEEDS = Needs(train_features=False, layers=True)
@@ -27,7 +26,7 @@ def run(context: Context) -> Measured:
     """Evaluates the blocks of the trained encoder, and of the untrained one if it is a baseline."""
     results: dict[str, dict[str, Any]] = {}
     for name, column in context.columns.items():
-        if column == RAW:
+        if column not in context.subject.weights:
             continue
         read = _reader(context, context.subject.weights[column])
         train, test = read(context.source, context.options.max_train), read(context.test, 0)

@@ -32,7 +32,8 @@ def run(context: Context) -> Measured:
     batches = extract.random_views(
         context.config, subset(context.source, chosen), _light(context), options.sgd_epochs
     )(batch_size)
-    encode = extract.feature_encoder(context.subject, raw=options.baselines)
+    hand_made = extract.hand_made(context.config, context.input)
+    encode = extract.feature_encoder(context.subject, hand_made)
 
     def named_features(weights: Any, views: Any) -> dict[str, jax.Array]:
         features = encode(weights, views)
