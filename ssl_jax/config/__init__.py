@@ -28,7 +28,7 @@ from ssl_jax.config.fields import (
 from ssl_jax.config.files import flatten, from_json, load, to_json
 from ssl_jax.config.old_methods import OLD_VALUES, missing_values, with_defaults
 from ssl_jax.config.suggestions import suggest
-from ssl_jax.config.valid import IMPORTED, PROTOCOLS
+from ssl_jax.config.valid import IMPORTED, PROTOCOLS, is_folder
 from ssl_jax.field import nearest
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "from_json",
     "identity_class",
     "imported_config",
+    "is_folder",
     "is_identity",
     "load",
     "missing_values",

@@ -41,7 +41,7 @@ def problems(config: ConfigDict) -> list[str]:
 
 
 def _data_problems(flat: Values) -> Iterator[tuple[str, str]]:
-    if flat["data.source"] == "folder" and not flat["data.dir"]:
+    if valid.is_folder(flat["data.source"]) and not flat["data.dir"]:
         yield "data.dir", "name the folder of images"
     channels, colors = flat.get("data.channels", 3), flat.get("model.colors", "rgb")
     for name, neutral in (("model.mean", 0), ("model.std", 1)):

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax import plugins
+from ssl_jax.config import valid
 from ssl_jax.errors import BAD_CONFIG, Fault
 
 
@@ -21,7 +22,7 @@ def is_transfer(own: ConfigDict, given: ConfigDict) -> bool:
     if own.source != given.source:
         return True
     # A prepared data set has a name of its own; a folder and an outside source have only a place.
-    named_by_place = given.source == "folder" or plugins.is_external(given.source)
+    named_by_place = valid.is_folder(given.source) or plugins.is_external(given.source)
     return named_by_place and _folder(own.dir) != _folder(given.dir)
 
 

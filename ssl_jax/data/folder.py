@@ -43,7 +43,7 @@ def open_folder(
         folder cannot be read (74); image files cannot be decoded to `channels` channels (78).
     """
     decode.check_channels(channels)
-    root = _root(data_dir, split)
+    root = split_folder(data_dir, split)
     names, files = _names(root)
     if names and files:
         _log.warning("%s: skipped %d files beside the class folders", printable(root), len(files))
@@ -99,8 +99,12 @@ def evaluation_split(data_dir: str, split: str) -> str:
     return next((name for name in names if os.path.isdir(os.path.join(data_dir, name))), split)
 
 
-def _root(data_dir: str, split: str) -> str:
-    """Returns the folder of a split."""
+def split_folder(data_dir: str, split: str) -> str:
+    """Returns the folder of a split; see `open_folder`.
+
+    Raises:
+      Fault: no such folder (66).
+    """
     root = os.path.join(data_dir, split)
     if os.path.isdir(root):
         return root

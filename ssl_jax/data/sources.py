@@ -6,8 +6,11 @@ from typing import Any
 
 from ssl_jax import plugins
 from ssl_jax.data import digits, folder
-from ssl_jax.data.source import Source, choose_label
+from ssl_jax.data.source import Facts, Source, choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
+
+CAPTIONS = "captions:"  # prefix of the name of a source of images
+IMAGE_OPTIONS = ("channels", "max_megapixels")
 
 
 def open_source(
@@ -16,6 +19,7 @@ def open_source(
     data_dir: str,
     split: str,
     label: str = "",
+    facts: Facts | None = None,
     **options: Any,
 ) -> Source:
     """Opens one split of the source called `name`.
@@ -23,14 +27,18 @@ def open_source(
     Args:
       name: "digits" (of scikit-learn, needs no files), "folder" (images below data_dir/split, see
         `folder.open_folder`), "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets
-        prepared in data_dir, see `prepared.open_prepared`) or "module:function", a function
-        (data_dir, split, **options) -> Source in a module of the user.
+        prepared in data_dir, see `prepared.open_prepared`), "pairs" (images and text files below
+        data_dir/split, see `pairs.open_pairs`), "captions:SOURCE" (one of the other sources of
+        images, see `pairs.open_captions`) or "module:function", a function (data_dir, split,
+        **options) -> Source in a module of the user.
       data_dir: folder of the data; "digits" ignores it. If it is empty, "tfds:NAME" takes the
         environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
       split: name of the split.
       label: the label field that the probe and evaluation use; "" takes the default field.
+      facts: `Source.facts` of the run for which the examples are opened; None makes them.
       **options: the source's own options, `DATA_FIELDS` of its modality; of images, `channels` and
-        `max_megapixels`. A function of the user gets those that it has parameters for.
+        `max_megapixels`. A function of the user gets those that it has parameters for, and `facts`
+        likewise.
 
     Raises:
       Fault: the data are missing (66) or bad (65); no such source or label exists (78).
@@ -49,14 +57,18 @@ def open_source(
             split,
             **options,
         )
+    elif name == "pairs" or name.startswith(CAPTIONS):
+        source = _open_pairs(name, data_dir, split, facts, options)
     elif plugins.is_external(name):
         function = plugins.load(name)
         known = inspect.signature(function).parameters
-        accepted = {option: value for option, value in options.items() if option in known}
+        offered = options if facts is None else options | {"facts": facts}
+        accepted = {option: value for option, value in offered.items() if option in known}
         source = function(data_dir, split, **accepted)
     else:
-        message = f"unknown data source {name!r}; choose digits, folder, tfds:NAME or, in a module "
-        raise Fault(f"{message}of your own, MODULE:FUNCTION", BAD_CONFIG)
+        message = f"unknown data source {name!r}; choose digits, folder, tfds:NAME, pairs, "
+        message += "captions:SOURCE or, in a module of your own, MODULE:FUNCTION"
+        raise Fault(message, BAD_CONFIG)
     return choose_label(source, label)
 
 
@@ -68,9 +80,25 @@ def evaluation_split(name: str, data_dir: str, split: str) -> str:
       data_dir: folder of the data.
       split: the split that the config names.
     """
-    return (
-        folder.evaluation_split(os.path.expanduser(data_dir), split) if name == "folder" else split
-    )
+    in_folder = name.removeprefix(CAPTIONS) in ("folder", "pairs")
+    return folder.evaluation_split(os.path.expanduser(data_dir), split) if in_folder else split
+
+
+def _open_pairs(
+    name: str, data_dir: str, split: str, facts: Facts | None, options: dict[str, Any]
+) -> Source:
+    """Opens "pairs" or "captions:SOURCE"."""
+    from ssl_jax.data import pairs
+
+    if name == "pairs":
+        return pairs.open_pairs(data_dir, split, facts=facts, **options)
+    of_images = {option: options[option] for option in IMAGE_OPTIONS if option in options}
+    inner = name.removeprefix(CAPTIONS)
+    if inner == "pairs" or inner.startswith(CAPTIONS):
+        raise Fault(f"data.source={name!r}: {inner} has captions already", BAD_CONFIG)
+    images = open_source(inner, data_dir=data_dir, split=split, **of_images)
+    of_text = {option: value for option, value in options.items() if option not in of_images}
+    return pairs.open_captions(images, facts=facts, **of_text)
 
 
 def _tfds_data_dir() -> str:

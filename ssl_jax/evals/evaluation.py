@@ -169,6 +169,8 @@ def _obstacle(protocol: Protocol, context: Context) -> str:
         return missing
     if protocol.needs.layers and context.subject.layers is None:
         return f"{context.subject.name} has no encoder"
+    if protocol.needs.towers and not context.subject.towers:
+        return f"{context.subject.name} does not embed parts of an example in one space"
     return ""
 
 

@@ -1,7 +1,8 @@
 """Subjects of an evaluation: encoders with weights from a run in memory, a checkpoint or a file."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,9 @@ class Subject(NamedTuple):
     logits: Callable[[Tree, Tree], jax.Array] | None = None
     """(weights, x) -> [n, k], from a classifier that the method learns without labels."""
 
+    towers: Mapping[str, Callable[[Tree, Tree], jax.Array]] = MappingProxyType({})
+    """Name of a part of the example -> ((weights, x) -> [n, d]); see `Method.towers`."""
+
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
 
@@ -89,6 +93,7 @@ def subject_from_method(
         protocols=method.evals,
         logits=unpacked(method.logits) if method.logits else None,
         classes=method.classes,
+        towers={name: unpacked(tower) for name, tower in method.towers.items()},
     )
 
 

@@ -6,7 +6,8 @@ package imports neither JAX nor TensorFlow.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ssl_jax import plugins
@@ -14,7 +15,10 @@ from ssl_jax import plugins
 Arrays = dict[str, Any]  # name -> array of NumPy, TensorFlow or JAX
 Tree = Any
 # Modality of each source of the package: the part of the source's name before ":".
-MODALITIES = {"digits": "image", "folder": "image", "tfds": "image"}
+MODALITIES = {
+    **{"digits": "image", "folder": "image", "tfds": "image"},
+    **{"pairs": "pairs", "captions": "pairs"},
+}
 
 
 class Input(NamedTuple):
@@ -57,6 +61,14 @@ class Input(NamedTuple):
     preview: Callable[[Arrays, Arrays], Arrays] | None = None
     """(record, `seen` arrays of one example) -> pictures for `preview`: "original" [h, w, 3],
     "views" [v, s, s, 3] and optionally "local_views"; None draws nothing."""
+
+    symbols: Mapping[str, int] = MappingProxyType({})
+    """Number of different values of each array of `seen` that holds symbols, by name: tokens of a
+    vocabulary of 4,096 are whole numbers in [0, 4096), or -1 where there is none."""
+
+    parts: Mapping[str, Callable[[Tree], Tree]] = MappingProxyType({})
+    """For examples with several parts, such as "image" and "text": name of the part -> function
+    from a batch of `evaluated` arrays to the argument of `Method.towers[name]`, inside jit."""
 
     pair: Callable[[], "Input"] | None = None
     """Makes the input whose "views" are two random views, for alignment and uniformity."""

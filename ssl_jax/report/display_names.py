@@ -3,11 +3,13 @@
 import pathlib
 from typing import Any
 
+from ssl_jax.config import is_folder
 from ssl_jax.report.run_files import Run, protocol_of
 
 METHOD_NAMES = {
     "barlow_twins": "Barlow Twins",
     "byol": "BYOL",
+    "clip": "CLIP",
     "colorization": "Colorization",
     "cpc": "CPC",
     "context_encoder": "Context encoder",
@@ -39,6 +41,8 @@ _EVALUATION_NAMES = {
     "few_shot": "Few labels",
     "layers": "Layers",
     "label_free": "Without labels",
+    "retrieval": "Retrieval",
+    "zero_shot": "Zero-shot",
 }
 
 
@@ -65,7 +69,7 @@ def data_name(run: Run) -> str:
     data = run.config.get("data", {})
     name = str(data.get("source", "")).removeprefix("tfds:")
     folder = pathlib.PurePath(str(data.get("dir") or "")).name
-    return folder if name == "folder" and folder else name
+    return folder if is_folder(name) and folder else name
 
 
 def evaluation_name(evaluation: dict[str, Any]) -> str:
