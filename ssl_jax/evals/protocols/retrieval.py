@@ -19,8 +19,8 @@ CHANCE = "chance"  # row of the expected recall of a random order
 def run(context: Context) -> Measured:
     """Ranks captions for each test image, and test images for each caption.
 
-    Equal captions count as one: candidates are the distinct captions, and every image with a
-    caption is right for it.
+    Captions that are equal to the text encoder count as one: candidates are the distinct captions,
+    and every image with a caption is right for it.
     """
     columns = context.embedded
     _, first, groups = np.unique(columns["text"], axis=0, return_index=True, return_inverse=True)
@@ -58,7 +58,8 @@ def describe(context: Context, results: dict[str, Any]) -> dict[str, Any]:
         "captions as candidates",
         "text_to_image": f"{sizes['captions']:,} distinct captions as queries, "
         f"{sizes['n_test']:,} images as candidates; each image with this caption is right",
-        "caption": "the first of each image",
+        "caption": "the first of each image, cut to "
+        f"{context.config.augment.text_length} tokens; equal tokens are one caption",
     } | describe_test(context.config, context.input, context.held_out)
 
 
