@@ -164,7 +164,7 @@ def open_source(config: ConfigDict, split: str, facts: Facts | None = None) -> S
     Args:
       config: config of the run.
       split: the split.
-      facts: `Source.facts` of the run for which the split is opened; None makes them.
+      facts: `Source.facts` of the run for which the split is opened; None or {} makes them.
     """
     source = _open_whole(config, split, facts)
     share = config.data.get("holdout", 0)
@@ -179,7 +179,7 @@ def _open_whole(config: ConfigDict, split: str, facts: Facts | None) -> Source:
     options = configuration.source_options(data)
     label = data.get("label", "")  # older runs lack it
     return sources.open_source(
-        data.source, data_dir=data.dir, split=split, label=label, facts=facts, **options
+        data.source, data_dir=data.dir, split=split, label=label, facts=facts or None, **options
     )
 
 
@@ -240,7 +240,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     if not train.classes or not (data.eval_split or share):
         return None
     try:
-        test = _open_evaluation(config, train.facts or None)
+        test = _open_evaluation(config, train.facts)
     except Fault as fault:
         if fault.code != MISSING_INPUT:
             raise
@@ -293,7 +293,7 @@ def open_unlabelled_test(config: ConfigDict, train: Source) -> Source | None:
     if not train.unlabelled_test or not (data.eval_split or data.get("holdout", 0)):
         return None
     try:
-        return _open_evaluation(config, train.facts or None)
+        return _open_evaluation(config, train.facts)
     except Fault as fault:
         if fault.code != MISSING_INPUT:
             raise

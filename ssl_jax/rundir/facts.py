@@ -1,15 +1,17 @@
-"""The facts of a run: arrays made from its training data, such as a tokenizer, in facts.npz.
+"""The file facts.npz: what a run made of its training data, such as a tokenizer.
 
-Evaluation reads them, so that other data are treated like the training data.
+With it, other data are treated like the training data, and a checkpoint can be evaluated without
+them.
 """
 
 import hashlib
-from pathlib import Path
+import os
+import pathlib
 
 import numpy as np
 
 from ssl_jax.data.source import Facts
-from ssl_jax.errors import BAD_CHECKPOINT, Fault
+from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.jobs import files
 from ssl_jax.rundir.arrays import DAMAGED
 
@@ -17,35 +19,35 @@ FILE = "facts.npz"
 
 
 def digest(facts: Facts) -> str:
-    """Returns the sha256, in hex, of the facts' names and values; "" without facts."""
+    """Returns the sha256, in hex, of names, dtypes, shapes and values; "" without facts."""
     if not facts:
         return ""
-    whole = hashlib.sha256()
-    for name, array in sorted(facts.items()):
-        whole.update(f"{name} {array.dtype} {array.shape} ".encode())
-        whole.update(np.ascontiguousarray(array).tobytes())
-    return whole.hexdigest()
+    total = hashlib.sha256()
+    for name in sorted(facts):
+        array = np.ascontiguousarray(facts[name])
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+    return total.hexdigest()
 
 
-def write(workdir: Path, facts: Facts) -> None:
-    """Writes the facts into a workdir; writes nothing without facts."""
+def write(folder: str | os.PathLike[str], facts: Facts) -> None:
+    """Writes facts.npz into a workdir, atomically; nothing without facts."""
     if facts:
-        with files.atomic_write(workdir / FILE) as archive:
-            np.savez_compressed(archive, **dict(facts))  # type: ignore[arg-type]
+        with files.atomic_write(pathlib.Path(folder, FILE)) as file:
+            np.savez_compressed(file, allow_pickle=False, **facts)
 
 
-def read(workdir: Path) -> dict[str, np.ndarray] | None:
-    """Returns the facts of a run; None if the run has none.
+def read(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the facts of a workdir; {} if the run has none.
 
     Raises:
       Fault: the file is damaged.
     """
-    path = workdir / FILE
+    path = pathlib.Path(folder, FILE)
     if not path.exists():
-        return None
+        return {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
     except DAMAGED as error:
-        message = f"{path} is damaged ({error}). Run the training command again, which writes it"
-        raise Fault(message, BAD_CHECKPOINT) from error
+        message = f"{path} is damaged ({error}). Start the training again to write it anew"
+        raise Fault(message, BAD_DATA) from error
