@@ -5,6 +5,7 @@ them.
 """
 
 import hashlib
+import io
 import os
 import pathlib
 
@@ -46,7 +47,8 @@ def read(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a damaged file open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return dict(file)
     except DAMAGED as error:
         message = f"{path} is damaged ({error}). Start the training again to write it anew"
