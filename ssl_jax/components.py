@@ -18,7 +18,7 @@ from ssl_jax import config as configuration
 from ssl_jax import inputs, methods, models, parallel
 from ssl_jax.data import holdout, pipeline, sources
 from ssl_jax.data.labels import sample_indices
-from ssl_jax.data.source import Source
+from ssl_jax.data.source import Facts, Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, count, printable
 from ssl_jax.inputs import Input
 from ssl_jax.jobs import bootstrap
@@ -97,8 +97,10 @@ def make_method(
         fields["teacher"] = teacher
     if "features_from" in fields:  # optional, unlike a teacher
         fields["features_from"] = teacher if fields["features_from"] else None
+    example_input = make_input(config)
     run = methods.Run(
-        seen=make_input(config).seen,
+        seen=example_input.seen,
+        symbols=example_input.symbols,
         total_steps=total_steps,
         batch_size=config.train.batch_size,
         num_examples=num_examples,
@@ -156,9 +158,15 @@ def total_steps(config: ConfigDict, size: int) -> int:
     )
 
 
-def open_source(config: ConfigDict, split: str) -> Source:
-    """Opens one split of the config's data; of `data.split`, the part that is not held out."""
-    source = _open_whole(config, split)
+def open_source(config: ConfigDict, split: str, facts: Facts | None = None) -> Source:
+    """Opens one split of the config's data; of `data.split`, the part that is not held out.
+
+    Args:
+      config: config of the run.
+      split: the split.
+      facts: `Source.facts` of the run for which the split is opened; None or {} makes them.
+    """
+    source = _open_whole(config, split, facts)
     share = config.data.get("holdout", 0)
     if not share or split != config.data.split:
         return source
@@ -166,11 +174,13 @@ def open_source(config: ConfigDict, split: str) -> Source:
     return dataclasses.replace(holdout.training_part(source, share), split=words)
 
 
-def _open_whole(config: ConfigDict, split: str) -> Source:
+def _open_whole(config: ConfigDict, split: str, facts: Facts | None) -> Source:
     data = config.data
     options = configuration.source_options(data)
     label = data.get("label", "")  # older runs lack it
-    return sources.open_source(data.source, data_dir=data.dir, split=split, label=label, **options)
+    return sources.open_source(
+        data.source, data_dir=data.dir, split=split, label=label, facts=facts or None, **options
+    )
 
 
 def adapt_to_data(config: ConfigDict, source: Source | None = None) -> tuple[ConfigDict, str]:
@@ -224,13 +234,13 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     """
     data = config.data
     share = data.get("holdout", 0)
-    if share and not train.classes:
+    if share and not train.classes and not train.unlabelled_test:
         message = f"data.holdout={share:g}: {train.name} has no labels, and evaluation needs them"
         raise Fault(f"{message}. Leave data.holdout at 0, to train on all examples", BAD_CONFIG)
     if not train.classes or not (data.eval_split or share):
         return None
     try:
-        test = _open_evaluation(config)
+        test = _open_evaluation(config, train.facts)
     except Fault as fault:
         if fault.code != MISSING_INPUT:
             raise
@@ -241,7 +251,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
         # A user's folder often has no second split, and pre-training does not need it. But a split
         # that the user named is a mistake.
         default = configuration.default_config().data.eval_split
-        if data.source not in inputs.FOLDERS or data.eval_split != default:
+        if not inputs.is_folder(data.source) or data.eval_split != default:
             raise Fault(message, MISSING_INPUT) from None
         bootstrap.print_once(f"no evaluation: {message}")
         return None
@@ -266,15 +276,40 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     return test
 
 
-def _open_evaluation(config: ConfigDict) -> Source:
+def open_unlabelled_test(config: ConfigDict, train: Source) -> Source | None:
+    """Opens the evaluation examples of data without labels, for protocols that need none.
+
+    Args:
+      config: config of the run.
+      train: the training examples.
+
+    Returns:
+      The examples; None if such data are not evaluated apart, or have no other split.
+
+    Raises:
+      Fault: the data cannot be read.
+    """
+    data = config.data
+    if not train.unlabelled_test or not (data.eval_split or data.get("holdout", 0)):
+        return None
+    try:
+        return _open_evaluation(config, train.facts)
+    except Fault as fault:
+        if fault.code != MISSING_INPUT:
+            raise
+        bootstrap.print_once(f"training examples are evaluated: {fault}")
+        return None
+
+
+def _open_evaluation(config: ConfigDict, facts: Facts | None) -> Source:
     """Opens the part of the training split that is held out, or else the evaluation split."""
     data = config.data
     if share := data.get("holdout", 0):
-        test = holdout.held_out_part(_open_whole(config, data.split), share)
+        test = holdout.held_out_part(_open_whole(config, data.split, facts), share)
         words = f"{100 * share:g} % held out from {data.split}"
     else:
         words = sources.evaluation_split(data.source, data.dir, data.eval_split)
-        test = open_source(config, words)
+        test = open_source(config, words, facts)
     return dataclasses.replace(test, split=words)
 
 

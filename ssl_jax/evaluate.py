@@ -204,7 +204,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     from ssl_jax.evals import evaluation
     from ssl_jax.evals.context import Context
     from ssl_jax.jobs import bootstrap
-    from ssl_jax.rundir import identity
+    from ssl_jax.rundir import facts, identity
 
     data = config.data if data is None else data
     with_data = config.copy_and_resolve_references()
@@ -215,7 +215,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
-        source = components.open_source(with_data, data.split)
+        source = components.open_source(with_data, data.split, facts.read(path))
         with_data, adapted = components.adapt_to_data(with_data, source)
         if adapted:
             bootstrap.print_once(adapted)

@@ -13,13 +13,15 @@ from ssl_jax.errors import BAD_CONFIG, Fault
 
 # Comma-separated module names. Child processes inherit an environment variable.
 VARIABLE = "SSL_JAX_MODULES"
+PREFIXES = ("tfds", "captions")  # of names of the package's own sources
 
 
 def is_external(name: str) -> bool:
     """Returns True for "module:attribute", False for names of objects in the package."""
     module, colon, attribute = name.partition(":")
     dotted = all(part.isidentifier() for part in module.split("."))
-    return bool(colon) and module != "tfds" and dotted and attribute.isidentifier()
+    outside = bool(colon) and module not in PREFIXES
+    return outside and dotted and attribute.isidentifier()
 
 
 def allow(name: str) -> None:

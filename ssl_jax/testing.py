@@ -13,6 +13,7 @@ checks compare micro-batches with the whole batch only.
 
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -78,6 +79,7 @@ def check_method(
     *,
     encoder: nn.Module | None = None,
     arrays: Seen | None = None,
+    symbols: Mapping[str, int] | None = None,
     **hyperparameters: Any,
 ) -> None:
     """Checks a method: micro-batches and devices, labels, gradients, features.
@@ -86,6 +88,7 @@ def check_method(
       make: (encoder, run, **hyperparameters) -> Method, as a config names it.
       encoder: module, (images [n, h, w, c], train) -> [n, f]; `Encoder` by default.
       arrays: arrays of one example, without the batch axis; two views of 8x8 pixels by default.
+      symbols: number of different values of each array of symbols, `methods.Run.symbols`.
       hyperparameters: of `make`, for a batch of 128 images.
 
     Raises:
@@ -93,7 +96,11 @@ def check_method(
     """
     with jax.enable_x64(True):
         trial = Trial(
-            make, encoder or Encoder(dtype=jnp.float64), arrays or seen(), hyperparameters
+            make,
+            encoder or Encoder(dtype=jnp.float64),
+            arrays or seen(),
+            hyperparameters,
+            symbols or {},
         )
         check_micro_batches(trial)
         check_labels(trial)
@@ -110,15 +117,18 @@ class Trial:
         encoder: nn.Module,
         arrays: Seen,
         hyperparameters: Mapping[str, Any],
+        symbols: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         # The full-size views of four examples share statistics, so a chunk holds two such groups.
         group = 4 * arrays["views"].shape[0] if "views" in arrays else 0
-        run = methods.Run(arrays, STEPS, BATCH, 4 * BATCH, bn_group=group, chunk=CHUNK)
+        run = methods.Run(
+            arrays, STEPS, BATCH, 4 * BATCH, bn_group=group, symbols=symbols, chunk=CHUNK
+        )
         self.method, self.encoder = make(encoder, run, **hyperparameters), encoder
         rng = np.random.Generator(np.random.PCG64(3))
         index = np.arange(BATCH, dtype=np.int32)
         self.batch = {"index": index, "label": index % 3} | {
-            name: _random(rng, (BATCH, *one.shape), one.dtype) for name, one in arrays.items()
+            name: _random(rng, one, symbols.get(name, 3)) for name, one in arrays.items()
         }
         self._tx, self._schedule = optimizers.make(
             "sgd", lr=0.1, lr_rule="constant", batch_size=BATCH, warmup_steps=0, total_steps=STEPS,
@@ -190,10 +200,11 @@ class Trial:
         return states.init_fn(self.method, self._tx, _PROBE, self.batch, seed=SEED)
 
 
-def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Draws from [0, 1), or from 0 to 2 for whole numbers, such as groups of examples."""
-    if np.issubdtype(dtype, np.integer):
-        return rng.integers(0, 3, shape).astype(dtype)
+def _random(rng: np.random.Generator, one: jax.ShapeDtypeStruct, values: int) -> np.ndarray:
+    """Draws a batch from [0, 1), or whole numbers below `values`, such as groups or tokens."""
+    shape = (BATCH, *one.shape)
+    if np.issubdtype(one.dtype, np.integer):
+        return rng.integers(values, size=shape, dtype=one.dtype)
     return rng.random(shape)
 
 

@@ -41,7 +41,7 @@ def problems(config: ConfigDict) -> list[str]:
 
 
 def _data_problems(flat: Values) -> Iterator[tuple[str, str]]:
-    if flat["data.source"] in inputs.FOLDERS and not flat["data.dir"]:
+    if inputs.is_folder(flat["data.source"]) and not flat["data.dir"]:
         yield "data.dir", "name the folder of your files"
     channels, colors = flat.get("data.channels", 3), flat.get("model.colors", "rgb")
     for name, neutral in (("model.mean", 0), ("model.std", 1)):

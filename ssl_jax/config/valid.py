@@ -24,7 +24,8 @@ STOP_ON = ("probe", "knn")
 
 
 def _is_source(name: Any) -> bool:
-    return name in ("audio", "digits", "folder") or str(name).startswith("tfds:")
+    name = str(name).removeprefix("captions:")
+    return name in ("audio", "digits", "folder", "pairs") or name.startswith("tfds:")
 
 
 def _or_external(names: Valid) -> Valid:
@@ -35,7 +36,7 @@ def _or_external(names: Valid) -> Valid:
     )
 
 
-SOURCES = ("audio", "digits", "folder", "tfds:<name>")
+SOURCES = ("audio", "captions:<source>", "digits", "folder", "pairs", "tfds:<name>")
 SOURCE = _or_external(Valid(f"one of {', '.join(SOURCES)}", _is_source, SOURCES))
 ENCODER = _or_external(one_of(*models.names()))
 METHOD = _or_external(one_of(*METHODS))
@@ -50,6 +51,14 @@ MEAN = numbers(
 STD = numbers(
     f"one finite number above 0 per channel; ({AUTO},): set from data.channels",
     lambda x: tuple(x) == (AUTO,) or (len(x) > 0 and all(map(FINITE_ABOVE_0.accepts, x))),
+)
+PROMPTS = Valid(
+    "one text or more, each with {} in place of the class name",
+    lambda texts: (
+        isinstance(texts, tuple | list)
+        and len(texts) > 0
+        and all(isinstance(text, str) and "{}" in text for text in texts)
+    ),
 )
 RATES = numbers(
     "one rate or more, each above 0", lambda x: len(x) > 0 and all(map(FINITE_ABOVE_0.accepts, x))

@@ -10,6 +10,7 @@ from ssl_jax.errors import BAD_CONFIG, Fault, printable
 
 Record = dict[str, np.ndarray]
 Labels = dict[str, int]
+Facts = Mapping[str, np.ndarray]
 Spec = Mapping[str, tuple[Any, tuple[int | None, ...]]]  # name -> (dtype, shape); None: any length
 
 
@@ -52,6 +53,14 @@ class Source:
     identity: Callable[[], str] = lambda: ""
     """() -> hash of the files, equal on every host that has the same data; "" if unknown. A subset
     has the hash of the whole source."""
+
+    facts: Facts = dataclasses.field(default_factory=dict)
+    """Arrays that were made from the training examples and that a run keeps, such as a tokenizer.
+    Other examples for the same run, of a test split or of other data, are opened with the facts of
+    the run."""
+
+    unlabelled_test: bool = False
+    """A test split is useful even without labels, for example for the retrieval of pairs."""
 
     @property
     def classes(self) -> tuple[str, ...]:

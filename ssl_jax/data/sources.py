@@ -6,9 +6,12 @@ from typing import Any
 
 from ssl_jax import plugins
 from ssl_jax.data import digits, folder
-from ssl_jax.data.source import Source, choose_label
+from ssl_jax.data.source import Facts, Source, choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
-from ssl_jax.inputs import FOLDERS
+from ssl_jax.inputs import is_folder
+
+CAPTIONS = "captions:"  # prefix of the name of a source of images
+IMAGE_OPTIONS = ("channels", "max_megapixels")
 
 
 def open_source(
@@ -17,13 +20,16 @@ def open_source(
     data_dir: str,
     split: str,
     label: str = "",
+    facts: Facts | None = None,
     **options: Any,
 ) -> Source:
     """Opens one split of the source called `name`.
 
     Args:
       name: "digits" (of scikit-learn, needs no files), "folder" (images below data_dir/split, see
-        `folder.open_folder`), "audio" (sound files, see `audio.open_audio`),
+        `folder.open_folder`), "audio" (sound files, see `audio.open_audio`), "pairs" (images and
+        captions, see `pairs.open_pairs`), "captions:SOURCE" (a source of images with captions made
+        from its class names, see `pairs.open_captions`),
         "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets prepared in data_dir, see
         `prepared.open_prepared`) or "module:function", a function (data_dir, split, **options) ->
         Source in a module of the user.
@@ -31,8 +37,10 @@ def open_source(
         environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
       split: name of the split.
       label: the label field that the probe and evaluation use; "" takes the default field.
+      facts: `Source.facts` of the run for which the examples are opened; None makes them.
       **options: the source's own options, `DATA_FIELDS` of its modality; of images, `channels` and
-        `max_megapixels`. A function of the user gets those that it has parameters for.
+        `max_megapixels`. A function of the user gets those that it has parameters for, and `facts`
+        likewise.
 
     Raises:
       Fault: the data are missing (66) or bad (65); no such source or label exists (78).
@@ -55,14 +63,18 @@ def open_source(
             split,
             **options,
         )
+    elif name == "pairs" or name.startswith(CAPTIONS):
+        source = _open_pairs(name, data_dir, split, facts, options)
     elif plugins.is_external(name):
         function = plugins.load(name)
         known = inspect.signature(function).parameters
-        accepted = {option: value for option, value in options.items() if option in known}
+        offered = options if facts is None else options | {"facts": facts}
+        accepted = {option: value for option, value in offered.items() if option in known}
         source = function(data_dir, split, **accepted)
     else:
-        message = f"unknown data source {name!r}; choose audio, digits, folder, tfds:NAME or, in a "
-        raise Fault(f"{message}module of your own, MODULE:FUNCTION", BAD_CONFIG)
+        message = f"unknown data source {name!r}; choose audio, captions:SOURCE, digits, folder, "
+        message += "pairs, tfds:NAME or, in a module of your own, MODULE:FUNCTION"
+        raise Fault(message, BAD_CONFIG)
     return choose_label(source, label)
 
 
@@ -74,8 +86,25 @@ def evaluation_split(name: str, data_dir: str, split: str) -> str:
       data_dir: folder of the data.
       split: the split that the config names.
     """
-    in_folder = name in FOLDERS
+    in_folder = is_folder(name)
     return folder.evaluation_split(os.path.expanduser(data_dir), split) if in_folder else split
+
+
+def _open_pairs(
+    name: str, data_dir: str, split: str, facts: Facts | None, options: dict[str, Any]
+) -> Source:
+    """Opens "pairs" or "captions:SOURCE"."""
+    from ssl_jax.data import pairs
+
+    if name == "pairs":
+        return pairs.open_pairs(data_dir, split, facts=facts, **options)
+    of_images = {option: options[option] for option in IMAGE_OPTIONS if option in options}
+    inner = name.removeprefix(CAPTIONS)
+    if inner == "pairs" or inner.startswith(CAPTIONS):
+        raise Fault(f"data.source={name!r}: {inner} has captions already", BAD_CONFIG)
+    images = open_source(inner, data_dir=data_dir, split=split, **of_images)
+    of_text = {option: value for option, value in options.items() if option not in of_images}
+    return pairs.open_captions(images, facts=facts, **of_text)
 
 
 def _tfds_data_dir() -> str:

@@ -86,12 +86,25 @@ class Context:
         return self.subject.classes == tuple(self.source.classes)
 
     @cached_property
+    def held_out(self) -> Source:
+        """The test examples, labelled or not; training examples if the data have no others."""
+        unlabelled = None
+        if self.test is None:
+            unlabelled = components.open_unlabelled_test(self.config, self.source)
+        return self.test or unlabelled or self.source
+
+    @cached_property
     def test_columns(self) -> extract.Columns:
         """Features of the test split; without one, of at most `files.MAX_SAMPLE` train examples.
 
         Includes `extract.PREDICTION` if the subject's own classifier knows the classes of the data.
         """
         return self._read(self.test or self.source, 0 if self.test else files.MAX_SAMPLE)
+
+    @cached_property
+    def embedded(self) -> extract.Columns:
+        """Embeddings of `held_out` by the subject's towers; see `extract.embed_parts`."""
+        return extract.embed_parts(self.config, self.input, self.subject, self.mesh, self.held_out)
 
     @cached_property
     def train_columns(self) -> extract.Columns:
@@ -156,7 +169,7 @@ def describe_test(config: ConfigDict, example_input: Input, test: Source) -> dic
 def data_slug(config: ConfigDict) -> str:
     """Returns a data set's name as a part of a file's name: "cifar10", "folder_flowers"."""
     name = config.data.source.removeprefix("tfds:")
-    if name in inputs.FOLDERS:
+    if inputs.is_folder(config.data.source):
         name += "_" + Path(config.data.dir).expanduser().resolve().name
     return slug(name)
 

@@ -171,6 +171,8 @@ def _obstacle(protocol: Protocol, context: Context) -> str:
         return f"{context.subject.name} has no encoder"
     if protocol.needs.frames and context.subject.frames is None:
         return f"the encoder of {context.subject.name} has no features of single frames"
+    if protocol.needs.towers and not context.subject.towers:
+        return f"{context.subject.name} does not embed parts of an example in one space"
     return ""
 
 

@@ -109,6 +109,30 @@ def map_source(
     return features.collect(lambda batch: fn(parallel.to_global(batch, mesh)), tracked)
 
 
+def embed_parts(
+    config: ConfigDict, example_input: Input, subject: Subject, mesh: Mesh, source: Source
+) -> Columns:
+    """Returns the embeddings of the parts of the source's examples, "index" and "label".
+
+    The column "trained/image" [n, d] is the embedding of the part "image" by the trained weights.
+    The column "text" holds the part "text" itself: parts of whole numbers, such as tokens, are
+    kept, so that equal ones can be found.
+    """
+
+    @partial(jax.jit, out_shardings=parallel.replicated(mesh))
+    def columns(weights: Tree, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        arrays = batch.pop("input")
+        for part, tower in subject.towers.items():
+            x = example_input.parts[part](arrays)
+            if jnp.issubdtype(x.dtype, jnp.integer):
+                batch[part] = x
+            for name, tree in weights.items():
+                batch[f"{name}/{part}"] = tower(tree, x)
+        return batch
+
+    return map_source(config, mesh, partial(columns, subject.weights), source)
+
+
 def view_pairs(
     config: ConfigDict,
     example_input: Input,

@@ -1,8 +1,9 @@
 """Subjects of an evaluation: encoders with weights from a run in memory, a checkpoint or a file."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -53,6 +54,9 @@ class Subject(NamedTuple):
     logits: Callable[[Tree, Tree], jax.Array] | None = None
     """(weights, x) -> [n, k], from a classifier that the method learns without labels."""
 
+    towers: Mapping[str, Callable[[Tree, Tree], jax.Array]] = MappingProxyType({})
+    """Name of a part of the example -> ((weights, x) -> [n, d]); see `Method.towers`."""
+
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
 
@@ -100,6 +104,7 @@ def subject_from_method(
         logits=unpacked(method.logits) if method.logits else None,
         classes=method.classes,
         frames=frame_outputs if ENCODER in modules and hasattr(encoder, "frames") else None,
+        towers={name: unpacked(tower) for name, tower in method.towers.items()},
     )
 
 

@@ -15,9 +15,11 @@ from ssl_jax import plugins
 Arrays = dict[str, Any]  # name -> array of NumPy, TensorFlow or JAX
 Tree = Any
 # Modality of each source of the package: the part of the source's name before ":".
-MODALITIES = {"audio": "audio", "digits": "image", "folder": "image", "tfds": "image"}
-# Sources of the package that read the files below data.dir, whatever they are.
-FOLDERS = ("audio", "folder")
+MODALITIES = {
+    **{"digits": "image", "folder": "image", "tfds": "image"},
+    **{"audio": "audio", "captions": "pairs", "pairs": "pairs"},
+}
+FOLDERS = ("audio", "folder", "pairs")
 
 
 class Input(NamedTuple):
@@ -61,6 +63,14 @@ class Input(NamedTuple):
     """(record, `seen` arrays of one example) -> pictures for `preview`: "original" [h, w, 3],
     "views" [v, s, s, 3] and optionally "local_views"; None draws nothing."""
 
+    symbols: Mapping[str, int] = MappingProxyType({})
+    """Number of different values of each array of `seen` that holds symbols, by name: tokens of a
+    vocabulary of 4,096 are whole numbers in [0, 4096), or -1 where there is none."""
+
+    parts: Mapping[str, Callable[[Tree], Tree]] = MappingProxyType({})
+    """For examples with several parts, such as "image" and "text": name of the part -> function
+    from a batch of `evaluated` arrays to the argument of `Method.towers[name]`, inside jit."""
+
     pair: Callable[[], "Input"] | None = None
     """Makes the input whose "views" are two random views, for alignment and uniformity."""
 
@@ -83,6 +93,11 @@ class Input(NamedTuple):
 
     description: str = ""
     """Description of the evaluation arrays for protocols, such as "224 px, central 0.875"."""
+
+
+def is_folder(source: str) -> bool:
+    """Tells whether a source of the package reads the user's files below `data.dir`."""
+    return source.removeprefix("captions:") in FOLDERS
 
 
 def modality(source: str) -> Any:

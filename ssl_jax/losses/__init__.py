@@ -10,6 +10,7 @@ from ssl_jax.losses.predictive import predictive_info_nce
 from ssl_jax.losses.redundancy import barlow_twins, vicreg
 from ssl_jax.losses.regression import byol, simsiam
 from ssl_jax.losses.same_pair import same_pair
+from ssl_jax.losses.sigmoid import siglip
 from ssl_jax.losses.supervised import supervised_contrastive
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "paired_info_nce",
     "predictive_info_nce",
     "same_pair",
+    "siglip",
     "simsiam",
     "sinkhorn",
     "supervised_contrastive",

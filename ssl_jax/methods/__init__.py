@@ -38,6 +38,9 @@ class Run(NamedTuple):
     bn_group: int = 0
     """Rows of full-size views that share BatchNorm statistics; 0 means the whole global batch."""
 
+    symbols: Mapping[str, int] = MappingProxyType({})
+    """Number of different values of each array of symbols in `seen`: `Input.symbols`."""
+
     chunk: int = 0
     """Examples that stay together when the batch is divided: one device's part of a micro-batch.
     0 means that there are no micro-batches, so the whole batch stays together.
@@ -132,6 +135,11 @@ class Method(NamedTuple):
 
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
+
+    towers: Mapping[str, Callable[[Tree, Tree, Tree], jax.Array]] = MappingProxyType({})
+    """For methods that embed the parts of an example in one space: name of the part, such as
+    "image" or "text" -> ((params, extra, x) -> [b, d] float32 of unit length), for inference. x is
+    what `Input.parts` of this name returns."""
 
     turns: Mapping[str, Turns] = MappingProxyType({})
     """Path in `params`, such as "encoder/layer0" -> ranges of steps (first, end), rising, in which

@@ -82,10 +82,17 @@ def positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. Source: Vaswani et al. (arXiv 1706.03762), section 3.2.2."""
+    """Multi-head self-attention. Source: Vaswani et al. (arXiv 1706.03762), section 3.2.2.
+
+    Attributes:
+      heads: number of heads.
+      dtype: dtype of activations.
+      causal: a token sees only itself and the tokens before it.
+    """
 
     heads: int
     dtype: DTypeLike
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -103,6 +110,9 @@ class Attention(nn.Module):
         # biases is pure rounding, and comparisons in float64 would notice it.
         wide_dtype = jnp.promote_types(self.dtype, jnp.float32)
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide_dtype)
+        if self.causal:
+            before = np.tril(np.ones((1, 1, t, t), bool))
+            logits = jnp.where(before, logits, jnp.finfo(wide_dtype).min)
         weights = nn.softmax(logits * (f // self.heads) ** -0.5).astype(v.dtype)
         if not self.is_initializing():  # init() makes every collection mutable
             self.sow("attention", "weights", weights)  # kept only if "attention" is mutable
@@ -133,12 +143,13 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: int
     dtype: DTypeLike
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Tokens [n, t, f] -> [n, t, f]."""
         norm = partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype)
-        x = x + Attention(self.heads, self.dtype, name="attn")(norm(name="norm1")(x))
+        x = x + Attention(self.heads, self.dtype, self.causal, name="attn")(norm(name="norm1")(x))
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(norm(name="norm2")(x))
 
 

@@ -52,7 +52,7 @@ def dataset_size(
     Raises:
       Fault: the size is unknown (exit code 64), or there is no data in `data_dir`.
     """
-    known = KNOWN.get(source) if split == "train" else None
+    known = KNOWN.get(source.removeprefix("captions:")) if split == "train" else None
     image_size = known.image_size if known else TYPICAL_IMAGE_SIZE
     if images and classes >= 0:
         return DatasetSize(images, classes, image_size)

@@ -1,5 +1,6 @@
 """Measures the input pipeline on this machine and computes the CPUs that each host needs."""
 
+import dataclasses
 import io
 import pathlib
 import time
@@ -10,7 +11,8 @@ from ml_collections import ConfigDict
 
 from ssl_jax import components, plugins
 from ssl_jax.data import pipeline
-from ssl_jax.data.source import Source, image_record
+from ssl_jax.data.loader import ZEROS_LENGTH
+from ssl_jax.data.source import Labels, Record, Source, image_record
 from ssl_jax.inputs import Input
 from ssl_jax.inputs.image import decode
 from ssl_jax.jobs import json_files
@@ -126,11 +128,26 @@ def _examples_per_cpu_second(source: Source, example_input: Input, batch_size: i
 
 
 def benchmark_source(config: ConfigDict, image_size: tuple[int, int]) -> Source:
-    """Returns the config's data if they are on this machine, else generated JPEG files."""
+    """Returns the config's data if they are on this machine, else generated JPEG files.
+
+    Arrays that a record holds beside its image, such as tokens, are zeros of length 32.
+    """
     data = config.data
     if data.dir or data.source == "digits" or plugins.is_external(data.source):
         return components.open_source(config, data.split)
-    return generated_jpegs(*image_size, channels=data.get("channels", 3))
+    images = generated_jpegs(*image_size, channels=data.get("channels", 3))
+    record = components.make_input(config).record
+    others = {
+        name: np.zeros([ZEROS_LENGTH if n is None else n for n in shape], dtype)
+        for name, (dtype, shape) in record.items()
+        if name not in images.record
+    }
+
+    def load(index: int) -> tuple[Record, Labels]:
+        loaded, labels = images.load(index)
+        return loaded | others, labels
+
+    return dataclasses.replace(images, record=record, load=load)
 
 
 def generated_jpegs(width: int, height: int, *, quality: int = 90, channels: int = 3) -> Source:

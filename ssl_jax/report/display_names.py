@@ -9,6 +9,7 @@ from ssl_jax.report.run_files import Run, protocol_of
 METHOD_NAMES = {
     "barlow_twins": "Barlow Twins",
     "byol": "BYOL",
+    "clip": "CLIP",
     "colorization": "Colorization",
     "cpc": "CPC",
     "cpc_audio": "CPC",
@@ -41,6 +42,8 @@ _EVALUATION_NAMES = {
     "few_shot": "Few labels",
     "layers": "Layers",
     "label_free": "Without labels",
+    "retrieval": "Retrieval",
+    "zero_shot": "Zero-shot",
 }
 
 
@@ -67,7 +70,7 @@ def data_name(run: Run) -> str:
     data = run.config.get("data", {})
     name = str(data.get("source", "")).removeprefix("tfds:")
     folder = pathlib.PurePath(str(data.get("dir") or "")).name
-    return folder if name in inputs.FOLDERS and folder else name
+    return folder if inputs.is_folder(name) and folder else name
 
 
 def evaluation_name(evaluation: dict[str, Any]) -> str:

@@ -21,6 +21,17 @@ LABEL_FREE = {  # {key in the results: (name, meaning)}
     ),
     "uniformity": ("Uniformity", "0 when all images are equal, lower the more evenly they spread"),
     "feature_std": ("Standard deviation", "× √f: 1 when spread evenly, 0 when all are equal"),
+    **{
+        f"{way}_r{k}": (
+            f"{name}, recall at {k}",
+            f"{query} with a right {found} among the first {k}",
+        )
+        for way, name, query, found in (
+            ("image_to_text", "Image to text", "images", "caption"),
+            ("text_to_image", "Text to image", "captions", "image"),
+        )
+        for k in (1, 5, 10)
+    },
 }
 UNTRAINED = "untrained encoder"
 RAW = "raw pixels"  # of images; the raw baseline of another modality is "raw ..."

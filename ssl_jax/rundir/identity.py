@@ -18,7 +18,7 @@ from ssl_jax import config as configuration
 from ssl_jax.data.source import Source
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA
 from ssl_jax.jobs.comparison import require_equal
-from ssl_jax.rundir import versions
+from ssl_jax.rundir import facts, versions
 
 # The only field that may differ: hosts may keep the data in different places, and the data
 # themselves are compared. The workdir is no field; see `bootstrap.check_shared_folder`.
@@ -143,4 +143,5 @@ def _data(source: Source) -> dict[str, Any]:
         "classes": len(source.classes),
         **{f"class {number}": name for number, name in enumerate(source.classes)},
         "names and sizes of files": source.identity()[:16],
+        "facts of the training data": facts.digest(source.facts)[:16],
     }

@@ -6,6 +6,7 @@ import re
 LIBRARIES = (
     *("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"),
     *("flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "pillow"),
+    "tokenizers",
 )
 
 

@@ -53,7 +53,9 @@ def check_examples(config: ConfigDict) -> None:
       Fault: an example is unreadable (65), or a split cannot be opened.
     """
     train = components.open_source(config, config.data.split)
-    splits = {config.data.split: train, "evaluation": components.open_test_source(config, train)}
+    test = components.open_test_source(config, train)
+    test = test or components.open_unlabelled_test(config, train)
+    splits = {config.data.split: train, "evaluation": test}
     opened = {name: source for name, source in splits.items() if source}
     size = sum(source.size for source in opened.values())
     if bad := sum(_list_unreadable(name, source) for name, source in opened.items()):

@@ -48,6 +48,7 @@ class Recipe(NamedTuple):
 
 # Methods and variants without a published recipe for unlabelled images, and why.
 NO_RECIPE = {
+    "clip": "both papers train on pairs that are not public; tests/methods/test_clip.py has them",
     "context_encoder": "published for an encoder of six convolutions, and not for CIFAR-10",
     "cssl": "no paper describes the whole method",
     "siamese": "both papers learn from labelled or known pairs",

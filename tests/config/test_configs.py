@@ -7,16 +7,17 @@ import pathlib
 import pytest
 import tiny
 
-from ssl_jax import build, components, inputs, methods
+from ssl_jax import build, components, methods
 from ssl_jax import config as configuration
 from ssl_jax.pretrained import classifier
 from ssl_jax.report import display_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"common"})
+# Variants for a CPU, of configs that are not for images alone.
+SMALL = {"clip": "cifar10_captions", "cpc_audio": "spoken_digit"}
 SIZES = {"digits": 1297, "cifar10": 50_000, "imagenet": 1_281_167, "folder": 80}
-SIZES |= {"librispeech": 28_539, "spoken": 2700}
-SOUND = {"librispeech", "spoken_digit", "folder"}  # variants of a method for sound
+SIZES |= {"librispeech": 28_539, "spoken": 2700, "vit": 400_000_000, "siglip": 400_000_000}
 FOLDER = configuration.DataFacts(images=80, classes=2, smallest_class=40)
 
 
@@ -34,10 +35,11 @@ def variants(name):
 def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeypatch):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config(variant)
-    if config.data.source in inputs.FOLDERS:
+    if variant.startswith("folder") or config.data.source == "audio":
         config.data.dir = "files"
-    if variant == "folder":
         config, _ = configuration.adapt(config, FOLDER)
+    if variant in ("vit_b16", "siglip_b16"):
+        config.data.dir = "pairs"
     assert configuration.problems(config) == []
     assert f":{variant}" in module.__doc__
     monkeypatch.setattr(classifier, "load_teacher", tiny.teacher)
@@ -56,9 +58,8 @@ def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeyp
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_file_has_four_variants_and_is_documented(name):
-    found = set(variants(name))
-    assert {"imagenet", "cifar10", "cifar10_cpu", "folder"} <= found or found >= SOUND
-    small = "cifar10_cpu" if "cifar10_cpu" in found else "spoken_digit"
-    config = importlib.import_module(f"configs.{name}").get_config(small)
+    for_images = {"imagenet", "cifar10", "cifar10_cpu", "folder"}
+    assert ({SMALL[name], "folder"} if name in SMALL else for_images) <= set(variants(name))
+    config = importlib.import_module(f"configs.{name}").get_config(SMALL.get(name, "cifar10_cpu"))
     assert config.method.name in display_names.METHOD_NAMES
     assert f"`configs/{name}.py`" in (ROOT / "docs" / "methods.md").read_text()

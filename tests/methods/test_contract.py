@@ -24,10 +24,16 @@ OTHERS = [
     "simclr:cifar10_cpu_adversarial",
     "denoising:cifar10_cpu_conv",
     "denoising:cifar10_cpu_dense",
+    "clip:cifar10_captions_siglip",
 ]
+# Smallest variants that are not called cifar10_cpu.
+SMALL = {"clip": "cifar10_captions", "cpc_audio": "spoken_digit"}
 LARGEST = 2 * testing.BATCH  # largest width or length
 # Smaller limits of single fields: a chunk has 2 groups, and deep networks compile slowly.
-LIMITS = {"shuffle_groups": 2, "directions": 2, "context_depth": 1, "contexts": 2}
+LIMITS = {
+    **{"shuffle_groups": 2, "directions": 2, "context_depth": 1, "contexts": 2},
+    **{"embed_dim": 16, "text_width": 16, "text_depth": 1},
+}
 OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
 MICRO = testing.DEVICES * testing.CHUNK
 # Largest work of all devices together, relative to one device with the whole batch. A step that
@@ -45,9 +51,9 @@ def float64():
 def load(name):
     """Returns the config of "NAME", or of "NAME:VARIANT"."""
     module, _, variant = name.partition(":")
-    module = importlib.import_module(f"configs.{module}")
-    small = "cifar10_cpu" if hasattr(module, "cifar10_cpu") else "spoken_digit"
-    return module.get_config(variant or small)
+    return importlib.import_module(f"configs.{module}").get_config(
+        variant or SMALL.get(module, "cifar10_cpu")
+    )
 
 
 def shrunk(seen, size):
@@ -56,7 +62,8 @@ def shrunk(seen, size):
         count, dtype = seen["views"].shape[0], seen["views"].dtype
         return seen | {"views": jax.ShapeDtypeStruct((count, 64), dtype)}
     local = seen["local_views"].shape[0] if "local_views" in seen else 0
-    return tiny.seen(seen["views"].shape[0], size, local=local, local_size=4)
+    others = {name: one for name, one in seen.items() if "views" not in name}
+    return tiny.seen(seen["views"].shape[0], size, local=local, local_size=4) | others
 
 
 def make(name):
@@ -72,8 +79,9 @@ def make(name):
     small |= {n: v for n, v in OTHER.items() if n in small}
     # A grid of tiles needs larger views.
     size = 3 * (small["tile_size"] + small["jitter"]) if "tile_size" in small else 8
-    arrays = shrunk(components.make_input(config).seen, size)
-    return testing.Trial(method, tiny.encoder(config.model, jnp.float64), arrays, small)
+    example = components.make_input(config)
+    arrays, encoder = shrunk(example.seen, size), tiny.encoder(config.model, jnp.float64)
+    return testing.Trial(method, encoder, arrays, small, example.symbols)
 
 
 @pytest.fixture(scope="module", autouse=True)

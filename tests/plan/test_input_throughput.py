@@ -3,7 +3,9 @@
 import pytest
 from programs import make_program
 
+from configs import clip
 from configs.simclr import get_config
+from ssl_jax import components
 from ssl_jax.errors import USAGE, Fault
 from ssl_jax.plan import input_throughput
 from ssl_jax.plan.dataset_size import dataset_size
@@ -44,6 +46,18 @@ def test_throughput_is_measured_once_and_colours_cost_time(monkeypatch, tmp_path
     for damage in ("", "[1]", '{"key": 3}', (tmp_path / "input.json").read_text()[:-9]):
         (tmp_path / "input.json").write_text(damage)
         assert input_throughput.measure_cached(source, config, tmp_path) == throughput
+
+
+def test_records_of_other_modalities_are_generated_around_an_image():
+    config = clip.get_config("vit_b16")
+    source = input_throughput.benchmark_source(config, (64, 48))
+    record, _ = source.load(1)
+    assert record["image"].shape == (48, 64, 3)
+    expected = components.make_input(config).record
+    assert source.record == expected
+    assert {name: array.dtype for name, array in record.items()} == {
+        name: dtype for name, (dtype, _) in expected.items()
+    }
 
 
 def test_dataset_size_comes_from_data_table_or_flags():

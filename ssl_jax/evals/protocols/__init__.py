@@ -51,6 +51,9 @@ class Needs(NamedTuple):
     input: str = ""
     """Optional field of `Input` that the protocol uses: "pair" or "light"."""
 
+    towers: bool = False
+    """Needs embeddings of the parts of an example, `Subject.towers`."""
+
     method: bool = False
     """Applies only to methods whose `evals` name the protocol."""
 
