@@ -25,7 +25,9 @@ STATISTICS = {
 }
 
 
-def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
+def select(
+    arg: str, method: dict[str, Any], *variants: Variant, source: str = "digits"
+) -> ConfigDict:
     """Returns the config of a variant.
 
     Args:
@@ -33,6 +35,7 @@ def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
         "imagenet,augment=moco_v2".
       method: "name" and hyperparameters of the method. A variant may change them.
       variants: functions that complete a config. A function's name is the variant's name.
+      source: data source of all variants, whose modality decides some of the fields.
 
     Raises:
       Fault: unknown variant or unknown recipe.
@@ -43,7 +46,7 @@ def select(arg: str, method: dict[str, Any], *variants: Variant) -> ConfigDict:
         raise _unknown("variant", name, list(by_name))
     if recipe and recipe not in RECIPES:
         raise _unknown("augmentation", recipe, list(RECIPES))
-    config = default_config()
+    config = default_config(source)
     config.method = method
     by_name[name](config)
     if recipe:

@@ -76,6 +76,7 @@ def make_method(
     *,
     teacher: Teacher | FrozenNetwork | None = None,
     platform: str = "",
+    facts: Mapping[str, np.ndarray] | None = None,
 ) -> Method:
     """Makes the method and its encoder.
 
@@ -87,6 +88,7 @@ def make_method(
       teacher: the network that a distillation learns from, or whose features a method
         reconstructs; the config only names its folder.
       platform: platform of the devices; JAX's default platform if empty.
+      facts: `Source.facts` of the training examples; None takes `typical_facts`.
 
     Raises:
       Fault: the method does not accept a hyperparameter or its value.
@@ -104,11 +106,18 @@ def make_method(
         num_examples=num_examples,
         bn_group=config.model.bn_group,
         chunk=config.train.microbatch // devices,
+        facts=typical_facts(config) if facts is None else facts,
     )
     try:
         return make(make_encoder(config, platform=platform), run, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+
+
+def typical_facts(config: ConfigDict) -> Mapping[str, np.ndarray]:
+    """Returns facts to plan with, in place of those of the data; {} for most modalities."""
+    make = getattr(inputs.modality(config.data.source), "typical_facts", None)
+    return make(config.data.to_dict()) if make else {}
 
 
 def make_optimizer(
@@ -156,9 +165,18 @@ def total_steps(config: ConfigDict, size: int) -> int:
     )
 
 
-def open_source(config: ConfigDict, split: str) -> Source:
-    """Opens one split of the config's data; of `data.split`, the part that is not held out."""
-    source = _open_whole(config, split)
+def open_source(
+    config: ConfigDict, split: str, facts: Mapping[str, np.ndarray] | None = None
+) -> Source:
+    """Opens one split of the config's data; of `data.split`, the part that is not held out.
+
+    Args:
+      config: config of the run.
+      split: name of the split.
+      facts: `Source.facts` of the examples that the encoder was trained on; None or {} for these
+        examples themselves.
+    """
+    source = _open_whole(config, split, facts)
     share = config.data.get("holdout", 0)
     if not share or split != config.data.split:
         return source
@@ -166,11 +184,13 @@ def open_source(config: ConfigDict, split: str) -> Source:
     return dataclasses.replace(holdout.training_part(source, share), split=words)
 
 
-def _open_whole(config: ConfigDict, split: str) -> Source:
+def _open_whole(config: ConfigDict, split: str, facts: Mapping[str, np.ndarray] | None) -> Source:
     data = config.data
     options = configuration.source_options(data)
     label = data.get("label", "")  # older runs lack it
-    return sources.open_source(data.source, data_dir=data.dir, split=split, label=label, **options)
+    return sources.open_source(
+        data.source, data_dir=data.dir, split=split, label=label, facts=facts or None, **options
+    )
 
 
 def adapt_to_data(config: ConfigDict, source: Source | None = None) -> tuple[ConfigDict, str]:
@@ -230,7 +250,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     if not train.classes or not (data.eval_split or share):
         return None
     try:
-        test = _open_evaluation(config)
+        test = _open_evaluation(config, train.facts)
     except Fault as fault:
         if fault.code != MISSING_INPUT:
             raise
@@ -266,15 +286,15 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
     return test
 
 
-def _open_evaluation(config: ConfigDict) -> Source:
+def _open_evaluation(config: ConfigDict, facts: Mapping[str, np.ndarray]) -> Source:
     """Opens the part of the training split that is held out, or else the evaluation split."""
     data = config.data
     if share := data.get("holdout", 0):
-        test = holdout.held_out_part(_open_whole(config, data.split), share)
+        test = holdout.held_out_part(_open_whole(config, data.split, facts), share)
         words = f"{100 * share:g} % held out from {data.split}"
     else:
         words = sources.evaluation_split(data.source, data.dir, data.eval_split)
-        test = open_source(config, words)
+        test = open_source(config, words, facts)
     return dataclasses.replace(test, split=words)
 
 

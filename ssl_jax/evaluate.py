@@ -194,7 +194,7 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
-        source = components.open_source(with_data, data.split)
+        source = components.open_source(with_data, data.split, subject.facts)
         with_data, adapted = components.adapt_to_data(with_data, source)
         if adapted:
             bootstrap.print_once(adapted)

@@ -24,7 +24,7 @@ STOP_ON = ("probe", "knn")
 
 
 def _is_source(name: Any) -> bool:
-    return name in ("digits", "folder") or str(name).startswith("tfds:")
+    return name in ("digits", "folder", "text") or str(name).startswith("tfds:")
 
 
 def _or_external(names: Valid) -> Valid:
@@ -35,7 +35,7 @@ def _or_external(names: Valid) -> Valid:
     )
 
 
-SOURCES = ("digits", "folder", "tfds:<name>")
+SOURCES = ("digits", "folder", "text", "tfds:<name>")
 SOURCE = _or_external(Valid(f"one of {', '.join(SOURCES)}", _is_source, SOURCES))
 ENCODER = _or_external(one_of(*models.names()))
 METHOD = _or_external(one_of(*METHODS))

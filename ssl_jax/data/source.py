@@ -53,6 +53,10 @@ class Source:
     """() -> hash of the files, equal on every host that has the same data; "" if unknown. A subset
     has the hash of the whole source."""
 
+    facts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Facts about the whole data that the method needs, such as the words of a text and their
+    counts. A run keeps them in its workdir; see `rundir.facts`."""
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes of the label field in use; () without labels."""

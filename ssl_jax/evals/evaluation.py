@@ -123,6 +123,9 @@ def _run(
     for protocol in chosen:
         if protocol.needs.method and protocol.name not in context.subject.protocols:
             continue
+        if reason := protocol.absent(context.options):
+            bootstrap.print_once(f"skipped {protocol.name}: {reason}")
+            continue
         if reason := _obstacle(protocol, context):
             if is_default(protocol):
                 bootstrap.print_once(f"skipped {protocol.name}: {reason}")
@@ -167,6 +170,8 @@ def _obstacle(protocol: Protocol, context: Context) -> str:
     """Returns why a protocol cannot run on this subject and these data; "" if it can."""
     if missing := missing_part(protocol, context.input):
         return missing
+    if protocol.needs.vectors and context.subject.vectors is None:
+        return f"{context.subject.name} has no word vectors"
     if protocol.needs.layers and context.subject.layers is None:
         return f"{context.subject.name} has no encoder"
     return ""

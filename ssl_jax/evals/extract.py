@@ -33,7 +33,7 @@ def reader(
     The columns are those of `features.collect`, and PREDICTION if `classify`. `limit` > 0 takes
     that many examples, drawn at random with the run's seed; 0 takes all.
     """
-    encode = feature_encoder(subject, raw=config.eval.baselines)
+    encode = feature_encoder(subject, raw=raw_features(config, example_input))
 
     @partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def columns(weights: Tree, batch: dict[str, Any]) -> dict[str, jax.Array]:
@@ -50,12 +50,19 @@ def reader(
     return read
 
 
-def feature_encoder(subject: Subject, *, raw: bool) -> Callable[[Tree, Tree], dict[str, jax.Array]]:
-    """Returns (weights, x) -> every feature set [n, f]; `raw` adds x itself, flattened."""
+def raw_features(config: ConfigDict, example_input: Input) -> Callable[[Tree], jax.Array] | None:
+    """Returns the function that makes the features of the raw baseline; None without baselines."""
+    return (example_input.raw or flattened) if config.eval.baselines else None
+
+
+def feature_encoder(
+    subject: Subject, *, raw: Callable[[Tree], jax.Array] | None
+) -> Callable[[Tree, Tree], dict[str, jax.Array]]:
+    """Returns (weights, x) -> every feature set [n, f]; `raw` makes those of the raw baseline."""
 
     def encode(weights: Tree, x: Tree) -> dict[str, jax.Array]:
         outputs = {name: subject.features(tree, x) for name, tree in weights.items()}
-        return outputs | ({RAW: flattened(x)} if raw else {})
+        return outputs | ({RAW: raw(x)} if raw else {})
 
     return encode
 
@@ -105,7 +112,7 @@ def view_pairs(
     limit: int,
 ) -> Columns:
     """Returns features [n, 2, f] of two of the run's random views of at most `limit` examples."""
-    encode = feature_encoder(subject, raw=config.eval.baselines)
+    encode = feature_encoder(subject, raw=raw_features(config, example_input))
     assert example_input.pair is not None, "the caller asks first whether the input has pairs"
     chosen = sample_indices(source.size, limit, config.train.seed)
     chosen = np.arange(source.size) if chosen is None else chosen

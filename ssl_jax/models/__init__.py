@@ -10,6 +10,7 @@ from ssl_jax import plugins
 
 if TYPE_CHECKING:
     from ssl_jax.models.dbn import DBN
+    from ssl_jax.models.embedding import Embedding
     from ssl_jax.models.resnet import ResNet
     from ssl_jax.models.sdae import SDAE
     from ssl_jax.models.split import SplitResNet
@@ -43,10 +44,10 @@ VITS = {
 
 def names() -> list[str]:
     """Names of all encoders."""
-    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "sdae"]
+    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "embedding", "sdae"]
 
 
-def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
+def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE | Embedding":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
@@ -56,6 +57,7 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
         norm, patch, patch_stride, mean, std, pool, dtype. `split.SplitResNet`: also first and
         second. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
         widths, visible, sigma, dtype. `sdae.SDAE`: widths, kind, dtype.
+        `embedding.Embedding`: width, dtype.
 
     Raises:
       ValueError: if the name is unknown.
@@ -81,6 +83,10 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE":
         from ssl_jax.models import vit
 
         family, fixed = vit.ViT, VITS[name]
+    elif name == "embedding":
+        from ssl_jax.models import embedding
+
+        family, fixed = embedding.Embedding, {"words": 0}
     elif name == "dbn":
         from ssl_jax.models import dbn
 

@@ -32,6 +32,7 @@ METHOD_NAMES = {
     "swav": "SwAV",
     "vae": "VAE",
     "vicreg": "VICReg",
+    "word2vec": "word2vec",
 }
 _EVALUATION_NAMES = {
     "classifier": "Own classifier",
@@ -39,6 +40,9 @@ _EVALUATION_NAMES = {
     "few_shot": "Few labels",
     "layers": "Layers",
     "label_free": "Without labels",
+    "analogy": "Analogies",
+    "similarity": "Similarity",
+    "neighbours": "Neighbours",
 }
 
 

@@ -15,7 +15,7 @@ from ssl_jax.jobs import bootstrap, files, json_files
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.jobs.watchdog import Watchdog
 from ssl_jax.report import page
-from ssl_jax.rundir import history, identity, metadata, workdir
+from ssl_jax.rundir import facts, history, identity, metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.rundir.metrics import MetricWriter
 from ssl_jax.training import preview
@@ -62,6 +62,8 @@ def fit(
     }
     if data_hash := parts.source.identity():
         data["files"] = data_hash
+    if facts_hash := facts.digest(parts.source.facts):
+        data["facts"] = facts_hash
     with (
         Watchdog(run.path, jax.process_index(), factor=config.train.watchdog) as watchdog,
         jax.set_mesh(parts.mesh),
@@ -77,7 +79,7 @@ def fit(
             every = config.train.checkpoint_every
             bootstrap.run_on_process_0(lambda: history.start_anew(run, every))
         state, start, before = restored or (parts.new_state(), 0, data)
-        later = {name: data[name] for name in ("label", "files") if name in data}
+        later = {name: data[name] for name in ("label", "files", "facts") if name in data}
         check_data(later | before, data)  # older checkpoints name neither label nor files
         fields, saved = config.train, before.get(META)
         early = EarlyStop(fields.stop_on, fields.stop_every, fields.stop_patience, saved, knn)
@@ -85,6 +87,7 @@ def fit(
         # Not earlier: if a first attempt fails before this point, the workdir has no config yet.
         if first:
             run.write_json("config.json", config.to_dict())
+            facts.write(run.path, parts.source.facts)
             if restored:
                 print(resume_line(start, parts.total_steps), flush=True)
         unfinished = start < parts.total_steps and not early.stopped
@@ -142,6 +145,8 @@ def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
             advice = "Restore the data or use another --workdir."
             if field == "label":
                 advice = "To evaluate by another label, run evaluate --data.label=NAME."
+            if field == "facts":
+                change = "its words or their counts differ"
             if field == "files":
                 hashes = f"their hash was {str(old)[:12]}, is {value[:12]}"
                 change = f"names or sizes of files differ ({hashes})"
