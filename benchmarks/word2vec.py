@@ -20,6 +20,7 @@ Prints, for each algorithm and trainer, mean and half the range over seeds:
 """
 
 import itertools
+import logging
 import pathlib
 import time
 from typing import Any
@@ -48,6 +49,7 @@ VARIANTS = {
 
 def main(_: Any) -> None:
     """Runs the benchmark; see the module's docstring."""
+    logging.getLogger("gensim").setLevel(logging.WARNING)
     folder = pathlib.Path(FLAGS.work)
     write_passages(pathlib.Path(FLAGS.text).read_text(), folder)
     from ssl_jax import parallel

@@ -102,7 +102,13 @@ def check_method(
 
 
 class Trial:
-    """A method that trains on random images. Results are computed on first use and then kept."""
+    """A method that trains on random images. Results are computed on first use and then kept.
+
+    Args:
+      make, encoder, arrays, hyperparameters: as in `check_method`.
+      examples: arrays [128, ...] in place of random numbers, for other modalities.
+      facts: `Run.facts`.
+    """
 
     def __init__(
         self,
@@ -110,16 +116,22 @@ class Trial:
         encoder: nn.Module,
         arrays: Seen,
         hyperparameters: Mapping[str, Any],
+        *,
+        examples: Mapping[str, np.ndarray] | None = None,
+        facts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         # The full-size views of four examples share statistics, so a chunk holds two such groups.
         group = 4 * arrays["views"].shape[0] if "views" in arrays else 0
-        run = methods.Run(arrays, STEPS, BATCH, 4 * BATCH, bn_group=group, chunk=CHUNK)
+        run = methods.Run(
+            arrays, STEPS, BATCH, 4 * BATCH, bn_group=group, chunk=CHUNK, facts=facts or {}
+        )
         self.method, self.encoder = make(encoder, run, **hyperparameters), encoder
         rng = np.random.Generator(np.random.PCG64(3))
         index = np.arange(BATCH, dtype=np.int32)
         self.batch = {"index": index, "label": index % 3} | {
             name: rng.random((BATCH, *one.shape)) for name, one in arrays.items()
         }
+        self.batch |= examples or {}
         self._tx, self._schedule = optimizers.make(
             "sgd", lr=0.1, lr_rule="constant", batch_size=BATCH, warmup_steps=0, total_steps=STEPS,
             weight_decay=0.0, turns=self.method.turns,
@@ -128,8 +140,10 @@ class Trial:
 
     @property
     def images(self) -> jax.Array:
-        """The first view of every example: an evaluation array."""
-        return jnp.asarray(self.batch["views"][:, 0])
+        """Evaluation arrays: the first view of every example, or its first array without views."""
+        if "views" in self.batch:
+            return jnp.asarray(self.batch["views"][:, 0])
+        return jnp.asarray(next(v for k, v in self.batch.items() if k not in ("index", "label")))
 
     @functools.cached_property
     def start(self) -> states.TrainState:

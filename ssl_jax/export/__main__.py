@@ -8,7 +8,8 @@ to OUT/FORMAT, reads it back, runs it on a seeded input and compares the outputs
 older export only if the relative error is at most 1e-5. If some of several formats do not support
 the encoder, the command writes the others and exits with the code of the first reason. Each folder
 also holds README.md (a model card), preprocess.json and check.json. The command prints Python code
-that loads the export. Word vectors have one format, word2vec: a text and a binary file. It needs no accelerator. See docs/export.md.
+that loads the export. It needs no accelerator. See docs/export.md. Word vectors have one format,
+word2vec, in text and binary.
 """
 
 import os

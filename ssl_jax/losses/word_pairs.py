@@ -45,6 +45,7 @@ def blocks(
     centre = _centres(tokens, size, -1)
     context = contexts(tokens[..., None], size, largest, fill=-1)[..., 0]
     distance = np.abs(np.arange(size)[:, None] + largest - np.arange(size + 2 * largest))
+    distance = distance[None, None]
     near = distance <= _centres(window, size, 0)[..., None]
     both = (centre[..., None] >= 0) & (context[:, :, None] >= 0)
     return Blocks(centre, (near & both & (distance > 0)).astype(dtype), largest)

@@ -11,7 +11,7 @@ from ssl_jax.losses.word_pairs import Blocks, with_scaled_gradient
 from ssl_jax.methods import Batch, Method, Run, Tree
 from ssl_jax.methods._keys import example_keys
 from ssl_jax.models import huffman
-from ssl_jax.models.embedding import TABLE, Embedding, initial_table, mean_vectors
+from ssl_jax.models.embedding import TABLE, Embedding, initial_table
 from ssl_jax.parallel import table
 
 ARCHITECTURES, LOSSES = ("skip_gram", "cbow"), ("negatives", "hierarchy")
@@ -27,7 +27,7 @@ def make(
     loss: str = "negatives",
     window: int = 5,
     negatives: int = 5,
-    shared_negatives: int = 64,
+    shared_negatives: int = 32,
     max_terms: float = 256.0,
 ) -> Method:
     """word2vec (arXiv 1301.3781 and 1310.4546): skip-gram and CBOW, as `word2vec.c`.
@@ -106,7 +106,6 @@ def make(
             outputs["negative"] = noise_words(extra["noise"], bits)
             outputs["noise"] = table.take(params["output"][TABLE], outputs["negative"])
             outputs["output"] = table.take(params["output"][TABLE], known)
-        outputs["features"] = mean_vectors(outputs["input"], tokens)[:, None]
         return outputs, {}
 
     def objective(

@@ -24,11 +24,21 @@ OTHERS = [
     "simclr:cifar10_cpu_adversarial",
     "denoising:cifar10_cpu_conv",
     "denoising:cifar10_cpu_dense",
+    "word2vec:cbow",
+    "word2vec:skipgram_hs",
+    "word2vec:cbow_hs",
 ]
+DEFAULTS = {"word2vec": "bbc"}  # variants in place of cifar10_cpu
+WORDS, PASSAGE = 40, 20  # of the text that methods of words train on
 LARGEST = 2 * testing.BATCH  # largest width or length
 # Smaller limits of single fields: a chunk has 2 groups, and deep networks compile slowly.
 LIMITS = {"shuffle_groups": 2, "directions": 2, "context_depth": 1}
-OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
+OTHER = {
+    "sigma": 1.0,
+    "max_terms": 4.0,
+    "window": 3,
+    "shared_negatives": 8,
+}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
 MICRO = testing.DEVICES * testing.CHUNK
 # Largest work of all devices together, relative to one device with the whole batch. A step that
 # every device repeats has up to 8. Micro-batches encode each example once more without gradient, up
@@ -45,13 +55,28 @@ def float64():
 def load(name):
     """Returns the config of "NAME", or of "NAME:VARIANT"."""
     module, _, variant = name.partition(":")
-    return importlib.import_module(f"configs.{module}").get_config(variant or "cifar10_cpu")
+    return importlib.import_module(f"configs.{module}").get_config(
+        variant or DEFAULTS.get(module, "cifar10_cpu")
+    )
 
 
 def shrunk(seen, size):
     """Shrinks full-size views to `size` pixels a side and local crops to 4."""
     local = seen["local_views"].shape[0] if "local_views" in seen else 0
     return tiny.seen(seen["views"].shape[0], size, local=local, local_size=4)
+
+
+def text():
+    """Returns passages of random words with ends of different places, and the words' counts."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    shape = (testing.BATCH, PASSAGE)
+    tokens = np.minimum(rng.geometric(0.08, shape) - 1, WORDS - 1).astype(np.int32)
+    tokens[np.arange(PASSAGE) >= rng.integers(0, PASSAGE + 1, (testing.BATCH, 1))] = -1
+    examples = {"tokens": tokens, "window": rng.integers(1, 4, shape).astype(np.int32)}
+    words = jax.ShapeDtypeStruct((PASSAGE,), jnp.int32)
+    counts = np.maximum(np.bincount(tokens[tokens >= 0], minlength=WORDS), 1)
+    facts = {"words": np.arange(WORDS).astype(str), "counts": counts}
+    return {"arrays": dict.fromkeys(examples, words), "examples": examples, "facts": facts}
 
 
 def make(name):
@@ -67,7 +92,11 @@ def make(name):
     small |= {n: v for n, v in OTHER.items() if n in small}
     # A grid of tiles needs larger views.
     size = 3 * (small["tile_size"] + small["jitter"]) if "tile_size" in small else 8
-    arrays = shrunk(components.make_input(config).seen, size)
+    seen = components.make_input(config).seen
+    if "tokens" in seen:
+        encoder = tiny.encoder(config.model, jnp.float64)
+        return testing.Trial(method, encoder, hyperparameters=small, **text())
+    arrays = shrunk(seen, size)
     return testing.Trial(method, tiny.encoder(config.model, jnp.float64), arrays, small)
 
 
