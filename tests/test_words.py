@@ -137,9 +137,21 @@ def test_other_text_is_evaluated_with_the_words_of_the_run(trained, folder, tmp_
     data = config.data.copy_and_resolve_references()
     data.dir = str(other)
     evaluate.evaluate(config, copy, data)
-    assert "knn" in capfd.readouterr().out
+    assert "5-NN" in capfd.readouterr().out
+    assert (copy / "eval" / "transfer_text_other_knn.json").exists()
     known = facts.read(copy)
     assert "new" not in known["words"].tolist()
+
+
+def test_questions_are_answered_without_the_text(trained, tmp_path, capfd):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    config = evaluate.config_of_run(copy)
+    config.data.dir = str(tmp_path / "gone")
+    config.eval.protocols = ("analogy", "neighbours")
+    evaluate.evaluate(config, copy)
+    assert "analogies" in capfd.readouterr().out
+    assert read(copy, "analogy") == read(trained, "analogy")
 
 
 def test_a_missing_file_of_questions_is_found_before_training(folder, tmp_path, monkeypatch):

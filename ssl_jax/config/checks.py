@@ -43,6 +43,8 @@ def problems(config: ConfigDict) -> list[str]:
 def _data_problems(flat: Values) -> Iterator[tuple[str, str]]:
     if flat["data.source"] == "folder" and not flat["data.dir"]:
         yield "data.dir", "name the folder of images"
+    if flat["data.source"] == "text" and not flat["data.dir"]:
+        yield "data.dir", "name the file or folder of text"
     channels, colors = flat.get("data.channels", 3), flat.get("model.colors", "rgb")
     for name, neutral in (("model.mean", 0), ("model.std", 1)):
         # The neutral default leaves images of any number of channels unchanged.

@@ -21,7 +21,7 @@ def is_transfer(own: ConfigDict, given: ConfigDict) -> bool:
     if own.source != given.source:
         return True
     # A prepared data set has a name of its own; a folder and an outside source have only a place.
-    named_by_place = given.source == "folder" or plugins.is_external(given.source)
+    named_by_place = given.source in ("folder", "text") or plugins.is_external(given.source)
     return named_by_place and _folder(own.dir) != _folder(given.dir)
 
 

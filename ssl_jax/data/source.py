@@ -98,6 +98,15 @@ def choose_label(source: Source, field: str) -> Source:
     return dataclasses.replace(source, label_field=field)
 
 
+def no_examples(name: str) -> Source:
+    """Returns a source without examples, in place of data that are not needed."""
+
+    def load(index: int) -> tuple[Record, Labels]:
+        raise ValueError(f"{name} has no example {index}")
+
+    return Source(name=name, size=0, record={}, load=load, describe=str)
+
+
 def subset(source: Source, rows: np.ndarray) -> Source:
     """Returns a source with only the examples `rows`, numbered from 0 in this order."""
     return dataclasses.replace(

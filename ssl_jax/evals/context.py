@@ -154,7 +154,7 @@ def describe_test(config: ConfigDict, example_input: Input, test: Source) -> dic
 def data_slug(config: ConfigDict) -> str:
     """Returns a data set's name as a part of a file's name: "cifar10", "folder_flowers"."""
     name = config.data.source.removeprefix("tfds:")
-    if name == "folder":
+    if name in ("folder", "text"):
         name += "_" + Path(config.data.dir).expanduser().resolve().name
     return slug(name)
 

@@ -63,10 +63,11 @@ def evaluate(context: Context) -> None:
         bootstrap.print_once(f"{message} (skipped: {', '.join(skipped)})")
     if context.test is None and context.transfer:
         return
-    bootstrap.print_once(f"computing the features of {context.noun}s for evaluation ...")
-    test = context.test_columns
-    if is_main and context.is_own:
-        sample.write_sample(context, test)
+    if context.source.size:
+        bootstrap.print_once(f"computing the features of {context.noun}s for evaluation ...")
+        test = context.test_columns
+        if is_main and context.is_own:
+            sample.write_sample(context, test)
 
     finished: dict[str, results.Evaluation] = {}
     faults: list[Fault] = []
@@ -82,6 +83,11 @@ def evaluate(context: Context) -> None:
         bootstrap.print_once("nothing was evaluated: none of eval.protocols applies to this run")
     if is_main:
         done.finish(context)
+
+
+def needs_examples(config: ConfigDict) -> bool:
+    """Tells whether a protocol of the config measures examples, not only the vectors of words."""
+    return not all(protocols.get(name).needs.vectors for name in config.eval.protocols)
 
 
 def reprint(config: ConfigDict, path: Path, step: int) -> bool:

@@ -69,7 +69,7 @@ def data_name(run: Run) -> str:
     data = run.config.get("data", {})
     name = str(data.get("source", "")).removeprefix("tfds:")
     folder = pathlib.PurePath(str(data.get("dir") or "")).name
-    return folder if name == "folder" and folder else name
+    return folder if name in ("folder", "text") and folder else name
 
 
 def evaluation_name(evaluation: dict[str, Any]) -> str:
