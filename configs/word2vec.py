@@ -23,7 +23,7 @@ METHOD = {
     "loss": "negatives",  # negatives | hierarchy
     "window": 5,  # augment.window
     "negatives": 5,
-    "shared_negatives": 32,  # by 32 neighbouring centres
+    "shared_negatives": 64,  # by 32 neighbouring centres
     "max_terms": 256.0,  # products whose gradients a vector sums up in a batch
 }
 

@@ -27,7 +27,7 @@ def make(
     loss: str = "negatives",
     window: int = 5,
     negatives: int = 5,
-    shared_negatives: int = 32,
+    shared_negatives: int = 64,
     max_terms: float = 256.0,
 ) -> Method:
     """word2vec (arXiv 1301.3781 and 1310.4546): skip-gram and CBOW, as `word2vec.c`.

@@ -54,7 +54,13 @@ def _sections(pairs: Pairs) -> dict[str, list[tuple[int, int]]]:
     order = sorted(
         kept, key=lambda name: ("capital" not in name, np.mean([max(p) for p in kept[name]]), name)
     )
-    return {name: kept[name] for name in order[:PANELS]}
+    chosen: dict[str, list[tuple[int, int]]] = {}
+    for name in order:
+        # Google's file has two sections of capitals, which share their frequent pairs.
+        shared = any(set(kept[name]) & set(other) for other in chosen.values())
+        if not shared and len(chosen) < PANELS:
+            chosen[name] = kept[name]
+    return chosen
 
 
 def _panel(ax: Axes, pairs: Sequence[tuple[int, int]], rows: np.ndarray, words: np.ndarray) -> None:
