@@ -1,9 +1,11 @@
 """Builds a whole run from its config: opens data, loads weights, puts the components together."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -48,7 +50,13 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         test = components.open_test_source(config, source)
     if sizes_fit:
         with faults.collect():
-            run = computation(config, mesh, examples=source.size, classes=len(source.classes))
+            run = computation(
+                config,
+                mesh,
+                examples=source.size,
+                classes=len(source.classes),
+                facts=source.facts,
+            )
     faults.check()
     assert run is not None
     return Parts(**vars(run), source=source, test=test)
@@ -95,7 +103,14 @@ def warnings(config: ConfigDict, parts: Parts) -> list[str]:
     ]
 
 
-def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) -> Computation:
+def computation(
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    examples: int,
+    classes: int,
+    facts: Mapping[str, np.ndarray] | None = None,
+) -> Computation:
     """Builds the computation of a pre-training run.
 
     Args:
@@ -103,6 +118,7 @@ def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) 
       mesh: the devices; they may be abstract, as for a plan.
       examples: number of training examples.
       classes: number of classes of the labels; 0 without labels.
+      facts: `Source.facts` of the training examples; None takes `components.typical_facts`.
 
     Raises:
       Fault: as `parts`.
@@ -111,7 +127,7 @@ def computation(config: ConfigDict, mesh: Mesh, *, examples: int, classes: int) 
     platform = mesh.devices.flat[0].platform
     teacher = load_teacher(config, platform=platform)
     method = components.make_method(
-        config, total, examples, mesh.size, teacher=teacher, platform=platform
+        config, total, examples, mesh.size, teacher=teacher, platform=platform, facts=facts
     )
     method = with_initial_weights(config, method)
     probe = Probe(classes if config.train.probe and classes > 1 else 0)

@@ -76,6 +76,7 @@ def make_method(
     *,
     teacher: Teacher | FrozenNetwork | None = None,
     platform: str = "",
+    facts: Facts | None = None,
 ) -> Method:
     """Makes the method and its encoder.
 
@@ -87,6 +88,7 @@ def make_method(
       teacher: the network that a distillation learns from, or whose features a method
         reconstructs; the config only names its folder.
       platform: platform of the devices; JAX's default platform if empty.
+      facts: `Source.facts` of the training examples; None takes `typical_facts`.
 
     Raises:
       Fault: the method does not accept a hyperparameter or its value.
@@ -106,11 +108,18 @@ def make_method(
         num_examples=num_examples,
         bn_group=config.model.bn_group,
         chunk=config.train.microbatch // devices,
+        facts=typical_facts(config) if facts is None else facts,
     )
     try:
         return make(make_encoder(config, platform=platform), run, **fields)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model or method: {error}", BAD_CONFIG) from error
+
+
+def typical_facts(config: ConfigDict) -> Facts:
+    """Returns facts to plan with, in place of those of the data; {} for most modalities."""
+    make = getattr(inputs.modality(config.data.source), "typical_facts", None)
+    return make(config.data.to_dict()) if make else {}
 
 
 def make_optimizer(

@@ -201,10 +201,11 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     import jax
 
     from ssl_jax import components, parallel
+    from ssl_jax.data.source import no_examples
     from ssl_jax.evals import evaluation
     from ssl_jax.evals.context import Context
     from ssl_jax.jobs import bootstrap
-    from ssl_jax.rundir import facts, identity
+    from ssl_jax.rundir import identity
 
     data = config.data if data is None else data
     with_data = config.copy_and_resolve_references()
@@ -215,16 +216,20 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
     mesh = parallel.make_mesh()
     with jax.set_mesh(mesh):
         subject = _subject(config, path, mesh, transfer=transfer)
-        source = components.open_source(with_data, data.split, facts.read(path))
-        with_data, adapted = components.adapt_to_data(with_data, source)
-        if adapted:
-            bootstrap.print_once(adapted)
-        test = components.open_test_source(with_data, source)
+        if evaluation.needs_examples(config):
+            source = components.open_source(with_data, data.split, subject.facts)
+            with_data, adapted = components.adapt_to_data(with_data, source)
+            if adapted:
+                bootstrap.print_once(adapted)
+            test = components.open_test_source(with_data, source)
+        else:  # the text of word vectors may be gone
+            source, test = no_examples(data.source), None
         identity.require_same_data(train=source, test=test)
         # Not earlier: an attempt that finds no data leaves no workdir behind.
         bootstrap.run_on_process_0(lambda: _create_workdir(config, path))
         bootstrap.check_shared_folder(path)
-        label = _other_label(source, "" if transfer else config.data.get("label", ""))
+        own = "" if transfer or not source.size else config.data.get("label", "")
+        label = _other_label(source, own)
         evaluation.evaluate(Context(with_data, mesh, subject, source, test, path, transfer, label))
 
 

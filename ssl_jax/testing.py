@@ -109,7 +109,13 @@ def check_method(
 
 
 class Trial:
-    """A method that trains on random images. Results are computed on first use and then kept."""
+    """A method that trains on random images. Results are computed on first use and then kept.
+
+    Args:
+      make, encoder, arrays, hyperparameters: as in `check_method`.
+      examples: arrays [128, ...] in place of random numbers, for other modalities.
+      facts: `Run.facts`.
+    """
 
     def __init__(
         self,
@@ -118,11 +124,21 @@ class Trial:
         arrays: Seen,
         hyperparameters: Mapping[str, Any],
         symbols: Mapping[str, int] = MappingProxyType({}),
+        *,
+        examples: Mapping[str, np.ndarray] | None = None,
+        facts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         # The full-size views of four examples share statistics, so a chunk holds two such groups.
         group = 4 * arrays["views"].shape[0] if "views" in arrays else 0
         run = methods.Run(
-            arrays, STEPS, BATCH, 4 * BATCH, bn_group=group, symbols=symbols, chunk=CHUNK
+            arrays,
+            STEPS,
+            BATCH,
+            4 * BATCH,
+            bn_group=group,
+            symbols=symbols,
+            chunk=CHUNK,
+            facts=facts or {},
         )
         self.method, self.encoder = make(encoder, run, **hyperparameters), encoder
         rng = np.random.Generator(np.random.PCG64(3))
@@ -130,6 +146,7 @@ class Trial:
         self.batch = {"index": index, "label": index % 3} | {
             name: _random(rng, one, symbols.get(name, 3)) for name, one in arrays.items()
         }
+        self.batch |= examples or {}
         self._tx, self._schedule = optimizers.make(
             "sgd", lr=0.1, lr_rule="constant", batch_size=BATCH, warmup_steps=0, total_steps=STEPS,
             weight_decay=0.0, turns=self.method.turns,
@@ -138,8 +155,10 @@ class Trial:
 
     @property
     def images(self) -> jax.Array:
-        """The first view of every example: an evaluation array."""
-        return jnp.asarray(self.batch["views"][:, 0])
+        """Evaluation arrays: the first view of every example, or its first array without views."""
+        if "views" in self.batch:
+            return jnp.asarray(self.batch["views"][:, 0])
+        return jnp.asarray(next(v for k, v in self.batch.items() if k not in ("index", "label")))
 
     @functools.cached_property
     def start(self) -> states.TrainState:

@@ -6,6 +6,7 @@ import numpy as np
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models.audio import AudioEncoder
 from ssl_jax.models.dbn import DBN
+from ssl_jax.models.embedding import Embedding
 from ssl_jax.models.resnet import BasicBlock, ResNet
 from ssl_jax.models.sdae import SDAE
 from ssl_jax.models.split import SplitResNet
@@ -23,6 +24,8 @@ def encoder(model, dtype=jnp.float32):
         options = {"width": 1 / 8, "stem": "cifar", "zero_gamma": False, "dtype": dtype}
         family = SplitResNet if model.name.startswith("split") else ResNet
         return family(BasicBlock, (1,), colors=model.colors, **options)
+    if model.name == "embedding":
+        return Embedding(width=8, dtype=dtype)
     if model.name == "dbn":
         return DBN(widths=(12, 8), dtype=dtype)
     if model.name == "sdae":

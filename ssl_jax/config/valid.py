@@ -25,7 +25,7 @@ STOP_ON = ("probe", "knn")
 
 def _is_source(name: Any) -> bool:
     name = str(name).removeprefix("captions:")
-    return name in ("audio", "digits", "folder", "pairs") or name.startswith("tfds:")
+    return name in ("audio", "digits", "folder", "pairs", "text") or name.startswith("tfds:")
 
 
 def _or_external(names: Valid) -> Valid:
@@ -36,7 +36,7 @@ def _or_external(names: Valid) -> Valid:
     )
 
 
-SOURCES = ("audio", "captions:<source>", "digits", "folder", "pairs", "tfds:<name>")
+SOURCES = ("audio", "captions:<source>", "digits", "folder", "pairs", "text", "tfds:<name>")
 SOURCE = _or_external(Valid(f"one of {', '.join(SOURCES)}", _is_source, SOURCES))
 ENCODER = _or_external(one_of(*models.names()))
 METHOD = _or_external(one_of(*METHODS))

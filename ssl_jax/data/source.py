@@ -55,9 +55,9 @@ class Source:
     has the hash of the whole source."""
 
     facts: Facts = dataclasses.field(default_factory=dict)
-    """Arrays that were made from the training examples and that a run keeps, such as a tokenizer.
-    Other examples for the same run, of a test split or of other data, are opened with the facts of
-    the run."""
+    """Arrays that were made from the training examples and that a run keeps, such as a tokenizer,
+    or the words of a text and their counts; see `rundir.facts`. Other examples for the same run, of
+    a test split or of other data, are opened with the facts of the run."""
 
     unlabelled_test: bool = False
     """A test split is useful even without labels, for example for the retrieval of pairs."""
@@ -101,6 +101,15 @@ def choose_label(source: Source, field: str) -> Source:
         message = f"data.label={field!r}: {source.name} has no label of this name; {known}"
         raise Fault(message, BAD_CONFIG)
     return dataclasses.replace(source, label_field=field)
+
+
+def no_examples(name: str) -> Source:
+    """Returns a source without examples, in place of data that are not needed."""
+
+    def load(index: int) -> tuple[Record, Labels]:
+        raise ValueError(f"{name} has no example {index}")
+
+    return Source(name=name, size=0, record={}, load=load, describe=str)
 
 
 def subset(source: Source, rows: np.ndarray) -> Source:

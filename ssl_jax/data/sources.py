@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from ssl_jax import plugins
-from ssl_jax.data import digits, folder
+from ssl_jax.data import digits, folder, text
 from ssl_jax.data.source import Facts, Source, choose_label
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.inputs import is_folder
@@ -29,10 +29,10 @@ def open_source(
       name: "digits" (of scikit-learn, needs no files), "folder" (images below data_dir/split, see
         `folder.open_folder`), "audio" (sound files, see `audio.open_audio`), "pairs" (images and
         captions, see `pairs.open_pairs`), "captions:SOURCE" (a source of images with captions made
-        from its class names, see `pairs.open_captions`),
-        "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets prepared in data_dir, see
-        `prepared.open_prepared`) or "module:function", a function (data_dir, split, **options) ->
-        Source in a module of the user.
+        from its class names, see `pairs.open_captions`), "text" (a file or a folder of plain text,
+        see `text.open_text`), "tfds:NAME[/CONFIG][:VERSION]" (a dataset that TensorFlow Datasets
+        prepared in data_dir, see `prepared.open_prepared`) or "module:function", a function
+        (data_dir, split, **options) -> Source in a module of the user.
       data_dir: folder of the data; "digits" ignores it. If it is empty, "tfds:NAME" takes the
         environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
       split: name of the split.
@@ -65,6 +65,8 @@ def open_source(
         )
     elif name == "pairs" or name.startswith(CAPTIONS):
         source = _open_pairs(name, data_dir, split, facts, options)
+    elif name == "text":
+        source = text.open_text(data_dir, split, facts=facts, **options)
     elif plugins.is_external(name):
         function = plugins.load(name)
         known = inspect.signature(function).parameters
@@ -73,7 +75,7 @@ def open_source(
         source = function(data_dir, split, **accepted)
     else:
         message = f"unknown data source {name!r}; choose audio, captions:SOURCE, digits, folder, "
-        message += "pairs, tfds:NAME or, in a module of your own, MODULE:FUNCTION"
+        message += "pairs, text, tfds:NAME or, in a module of your own, MODULE:FUNCTION"
         raise Fault(message, BAD_CONFIG)
     return choose_label(source, label)
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import Source
-from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.evals import evaluation, protocols
 from ssl_jax.evals.protocols import Protocol
 from ssl_jax.training.parts import Parts
@@ -30,6 +30,11 @@ def problems(config: ConfigDict, parts: Parts) -> list[Fault]:
         Fault(f"{reason}: leave {one.name!r} out of eval.protocols", BAD_CONFIG)
         for one in chosen
         if not evaluation.is_default(one) and (reason := evaluation.missing_part(one, parts.input))
+    ]
+    faults += [
+        Fault(text, MISSING_INPUT)
+        for one in chosen
+        if not one.needs.labels and (text := one.problem(config.eval, lambda enough: None))
     ]
     labelled = [protocol for protocol in chosen if protocol.needs.labels]
     if parts.test is None or not labelled:

@@ -63,10 +63,11 @@ def evaluate(context: Context) -> None:
         bootstrap.print_once(f"{message} (skipped: {', '.join(skipped)})")
     if context.test is None and context.transfer:
         return
-    bootstrap.print_once(f"computing the features of {context.noun}s for evaluation ...")
-    test = context.test_columns
-    if is_main and context.is_own:
-        sample.write_sample(context, test)
+    if context.source.size:
+        bootstrap.print_once(f"computing the features of {context.noun}s for evaluation ...")
+        test = context.test_columns
+        if is_main and context.is_own:
+            sample.write_sample(context, test)
 
     finished: dict[str, results.Evaluation] = {}
     faults: list[Fault] = []
@@ -82,6 +83,11 @@ def evaluate(context: Context) -> None:
         bootstrap.print_once("nothing was evaluated: none of eval.protocols applies to this run")
     if is_main:
         done.finish(context)
+
+
+def needs_examples(config: ConfigDict) -> bool:
+    """Tells whether a protocol of the config measures examples, not only the vectors of words."""
+    return not all(protocols.get(name).needs.vectors for name in config.eval.protocols)
 
 
 def reprint(config: ConfigDict, path: Path, step: int) -> bool:
@@ -122,6 +128,9 @@ def _run(
     """Runs protocols one after the other. Adds evaluations to `finished` and faults to `faults`."""
     for protocol in chosen:
         if protocol.needs.method and protocol.name not in context.subject.protocols:
+            continue
+        if reason := protocol.absent(context.options):
+            bootstrap.print_once(f"skipped {protocol.name}: {reason}")
             continue
         if reason := _obstacle(protocol, context):
             if is_default(protocol):
@@ -167,6 +176,8 @@ def _obstacle(protocol: Protocol, context: Context) -> str:
     """Returns why a protocol cannot run on this subject and these data; "" if it can."""
     if missing := missing_part(protocol, context.input):
         return missing
+    if protocol.needs.vectors and context.subject.vectors is None:
+        return f"{context.subject.name} has no word vectors"
     if protocol.needs.layers and context.subject.layers is None:
         return f"{context.subject.name} has no encoder"
     if protocol.needs.frames and context.subject.frames is None:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssl_jax import build, components, parallel
+from ssl_jax.data.source import Facts
 from ssl_jax.errors import BAD_CHECKPOINT, Fault
 from ssl_jax.evals import protocols
 from ssl_jax.inputs import Input
@@ -19,6 +20,7 @@ from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
 from ssl_jax.models import layers
 from ssl_jax.pretrained.backbone import Backbone
+from ssl_jax.rundir import facts as facts_file
 from ssl_jax.rundir import metadata
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.training.parts import Parts
@@ -64,9 +66,21 @@ class Subject(NamedTuple):
     """(weights, x) -> (float32 [n, t, f], bool [n, t] of valid frames), by the encoder's method
     `frames`; None without such a method."""
 
+    vectors: Callable[[Tree], jax.Array] | None = None
+    """weights -> float32 [V, d], a vector for each of `facts["words"]`."""
+
+    facts: Facts = MappingProxyType({})
+    """`Source.facts` of the training examples."""
+
 
 def subject_from_method(
-    config: ConfigDict, method: Method, step: int, trained: Tree, untrained: Tree | None
+    config: ConfigDict,
+    method: Method,
+    step: int,
+    trained: Tree,
+    untrained: Tree | None,
+    *,
+    facts: Facts,
 ) -> Subject:
     """Returns the subject of a run's method.
 
@@ -76,6 +90,7 @@ def subject_from_method(
       step: training step of `trained`.
       trained: (params, extra).
       untrained: (params, extra) of the baseline; None leaves it out.
+      facts: `Run.facts` of the method.
     """
     encoder = components.make_encoder(config)
 
@@ -92,6 +107,10 @@ def subject_from_method(
     def unpacked(function: Callable[..., jax.Array]) -> Callable[[Tree, Tree], jax.Array]:
         return lambda weights, x: function(*weights, x)
 
+    def unpacked_vectors(weights: Tree) -> jax.Array:
+        assert method.vectors is not None
+        return method.vectors(*weights)
+
     weights = {TRAINED: trained} | ({} if untrained is None else {UNTRAINED: untrained})
     modules, _ = jax.eval_shape(lambda weights: method.modules(*weights), trained)
     return Subject(
@@ -105,6 +124,8 @@ def subject_from_method(
         classes=method.classes,
         frames=frame_outputs if ENCODER in modules and hasattr(encoder, "frames") else None,
         towers={name: unpacked(tower) for name, tower in method.towers.items()},
+        vectors=unpacked_vectors if method.vectors else None,
+        facts=facts,
     )
 
 
@@ -125,12 +146,18 @@ def subject_from_run(config: ConfigDict, parts: Parts, state: Any) -> Subject:
                 parts.source.size,
                 parts.mesh.size,
                 teacher=build.load_teacher(config),
+                facts=parts.source.facts,
             )
             untrained = _initialise(_init_fn(config, plain), parts.mesh)
         else:
             untrained = _gather(parts, parts.new_state())
     return subject_from_method(
-        config, parts.method, int(state.step), _gather(parts, state), untrained
+        config,
+        parts.method,
+        int(state.step),
+        _gather(parts, state),
+        untrained,
+        facts=parts.source.facts,
     )
 
 
@@ -139,7 +166,7 @@ def _gather(parts: Parts, state: Any) -> tuple[Tree, Tree]:
     weights = state.params, state.extra
     if parts.mesh.shape[parallel.FSDP] == 1:
         return weights
-    layout = ("parameters", parts.method.layout)
+    layout = (parallel.whole(parts.method.params_layout), parts.method.layout)
     return jax.jit(lambda tree: parallel.replicate_parameters(layout, tree, parts.mesh))(weights)
 
 
@@ -168,7 +195,10 @@ def subject_from_checkpoint(
         stub = Teacher({}, lambda weights, x: x, ())  # features do not need the teacher
         needed = teacher and "teacher" in config.method
         loaded = build.load_teacher(config) if needed else stub
-        method = components.make_method(config, total, examples, mesh.size, teacher=loaded)
+        known = facts_file.read(path)
+        method = components.make_method(
+            config, total, examples, mesh.size, teacher=loaded, facts=known
+        )
         init = _init_fn(config, method)
         shapes = jax.eval_shape(init)
         content = checkpoints.read_latest(
@@ -180,7 +210,7 @@ def subject_from_checkpoint(
         assert content is not None
     weights, step, _ = content  # a running training may have saved a newer step meanwhile
     untrained = _initialise(init, mesh) if baselines else None
-    return subject_from_method(config, method, step, weights, untrained)
+    return subject_from_method(config, method, step, weights, untrained, facts=known)
 
 
 def _initialise(init: Callable[[], Tree], mesh: Mesh) -> Tree:

@@ -8,3 +8,4 @@ FORMATS = (
     *("stablehlo", "savedmodel", "onnx"),  # programs with their weights
     "orbax",
 )
+WORDS = "word2vec"  # format of word vectors, the only one for methods that embed words

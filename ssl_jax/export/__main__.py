@@ -8,7 +8,8 @@ to OUT/FORMAT, reads it back, runs it on a seeded input and compares the outputs
 older export only if the relative error is at most 1e-5. If some of several formats do not support
 the encoder, the command writes the others and exits with the code of the first reason. Each folder
 also holds README.md (a model card), preprocess.json and check.json. The command prints Python code
-that loads the export. It needs no accelerator. See docs/export.md.
+that loads the export. It needs no accelerator. See docs/export.md. Word vectors have one format,
+word2vec, in text and binary.
 """
 
 import os
@@ -22,7 +23,7 @@ from absl import flags
 from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.errors import MISSING_INPUT, USAGE, Fault
-from ssl_jax.export import FORMATS, atomic_folder
+from ssl_jax.export import FORMATS, WORDS, atomic_folder
 from ssl_jax.jobs import files
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.rundir import workdir
@@ -54,8 +55,8 @@ def parse_formats(names: list[str]) -> list[str]:
     """
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     for name in names:
-        if name not in FORMATS:
-            suggestion = configuration.nearest(name, list(FORMATS))
+        if name not in (*FORMATS, WORDS):
+            suggestion = configuration.nearest(name, [*FORMATS, WORDS])
             raise Fault(f"--format={name}: unknown format; {suggestion}", USAGE)
     if not names:
         raise Fault(f"--format is empty. Pass one or more of {', '.join(FORMATS)}", USAGE)
@@ -112,10 +113,16 @@ def export(
     from ssl_jax.pretrained import backbone
     from ssl_jax.report import run_files
 
+    if WORDS in names:
+        export_words(path, names, out)
+        return
     encoder = backbone.load(path)
     if not encoder.size:
         message = f"{path} is not a run on images, and every export format holds encoders of images"
-        raise Fault(f"{message}. Use its checkpoints by ssl_jax.load_backbone", USAGE)
+        advice = (
+            f"Use its checkpoints by ssl_jax.load_backbone, or --format={WORDS} for word vectors"
+        )
+        raise Fault(f"{message}. {advice}", USAGE)
     subject = Subject(
         encoder,
         head=head,
@@ -136,6 +143,21 @@ def export(
     if refused:
         message = f"wrote {', '.join(supported)}, but not every requested format"
         raise Fault(f"{message}\n{describe(refused)}", next(iter(refused.values())).code)
+
+
+def export_words(path: pathlib.Path, names: list[str], out: pathlib.Path) -> None:
+    """Exports the word vectors of the run at `path`.
+
+    Raises:
+      Fault: other formats are asked for, too, or the run has no word vectors.
+    """
+    from ssl_jax.export import words
+
+    if names != [WORDS]:
+        raise Fault(f"--format={WORDS} holds word vectors only; export it alone", USAGE)
+    with workdir.open_workdir(out, flag="out"):
+        folder, usage = words.write(path, out / WORDS)
+    print(f"{folder}\n" + "".join(f"    {line}\n" for line in usage.splitlines()), flush=True)
 
 
 def _write(subject: "Subject", name: str, out: pathlib.Path) -> str:
@@ -184,7 +206,7 @@ if __name__ == "__main__":
         "workdir", None, "Folder of the run, or any path that ssl_jax.load_backbone accepts."
     )
     flags.mark_flag_as_required("workdir")
-    flags.DEFINE_list("format", [], f"Comma-separated formats: {', '.join(FORMATS)}.")
+    flags.DEFINE_list("format", [], f"Comma-separated formats: {', '.join(FORMATS)}; or {WORDS}.")
     flags.DEFINE_string(
         "out",
         "",

@@ -17,9 +17,9 @@ Tree = Any
 # Modality of each source of the package: the part of the source's name before ":".
 MODALITIES = {
     **{"digits": "image", "folder": "image", "tfds": "image"},
-    **{"audio": "audio", "captions": "pairs", "pairs": "pairs"},
+    **{"audio": "audio", "captions": "pairs", "pairs": "pairs", "text": "text"},
 }
-FOLDERS = ("audio", "folder", "pairs")
+FOLDERS = ("audio", "folder", "pairs", "text")
 
 
 class Input(NamedTuple):
@@ -89,7 +89,8 @@ class Input(NamedTuple):
     """Word for one example in protocols and messages: "image" gives "500 test images"."""
 
     raw_name: str = "raw input"
-    """Name of the baseline that uses the evaluation arrays themselves as features."""
+    """Name of the baseline that uses the evaluation arrays themselves as features; it starts with
+    "raw"."""
 
     description: str = ""
     """Description of the evaluation arrays for protocols, such as "224 px, central 0.875"."""
@@ -108,7 +109,8 @@ def modality(source: str) -> Any:
     `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts). It
     may also have `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`;
     `DATA_FIELDS`, a table of the fields that it adds to `config.data`, which are options of its
-    sources; and `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning.
+    sources; `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning; and
+    `typical_facts(data) -> dict`, which plans use in place of `Source.facts`.
 
     Args:
       source: `config.data.source`: a source of the package, or "module:function" of another

@@ -46,6 +46,9 @@ class Run(NamedTuple):
     0 means that there are no micro-batches, so the whole batch stays together.
     """
 
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """Facts about the training data, NumPy arrays by name: `Source.facts`. Empty for images."""
+
 
 def merge_statistics(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
     """Default `after_update`: stores the statistics that `encode` returned."""
@@ -111,6 +114,15 @@ class Method(NamedTuple):
 
     after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
     """(params, extra, stats, step) -> extra, called after the optimizer step."""
+
+    params_layout: Tree = "parameters"
+    """Prefix tree of `params`: "parameters" (every device gathers them for a step) or "table" (they
+    stay divided by rows over the devices of `parallel.fsdp`; the method reads rows by
+    `parallel.table`)."""
+
+    vectors: Callable[[Tree, Tree], jax.Array] | None = None
+    """(params, extra) -> float32 [V, d], a vector for each of `Run.facts["words"]`. Only for
+    methods that embed words."""
 
     layout: Tree = "replicated"
     """Prefix tree of `extra` that says how each part is laid out over devices: "replicated", "rows"

@@ -11,6 +11,7 @@ from ssl_jax import plugins
 if TYPE_CHECKING:
     from ssl_jax.models.audio import AudioEncoder
     from ssl_jax.models.dbn import DBN
+    from ssl_jax.models.embedding import Embedding
     from ssl_jax.models.resnet import ResNet
     from ssl_jax.models.sdae import SDAE
     from ssl_jax.models.split import SplitResNet
@@ -44,10 +45,12 @@ VITS = {
 
 def names() -> list[str]:
     """Names of all encoders."""
-    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "sdae", "audio_cnn_gru"]
+    return [*RESNETS, *SPLIT_RESNETS, *VITS, "dbn", "embedding", "sdae", "audio_cnn_gru"]
 
 
-def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE | AudioEncoder":
+def get(
+    name: str, **options: Any
+) -> "ResNet | SplitResNet | ViT | DBN | SDAE | AudioEncoder | Embedding":
     """Returns the encoder called `name`: a module (images [n, h, w, 3], train) -> [n, f] float32.
 
     Args:
@@ -58,6 +61,7 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE |
         second. `vit.ViT`: patch_size, mlp_ratio, pool, positions, mean, std, dtype. `dbn.DBN`:
         widths, visible, sigma, dtype. `sdae.SDAE`: widths, kind, dtype. `audio.AudioEncoder`, which
         takes waveforms [n, t]: strides, kernels, channels, context, norm, dtype.
+        `embedding.Embedding`, which takes words: width, dtype.
 
     Raises:
       ValueError: if the name is unknown.
@@ -83,6 +87,10 @@ def get(name: str, **options: Any) -> "ResNet | SplitResNet | ViT | DBN | SDAE |
         from ssl_jax.models import vit
 
         family, fixed = vit.ViT, VITS[name]
+    elif name == "embedding":
+        from ssl_jax.models import embedding
+
+        family, fixed = embedding.Embedding, {"words": 0}
     elif name == "dbn":
         from ssl_jax.models import dbn
 

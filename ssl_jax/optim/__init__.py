@@ -3,9 +3,9 @@
 Importing this package imports no JAX, so that a command checks a name within milliseconds.
 """
 
-NAMES = ("adamw", "lars", "sgd")
+NAMES = ("adamw", "lars", "plain", "sgd")
 LR_RULES = ("constant", "linear", "sqrt")
-SCHEDULES = ("constant", "cosine", "step")
+SCHEDULES = ("constant", "cosine", "linear", "step")
 
 Turns = tuple[tuple[int, int], ...]
 """Ranges of steps (first, end) in rising order, in which an optimizer makes its updates."""

@@ -18,6 +18,7 @@ from ssl_jax.optim import LR_RULES, NAMES, SCHEDULES, Turns, parameters
 from ssl_jax.optim.parameters import is_any, is_weight
 
 Schedule = Callable[[Any], jax.Array]
+LEAST = 1e-4  # of the peak: end of the schedule "linear"
 
 
 def learning_rate(base: float, rule: str, batch_size: int) -> float:
@@ -64,7 +65,8 @@ def rate_schedule(
       warmup_steps: number of updates before the peak.
       total_steps: number of updates of the run, warm-up included.
       name: "cosine": half a cosine from `peak` down to 0 at step total_steps, which is one step
-        after the last update, as in SimCLR's `model_util.py`. "step": multiplied by `drop` at each
+        after the last update, as in SimCLR's `model_util.py`. "linear": a line from `peak` to 0
+        there, but at least 1e-4 of `peak`, as in `word2vec.c`. "step": multiplied by `drop` at each
         of `drops`. "constant": `peak`.
       drops: positions of the drops, as fractions of total_steps. MoCo's drops at epochs 120 and
         160 of 200 are 0.6 and 0.8 (arXiv 1911.05722, section 4).
@@ -89,6 +91,10 @@ def rate_schedule(
     def factor_after_warmup(step: jax.Array) -> Any:
         if name == "cosine":
             return _half_cosine((step - warmup_steps) / max(total_steps - warmup_steps, 1))
+        if name == "linear":
+            return jnp.maximum(
+                1 - (step - warmup_steps) / max(total_steps - warmup_steps, 1), LEAST
+            )
         if name == "step":
             return math.prod(jnp.where(step < part * total_steps, 1.0, drop) for part in drops)
         return 1.0
@@ -144,7 +150,8 @@ def single_optimizer(
     Args:
       name: "lars": LARS (You et al., arXiv 1708.03888) as in SimCLR's `lars_optimizer.py`: L2
         decay is added to the gradient, then the trust ratio scales the gradient. "sgd": L2 decay
-        is added to the gradient before momentum. "adamw": decoupled decay, the update also
+        is added to the gradient before momentum. "plain": subtracts rate * gradient, without decay,
+        momentum or any state. "adamw": decoupled decay, the update also
         subtracts rate * decay * weight.
       lr, lr_rule, batch_size: base, rule and batch size of `learning_rate`.
       warmup_steps, total_steps, schedule, drops, drop: schedule of `rate_schedule`.
@@ -189,6 +196,8 @@ def single_optimizer(
     decayed = is_any if decay_all else is_weight
     if name == "adamw":
         tx = optax.adamw(own_rate, b1=momentum, b2=b2, weight_decay=decay, mask=decayed)
+    elif name == "plain":
+        tx = optax.sgd(own_rate)
     elif name == "sgd":
         tx = optax.chain(
             optax.add_decayed_weights(decay, mask=decayed),

@@ -18,6 +18,7 @@ from ssl_jax.parallel.mesh import (
     shardings,
     to_global,
     use_cpu_cores_as_devices,
+    whole,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "shardings",
     "to_global",
     "use_cpu_cores_as_devices",
+    "whole",
 ]

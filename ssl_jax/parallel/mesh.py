@@ -98,6 +98,11 @@ def replicate_parameters(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(replicate, layout, tree)
 
 
+def whole(layout: Tree) -> Tree:
+    """Returns a layout in which `replicate_parameters` also gathers tables."""
+    return jax.tree.map(lambda word: "parameters" if word == "table" else word, layout)
+
+
 def constrain(tree: Tree, layout: Tree) -> Tree:
     """Inside jit, constrains every array to its sharding in `layout`; does nothing without FSDP."""
     leaves = jax.tree.leaves(layout)
@@ -110,13 +115,14 @@ def shardings(layout: Tree, tree: Tree, mesh: Mesh) -> Tree:
     """Returns the sharding of every leaf of `tree`.
 
     Args:
-      layout: prefix tree of words: "replicated", "rows", or "parameters" (see `fsdp_shardings`).
+      layout: prefix tree of words: "replicated", "rows", "parameters" (see `fsdp_shardings`) or
+        "table", the same as "parameters".
       tree: arrays or their shapes.
       mesh: the mesh.
     """
 
     def subtree_shardings(word: str, subtree: Tree) -> Tree:
-        if word == "parameters":
+        if word in ("parameters", "table"):
             return fsdp_shardings(subtree, mesh)
         sharding = {"replicated": replicated, "rows": rows}[word](mesh)
         return jax.tree.map(lambda _: sharding, subtree)

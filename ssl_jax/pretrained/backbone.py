@@ -21,7 +21,7 @@ from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, MISSING_INPUT, USAGE, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
-from ssl_jax.rundir import metadata, workdir
+from ssl_jax.rundir import facts, metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.weights import Tree, Weights, input_channels, shapes
 from ssl_jax.weights.load import EXPORT_FILES
@@ -180,7 +180,8 @@ def modules_from_run(
     Raises:
       Fault: the run has no checkpoint, it is damaged, or the method has no encoder.
     """
-    modules = _fine_tuned_modules if "finetune" in config else _method(config).modules
+    known = facts.read(path)
+    modules = _fine_tuned_modules if "finetune" in config else _method(config, known).modules
 
     def select(state: Tree) -> Tree:
         params, stats = modules(state["params"], state.get("extra", {}))
@@ -202,11 +203,13 @@ def _fine_tuned_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
     return params, extra.get("batch_stats", {})
 
 
-def _method(config: ConfigDict) -> Method:
+def _method(config: ConfigDict, known: facts.Facts) -> Method:
     """Makes the run's method; only its `modules` may be used.
 
     The length of the run and the number of examples are not known here, and the teacher of a
     distillation is a stand-in. `modules` depends on none of them.
     """
     teacher = Teacher({}, lambda weights, images: images, ())
-    return components.make_method(config, LONG, config.train.batch_size, devices=1, teacher=teacher)
+    return components.make_method(
+        config, LONG, config.train.batch_size, devices=1, teacher=teacher, facts=known
+    )

@@ -35,6 +35,7 @@ METHOD_NAMES = {
     "swav": "SwAV",
     "vae": "VAE",
     "vicreg": "VICReg",
+    "word2vec": "word2vec",
 }
 _EVALUATION_NAMES = {
     "classifier": "Own classifier",
@@ -44,6 +45,9 @@ _EVALUATION_NAMES = {
     "label_free": "Without labels",
     "retrieval": "Retrieval",
     "zero_shot": "Zero-shot",
+    "analogy": "Analogies",
+    "similarity": "Similarity",
+    "neighbours": "Neighbours",
 }
 
 

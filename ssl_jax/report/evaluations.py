@@ -38,6 +38,7 @@ RAW = "raw pixels"  # of images; the raw baseline of another modality is "raw ..
 STATISTICS = ("accuracy", "std", "ci95", "draws")  # keys of every result with accuracies
 FITS = ("iterations", "gradient_norm")  # keys of lists about the fits behind the accuracies
 SHOTS = "shots"  # key of the numbers of labels per class that accuracies are listed by
+WORDS = ("analogy", "similarity", "neighbours")  # kinds that `word_sections` shows
 Evaluation = dict[str, Any]
 
 
@@ -215,6 +216,7 @@ def with_measures(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
 def of_unknown_kind(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """Selects the evaluations that the report has no table or figure for."""
     known = {*with_one_accuracy(evals), *with_measures(evals), *with_curves(evals)}
+    known |= {name for name, evaluation in evals.items() if evaluation_kind(evaluation) in WORDS}
     return {name: evaluation for name, evaluation in evals.items() if name not in known}
 
 

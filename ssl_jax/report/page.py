@@ -11,7 +11,7 @@ import numpy as np
 from ssl_jax.jobs import files
 from ssl_jax.jobs.countdown import track
 from ssl_jax.jobs.json_files import is_number
-from ssl_jax.report import evaluation_sections, figure_sections, html_elements
+from ssl_jax.report import evaluation_sections, figure_sections, html_elements, word_sections
 from ssl_jax.report.display_names import run_title
 from ssl_jax.report.figures import training_curves
 from ssl_jax.report.formatting import duration, flatten
@@ -168,6 +168,9 @@ def _usage(run: Run) -> str:
     workdir = pathlib.Path(str(run.pretrained.get("path") or run.workdir.absolute())).name
     if not run.pretrained and not (run.workdir / "checkpoints").is_dir():
         return section(heading, placeholder("No checkpoint in the workdir (checkpoints/)."))
+    if run.has_words:
+        command = f"ssl-jax export --workdir={shlex.quote(workdir)} --format=word2vec"
+        return section(heading, note("As files for gensim, spaCy and others:") + code(command))
     lines = (
         f"import ssl_jax\n\nbackbone = ssl_jax.load_backbone({workdir!r})\n"
         "features = backbone(images)  # [n, h, w, 3], uint8 or in [0, 1], to [n, f]"
@@ -210,6 +213,7 @@ SECTIONS: tuple[Callable[[Run], str], ...] = (
     _header,
     evaluation_sections.evaluation_sections,
     _training,
+    word_sections.word_section,
     figure_sections.views_section,
     figure_sections.feature_map_section,
     figure_sections.neighbours_section,

@@ -61,6 +61,11 @@ class Run(NamedTuple):
         return self.config.get("pretrained", {})
 
     @property
+    def has_words(self) -> bool:
+        """True if the run trained word vectors."""
+        return self.config.get("data", {}).get("source") == "text"
+
+    @property
     def classes(self) -> list[str]:
         """Class names from the sample; [] without a sample."""
         return [str(name) for name in self.sample.get("classes", ())]

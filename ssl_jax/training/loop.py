@@ -145,6 +145,8 @@ def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
             advice = "Restore the data or use another --workdir."
             if field == "label":
                 advice = "To evaluate by another label, run evaluate --data.label=NAME."
+            if field == "facts":
+                change = "its words or their counts differ"
             if field == "files":
                 hashes = f"their hash was {str(old)[:12]}, is {value[:12]}"
                 change = f"names or sizes of files differ ({hashes})"

@@ -81,7 +81,7 @@ def make_train_step(
         (loss, (extra, metrics), outputs, stats), grads, measured = value_and_grad(
             lambda params, examples: encode(params, before, examples, encode_key),
             objective,
-            parallel.replicate_parameters("parameters", state.params, mesh),
+            parallel.replicate_parameters(method.params_layout, state.params, mesh),
             inputs,
         )
         grads = parallel.constrain(grads, layouts.params)

@@ -18,6 +18,8 @@ NAMES = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"commo
 SMALL = {"clip": "cifar10_captions", "cpc_audio": "spoken_digit"}
 SIZES = {"digits": 1297, "cifar10": 50_000, "imagenet": 1_281_167, "folder": 80}
 SIZES |= {"librispeech": 28_539, "spoken": 2700, "vit": 400_000_000, "siglip": 400_000_000}
+TEXT = {"word2vec"}  # config files of methods that learn from text, with other variants
+PASSAGES = 10_000
 FOLDER = configuration.DataFacts(images=80, classes=2, smallest_class=40)
 
 
@@ -43,7 +45,9 @@ def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeyp
     assert configuration.problems(config) == []
     assert f":{variant}" in module.__doc__
     monkeypatch.setattr(classifier, "load_teacher", tiny.teacher)
-    size = SIZES[variant.split("_")[0]]
+    size = PASSAGES if name in TEXT else SIZES[variant.split("_")[0]]
+    if name in TEXT:
+        config.data.max_words = 1000  # the method is made with a vocabulary of this size
     method = components.make_method(
         config,
         components.total_steps(config, size),
@@ -58,8 +62,12 @@ def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeyp
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_file_has_four_variants_and_is_documented(name):
-    for_images = {"imagenet", "cifar10", "cifar10_cpu", "folder"}
-    assert ({SMALL[name], "folder"} if name in SMALL else for_images) <= set(variants(name))
-    config = importlib.import_module(f"configs.{name}").get_config(SMALL.get(name, "cifar10_cpu"))
+    module = importlib.import_module(f"configs.{name}")
+    if name in TEXT:
+        config = module.get_config()
+    else:
+        for_images = {"imagenet", "cifar10", "cifar10_cpu", "folder"}
+        assert ({SMALL[name], "folder"} if name in SMALL else for_images) <= set(variants(name))
+        config = module.get_config(SMALL.get(name, "cifar10_cpu"))
     assert config.method.name in display_names.METHOD_NAMES
     assert f"`configs/{name}.py`" in (ROOT / "docs" / "methods.md").read_text()

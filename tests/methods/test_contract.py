@@ -25,16 +25,21 @@ OTHERS = [
     "denoising:cifar10_cpu_conv",
     "denoising:cifar10_cpu_dense",
     "clip:cifar10_captions_siglip",
+    "word2vec:cbow",
+    "word2vec:skipgram_hs",
+    "word2vec:cbow_hs",
 ]
 # Smallest variants that are not called cifar10_cpu.
-SMALL = {"clip": "cifar10_captions", "cpc_audio": "spoken_digit"}
+SMALL = {"clip": "cifar10_captions", "cpc_audio": "spoken_digit", "word2vec": "bbc"}
+WORDS, PASSAGE = 40, 20  # of the text that methods of words train on
 LARGEST = 2 * testing.BATCH  # largest width or length
 # Smaller limits of single fields: a chunk has 2 groups, and deep networks compile slowly.
 LIMITS = {
     **{"shuffle_groups": 2, "directions": 2, "context_depth": 1, "contexts": 2},
     **{"embed_dim": 16, "text_width": 16, "text_depth": 1},
 }
-OTHER = {"sigma": 1.0}  # values of single fields: SGD at 0.1 diverges on a loss of many nats
+# Values of single fields. SGD at 0.1 diverges on a loss of many nats.
+OTHER = {"sigma": 1.0, "max_terms": 4.0, "window": 3, "shared_negatives": 8}
 MICRO = testing.DEVICES * testing.CHUNK
 # Largest work of all devices together, relative to one device with the whole batch. A step that
 # every device repeats has up to 8. Micro-batches encode each example once more without gradient, up
@@ -66,6 +71,19 @@ def shrunk(seen, size):
     return tiny.seen(seen["views"].shape[0], size, local=local, local_size=4) | others
 
 
+def text():
+    """Returns passages of random words with ends of different places, and the words' counts."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    shape = (testing.BATCH, PASSAGE)
+    tokens = np.minimum(rng.geometric(0.08, shape) - 1, WORDS - 1).astype(np.int32)
+    tokens[np.arange(PASSAGE) >= rng.integers(0, PASSAGE + 1, (testing.BATCH, 1))] = -1
+    examples = {"tokens": tokens, "window": rng.integers(1, 4, shape).astype(np.int32)}
+    words = jax.ShapeDtypeStruct((PASSAGE,), jnp.int32)
+    counts = np.maximum(np.bincount(tokens[tokens >= 0], minlength=WORDS), 1)
+    facts = {"words": np.arange(WORDS).astype(str), "counts": counts}
+    return {"arrays": dict.fromkeys(examples, words), "examples": examples, "facts": facts}
+
+
 def make(name):
     """Returns the config's method with every width and length limited to LARGEST."""
     config = load(name)
@@ -79,8 +97,10 @@ def make(name):
     small |= {n: v for n, v in OTHER.items() if n in small}
     # A grid of tiles needs larger views.
     size = 3 * (small["tile_size"] + small["jitter"]) if "tile_size" in small else 8
-    example = components.make_input(config)
-    arrays, encoder = shrunk(example.seen, size), tiny.encoder(config.model, jnp.float64)
+    example, encoder = components.make_input(config), tiny.encoder(config.model, jnp.float64)
+    if config.data.source == "text":
+        return testing.Trial(method, encoder, hyperparameters=small, **text())
+    arrays = shrunk(example.seen, size)
     return testing.Trial(method, encoder, arrays, small, example.symbols)
 
 

@@ -6,8 +6,8 @@ A protocol is one module in this package. Its public symbols are:
 * `describe(context, results, **variant) -> dict`: the protocol in words and values, stored beside
   the numbers. `results` is what `run` returned.
 * `heading(protocol) -> str`: its title in printed tables, from what `describe` returned.
-* optional, with the defaults of `Protocol`: NEEDS, ORDER, AXIS, MEASURES, `variants(options)` and
-  `problem(options, count)`.
+* optional, with the defaults of `Protocol`: NEEDS, ORDER, AXIS, MEASURES, `variants(options)`,
+  `problem(options, count)` and `absent(options)`.
 """
 
 import importlib
@@ -54,6 +54,9 @@ class Needs(NamedTuple):
     towers: bool = False
     """Needs embeddings of the parts of an example, `Subject.towers`."""
 
+    vectors: bool = False
+    """Needs a vector for each word, `Subject.vectors`."""
+
     method: bool = False
     """Applies only to methods whose `evals` name the protocol."""
 
@@ -78,6 +81,9 @@ class Protocol(NamedTuple):
     problem: Callable[[Any, CountLabels], str] = lambda options, count: ""
     """(config.eval, count) -> why the protocol cannot run on the training examples, "" if it can.
     Called before training."""
+
+    absent: Callable[[Any], str] = lambda options: ""
+    """(config.eval) -> why the protocol has nothing to measure and is skipped, "" if it has."""
 
     axis: str = ""
     """Key of the list in the results along which "accuracy" is a list; "" for one accuracy."""
@@ -106,7 +112,7 @@ def get(name: str) -> Protocol:
     module = importlib.import_module(f"{__name__}.{name}")
     optional = {
         symbol.lower(): getattr(module, symbol)
-        for symbol in ("NEEDS", "ORDER", "variants", "problem", "AXIS", "MEASURES")
+        for symbol in ("NEEDS", "ORDER", "variants", "problem", "absent", "AXIS", "MEASURES")
         if hasattr(module, symbol)
     }
     return Protocol(name, module.run, module.describe, module.heading, **optional)
