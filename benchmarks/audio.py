@@ -72,8 +72,9 @@ def supervise(label: str) -> None:
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     start = f"--pretrained={_folder('untrained')}"
     run(tuned, "eval/finetune.json", "finetune", start, *overrides)
-    other = [f"--pretrained={tuned}", "--eval.baselines=False"]
-    run(frozen, "eval/frames.json", "evaluate", *other)
+    protocols = "--eval.protocols=('frames','linear','knn')"
+    other = [f"--pretrained={tuned}", "--eval.baselines=False", protocols]
+    run(frozen, "eval/knn.json", "evaluate", *other)
 
 
 def run(folder: pathlib.Path, result: str, verb: str, *arguments: str) -> None:
@@ -84,7 +85,8 @@ def run(folder: pathlib.Path, result: str, verb: str, *arguments: str) -> None:
     command = [sys.executable, "-m", f"ssl_jax.{verb}", f"--workdir={folder}", *arguments]
     with (folder / "log.txt").open("a") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-    print(f"{verb} {folder.name}: {'done' if not code else f'exit {code}, see {log.name}'}")
+    done = (folder / result).exists()
+    print(f"{verb} {folder.name}: {'done' if done else f'exit {code}, see {log.name}'}", flush=True)
 
 
 def table(label: str, methods: Iterable[str]) -> str:
