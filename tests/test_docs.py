@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from ssl_jax import __main__ as command
-from ssl_jax import cli, configs, finetune
+from ssl_jax import cli, configs, finetune, inputs
 from ssl_jax import config as configuration
 from ssl_jax.config import fields
 
@@ -86,7 +86,8 @@ def test_commands_are_found():
 
 def test_config_fields_in_text_exist():
     """Flags that stand alone in the guides, such as `--config.optim.lr=0.1`."""
-    known = configuration.flatten(configuration.default_config()).keys()
+    defaults = map(configuration.default_config, inputs.MODALITIES)
+    known = {name for config in defaults for name in configuration.flatten(config)}
     known |= configuration.flatten(finetune.overridable()).keys()
     known |= {field.name for field in fields.FIELDS}  # also of other encoders than ResNets
     for path in DOCS:

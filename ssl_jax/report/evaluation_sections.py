@@ -78,6 +78,8 @@ def _labels_used(run: Run, *, transfer: bool) -> str:
         return "The encoder was pre-trained without labels, then fine-tuned on some."
     if run.pretrained:
         return "Features are frozen."
+    if str(run.config.get("data", {}).get("source", "")).startswith("captions:"):
+        return "Features are frozen; their training read captions that were written from labels."
     if transfer:
         return "Features are frozen; their training saw none of these images."
     return "Features are frozen; their training used no label."
