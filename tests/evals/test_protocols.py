@@ -42,11 +42,11 @@ def evaluations():
 
 def test_names_are_found_without_import_and_private_modules_are_left_out():
     assert protocols.names() == [
-        *("few_shot", "frames", "knn", "label_free", "layers", "linear", "linear_sgd"),
-        *("retrieval", "zero_shot"),
+        *("analogy", "few_shot", "frames", "knn", "label_free", "layers", "linear", "linear_sgd"),
+        *("neighbours", "retrieval", "similarity", "zero_shot"),
     ]  # fmt: skip
     with pytest.raises(
-        ValueError, match=r"unknown protocol 'svm'; choose one of: few_shot, frames"
+        ValueError, match=r"unknown protocol 'svm'; choose one of: analogy, few_shot"
     ):
         protocols.get("svm")
 
@@ -54,10 +54,10 @@ def test_names_are_found_without_import_and_private_modules_are_left_out():
 def test_only_protocols_without_labels_are_free_of_train_features():
     by_name = {name: protocols.get(name) for name in protocols.names()}
     assert [name for name, p in by_name.items() if not p.needs.labels] == [
-        *("label_free", "retrieval"),
+        *("analogy", "label_free", "neighbours", "retrieval", "similarity"),
     ]
     assert [name for name, p in by_name.items() if p.needs.method] == [
-        *("knn", "linear", "retrieval", "zero_shot"),
+        *("analogy", "knn", "linear", "neighbours", "retrieval", "similarity", "zero_shot"),
     ]
     assert all(p.needs.input in ("", "pair", "light") for p in by_name.values())
     assert len({p.order for p in by_name.values()}) == len(by_name)
