@@ -1,7 +1,7 @@
 """word2vec beside gensim: words per second, classification of documents, neighbours.
 
     pip install gensim
-    python -m benchmarks.word2vec --text=DATA_DIR/bbc_text/bbc_news.txt --work=/tmp/words
+    python -m benchmarks.word2vec --text=DATA_DIR/bbc_text/bbc_news.txt --work=runs/words
 
 The file holds the BBC's news without ends of documents, in the order of its five classes. The
 benchmark cuts each class into passages of 200 words; the last fifth of each class is the test

@@ -65,7 +65,11 @@ def _figure(points: dict[str, Points], lengths: list[int]) -> Figure:
             for (name, by_evaluation), color in zip(points.items(), style.LINES, strict=False):
                 by_steps = by_evaluation[evaluation]
                 ax.plot(
-                    by_steps.keys(), by_steps.values(), "o-", color=color, label=METHOD_NAMES.get(name, name)
+                    by_steps.keys(),
+                    by_steps.values(),
+                    "o-",
+                    color=color,
+                    label=METHOD_NAMES.get(name, name),
                 )
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [f"{steps:,}" for steps in lengths])

@@ -21,7 +21,6 @@ METHOD = {
     "name": "word2vec",
     "architecture": "skip_gram",  # skip_gram | cbow
     "loss": "negatives",  # negatives | hierarchy
-    "window": 5,  # augment.window
     "negatives": 5,
     "shared_negatives": 64,  # by 32 neighbouring centres
     "max_terms": 256.0,  # products whose gradients a vector sums up in a batch

@@ -226,7 +226,7 @@ def test_only_process_0_creates_and_locks_the_workdir_of_weights(process, tmp_pa
         return function() if process == 0 else None
 
     monkeypatch.setattr(bootstrap, "run_on_process_0", run_on_process_0)
-    monkeypatch.setattr(evaluate, "_subject", lambda *args, **options: None)
+    monkeypatch.setattr(evaluate, "_subject", lambda *args, **options: flat_subject())
     monkeypatch.setattr(evaluation, "evaluate", lambda context: None)
     path = tmp_path / "other"
     evaluate.evaluate(get_config("digits"), path)

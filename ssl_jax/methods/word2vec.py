@@ -25,7 +25,6 @@ def make(
     *,
     architecture: str = "skip_gram",
     loss: str = "negatives",
-    window: int = 5,
     negatives: int = 5,
     shared_negatives: int = 64,
     max_terms: float = 256.0,
@@ -49,10 +48,10 @@ def make(
 
     Args:
       encoder: module `Embedding`.
-      run: passages of "tokens" and "window"; `facts` with "counts".
+      run: passages of "tokens" and "window"; `facts` with "counts"; `symbols` says how large windows
+        are.
       architecture: "skip_gram" or "cbow".
       loss: "negatives" or "hierarchy" (hierarchical softmax).
-      window: largest window, `augment.window`.
       negatives: negatives of each pair; one that is the centre itself has weight 0.
       shared_negatives: number of negatives that 32 centres share.
       max_terms: number of products whose gradients a vector sums up in a batch.
@@ -67,13 +66,13 @@ def make(
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r}: choose one of {', '.join(known)}")
-    if "counts" not in run.facts or not {"tokens", "window"} <= run.seen.keys():
+    if "counts" not in run.facts or "tokens" not in run.seen or "window" not in run.symbols:
         raise ValueError("word2vec learns from words: choose data.source='text'")
     if not isinstance(encoder, Embedding):
         raise ValueError("word2vec trains a table of word vectors: choose model.name='embedding'")
-    if min(window, negatives, shared_negatives) < 1 or max_terms <= 0:
-        raise ValueError("window, negatives and shared_negatives are at least 1, max_terms above 0")
-    counts = np.asarray(run.facts["counts"])
+    if min(negatives, shared_negatives) < 1 or max_terms <= 0:
+        raise ValueError("negatives and shared_negatives are at least 1, max_terms above 0")
+    counts, window = np.asarray(run.facts["counts"]), run.symbols["window"] - 1
     size, length = BLOCKS[loss], run.seen["tokens"].shape[0]
     rows, by_path = table.padded_rows(len(counts)), loss == "hierarchy"
     skips = architecture == "skip_gram"

@@ -188,6 +188,8 @@ def single_optimizer(
     """
     if name not in NAMES:
         raise ValueError(f"unknown optimizer {name!r}; choose from {', '.join(NAMES)}")
+    if name == "plain" and (weight_decay or momentum):
+        raise ValueError("plain has neither weight decay nor momentum: set both to 0, or take sgd")
     peak = learning_rate(lr, lr_rule, batch_size)
     rate = rate_schedule(peak, warmup_steps, total_steps, name=schedule, drops=drops, drop=drop)
     own_rate = _within(rate, turns)

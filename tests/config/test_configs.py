@@ -37,7 +37,7 @@ def variants(name):
 def test_a_variant_is_valid_documented_and_makes_a_method(name, variant, monkeypatch):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config(variant)
-    if variant.startswith("folder") or config.data.source == "audio":
+    if variant.startswith("folder") or config.data.source in ("audio", "text"):
         config.data.dir = "files"
         config, _ = configuration.adapt(config, FOLDER)
     if variant in ("vit_b16", "siglip_b16"):

@@ -129,7 +129,7 @@ def test_describe_has_one_row_of_text_per_field():
         *("optim.lr", "required", "Base learning rate, before `lr_rule`."),
         *("a finite number, 0 or more", "schedule"),
     )
-    assert rows["optim.name"].valid == "one of adamw, lars, sgd"
+    assert rows["optim.name"].valid == "one of adamw, lars, plain, sgd"
     assert rows["optim.weight_decay_end"].default == "None"
     assert (rows["eval.crop"].default, rows["eval.crop"].valid) == ("1.0", "in (0, 1]")
     assert rows["augment.placement"].valid == "one of host, device"

@@ -31,8 +31,10 @@ def float64():
 def make(architecture, loss, **fields):
     words = jax.ShapeDtypeStruct((LENGTH,), jnp.int32)
     facts = {"words": np.arange(len(COUNTS)).astype(str), "counts": COUNTS}
-    run = methods.Run({"tokens": words, "window": words}, 10, 4, 100, facts=facts)
-    fields = {"window": WINDOW, "shared_negatives": SHARED, "negatives": NEGATIVES} | fields
+    run = methods.Run(
+        {"tokens": words, "window": words}, 10, 4, 100, facts=facts, symbols={"window": WINDOW + 1}
+    )
+    fields = {"shared_negatives": SHARED, "negatives": NEGATIVES} | fields
     return word2vec.make(
         Embedding(WIDTH, dtype=jnp.float64), run, architecture=architecture, loss=loss, **fields
     )
@@ -168,7 +170,9 @@ def test_negatives_depend_on_the_example_alone():
 def test_a_vocabulary_smaller_than_the_negatives_learns():
     facts = {"words": np.array(["a", "b"]), "counts": np.array([3, 2])}
     words = jax.ShapeDtypeStruct((LENGTH,), jnp.int32)
-    run = methods.Run({"tokens": words, "window": words}, 10, 4, 100, facts=facts)
+    run = methods.Run(
+        {"tokens": words, "window": words}, 10, 4, 100, facts=facts, symbols={"window": WINDOW + 1}
+    )
     method = word2vec.make(Embedding(WIDTH), run, shared_negatives=32)
     one = batch()
     one["tokens"] = np.minimum(one["tokens"], 1)

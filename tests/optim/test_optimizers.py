@@ -263,12 +263,12 @@ def test_learning_rate_rules_match_published_values():
 
 
 def test_unknown_name_is_refused_with_the_known_names():
-    with pytest.raises(ValueError, match=r"'adam'; choose from adamw, lars, sgd"):
+    with pytest.raises(ValueError, match=r"'adam'; choose from adamw, lars, plain, sgd"):
         make("adam")
     with pytest.raises(ValueError, match=r"'cubic'; choose from constant, linear, sqrt"):
         make("sgd", lr_rule="cubic")
-    with pytest.raises(ValueError, match=r"'linear'; choose from constant, cosine, step"):
-        make("sgd", schedule="linear")
+    with pytest.raises(ValueError, match=r"'square'; choose from constant, cosine, linear, step"):
+        make("sgd", schedule="square")
     with pytest.raises(ValueError, match=r"\(120, 160\) must be fractions of the run"):
         make("sgd", schedule="step", drops=(120, 160))
 
@@ -286,7 +286,11 @@ def net_params():
     return jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes["params"])
 
 
-@pytest.mark.parametrize("name", optim.NAMES)
+# "plain" has a test of its own: it refuses decay and momentum.
+DECAYING = [name for name in optim.NAMES if name != "plain"]
+
+
+@pytest.mark.parametrize("name", DECAYING)
 def test_zero_gradient_moves_only_decayed_parameters(name, net_params):
     tx, _ = make(name, warmup_steps=0, weight_decay=0.1)
     zeros = jax.tree.map(np.zeros_like, net_params)
@@ -295,7 +299,7 @@ def test_zero_gradient_moves_only_decayed_parameters(name, net_params):
     assert moved == optimizers.is_weight(net_params)
 
 
-@pytest.mark.parametrize("name", optim.NAMES)
+@pytest.mark.parametrize("name", DECAYING)
 def test_decay_of_all_parameters_moves_each(name, net_params):
     tx, _ = make(name, warmup_steps=0, weight_decay=0.1, decay_all=True)
     zeros = jax.tree.map(np.zeros_like, net_params)
@@ -314,7 +318,7 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("name", optim.NAMES)
+@pytest.mark.parametrize("name", DECAYING)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -339,3 +343,24 @@ def state_paths(tx, params):
 def test_clipped_trust_ratio_adds_its_count_to_the_state():
     paths = state_paths(make("lars", trust_clip=True)[0], {"w": jnp.zeros(2)})
     assert paths == PATHS["lars"] | {"1/inner_state/count"}
+
+
+def test_plain_subtracts_the_rate_times_the_gradient_and_has_no_state_per_parameter():
+    tx, schedule = optimizers.make(
+        "plain", lr=0.025, lr_rule="constant", schedule="linear", batch_size=1, warmup_steps=0,
+        total_steps=8, weight_decay=0.0, momentum=0.0,
+    )  # fmt: skip
+    params, grads = {"table": jnp.ones((3, 2))}, {"table": jnp.full((3, 2), 4.0)}
+    state = tx.init(params)
+    assert all(leaf.size == 1 for leaf in jax.tree.leaves(state))
+    for step in range(3):
+        rate = 0.025 * (1 - step / 8)
+        np.testing.assert_allclose(float(schedule(step)), rate, rtol=1e-6)
+        updates, state = tx.update(grads, state, params)
+        np.testing.assert_allclose(updates["table"], -rate * 4, rtol=1e-6)
+    np.testing.assert_allclose(float(schedule(8)), 0.025e-4, rtol=1e-5)  # word2vec.c's least rate
+    with pytest.raises(ValueError, match="neither weight decay nor momentum"):
+        optimizers.make(
+            "plain", lr=0.1, lr_rule="constant", batch_size=1, warmup_steps=0, total_steps=8,
+            weight_decay=1e-4, momentum=0.0,
+        )  # fmt: skip

@@ -14,7 +14,7 @@ from ssl_jax.jobs import files
 from ssl_jax.report.figures import analogies
 
 NEEDS = Needs(labels=False, train_features=False, method=True, vectors=True)
-ORDER = 20
+ORDER = 12
 
 
 def absent(options: Any) -> str:

@@ -10,7 +10,7 @@ from ssl_jax.evals.context import Context
 from ssl_jax.evals.protocols import Measured, Needs
 
 NEEDS = Needs(labels=False, train_features=False, method=True, vectors=True)
-ORDER = 22
+ORDER = 16
 MEASURES = ("nearest_cosine",)
 COUNT = 10  # neighbours of each word
 FREQUENT = 20  # words without eval.neighbours_of

@@ -11,7 +11,7 @@ from ssl_jax.evals.context import Context
 from ssl_jax.evals.protocols import CountLabels, Measured, Needs
 
 NEEDS = Needs(labels=False, train_features=False, method=True, vectors=True)
-ORDER = 21
+ORDER = 14
 MEASURES = ("spearman", "pairs")
 FEWEST = 3  # pairs, of which a correlation means something
 

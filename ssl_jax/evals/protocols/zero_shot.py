@@ -14,7 +14,7 @@ from ssl_jax.evals.results import check_labels
 from ssl_jax.evals.subjects import RAW
 
 NEEDS = Needs(train_features=False, method=True, towers=True)
-ORDER = 35
+ORDER = 18
 
 
 def run(context: Context) -> Measured:

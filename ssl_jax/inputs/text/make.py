@@ -52,6 +52,7 @@ def make_input(
         device=lambda batch: batch,
         shipped=seen,
         seen=seen,
+        symbols={"window": augment["window"] + 1},
         evaluate=lambda record: _filled(record["tokens"], length),
         evaluated=words,
         to_model=lambda tokens: tokens,
