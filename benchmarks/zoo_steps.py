@@ -64,13 +64,8 @@ def _figure(points: dict[str, Points], lengths: list[int]) -> Figure:
         for ax, (evaluation, title) in zip(plots, zoo.EVALUATIONS.items(), strict=True):
             for (name, by_evaluation), color in zip(points.items(), style.LINES, strict=False):
                 by_steps = by_evaluation[evaluation]
-                ax.plot(
-                    by_steps.keys(),
-                    by_steps.values(),
-                    "o-",
-                    color=color,
-                    label=METHOD_NAMES.get(name, name),
-                )
+                label = METHOD_NAMES.get(name, name)
+                ax.plot(by_steps.keys(), by_steps.values(), "o-", color=color, label=label)
             ax.set_xscale("log", base=2)
             ax.set_xticks(lengths, [f"{steps:,}" for steps in lengths])
             ax.set_xlabel("Training steps of 128 images")
