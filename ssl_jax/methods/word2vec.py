@@ -48,8 +48,8 @@ def make(
 
     Args:
       encoder: module `Embedding`.
-      run: passages of "tokens" and "window", `facts` with "counts", and `symbols` with the number of
-        windows, which tells the largest one.
+      run: passages of "tokens" and "window", `facts` with "counts", and `symbols` that says how
+        large a window can be.
       architecture: "skip_gram" or "cbow".
       loss: "negatives" or "hierarchy" (hierarchical softmax).
       negatives: negatives of each pair; one that is the centre itself has weight 0.
