@@ -38,9 +38,6 @@ class Run(NamedTuple):
     bn_group: int = 0
     """Rows of full-size views that share BatchNorm statistics; 0 means the whole global batch."""
 
-    symbols: Mapping[str, int] = MappingProxyType({})
-    """Number of different values of each array of symbols in `seen`: `Input.symbols`."""
-
     chunk: int = 0
     """Examples that stay together when the batch is divided: one device's part of a micro-batch.
     0 means that there are no micro-batches, so the whole batch stays together.
@@ -48,6 +45,9 @@ class Run(NamedTuple):
 
     facts: Mapping[str, Any] = MappingProxyType({})
     """Facts about the training data, NumPy arrays by name: `Source.facts`. Empty for images."""
+
+    symbols: Mapping[str, int] = MappingProxyType({})
+    """Number of different values of each array of symbols in `seen`: `Input.symbols`."""
 
 
 def merge_statistics(params: Tree, extra: Tree, stats: Tree, step: jax.Array) -> Tree:
@@ -115,15 +115,6 @@ class Method(NamedTuple):
     after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
     """(params, extra, stats, step) -> extra, called after the optimizer step."""
 
-    params_layout: Tree = "parameters"
-    """Prefix tree of `params`: "parameters" (every device gathers them for a step) or "table" (they
-    stay divided by rows over the devices of `parallel.fsdp`; the method reads rows by
-    `parallel.table`)."""
-
-    vectors: Callable[[Tree, Tree], jax.Array] | None = None
-    """(params, extra) -> float32 [V, d], a vector for each of `Run.facts["words"]`. Only for
-    methods that embed words."""
-
     layout: Tree = "replicated"
     """Prefix tree of `extra` that says how each part is laid out over devices: "replicated", "rows"
     (sharded on the first axis) or "parameters" (like the parameters, which `parallel.fsdp` shards).
@@ -148,17 +139,26 @@ class Method(NamedTuple):
     classes: tuple[str, ...] = ()
     """Class names of the columns of `logits`."""
 
-    towers: Mapping[str, Callable[[Tree, Tree, Tree], jax.Array]] = MappingProxyType({})
-    """For methods that embed the parts of an example in one space: name of the part, such as
-    "image" or "text" -> ((params, extra, x) -> [b, d] float32 of unit length), for inference. x is
-    what `Input.parts` of this name returns."""
-
     turns: Mapping[str, Turns] = MappingProxyType({})
     """Path in `params`, such as "encoder/layer0" -> ranges of steps (first, end), rising, in which
     the optimizer updates the parameters under the path. In all other steps they and the optimizer's
     state do not change. `objective` must also stop their gradient there, so that the norm of the
     gradient, which is logged and clipped, is that of the trained parameters.
     """
+
+    towers: Mapping[str, Callable[[Tree, Tree, Tree], jax.Array]] = MappingProxyType({})
+    """For methods that embed the parts of an example in one space: name of the part, such as
+    "image" or "text" -> ((params, extra, x) -> [b, d] float32 of unit length), for inference. x is
+    what `Input.parts` of this name returns."""
+
+    params_layout: Tree = "parameters"
+    """Prefix tree of `params`: "parameters" (every device gathers them for a step) or "table" (they
+    stay divided by rows over the devices of `parallel.fsdp`; the method reads rows by
+    `parallel.table`)."""
+
+    vectors: Callable[[Tree, Tree], jax.Array] | None = None
+    """(params, extra) -> float32 [V, d], a vector for each of `Run.facts["words"]`. Only for
+    methods that embed words."""
 
 
 def names() -> list[str]:

@@ -39,7 +39,7 @@ LIMITS = {
     **{"embed_dim": 16, "text_width": 16, "text_depth": 1},
 }
 # Values of single fields. SGD at 0.1 diverges on a loss of many nats.
-OTHER = {"sigma": 1.0, "max_terms": 4.0, "shared_negatives": 8}
+OTHER = {"sigma": 1.0, "max_terms": 4.0, "shared_negatives": 8, "normalize_tiles": False}
 MICRO = testing.DEVICES * testing.CHUNK
 # Largest work of all devices together, relative to one device with the whole batch. A step that
 # every device repeats has up to 8. Micro-batches encode each example once more without gradient, up

@@ -120,6 +120,7 @@ def test_every_model_is_tested():
     assert {name for name, _ in CONVERTING} & split
     # These differ from vit_tiny and resnet101 in size only.
     skipped = split | {"vit_small", "vit_base", "vit_large", "resnet101_stage3", "resnet161"}
+    skipped |= {"audio_cnn_gru", "embedding"}  # of other modalities: exports hold image encoders
     assert tested | skipped == set(models.names())
 
 
