@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "inputs" / "audio"))
 import sounds
 
+from ssl_jax import components
+from ssl_jax import config as configuration
 from ssl_jax.data import file_names, sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 
@@ -127,6 +129,22 @@ def test_splits_share_the_classes_of_all_folders_or_files(tmp_path):
         assert (train.size, test.size) == (3, 2)
         assert train.classes == test.classes == classes
         assert test.read_label(0) == classes.index(classes[0] if not options else "10")
+
+
+def test_training_files_are_no_test_files(digits):
+    def open_both(split, eval_split):
+        config = configuration.default_config("audio")
+        config.data.update(dir=str(digits), split=split, eval_split=eval_split, pattern=PATTERN)
+        return components.open_test_source(config, components.open_source(config, split))
+
+    assert open_both("take>=5", "take<5").size == 30
+    message = r"12 examples are both in 'take>=5' and in 'speaker=anna', for example .*anna_10.wav"
+    with pytest.raises(Fault, match=message) as refused:
+        open_both("take>=5", "speaker=anna")
+    assert refused.value.code == BAD_DATA
+    with pytest.raises(Fault, match=r"6 examples are both in 'train' and in 'take=3'"):
+        open_both("train", "take=3")
+    assert open_both("train", "test") is None  # no such folder: training without evaluation
 
 
 def test_missing_and_damaged_files(tmp_path):
