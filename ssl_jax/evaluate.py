@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli, inputs
+from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.config import same_data
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault, count
@@ -83,31 +83,19 @@ def check_config(config: ConfigDict, data: ConfigDict) -> None:
     """Checks the config of the workdir together with the `data` section of the evaluation.
 
     Raises:
-      Fault: bad values, data of another modality than the config's, or another part of the same
-        data held out.
+      Fault: bad values, data that the encoder does not take, or another part of the same data held
+        out.
     """
-    _check_modality(config.data.source, data.source)
+    same_data.check_encoder(config.data, data, "this encoder")
     same_data.check_held_out(config.data, data)
-    channels = config.data.get("channels", 3)
-    if data.get("channels", 3) != channels:
+    channels = config.data.get("channels")
+    if channels and data.get("channels", 3) != channels:
         message = f"data.channels={data.channels}: the encoder takes images of "
         raise Fault(f"{message}{count(channels, 'channel')}; leave --data.channels out", BAD_CONFIG)
     whole = config.copy_and_resolve_references()
     whole.data = data
     if problems := configuration.problems(whole):
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
-
-
-def _check_modality(own: str, given: str) -> None:
-    modality, other = inputs.modality(own), inputs.modality(given)
-    if other is not modality:
-        names = [module.__name__.rpartition(".")[2] for module in (modality, other)]
-        raise Fault(
-            f"--data.source={given} holds examples of the modality {names[1]!r}, but this encoder "
-            f"takes {names[0]!r}. Choose data of the modality {names[0]!r}, for example the "
-            f"run's own: --data.source={own}",
-            BAD_CONFIG,
-        )
 
 
 def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> ConfigDict:
@@ -126,8 +114,6 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
     config = configuration.evaluation_config()
     if workdir.is_run(origin):
         trained = configuration.load(pathlib.Path(origin))
-        if "source" in changes["data"]:
-            _check_modality(trained.data.source, changes["data"]["source"])
         if "size" not in trained.augment:
             return _config_of_modality(trained, origin, changes)
         config.data.update(trained.data)
@@ -136,7 +122,9 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
         message = f"--pretrained={weights} brings no data: name them, e.g. --data.source=folder"
         raise Fault(f"{message} --data.dir=IMAGES", USAGE)
     config.eval.update(changes["eval"])
+    before = config.data.copy_and_resolve_references()
     same_data.update(config.data, changes["data"])
+    same_data.check_encoder(before, config.data, "this encoder")
     if workdir.is_run(origin):
         same_data.check_held_out(trained.data, config.data)
     with config.unlocked():
@@ -172,6 +160,7 @@ def _config_of_modality(trained: ConfigDict, origin: str, changes: dict[str, Any
     config = trained.copy_and_resolve_references()
     config.eval.update(changes["eval"])
     same_data.update(config.data, changes["data"])
+    same_data.check_encoder(trained.data, config.data, "this encoder")
     same_data.check_held_out(trained.data, config.data)
     with config.unlocked():
         if "finetune" in config:

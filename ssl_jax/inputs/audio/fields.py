@@ -75,6 +75,7 @@ DATA_FIELDS = (
         IDENTITY,
     ),
 )
+ENCODER_DATA = ("sample_rate",)
 
 
 def default_fields() -> dict[str, Any]:
