@@ -43,6 +43,7 @@ def main() -> None:
         data = evaluation_data(config, changes["data"], flags.FLAGS.data_dir)
         config.eval.update(changes["eval"])
         check_config(config, data)
+        check_splits(config, data, path)
         cli.start(stop)
         require_same_command(config, data)
         evaluate(config, path, data)
@@ -96,6 +97,30 @@ def check_config(config: ConfigDict, data: ConfigDict) -> None:
     whole.data = data
     if problems := configuration.problems(whole):
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
+
+
+def check_splits(config: ConfigDict, data: ConfigDict, path: pathlib.Path) -> None:
+    """Checks that the evaluation does not mix test sets in the workdir's own files.
+
+    Other data, a transfer, have files of their own. A workdir without evaluation split has no
+    numbers that an evaluation could replace.
+
+    Raises:
+      Fault: the examples are others of the workdir's own data.
+    """
+    own = config.data
+    names = [name for name in own if configuration.is_identity(f"data.{name}", own.source)]
+    if own.eval_split and not own.get("holdout", 0):
+        names.append("eval_split")
+    changed = [name for name in names if name in data and data[name] != own[name]]
+    if changed and not same_data.is_transfer(own, data):
+        name, weights = changed[0], config.get(PRETRAINED, {}).get("path", path)
+        raise Fault(
+            f"data.{name}={data[name]!r}: {path} holds results for data.{name}={own[name]!r}, "
+            "which would be replaced. Evaluate other examples in a workdir of their own: "
+            f"--workdir=NEW --pretrained={weights}",
+            BAD_CONFIG,
+        )
 
 
 def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]) -> ConfigDict:

@@ -180,7 +180,8 @@ def test_misspelt_evaluation_field_suggests_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("verb", "flags", "code", "text"),
     [
-        ("evaluate", ["--data.pattern={digit}_{rest}", "--data.group="], 76, "no checkpoint"),
+        ("evaluate", ["--data.pattern={digit}_{rest}", "--data.dir=new"], 76, "no checkpoint"),
+        ("evaluate", ["--data.split=all"], 78, "--workdir=NEW --pretrained="),
         ("evaluate", ["--data.max_megapixels=5"], 78, "source 'audio' has no such field"),
         ("finetune", ["--config.data.channels=1"], 78, "data.channels: the source 'audio' has no"),
     ],

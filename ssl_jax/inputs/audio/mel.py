@@ -29,8 +29,8 @@ def log_mel(x: Tree, sample_rate: int) -> Frames:
     scale, from 0 Hz to half the sample rate. A recording shorter than a frame has one frame.
 
     A frame is padded with zeros to 512 samples before the Fourier transform: no band is empty at
-    any rate from 1,000 Hz. Padding adds no detail. A frame resolves 40 Hz, and the lower bands are
-    narrower at 8 kHz and below, so that neighbouring bands tell much the same there.
+    any rate from 1,000 Hz. Padding adds no detail. A frame resolves 40 Hz, and the lowest bands are
+    33 Hz apart at 8 kHz and closer at lower rates, where neighbours tell much the same.
 
     Args:
       x: float [b, t], or {"waveform": float [b, t], "samples": int [b]}, where samples from
