@@ -238,8 +238,8 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
       train: the training examples.
 
     Raises:
-      Fault: examples are held out of data without labels, the data have a single class, or the
-        classes of the two splits differ, so that their label numbers would disagree.
+      Fault: examples are held out of data without labels, the data have a single class, the classes
+        of the two splits differ, so that their label numbers would disagree, or files are in both.
     """
     data = config.data
     share = data.get("holdout", 0)
@@ -281,6 +281,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
             'train without evaluation by --config.data.eval_split=""',
             BAD_DATA,
         )
+    _check_disjoint(config, train, test)
     bootstrap.print_once(f"evaluation on {count(test.size, 'example')}: {test.split}")
     return test
 
@@ -296,18 +297,41 @@ def open_unlabelled_test(config: ConfigDict, train: Source) -> Source | None:
       The examples; None if such data are not evaluated apart, or have no other split.
 
     Raises:
-      Fault: the data cannot be read.
+      Fault: the data cannot be read, or files are in both splits.
     """
     data = config.data
     if not train.unlabelled_test or not (data.eval_split or data.get("holdout", 0)):
         return None
     try:
-        return _open_evaluation(config, train.facts)
+        test = _open_evaluation(config, train.facts)
     except Fault as fault:
         if fault.code != MISSING_INPUT:
             raise
         bootstrap.print_once(f"training examples are evaluated: {fault}")
         return None
+    _check_disjoint(config, train, test)
+    return test
+
+
+def _check_disjoint(config: ConfigDict, train: Source, test: Source) -> None:
+    """Raises Fault if a file of the user is both a training and a test example.
+
+    Splits of other sources are disjoint, or their overlap is written in their names. Examples that
+    are held out are disjoint, too. Takes about a second for a million files.
+    """
+    data = config.data
+    if not inputs.is_folder(data.source) or data.get("holdout", 0):
+        return
+    small, large = sorted((train, test), key=lambda source: source.size)
+    places = set(map(small.describe, range(small.size)))
+    both = [place for place in map(large.describe, range(large.size)) if place in places]
+    if both:
+        raise Fault(
+            f"{count(len(both), 'example')} {'is' if len(both) == 1 else 'are'} both in "
+            f"{data.split!r} and in {test.split!r}, for example {both[0]}. Change data.split or "
+            'data.eval_split, or train without evaluation by --config.data.eval_split=""',
+            BAD_DATA,
+        )
 
 
 def _open_evaluation(config: ConfigDict, facts: Facts | None) -> Source:

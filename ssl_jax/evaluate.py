@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli, inputs
+from ssl_jax import cli
 from ssl_jax import config as configuration
 from ssl_jax.config import same_data
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault, count
@@ -43,6 +43,7 @@ def main() -> None:
         data = evaluation_data(config, changes["data"], flags.FLAGS.data_dir)
         config.eval.update(changes["eval"])
         check_config(config, data)
+        check_splits(config, data, path)
         cli.start(stop)
         require_same_command(config, data)
         evaluate(config, path, data)
@@ -83,13 +84,13 @@ def check_config(config: ConfigDict, data: ConfigDict) -> None:
     """Checks the config of the workdir together with the `data` section of the evaluation.
 
     Raises:
-      Fault: bad values, data of another modality than the config's, or another part of the same
-        data held out.
+      Fault: bad values, data that the encoder does not take, or another part of the same data held
+        out.
     """
-    _check_modality(config.data.source, data.source)
+    same_data.check_encoder(config.data, data, "this encoder")
     same_data.check_held_out(config.data, data)
-    channels = config.data.get("channels", 3)
-    if data.get("channels", 3) != channels:
+    channels = config.data.get("channels")
+    if channels and data.get("channels", 3) != channels:
         message = f"data.channels={data.channels}: the encoder takes images of "
         raise Fault(f"{message}{count(channels, 'channel')}; leave --data.channels out", BAD_CONFIG)
     whole = config.copy_and_resolve_references()
@@ -98,14 +99,26 @@ def check_config(config: ConfigDict, data: ConfigDict) -> None:
         raise Fault("bad config:\n  " + "\n  ".join(problems), BAD_CONFIG)
 
 
-def _check_modality(own: str, given: str) -> None:
-    modality, other = inputs.modality(own), inputs.modality(given)
-    if other is not modality:
-        names = [module.__name__.rpartition(".")[2] for module in (modality, other)]
+def check_splits(config: ConfigDict, data: ConfigDict, path: pathlib.Path) -> None:
+    """Checks that the evaluation does not mix test sets in the workdir's own files.
+
+    Other data, a transfer, have files of their own. A workdir without evaluation split has no
+    numbers that an evaluation could replace.
+
+    Raises:
+      Fault: the examples are others of the workdir's own data.
+    """
+    own = config.data
+    names = [name for name in own if configuration.is_identity(f"data.{name}", own.source)]
+    if own.eval_split and not own.get("holdout", 0):
+        names.append("eval_split")
+    changed = [name for name in names if name in data and data[name] != own[name]]
+    if changed and not same_data.is_transfer(own, data):
+        name, weights = changed[0], config.get(PRETRAINED, {}).get("path", path)
         raise Fault(
-            f"--data.source={given} holds examples of the modality {names[1]!r}, but this encoder "
-            f"takes {names[0]!r}. Choose data of the modality {names[0]!r}, for example the "
-            f"run's own: --data.source={own}",
+            f"data.{name}={data[name]!r}: {path} holds results for data.{name}={own[name]!r}, "
+            "which would be replaced. Evaluate other examples in a workdir of their own: "
+            f"--workdir=NEW --pretrained={weights}",
             BAD_CONFIG,
         )
 
@@ -126,8 +139,6 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
     config = configuration.evaluation_config()
     if workdir.is_run(origin):
         trained = configuration.load(pathlib.Path(origin))
-        if "source" in changes["data"]:
-            _check_modality(trained.data.source, changes["data"]["source"])
         if "size" not in trained.augment:
             return _config_of_modality(trained, origin, changes)
         config.data.update(trained.data)
@@ -136,7 +147,9 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
         message = f"--pretrained={weights} brings no data: name them, e.g. --data.source=folder"
         raise Fault(f"{message} --data.dir=IMAGES", USAGE)
     config.eval.update(changes["eval"])
+    before = config.data.copy_and_resolve_references()
     same_data.update(config.data, changes["data"])
+    same_data.check_encoder(before, config.data, "this encoder")
     if workdir.is_run(origin):
         same_data.check_held_out(trained.data, config.data)
     with config.unlocked():
@@ -172,6 +185,7 @@ def _config_of_modality(trained: ConfigDict, origin: str, changes: dict[str, Any
     config = trained.copy_and_resolve_references()
     config.eval.update(changes["eval"])
     same_data.update(config.data, changes["data"])
+    same_data.check_encoder(trained.data, config.data, "this encoder")
     same_data.check_held_out(trained.data, config.data)
     with config.unlocked():
         if "finetune" in config:

@@ -64,14 +64,16 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     if "finetune" in before:
         raise Fault(f"--pretrained={pretrained} is fine-tuned already", BAD_CONFIG)
     config = configuration.finetuning_config(before)
-    config.update_from_flattened_dict(overrides)
+    others = {k: v for k, v in overrides.items() if not k.startswith("data.")}
+    config.update_from_flattened_dict(others)
     changes = {k.removeprefix("data."): v for k, v in overrides.items() if k.startswith("data.")}
     config.data = before.data.copy_and_resolve_references()
     same_data.update(config.data, changes)
+    same_data.check_encoder(before.data, config.data, "the pre-trained encoder")
     if workdir.is_run(path):
         same_data.check_held_out(before.data, config.data)
     channels, expected = (data.get("channels") for data in (config.data, before.data))
-    if channels != expected:
+    if expected and channels != expected:
         message = f"data.channels={channels}: the encoder at {pretrained} takes images"
         raise Fault(f"{message} of {count(expected, 'channel')}", BAD_CONFIG)
     config.finetune.pretrained = str(_folder(pretrained))
@@ -125,6 +127,7 @@ def overridable() -> ConfigDict:
     """Returns the fields that have flags; model and method come from the pre-trained run."""
     config = configuration.finetuning_config(configuration.default_config())
     with config.unlocked():
+        config.data = configuration.every_data_field()
         del config.model, config.method, config.finetune.pretrained
         # Fine-tuning uses one view per image, whole batches, no probe and no early stopping.
         del config.augment.views, config.augment.second, config.augment.local

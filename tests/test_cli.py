@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from configs import cpc_audio
 from ssl_jax import config as configuration
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -174,3 +175,24 @@ def test_misspelt_evaluation_field_suggests_the_nearest(tmp_path):
     code, message, _ = ssl_jax("evaluate", f"--workdir={tmp_path}", "--eval.label_per_class=1")
     assert code == 78
     assert "did you mean 'eval.labels_per_class" in message
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "code", "text"),
+    [
+        ("evaluate", ["--data.pattern={digit}_{rest}", "--data.dir=new"], 76, "no checkpoint"),
+        ("evaluate", ["--data.split=all"], 78, "--workdir=NEW --pretrained="),
+        ("evaluate", ["--data.max_megapixels=5"], 78, "source 'audio' has no such field"),
+        ("finetune", ["--config.data.channels=1"], 78, "data.channels: the source 'audio' has no"),
+    ],
+)
+def test_flags_of_data_are_those_of_the_runs_source(tmp_path, verb, flags, code, text):
+    run = tmp_path / "run"
+    run.mkdir()
+    config = cpc_audio.get_config("spoken_digit")
+    config.data.dir = str(tmp_path)
+    (run / "config.json").write_text(configuration.to_json(config))
+    new = [f"--pretrained={run}", f"--workdir={tmp_path / 'new'}"]
+    where = [f"--workdir={run}"] if verb == "evaluate" else new
+    exit_code, message, _ = ssl_jax(verb, *where, *flags)
+    assert (exit_code, text in message) == (code, True), message

@@ -591,3 +591,26 @@ def test_label_field_is_not_carried_to_other_data():
     named = evaluate.evaluation_data(config, {"source": "folder", "label": "kind"}, "")
     assert named.label == "kind"
     assert evaluate.evaluation_data(config, {"split": "test"}, "").label == "speaker"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"split": "test"}, "data.split='test'"),
+        ({"eval_split": "other"}, "data.eval_split='other'"),
+        ({"holdout": 0.1}, "data.holdout=0.1"),
+        ({"label": "kind"}, ""),
+        ({"split": "test", "source": "tfds:mnist"}, ""),
+    ],
+)
+def test_other_splits_do_not_replace_the_results_of_a_run(tmp_path, changes, named):
+    config = configuration.default_config()
+    data = evaluate.evaluation_data(config, changes, "")
+    if named:
+        with pytest.raises(Fault, match=rf"{named}.*--workdir=NEW --pretrained={tmp_path}"):
+            evaluate.check_splits(config, data, tmp_path)
+    else:
+        evaluate.check_splits(config, data, tmp_path)
+    config.data.eval_split = ""  # a run without evaluation has no results
+    if "eval_split" in changes:
+        evaluate.check_splits(config, data, tmp_path)

@@ -65,8 +65,10 @@ def start(stop: Stop) -> None:
 
 
 def define_section(name: str) -> None:
-    """Defines --NAME.FIELD=VALUE for one section of the config."""
-    _define(name, configuration.default_config()[name], prefix=f"{name}.")
+    """Defines --NAME.FIELD=VALUE for one section of the config; `data` has those of any source."""
+    every = {"data": configuration.every_data_field}
+    section = every[name]() if name in every else configuration.default_config()[name]
+    _define(name, section, prefix=f"{name}.")
 
 
 def define_overrides(config: ConfigDict) -> None:

@@ -61,6 +61,16 @@ def untrusted_defaults(source: str) -> ConfigDict:
     return config
 
 
+def every_data_field() -> ConfigDict:
+    """Returns a `data` section with the fields of every modality of the package.
+
+    Verbs whose flags are defined before the run's config is read take it. `same_data.update`
+    refuses the fields that the run's source lacks.
+    """
+    rows = {row.name: row for source in inputs.MODALITIES for row in fields.data_fields(source)}
+    return ConfigDict(_section((*fields.DATA, *rows.values())))
+
+
 def _section(rows: tuple[Field, ...]) -> dict[str, Any]:
     return {row.name.partition(".")[2]: _value(row.default) for row in rows}
 

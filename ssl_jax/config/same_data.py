@@ -6,7 +6,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax import inputs, plugins
+from ssl_jax.config import fields
 from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.field import nearest
 
 
 def is_transfer(own: ConfigDict, given: ConfigDict) -> bool:
@@ -35,13 +37,49 @@ def update(data: ConfigDict, changes: dict[str, Any]) -> None:
     Args:
       data: `data` section of a run; is changed.
       changes: values by name of the field, without "data.".
+
+    Raises:
+      Fault: a field is no option of the source.
     """
-    before = data.source
-    data.update(changes)
+    before, source = data.source, changes.get("source", data.source)
+    known = [row.name for row in (*fields.DATA, *fields.data_fields(source))]
+    for name in changes:
+        # A function of the user may take any option.
+        if f"data.{name}" not in known and not plugins.is_external(source):
+            message = f"data.{name}: the source {source!r} has no such field"
+            raise Fault(f"{message}; {nearest(f'data.{name}', known)}", BAD_CONFIG)
+    with data.unlocked():
+        data.update(changes)
     if data.source != before:
         for name, neutral in (("label", ""), ("holdout", 0.0)):
             if name in data and name not in changes:
                 data[name] = neutral
+
+
+def check_encoder(own: ConfigDict, given: ConfigDict, encoder: str) -> None:
+    """Checks that an encoder takes the examples of the given data.
+
+    Args:
+      own: `data` section of the run that trained the encoder.
+      given: `data` section of its evaluation or fine-tuning.
+      encoder: the encoder, for messages.
+
+    Raises:
+      Fault: data of another modality, or another value of a field that the encoder depends on.
+    """
+    modality, other = inputs.modality(own.source), inputs.modality(given.source)
+    if other is not modality:
+        names = [module.__name__.rpartition(".")[2] for module in (modality, other)]
+        raise Fault(
+            f"data.source={given.source} holds examples of the modality {names[1]!r}, but "
+            f"{encoder} takes {names[0]!r}. Choose data of the modality {names[0]!r}, for example "
+            f"the run's own: data.source={own.source}",
+            BAD_CONFIG,
+        )
+    for name in getattr(modality, "ENCODER_DATA", ()):
+        if name in own and name in given and given[name] != own[name]:
+            message = f"data.{name}={given[name]}: {encoder} was trained with {own[name]}"
+            raise Fault(f"{message}; leave data.{name} out", BAD_CONFIG)
 
 
 def check_held_out(own: ConfigDict, given: ConfigDict) -> None:

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ class _Files(NamedTuple):
     root: str
     paths: list[str]
     fields: list[file_names.Fields]
+    classes: dict[str, list[str]]  # every value of each field, in the order of its number
 
 
 def open_audio(
@@ -35,8 +37,9 @@ def open_audio(
     `data_dir/split/CLASS/**/file` have the label CLASS, and files at `data_dir/split/file` have
     none. With a pattern, every field of the pattern is a label field; classes are the values in
     natural order, and the first field is the default label. `split` is then a folder in `data_dir`,
-    or a condition on the fields, see `file_names.condition`; "all" takes all files. The classes are
-    those of all files, so every condition has the same classes.
+    or a condition on the fields, see `file_names.condition`; "all" takes all files, and so does
+    "train" if there is no such folder. The classes are those of all files in `data_dir`, so every
+    split has the same classes.
 
     Examples are in bytewise order of their paths. Files whose names do not fit the pattern are
     skipped with a warning.
@@ -60,30 +63,21 @@ def open_audio(
             f"data.group={group!r}: choose a field of data.pattern or 'folder': {', '.join(names)}",
             BAD_CONFIG,
         )
-    classes = {
-        name: tuple(file_names.natural_order(fields[name] for fields in files.fields))
-        for name in names
-    }
+    paths, fields, classes = files.paths, files.fields, files.classes
     numbers = {name: {value: i for i, value in enumerate(classes[name])} for name in names}
-    chosen = list(range(len(files.paths)))
-    if pattern and not os.path.isdir(os.path.join(data_dir, split)) and split != "all":
-        fits = file_names.condition(split, names[:-1])
-        chosen = [i for i in chosen if fits(files.fields[i])]
-        if not chosen:
-            message = f"no file in {printable(files.root)} fulfils the condition {split!r}"
-            raise Fault(f"{message}. Correct data.split or data.eval_split", BAD_DATA)
-    paths, fields = [files.paths[i] for i in chosen], [files.fields[i] for i in chosen]
-    label_fields = names[:-1] if pattern else ["label"] * bool(classes[FOLDER] != ("",))
+    # Without a pattern, the label field "label" is the class folder.
+    columns = {name: name for name in names[:-1]}
+    if not pattern and classes[FOLDER] != [""]:
+        columns = {"label": FOLDER}
 
     def value(index: int, name: str) -> int:
-        name = FOLDER if name == "label" else name
         return numbers[name][fields[index][name]]
 
     def describe(index: int) -> str:
         return printable(paths[index])
 
     def read_labels(index: int) -> Labels:
-        return {name: value(index, name) for name in label_fields}
+        return {name: value(index, column) for name, column in columns.items()}
 
     def load(index: int) -> tuple[Record, Labels]:
         try:
@@ -103,8 +97,8 @@ def open_audio(
         load=load,
         describe=describe,
         read_labels=read_labels,
-        class_names={name: classes[FOLDER if name == "label" else name] for name in label_fields},
-        default_label=label_fields[0] if label_fields else "label",
+        class_names={name: tuple(classes[column]) for name, column in columns.items()},
+        default_label=next(iter(columns), "label"),
         identity=functools.cache(lambda: identity.of_files(paths, files.root)),
     )
 
@@ -121,22 +115,47 @@ def _in_folders(data_dir: str, split: str) -> _Files:
         (path, name) for name, paths in zip(classes or [""], found, strict=True) for path in paths
     ]
     _check_found([path for path, _ in pairs], root, search)
-    return _Files(root, [path for path, _ in pairs], [{FOLDER: name} for _, name in pairs])
+    fields = [{FOLDER: name} for _, name in pairs]
+    # An empty class folder counts, as among images: splits with the same folders agree.
+    return _Files(root, [path for path, _ in pairs], fields, {FOLDER: classes or [""]})
 
 
 def _by_name(data_dir: str, split: str, pattern: str) -> _Files:
-    """Finds all files whose names fit the pattern, with the values of its fields."""
-    read = file_names.reader(pattern)
-    own = os.path.join(data_dir, split)
-    root = own if os.path.isdir(own) else folder.split_folder(data_dir, "", "sound files")
-    root = root.rstrip(os.sep)
+    """Finds the files of a split whose names fit the pattern, with the values of its fields."""
+    read, names = file_names.reader(pattern), file_names.field_names(pattern)
+    if FOLDER in names:
+        message = f"data.pattern={pattern!r}: {{{FOLDER}}} is no name for a field, because"
+        raise Fault(f"{message} data.group={FOLDER!r} means the folder of a file", BAD_CONFIG)
+    own = os.path.isdir(os.path.join(data_dir, split))
+    conditional = not own and file_names.is_condition(split)
+    whole = not own and (conditional or split == "all")
+    root = folder.split_folder(data_dir, "" if whole else split, "sound files").rstrip(os.sep)
+    paths, fields = _that_fit(root, pattern, read)
+    others = [] if os.path.samefile(root, data_dir) else Search(EXTENSIONS).images([data_dir])[0]
+    known = [*fields, *filter(None, (_fields(path, read) for path in others))]
+    classes = {name: file_names.natural_order(one[name] for one in known) for name in names}
+    chosen = list(range(len(paths)))
+    if conditional:
+        fits = file_names.condition(split, classes)
+        chosen = [i for i in chosen if fits(fields[i])]
+    if not chosen:
+        message = f"no file in {printable(root)} fulfils the condition {split!r}"
+        raise Fault(f"{message}. Correct data.split or data.eval_split", BAD_DATA)
+    classes[FOLDER] = file_names.natural_order(one[FOLDER] for one in fields)
+    return _Files(root, [paths[i] for i in chosen], [fields[i] for i in chosen], classes)
+
+
+def _that_fit(
+    root: str, pattern: str, read: Callable[[str], file_names.Fields | None]
+) -> tuple[list[str], list[file_names.Fields]]:
+    """Returns the files below `root` whose names fit the pattern, and their fields."""
     search = Search(EXTENSIONS)
     (every,) = search.images([root])
     _check_found(every, root, search)
     paths, fields = [], []
     for path in every:
         inside = os.path.relpath(path, root)
-        values = read(os.path.splitext(os.path.basename(path))[0])
+        values = _fields(path, read)
         if values is not None:
             first = inside.split(os.sep)[0] if os.sep in inside else ""
             paths.append(path)
@@ -150,7 +169,11 @@ def _by_name(data_dir: str, split: str, pattern: str) -> _Files:
     if len(paths) < len(every):
         count = len(every) - len(paths)
         _log.warning("skipped %d files that do not fit %r, for example %s", count, pattern, example)
-    return _Files(root, paths, fields)
+    return paths, fields
+
+
+def _fields(path: str, read: Callable[[str], file_names.Fields | None]) -> file_names.Fields | None:
+    return read(os.path.splitext(os.path.basename(path))[0])
 
 
 def _check_found(paths: list[str], root: str, search: Search) -> None:

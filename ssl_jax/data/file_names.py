@@ -2,13 +2,14 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ssl_jax.errors import BAD_CONFIG, Fault
+from ssl_jax.errors import BAD_CONFIG, Fault, printable
 
 Fields = dict[str, str]  # value of each field of the pattern in one name
 _FIELD = re.compile(r"\{(\w+)\}")
-_CONDITION = re.compile(r"(\w+)(>=|<=|!=|=|>|<)(.+)")
+_CONDITION = re.compile(r"(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+)")
+_SHOWN = 10  # values in a message
 _ORDERS: Mapping[str, Callable[[int, int], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -21,13 +22,14 @@ def field_names(pattern: str) -> list[str]:
     """Returns the names of the fields of a pattern, in its order.
 
     Raises:
-      Fault: the pattern has no field, or one twice.
+      Fault: the pattern has no field, one twice, one whose name is no identifier, or other braces.
     """
-    names = _FIELD.findall(pattern)
-    if not names or len(set(names)) < len(names):
+    names, rest = _FIELD.findall(pattern), _FIELD.sub("", pattern)
+    good = all(name.isidentifier() for name in names) and not set("{}") & set(rest)
+    if not names or not good or len(set(names)) < len(names):
         raise Fault(
-            f"data.pattern={pattern!r}: name each field once, in braces, for example "
-            "'{digit}_{speaker}_{take}'",
+            f"data.pattern={pattern!r}: name each field once, in braces, by letters, digits and "
+            "underscores, such as '{digit}_{speaker}_{take}'; no other braces are allowed",
             BAD_CONFIG,
         )
     return names
@@ -62,26 +64,33 @@ def natural_order(values: Iterable[str]) -> list[str]:
 
     def key(value: str) -> list[tuple[bool, int, str]]:
         parts = re.split(r"(\d+)", value)
-        return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+        # Not isdigit: "²" is a digit, but int() refuses it.
+        return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
     return sorted(set(values), key=key)
 
 
-def condition(text: str, names: Iterable[str]) -> Callable[[Fields], bool]:
+def is_condition(split: str) -> bool:
+    """Tells whether the name of a split is meant as a condition, not as a folder."""
+    return any(sign in split for sign in "=<>")
+
+
+def condition(text: str, values: Mapping[str, Sequence[str]]) -> Callable[[Fields], bool]:
     """Returns the function that tells whether the fields of a file fulfil a condition.
 
     "take>=5&speaker!=theo|lucas" takes files whose take is at least 5 and whose speaker is neither
-    theo nor lucas. The signs are =, !=, <, <=, > and >=; only = and != take several values.
+    theo nor lucas. The signs are =, !=, <, <=, > and >=; only = and != take several values. Spaces
+    around names, signs and values mean nothing.
 
     Args:
       text: the condition.
-      names: names of the fields.
+      values: all values of every field, by the field's name.
 
     Raises:
-      Fault: the text is no condition on these fields; the function raises it if a value that must
-        be a number is none.
+      Fault: the text is no condition on these fields, or compares with a value that no file has;
+        the function raises it if a value that must be a number is none.
     """
-    known, tests = list(names), []
+    known, tests = list(values), []
     for part in text.split("&"):
         found = _CONDITION.fullmatch(part.strip())
         if not found or found[1] not in known:
@@ -91,16 +100,29 @@ def condition(text: str, names: Iterable[str]) -> Callable[[Fields], bool]:
                 f"'{known[0]}!=VALUE|VALUE' or '{known[-1]}>=NUMBER', joined by '&'",
                 BAD_CONFIG,
             )
-        tests.append(_test(text, *found.groups()))
+        name, sign, value = found.groups()
+        tests.append(_test(text, name, sign, value, values[name]))
     return lambda fields: all(test(fields) for test in tests)
 
 
-def _test(split: str, name: str, sign: str, value: str) -> Callable[[Fields], bool]:
+def _test(
+    split: str, name: str, sign: str, value: str, known: Sequence[str]
+) -> Callable[[Fields], bool]:
     if sign in ("=", "!="):
-        values = value.split("|")
+        values = [_known_value(one.strip(), name, split, known) for one in value.split("|")]
         return lambda fields: (fields[name] in values) == (sign == "=")
     limit, compare = _number(value, name, split), _ORDERS[sign]
     return lambda fields: compare(_number(fields[name], name, split), limit)
+
+
+def _known_value(value: str, name: str, split: str, known: Sequence[str]) -> str:
+    if value in known:
+        return value
+    shown = ", ".join(map(printable, known[:_SHOWN])) + (", …" if len(known) > _SHOWN else "")
+    raise Fault(
+        f"split {split!r}: no file has the value {value!r} of {name}; its values are: {shown}",
+        BAD_CONFIG,
+    )
 
 
 def _number(value: str, name: str, split: str) -> int:

@@ -32,7 +32,8 @@ class Source:
     damaged, and Fault if they cannot be read."""
 
     describe: Callable[[int], str]
-    """index -> location of the example for messages: a file, or a shard and a record number."""
+    """index -> location of the example for messages: a file, or a shard and a record number. No two
+    examples have the same, and an example has the same in every split of the user's files."""
 
     read_labels: Callable[[int], Labels] = lambda index: {}
     """index -> labels, without decoding the record. -1 means that the label is missing."""

@@ -109,7 +109,8 @@ def modality(source: str) -> Any:
     `make_input(*, augment, data, evaluation, seed) -> Input` (the config's sections as dicts). It
     may also have `FIELDS`, a table of `ssl_jax.field.Field` that describes the fields of `augment`;
     `DATA_FIELDS`, a table of the fields that it adds to `config.data`, which are options of its
-    sources; `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning; and
+    sources; `ENCODER_DATA`, names of those fields that an encoder depends on;
+    `light_fields(augment) -> dict`, the fields of `augment` for fine-tuning; and
     `typical_facts(data) -> dict`, which plans use in place of `Source.facts`.
 
     Args:

@@ -69,7 +69,7 @@ def build_plan(
         keep=train.keep,
         may_stop_early=bool(train.stop_on),
     )
-    placement = config.augment.get("placement", "host")
+    placement = config.augment.get("placement", "")
     load = throughput and input_throughput.host_load(
         throughput,
         images_per_second=forecast.images_per_second,
@@ -87,6 +87,7 @@ def build_plan(
         speed=throughput,
         need=load,
         checked=step.checked,
+        noun=components.make_input(config).noun,
     )
 
 

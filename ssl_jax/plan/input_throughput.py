@@ -34,8 +34,8 @@ class CpuThroughput(NamedTuple):
     """Training images that one busy CPU of this machine prepares.
 
     Attributes:
-      host: images/s with `augment.placement` "host".
-      device: images/s with `augment.placement` "device".
+      host: examples/s with `augment.placement` "host", or without this field.
+      device: examples/s with `augment.placement` "device"; `host` without this field.
       source: name of the data that was read.
     """
 
@@ -69,12 +69,14 @@ def host_load(
 
     Args:
       images_per_second: images/s of all hosts together.
-      placement: `augment.placement` of the config.
+      placement: `augment.placement` of the config; "" if the modality has none.
       chip: name of the chip, which decides on the type of host.
     """
     rate = images_per_second / hosts
     cpus = {"host": rate / throughput.host, "device": rate / throughput.device}
-    return HostLoad(rate, cpus[placement], cpus["host"], cpus["device"], HOST_CPUS.get(chip, 0))
+    return HostLoad(
+        rate, cpus[placement or "host"], cpus["host"], cpus["device"], HOST_CPUS.get(chip, 0)
+    )
 
 
 def measure_cached(source: Source, config: ConfigDict, folder: pathlib.Path) -> CpuThroughput:
@@ -91,21 +93,22 @@ def measure_cached(source: Source, config: ConfigDict, folder: pathlib.Path) -> 
 
 
 def measure(source: Source, config: ConfigDict, *, batch_size: int = 32) -> CpuThroughput:
-    """Runs the training's pipeline on this machine for some seconds in both placements.
+    """Runs the training's pipeline on this machine for some seconds in every placement.
 
     It measures the CPU time of this process, so that other load on the machine matters little.
     """
-    rates = {
-        placement: _examples_per_cpu_second(source, input_placed(config, placement), batch_size)
-        for placement in ("host", "device")
-    }
-    return CpuThroughput(rates["host"], rates["device"], source.name)
+    placements = ("host", "device") if "placement" in config.augment else ("",)
+    rates = [
+        _examples_per_cpu_second(source, input_placed(config, placement), batch_size)
+        for placement in placements
+    ]
+    return CpuThroughput(rates[0], rates[-1], source.name)
 
 
 def input_placed(config: ConfigDict, placement: str) -> Input:
-    """Returns the config's input with another `augment.placement`, if the modality has one."""
+    """Returns the config's input with another `augment.placement`; "" changes nothing."""
     changed = config.copy_and_resolve_references()
-    if "placement" in changed.augment:
+    if placement:
         changed.augment.placement = placement
     return components.make_input(changed)
 

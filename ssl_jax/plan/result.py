@@ -20,10 +20,12 @@ class Plan(NamedTuple):
       forecast: memory, work and time of a step.
       totals: totals of the run.
       sizes: sizes of the config that must divide.
-      placement: `augment.placement`: colour augmentation on the "host" or the "device".
+      placement: `augment.placement`: colour augmentation on the "host" or the "device";
+        "" if the modality has no such field.
       speed: throughput of this machine's input pipeline; None if not measured.
       need: input work of every host; None if not measured.
       checked: measurements of the step on this machine; None without --check.
+      noun: word for one example.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Plan(NamedTuple):
     speed: CpuThroughput | None
     need: HostLoad | None
     checked: MeasuredStep | None
+    noun: str = "image"
 
     @property
     def program(self) -> Program:

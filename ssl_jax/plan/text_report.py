@@ -72,7 +72,7 @@ def work_rows(plan: Plan) -> Rows:
         ("even share", f"{flops(program.even_flops)}; the device does {ratio:.3f} times this"),
         (
             f"{plan.forecast.resources.memory} traffic",
-            f"{size(program.bytes)}, {size(per_image)} per image",
+            f"{size(program.bytes)}, {size(per_image)} per {plan.noun}",
         ),
     ]
     rows += [("repeated", describe_replicated(work)) for work in program.replicated]
@@ -171,7 +171,7 @@ def run_rows(plan: Plan) -> Rows:
     early = "; the run may stop earlier (train.stop_on)" if totals.may_stop_early else ""
     return [
         ("steps", count(totals.steps),
-         f"{totals.epochs:,.4g} epochs of {totals.images:,} images{early}"),
+         f"{totals.epochs:,.4g} epochs of {totals.images:,} {plan.noun}s{early}"),
         ("time", duration(totals.seconds), "without evaluation, compilation and interruptions"),
         ("chip-hours", hours(totals.chip_hours), ""),
         ("checkpoint", size(totals.checkpoint_bytes),
@@ -181,22 +181,27 @@ def run_rows(plan: Plan) -> Rows:
 
 
 def input_rows(plan: Plan) -> Rows:
-    """Returns the images that each host must deliver and the CPUs that this takes."""
+    """Returns the examples that each host must deliver and the CPUs that this takes."""
     if plan.need is None or plan.speed is None:
         return [("not measured", "")]
     need, speed = plan.need, plan.speed
+    if plan.placement:
+        rate = f" with all augmentation on the host, {speed.device:,.0f} with colours on the device"
+        cpus = f" with augment.placement={plan.placement} (host: {need.cpus_host:,.1f}, device: "
+        cpus += f"{need.cpus_device:,.1f})"
+        remedy = "use augment.placement=device, smaller prepared images, or more hosts"
+    else:
+        rate = cpus = ""
+        remedy = "use fewer random changes of config.augment, or more hosts"
     rows: Rows = [
-        ("each host", f"{need.images_per_second:,.0f} images/s"),
-        ("one CPU here", f"{speed.host:,.0f} images/s with all augmentation on the host, "
-         f"{speed.device:,.0f} with colours on the device ({speed.source})"),
-        ("CPUs needed", f"{need.cpus:,.1f} with augment.placement={plan.placement} "
-         f"(host: {need.cpus_host:,.1f}, device: {need.cpus_device:,.1f})"),
-    ]  # fmt: skip
+        ("each host", f"{need.images_per_second:,.0f} {plan.noun}s/s"),
+        ("one CPU here", f"{speed.host:,.0f} {plan.noun}s/s{rate} ({speed.source})"),
+        ("CPUs needed", f"{need.cpus:,.1f}{cpus}"),
+    ]
     if not need.available:
         return rows
     if need.cpus <= need.available:
         return [*rows, ("a host has", f"{need.available} CPUs: enough")]
-    remedy = "use augment.placement=device, smaller prepared images, or more hosts"
     return [
         *rows,
         ("a host has", f"{need.available} CPUs: THE INPUT WILL STARVE THE CHIPS ({remedy})"),

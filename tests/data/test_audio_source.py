@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "inputs" / "audio"))
 import sounds
 
+from ssl_jax import components
+from ssl_jax import config as configuration
 from ssl_jax.data import file_names, sources
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 
@@ -49,7 +51,7 @@ def test_names_give_labels_groups_and_splits(digits):
     [
         ("take<2", 12), ("take<=2", 18), ("take>9", 6), ("speaker=anna", 22),
         ("speaker=anna|bert", 44), ("speaker!=anna|bert", 22), ("speaker!=carl&take>=9", 8),
-        ("all", 66), ("digit=1 & take=3", 3),
+        ("all", 66), ("train", 66), ("digit=1 & take=3", 3), ("speaker != carl | anna", 22),
     ],
 )  # fmt: skip
 def test_conditions_choose_files(digits, split, size):
@@ -61,13 +63,20 @@ def test_conditions_choose_files(digits, split, size):
 @pytest.mark.parametrize(
     ("split", "options", "message", "code"),
     [
-        ("train", OPTIONS, r"split 'train': 'train' is neither.*digit, speaker, take", BAD_CONFIG),
+        ("test", OPTIONS, r"no folder .* for the split 'test'", MISSING_INPUT),
+        ("speaker!=Carl", OPTIONS, r"'speaker!=Carl': no file has.*: anna, bert, carl", BAD_CONFIG),
+        ("speaker==carl", OPTIONS, r"value '=carl' of speaker", BAD_CONFIG),
+        ("speaker!=>carl", OPTIONS, r"value '>carl' of speaker", BAD_CONFIG),
+        ("take=2|", OPTIONS, r"value '' of take.*0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …", BAD_CONFIG),
         ("volume>3", OPTIONS, r"'volume>3' is neither a folder", BAD_CONFIG),
         ("take>few", OPTIONS, r"take has the value 'few'.*no whole number", BAD_CONFIG),
         ("speaker>3", OPTIONS, r"speaker has the value 'anna'.*= or !=", BAD_CONFIG),
         ("take>90", OPTIONS, r"no file in .* fulfils the condition 'take>90'", BAD_DATA),
         ("all", OPTIONS | {"pattern": "{a}-{b}"}, r"pattern='{a}-{b}' fits no file", BAD_DATA),
         ("all", OPTIONS | {"pattern": "take"}, r"name each field once, in braces", BAD_CONFIG),
+        ("all", OPTIONS | {"pattern": "{1}_{b}"}, r"name each field once", BAD_CONFIG),
+        ("all", OPTIONS | {"pattern": "{a}_{b c}"}, r"no other braces are allowed", BAD_CONFIG),
+        ("all", OPTIONS | {"pattern": "{folder}_{b}"}, r"{folder} is no name", BAD_CONFIG),
         ("all", OPTIONS | {"group": "size"}, r"data.group='size'.*take, folder", BAD_CONFIG),
     ],
 )
@@ -102,6 +111,42 @@ def test_class_folders_are_labels_and_groups(tmp_path):
     assert sources.evaluation_split("audio", str(tmp_path), "val") == "test"
 
 
+def test_a_field_of_the_pattern_may_be_called_label(digits):
+    source = open_audio(digits, "all", pattern="{label}_{speaker}_{take}")
+    labels = {source.read_label(index) for index in range(source.size)}
+    assert source.classes == ("0", "1")
+    assert labels == {0, 1}
+
+
+def test_splits_share_the_classes_of_all_folders_or_files(tmp_path):
+    for split, names in (("train", ("s10", "s9", "s8")), ("test", ("s10", "s9"))):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            sounds.write_wav(tmp_path / split / name / f"{name}_1.wav", [1] * 9)
+    (tmp_path / "test" / "s8").mkdir()  # an empty class folder
+    for options, classes in (({}, ("s10", "s8", "s9")), ({"pattern": "s{n}_1"}, ("8", "9", "10"))):
+        train, test = (open_audio(tmp_path, split, **options) for split in ("train", "test"))
+        assert (train.size, test.size) == (3, 2)
+        assert train.classes == test.classes == classes
+        assert test.read_label(0) == classes.index(classes[0] if not options else "10")
+
+
+def test_training_files_are_no_test_files(digits):
+    def open_both(split, eval_split):
+        config = configuration.default_config("audio")
+        config.data.update(dir=str(digits), split=split, eval_split=eval_split, pattern=PATTERN)
+        return components.open_test_source(config, components.open_source(config, split))
+
+    assert open_both("take>=5", "take<5").size == 30
+    message = r"12 examples are both in 'take>=5' and in 'speaker=anna', for example .*anna_10.wav"
+    with pytest.raises(Fault, match=message) as refused:
+        open_both("take>=5", "speaker=anna")
+    assert refused.value.code == BAD_DATA
+    with pytest.raises(Fault, match=r"6 examples are both in 'train' and in 'take=3'"):
+        open_both("train", "take=3")
+    assert open_both("train", "test") is None  # no such folder: training without evaluation
+
+
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(Fault, match=r"no folder .*FOLDER of your sound files") as refused:
         open_audio(tmp_path / "none", "train")
@@ -127,6 +172,7 @@ def test_a_pattern_divides_names_shortest_first():
     assert read("xyz") is None
     assert file_names.reader("take.{n}")("take1") is None  # the dot is a dot
     assert file_names.natural_order(["s10", "s9", "t1", "s9"]) == ["s9", "s10", "t1"]
+    assert file_names.natural_order(["²", "10", "9"]) == ["9", "10", "²"]  # "²" is no number
 
 
 @pytest.mark.skipif(not os.environ.get("SSL_JAX_DATA_DIR"), reason="needs SSL_JAX_DATA_DIR")

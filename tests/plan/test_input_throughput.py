@@ -3,7 +3,7 @@
 import pytest
 from programs import make_program
 
-from configs import clip
+from configs import clip, cpc_audio
 from configs.simclr import get_config
 from ssl_jax import components
 from ssl_jax.errors import USAGE, Fault
@@ -46,6 +46,16 @@ def test_throughput_is_measured_once_and_colours_cost_time(monkeypatch, tmp_path
     for damage in ("", "[1]", '{"key": 3}', (tmp_path / "input.json").read_text()[:-9]):
         (tmp_path / "input.json").write_text(damage)
         assert input_throughput.measure_cached(source, config, tmp_path) == throughput
+
+
+def test_input_without_placement_is_measured_once(monkeypatch):
+    rates = iter([70.0])
+    monkeypatch.setattr(input_throughput, "_examples_per_cpu_second", lambda *_: next(rates))
+    source = input_throughput.generated_jpegs(8, 8)
+    speed = input_throughput.measure(source, cpc_audio.get_config("spoken_digit"))
+    assert (speed.host, speed.device) == (70.0, 70.0)
+    options = {"images_per_second": 140.0, "hosts": 2, "chip": "new"}
+    assert input_throughput.host_load(speed, placement="", **options).cpus == 1.0
 
 
 def test_records_of_other_modalities_are_generated_around_an_image():

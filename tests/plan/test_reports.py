@@ -67,6 +67,17 @@ def test_text_of_a_plan_that_fits():
     assert "published training programs" in text
 
 
+def test_input_of_a_modality_without_placement():
+    starved = make_plan().need._replace(cpus=200.0)
+    plan = make_plan(noun="recording", placement="", need=starved)
+    lines = lines_by_name(plan)
+    assert lines["one CPU here"].endswith("90 recordings/s (generated JPEG)")
+    assert lines["CPUs needed"].endswith("  200.0")
+    assert "THE INPUT WILL STARVE THE CHIPS (use fewer random changes" in lines["a host has"]
+    assert "placement" not in format_plan(plan)
+    assert "1,281,167 recordings" in lines["steps"]
+
+
 def test_verdict_of_a_plan_that_does_not_fit():
     judgement = verdict(too_large())
     assert judgement.code == OUT_OF_MEMORY

@@ -9,13 +9,22 @@ from typing import Any
 from ssl_jax.inputs import Input
 from ssl_jax.inputs.audio.fields import (
     DATA_FIELDS,
+    ENCODER_DATA,
     FIELDS,
     default_fields,
     light_fields,
     problems,
 )
 
-__all__ = ["DATA_FIELDS", "FIELDS", "default_fields", "light_fields", "make_input", "problems"]
+__all__ = [
+    "DATA_FIELDS",
+    "ENCODER_DATA",
+    "FIELDS",
+    "default_fields",
+    "light_fields",
+    "make_input",
+    "problems",
+]
 
 
 def make_input(**sections: Any) -> Input:

@@ -12,17 +12,21 @@ from ssl_jax.field import (
     PROBABILITY,
     Field,
     any_value,
+    number,
     numbers,
 )
+from ssl_jax.inputs.audio.decode import RATES
 
+# float32 overflows far outside these limits.
 DECIBELS = numbers(
-    "(low, high) in dB, with low <= high",
-    lambda pair: len(pair) == 2 and -INFINITY < pair[0] <= pair[1] < INFINITY,
+    "(low, high) in dB, with -200 <= low <= high <= 200",
+    lambda pair: len(pair) == 2 and -200 <= pair[0] <= pair[1] <= 200,
 )
 HERTZ = numbers(
     "(low, high) in Hz, with 0 < low <= high",
     lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] < INFINITY,
 )
+RATE = number(f"from {RATES[0]} to {RATES[1]}", lambda rate: RATES[0] <= rate <= RATES[1])
 STRING = any_value("a string")
 # Random changes of a window besides its place. Light views have none of them.
 CHANGES = ("gain", "lowpass", "highpass", "noise", "mask")
@@ -51,7 +55,7 @@ DATA_FIELDS = (
         "sample_rate",
         16000,
         "Samples per second; files of another rate are resampled.",
-        AT_LEAST_1,
+        RATE,
         IDENTITY,
     ),
     Field(
@@ -71,6 +75,7 @@ DATA_FIELDS = (
         IDENTITY,
     ),
 )
+ENCODER_DATA = ("sample_rate",)
 
 
 def default_fields() -> dict[str, Any]:

@@ -58,12 +58,45 @@ def test_one_sample_and_silence_are_sound(tmp_path):
     np.testing.assert_array_equal(decode((tmp_path / "b.wav").read_bytes(), 8000), np.zeros(300))
 
 
-def _not_finite():
+def _floats(value, rate=16000):
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, np.array([0.0, np.nan], np.float32), 8000, "FLOAT", format="WAV")
+    soundfile.write(file, np.full(99, value, np.float32), rate, "FLOAT", format="WAV")
     return file.getvalue()
+
+
+def _flac(total):
+    """Returns the samples and a FLAC file of 300 of them, whose header claims another number."""
+    import soundfile
+
+    samples, file = RNG.integers(-(2**15), 2**15, 300).astype(np.int16), io.BytesIO()
+    soundfile.write(file, samples, 8000, format="FLAC")
+    data = bytearray(file.getvalue())
+    number = int.from_bytes(data[21:26], "big")  # STREAMINFO: 4 other bits, then 36 of the total
+    assert number % 2**36 == 300
+    data[21:26] = (number - 300 + total).to_bytes(5, "big")
+    return samples, bytes(data)
+
+
+def test_flac_of_unknown_length_is_read_to_its_end():
+    samples, data = _flac(0)
+    np.testing.assert_array_equal(decode(data, 8000), samples / np.float32(2**15))
+
+
+def test_long_files_are_read_in_blocks_up_to_a_limit(tmp_path, monkeypatch):
+    samples = RNG.integers(-99, 99, (70, 2))
+    sounds.write_wav(tmp_path / "a.wav", samples)
+    data = (tmp_path / "a.wav").read_bytes()
+    whole = decode(data, 8000)
+    monkeypatch.setattr("ssl_jax.inputs.audio.decode._BLOCK", 32)
+    np.testing.assert_array_equal(decode(data, 8000), whole)
+    monkeypatch.setattr("ssl_jax.inputs.audio.decode.MAX_VALUES", 139)
+    with pytest.raises(ValueError, match="longer than 69 samples"):
+        decode(data, 8000)
+    monkeypatch.setattr("ssl_jax.inputs.audio.decode.MAX_VALUES", 240)
+    with pytest.raises(ValueError, match="longer than 60 samples"):
+        decode(data, 32000)  # the result would be four times as long
 
 
 @pytest.mark.parametrize(
@@ -73,7 +106,12 @@ def _not_finite():
         (lambda wav: b"this is no sound" * 20, "not a readable WAV or FLAC file: Format not"),
         (lambda wav: wav[:20], "not a readable WAV or FLAC file"),
         (lambda wav: wav[:44], "holds no samples"),
-        (lambda wav: _not_finite(), "samples that are not finite numbers"),
+        (lambda wav: _floats(np.nan), "samples that are not finite numbers"),
+        (lambda wav: _floats(-np.inf), "samples that are not finite numbers"),
+        (lambda wav: _floats(-3e38), "samples of 1e.06 or more"),
+        (lambda wav: _floats(0.1, rate=1), "the file has 1 samples per second, and only 1,000 to"),
+        (lambda wav: _flac(2**36 - 1)[1], "claims 68,719,476,735 samples, but the file holds 300"),
+        (lambda wav: _flac(301)[1], "claims 301 samples, but the file holds 300"),
     ],
 )
 def test_bad_files_name_the_reason(tmp_path, data, reason):

@@ -10,7 +10,7 @@ import sounds
 from configs import barlow_twins, byol, cpc_audio, simclr
 from ssl_jax import config as configuration
 from ssl_jax import evaluate, finetune, parallel, train
-from ssl_jax.errors import BAD_DATA, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, Fault
 from ssl_jax.export.__main__ import export
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.parallel.mesh import make_mesh
@@ -149,6 +149,29 @@ def test_a_damaged_file_stops_the_run_or_is_replaced(data, tmp_path, monkeypatch
     config.data.on_bad_image = "quarantine"
     run(config, tmp_path / "replaced", monkeypatch)
     assert "0_anna_1.wav" in (tmp_path / "replaced" / "bad_images.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "digits"}, "encoder takes 'audio'"),
+        ({"sample_rate": 16000}, "encoder was trained with 8000; leave data.sample_rate out"),
+        ({"chanels": 3}, "data.chanels: the source 'audio' has no such field"),
+        ({"patern": "{a}"}, r"did you mean 'data\.pattern'"),
+    ],
+)
+def test_data_that_the_encoder_does_not_take_are_refused(data, tmp_path, changes, message):
+    config, run = small_cpc(data), tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(configuration.to_json(config))
+    for call in (
+        lambda: evaluate.check_config(config, evaluate.evaluation_data(config, changes, "")),
+        lambda: evaluate.config_for_weights(tmp_path, str(run), {"data": changes, "eval": {}}),
+        lambda: finetune.make_config(str(run), {f"data.{k}": v for k, v in changes.items()}),
+    ):
+        with pytest.raises(Fault, match=message) as refused:
+            call()
+        assert refused.value.code == BAD_CONFIG
 
 
 def test_views_of_images_are_refused_for_sound():
