@@ -155,7 +155,9 @@ def test_another_tokenizer_is_refused_on_resuming(copy, tmp_path):
     path.write_text(tokenizer.train(["something else"], 300).text)
     config = small()
     config.data.tokenizer = str(path)
-    with pytest.raises(Fault, match=r"tokenizer, differs.*Restore the data") as refused:
+    with pytest.raises(
+        Fault, match=r"a tokenizer or a vocabulary, differs.*Restore the data"
+    ) as refused:
         run(config, copy)
     assert refused.value.code == BAD_DATA
 

@@ -145,13 +145,11 @@ def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
             advice = "Restore the data or use another --workdir."
             if field == "label":
                 advice = "To evaluate by another label, run evaluate --data.label=NAME."
-            if field == "facts":
-                change = "its words or their counts differ"
             if field == "files":
                 hashes = f"their hash was {str(old)[:12]}, is {value[:12]}"
                 change = f"names or sizes of files differ ({hashes})"
             if field == "facts":
-                change = "what the run made of them, such as a tokenizer, differs"
+                change = "what the run made of them, such as a tokenizer or a vocabulary, differs"
             raise Fault(
                 f"the data have changed since the last checkpoint: {change}. {advice}", BAD_DATA
             )
