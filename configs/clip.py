@@ -100,9 +100,10 @@ def vit_b16(config: ConfigDict) -> None:
 
     The warm-up has 2000 steps for 400 million pairs. For another number of pairs, set
     --config.optim.warmup_epochs to 2000 * 32768 / pairs. Pass CLIP's own tokenizer by
-    --config.data.tokenizer. Differs: Adam's epsilon is 1e-8, not 1e-6. GELU is not approximated by x sigmoid(1.702 x). The image encoder has no normalisation before
-    its first block. Crops are of 0.9 to 1 of the area, as in mlfoundations/open_clip; the paper
-    crops squares of resized images.
+    --config.data.tokenizer. Differs: Adam's epsilon is 1e-8, not 1e-6. GELU is
+    not approximated by x sigmoid(1.702 x). The image encoder has no normalisation before its first
+    block. Crops are of 0.9 to 1 of the area, as in mlfoundations/open_clip; the paper crops squares
+    of resized images.
     """
     common.vit(config, "vit_base", 16)
     config.model.update(pool="token", positions="learned", mean=CLIP_MEAN, std=CLIP_STD)

@@ -59,10 +59,10 @@ def make(
       text_causal: a token sees only itself and earlier tokens (CLIP); False: all tokens (SigLIP).
       text_pool: token that becomes the embedding: "end" of the caption, or "last" of the row.
       temperature: temperature at the start; CLIP: 0.07, SigLIP: 0.1.
-      max_scale: largest 1 / temperature; CLIP: 100. "info_nce" needs a limit in (0, 100], because its
-        exponentials share one shift and must fit in float32: the loss is wrong if an embedding has
-        no negative with a cosine above 1 - 142 / scale, which is -0.42 at 100. "sigmoid" takes any
-        limit; 0: no limit.
+      max_scale: largest 1 / temperature; CLIP: 100. "info_nce" needs a limit in (0, 100], for
+        its exponentials share one shift and must fit in float32: the loss is wrong if an embedding
+        has no negative with a cosine above 1 - 142 / scale, which is -0.42 at 100. "sigmoid" takes
+        any limit; 0: no limit.
       bias: bias of the logits at the start, which is then learned; only for "sigmoid".
 
     Raises:

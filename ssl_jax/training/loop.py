@@ -53,7 +53,8 @@ def fit(
       Fault: the data differ between processes or from those of the checkpoint, the checkpoints
         were lost, the loss or the state is not finite, or a signal stopped the run.
     """
-    identity.require_same_data(train=parts.source, test=parts.test)
+    tests = {"test": parts.test, "unlabelled test": parts.unlabelled_test}
+    identity.require_same_data(train=parts.source, **tests)
     first = jax.process_index() == 0  # the process that writes files for people
     data = {
         "label": parts.source.label_field,
