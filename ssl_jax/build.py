@@ -45,9 +45,10 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
         parallel.check_batch(config.train.batch_size, mesh.size, **components.batch_sizes(config))
     source = _open_source(config, faults)
     sizes_fit = not faults.found  # otherwise, the same mistakes would be reported again
-    test = run = None
+    test = unlabelled = run = None
     with faults.collect():
         test = components.open_test_source(config, source)
+        unlabelled = None if test else components.open_unlabelled_test(config, source)
     if sizes_fit:
         with faults.collect():
             run = computation(
@@ -59,7 +60,7 @@ def parts(config: ConfigDict, mesh: Mesh) -> Parts:
             )
     faults.check()
     assert run is not None
-    return Parts(**vars(run), source=source, test=test)
+    return Parts(**vars(run), source=source, test=test, unlabelled_test=unlabelled)
 
 
 def _open_source(config: ConfigDict, faults: Faults) -> Source:

@@ -186,9 +186,14 @@ def open_source(config: ConfigDict, split: str, facts: Facts | None = None) -> S
 def _open_whole(config: ConfigDict, split: str, facts: Facts | None) -> Source:
     data = config.data
     options = configuration.source_options(data)
-    label = data.get("label", "")  # older runs lack it
     return sources.open_source(
-        data.source, data_dir=data.dir, split=split, label=label, facts=facts or None, **options
+        data.source,
+        data_dir=data.dir,
+        split=split,
+        label=data.get("label", ""),  # older runs lack it
+        facts=facts or None,
+        holdout=data.get("holdout", 0) if split == data.split else 0,
+        **options,
     )
 
 
@@ -259,8 +264,7 @@ def open_test_source(config: ConfigDict, train: Source) -> Source | None:
         )
         # A user's folder often has no second split, and pre-training does not need it. But a split
         # that the user named is a mistake.
-        default = configuration.default_config().data.eval_split
-        if not inputs.is_folder(data.source) or data.eval_split != default:
+        if not inputs.is_folder(data.source) or not _is_default_split(config):
             raise Fault(message, MISSING_INPUT) from None
         bootstrap.print_once(f"no evaluation: {message}")
         return None
@@ -294,10 +298,11 @@ def open_unlabelled_test(config: ConfigDict, train: Source) -> Source | None:
       train: the training examples.
 
     Returns:
-      The examples; None if such data are not evaluated apart, or have no other split.
+      The examples; None if such data are not evaluated apart, or have no split of the default name.
 
     Raises:
-      Fault: the data cannot be read, or files are in both splits.
+      Fault: the data cannot be read, `data.eval_split` names a split that is missing, or files are
+        in both splits.
     """
     data = config.data
     if not train.unlabelled_test or not (data.eval_split or data.get("holdout", 0)):
@@ -305,7 +310,7 @@ def open_unlabelled_test(config: ConfigDict, train: Source) -> Source | None:
     try:
         test = _open_evaluation(config, train.facts)
     except Fault as fault:
-        if fault.code != MISSING_INPUT:
+        if fault.code != MISSING_INPUT or not _is_default_split(config):
             raise
         bootstrap.print_once(f"training examples are evaluated: {fault}")
         return None
@@ -332,6 +337,10 @@ def _check_disjoint(config: ConfigDict, train: Source, test: Source) -> None:
             'data.eval_split, or train without evaluation by --config.data.eval_split=""',
             BAD_DATA,
         )
+
+
+def _is_default_split(config: ConfigDict) -> bool:
+    return bool(config.data.eval_split == configuration.default_config().data.eval_split)
 
 
 def _open_evaluation(config: ConfigDict, facts: Facts | None) -> Source:

@@ -139,7 +139,7 @@ def config_for_weights(path: pathlib.Path, weights: str, changes: dict[str, Any]
     config = configuration.evaluation_config()
     if workdir.is_run(origin):
         trained = configuration.load(pathlib.Path(origin))
-        if "size" not in trained.augment:
+        if inputs.modality(trained.data.source) is not inputs.modality("folder"):
             return _config_of_modality(trained, origin, changes)
         config.data.update(trained.data)
         config.eval.update(trained.eval)
@@ -181,6 +181,8 @@ def _config_of_modality(trained: ConfigDict, origin: str, changes: dict[str, Any
     """Returns the config for the encoder of a run that is not on images: that of the run.
 
     Views and evaluation arrays stay those of the run; only the data and the evaluation may change.
+    Protocols that need more of the run than its encoder are left out, unless the command line names
+    them.
     """
     config = trained.copy_and_resolve_references()
     config.eval.update(changes["eval"])
@@ -194,8 +196,13 @@ def _config_of_modality(trained: ConfigDict, origin: str, changes: dict[str, Any
         config[PRETRAINED] = {"path": origin, "origin": ""}
     check_config(config, config.data)
 
+    from ssl_jax.evals import protocols
     from ssl_jax.pretrained import backbone
 
+    if "protocols" not in changes["eval"]:
+        needs = {name: protocols.get(name).needs for name in config.eval.protocols}
+        alone = (name for name, need in needs.items() if not (need.towers or need.vectors))
+        config.eval.protocols = tuple(alone)
     config[PRETRAINED].origin = backbone.load(origin).origin
     return config
 
@@ -236,15 +243,19 @@ def evaluate(config: ConfigDict, path: pathlib.Path, data: ConfigDict | None = N
             if adapted:
                 bootstrap.print_once(adapted)
             test = components.open_test_source(with_data, source)
+            unlabelled = None if test else components.open_unlabelled_test(with_data, source)
         else:  # the text of word vectors may be gone
-            source, test = no_examples(data.source), None
-        identity.require_same_data(train=source, test=test)
+            source, test, unlabelled = no_examples(data.source), None, None
+        tests = {"test": test, "unlabelled test": unlabelled}
+        identity.require_same_data(train=source, **tests)
         # Not earlier: an attempt that finds no data leaves no workdir behind.
         bootstrap.run_on_process_0(lambda: _create_workdir(config, path))
         bootstrap.check_shared_folder(path)
         own = "" if transfer or not source.size else config.data.get("label", "")
         label = _other_label(source, own)
-        evaluation.evaluate(Context(with_data, mesh, subject, source, test, path, transfer, label))
+        evaluation.evaluate(
+            Context(with_data, mesh, subject, source, test, path, transfer, label, unlabelled)
+        )
 
 
 def require_same_command(config: ConfigDict, data: ConfigDict) -> None:

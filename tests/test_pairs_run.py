@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from configs import clip
-from ssl_jax import components, evaluate, finetune, parallel
+from ssl_jax import build, components, evaluate, finetune, parallel
 from ssl_jax import config as configuration
 from ssl_jax.data import pairs
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.inputs.pairs import tokenizer
 from ssl_jax.jobs.stop import Stop
 from ssl_jax.pretrained import backbone
-from ssl_jax.rundir import facts, workdir
+from ssl_jax.rundir import facts, identity, workdir
 from ssl_jax.train import train
 from ssl_jax.training import command
 
@@ -155,7 +155,9 @@ def test_another_tokenizer_is_refused_on_resuming(copy, tmp_path):
     path.write_text(tokenizer.train(["something else"], 300).text)
     config = small()
     config.data.tokenizer = str(path)
-    with pytest.raises(Fault, match=r"tokenizer, differs.*Restore the data") as refused:
+    with pytest.raises(
+        Fault, match=r"a tokenizer or a vocabulary, differs.*Restore the data"
+    ) as refused:
         run(config, copy)
     assert refused.value.code == BAD_DATA
 
@@ -182,6 +184,78 @@ def test_evaluation_uses_the_stored_tokenizer_also_for_other_data(copy, tmp_path
     assert damaged.value.code == BAD_DATA
 
 
+def test_a_missing_or_exchanged_tokenizer_stops_every_reader(whole, copy):
+    config = configuration.load(copy)
+    for known in ({}, pairs._facts(tokenizer.train(["something else"], 300))):
+        (copy / "facts.npz").unlink(missing_ok=True)
+        facts.write(copy, known)
+        for read in (lambda: evaluate.evaluate(config, copy), lambda: backbone.load(copy)):
+            with pytest.raises(Fault, match=r"facts\.npz is .*Copy the original") as refused:
+                read()
+            assert refused.value.code == BAD_DATA
+    assert backbone.load(whole).facts.keys() == {"tokenizer"}
+
+
+def write_pairs(folder, **splits):
+    rng = np.random.default_rng(0)
+    for split, count in splits.items():
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            path = folder / split / f"{number:02}.png"
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
+            path.with_suffix(".txt").write_text(f"picture number {number} of {split}")
+
+
+def test_another_folder_of_pairs_is_retrieved_without_labels(copy, tmp_path, capfd):
+    config = configuration.load(copy)
+    config.eval.update(protocols=("retrieval", "zero_shot"), baselines=False)
+    data = config.data.copy_and_resolve_references()
+    data.update(source="pairs", dir=str(tmp_path / "other"))
+    write_pairs(tmp_path / "other", train=6, test=5)
+    for count, split in ((5, "test"), (6, "train (training examples)")):
+        evaluate.check_config(config, data)
+        evaluate.evaluate(config, copy, data)
+        assert "so retrieval is measured (skipped: zero_shot)" in capfd.readouterr().out
+        content = json.loads((copy / "eval/transfer_pairs_other_retrieval.json").read_text())
+        assert content["results"]["clip"]["n_test"] == count
+        assert content["protocol"]["test images"] == f"{split} of pairs"
+        shutil.rmtree(tmp_path / "other" / "test", ignore_errors=True)
+    assert numbers(copy, "retrieval")["clip"]["n_test"] == 500  # unchanged
+
+
+def test_other_data_that_cannot_be_evaluated_are_reported(copy, tmp_path, capfd):
+    (tmp_path / "train" / "zero").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "train" / "zero" / "x.png")
+    config = configuration.load(copy)
+    config.eval.protocols = ("retrieval", "zero_shot")
+    data = config.data.copy_and_resolve_references()
+    data.update(source="captions:folder", dir=str(tmp_path))
+    evaluate.evaluate(config, copy, data)
+    message = "so nothing is measured (skipped: retrieval, zero_shot)"
+    assert message in capfd.readouterr().out
+
+
+def test_the_encoder_of_a_run_is_evaluated_alone(whole, tmp_path):
+    changes = {"data": {}, "eval": {"baselines": False}}
+    config = evaluate.config_for_weights(tmp_path / "alone", str(whole), changes)
+    assert config.eval.protocols == ("knn",)
+    evaluate.evaluate(config, tmp_path / "alone")
+    row = numbers(tmp_path / "alone", "knn")["clip"]
+    assert row["accuracy"] == numbers(whole, "knn")["clip"]["accuracy"]
+
+
+def test_a_bad_test_split_without_labels_is_found_before_training(tmp_path, mesh):
+    write_pairs(tmp_path, train=40, test=2)
+    for file in (tmp_path / "test").glob("*.txt"):
+        file.unlink()
+    config = small("folder", "pairs")
+    config.optim.warmup_epochs = 0.0
+    config.data.dir = str(tmp_path)
+    with pytest.raises(Fault, match=r"no image in .*test has a caption") as refused:
+        build.parts(config, mesh)
+    assert refused.value.code == BAD_DATA
+
+
 @pytest.mark.slow
 def test_fine_tuning_of_the_image_encoder(whole, tmp_path):
     config = finetune.make_config(str(whole), {"train.steps": 2, "train.batch_size": 32})
@@ -189,14 +263,10 @@ def test_fine_tuning_of_the_image_encoder(whole, tmp_path):
     assert numbers(path, "finetune")["clip"]["n_test"] == 500
 
 
-def test_a_folder_of_pairs_without_labels_is_trained_and_retrieved(tmp_path):
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 12)):
-        (tmp_path / split).mkdir()
-        for number in range(count):
-            path = tmp_path / split / f"{number:02}.png"
-            Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
-            path.with_suffix(".txt").write_text(f"picture number {number} of {split}")
+def test_a_folder_of_pairs_without_labels_is_trained_and_retrieved(tmp_path, monkeypatch):
+    write_pairs(tmp_path, train=40, test=12)
+    compared = []
+    monkeypatch.setattr(identity, "require_same_data", lambda **data: compared.append(data))
     config = small("folder", "pairs")
     config.model.update(mean=(0.0,) * 3, std=(1.0,) * 3)
     config.optim.warmup_epochs = 0.0
@@ -205,4 +275,5 @@ def test_a_folder_of_pairs_without_labels_is_trained_and_retrieved(tmp_path):
     path = run(config, tmp_path / "run")
     row = numbers(path, "retrieval")["clip"]
     assert (row["n_test"], row["captions"]) == (12, 12)
+    assert compared[0]["unlabelled test"].size == 12
     assert not (path / "eval" / "zero_shot.json").exists()

@@ -119,7 +119,7 @@ def test_other_words_are_refused_on_resuming(trained, folder, tmp_path, monkeypa
     file = text / "train" / "a" / "x.txt"
     content = file.read_text()
     file.write_text(content.replace("n0", "t0", 1))  # as long as before
-    with pytest.raises(Fault, match="words or their counts differ") as refused:
+    with pytest.raises(Fault, match="such as a tokenizer or a vocabulary, differs") as refused:
         run(make_config(text), changed, monkeypatch)
     assert refused.value.code == BAD_DATA
 

@@ -5,7 +5,7 @@ import pathlib
 import pkgutil
 from typing import Any
 
-from ssl_jax import models, plugins
+from ssl_jax import inputs, models, plugins
 from ssl_jax.field import AUTO, FINITE, FINITE_ABOVE_0, INFINITY, Valid, number, numbers, one_of
 
 
@@ -24,8 +24,10 @@ STOP_ON = ("probe", "knn")
 
 
 def _is_source(name: Any) -> bool:
-    name = str(name).removeprefix("captions:")
-    return name in ("audio", "digits", "folder", "pairs", "text") or name.startswith("tfds:")
+    kind, _, inner = str(name).partition(":")
+    if kind == "captions":
+        return inputs.is_of_images(inner)
+    return name in ("audio", "pairs", "text") or inputs.is_of_images(str(name))
 
 
 def _or_external(names: Valid) -> Valid:
@@ -36,7 +38,7 @@ def _or_external(names: Valid) -> Valid:
     )
 
 
-SOURCES = ("audio", "captions:<source>", "digits", "folder", "pairs", "text", "tfds:<name>")
+SOURCES = ("audio", "captions:<images>", "digits", "folder", "pairs", "text", "tfds:<name>")
 SOURCE = _or_external(Valid(f"one of {', '.join(SOURCES)}", _is_source, SOURCES))
 ENCODER = _or_external(one_of(*models.names()))
 METHOD = _or_external(one_of(*METHODS))

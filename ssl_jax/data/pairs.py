@@ -1,5 +1,6 @@
 """Opens pairs of an image and a caption: a folder of both, or captions written for class names."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from ssl_jax.data import folder, identity
+from ssl_jax.data import holdout as parts
 from ssl_jax.data.image_files import EXTENSIONS, Search
 from ssl_jax.data.source import Facts, Labels, Record, Source
 from ssl_jax.errors import BAD_DATA, IO_ERROR, Fault, count, printable
@@ -42,6 +44,7 @@ def open_pairs(
     tokenizer: str = "",
     vocabulary: int = 4096,
     facts: Facts | None = None,
+    holdout: float = 0,
 ) -> Source:
     """Opens a folder of images with a text file beside each: `x.jpg` and `x.txt`.
 
@@ -51,7 +54,8 @@ def open_pairs(
     order of their paths.
 
     An image without text file, and a text file that is empty or not UTF-8, is a damaged example.
-    A text file without image is skipped.
+    A text file without image is skipped. `x.jpg` and `x.png` share `x.txt`; a warning counts such
+    images.
 
     Args:
       data_dir: folder that holds the splits.
@@ -60,27 +64,33 @@ def open_pairs(
       tokenizer: file tokenizer.json; "" trains a tokenizer on the captions of the split.
       vocabulary: largest number of tokens.
       facts: facts of the run, with the tokenizer to use; None makes them.
+      holdout: share of the pairs that is held out; their captions do not train the tokenizer.
 
     Raises:
       Fault: as `folder.open_folder`; no image has a caption (65); the tokenizer cannot be loaded.
     """
     decode.check_channels(channels)
     root = folder.split_folder(data_dir, split)
-    search = Search()
-    (paths,) = search.images([root])
+    (found,) = Search(EXTENSIONS | {SUFFIX}).images([root])
+    paths = [path for path in found if _extension(path) in EXTENSIONS]
     if not paths:
         endings = ", ".join(sorted(EXTENSIONS))
         message = f"no image in {printable(root)}; expected files that end in {endings}"
         raise Fault(f"{message}, and a text file with the same name beside each", BAD_DATA)
-    stray = search.skipped[SUFFIX] - len({_text_path(path) for path in paths})
-    if stray > 0:
+    texts = [_text_path(path) for path in paths]
+    partners = set(texts)
+    if stray := sum(_extension(path) == SUFFIX and path not in partners for path in found):
         _log.warning("%s: skipped %s without image", printable(root), count(stray, "text file"))
+    if shared := len(texts) - len(partners):
+        message = "%s: %s the text file of another image, which differs only in its ending"
+        words = count(shared, "image") + (" shares" if shared == 1 else " share")
+        _log.warning(message, printable(root), words)
 
     def describe(index: int) -> str:
         return printable(paths[index])
 
     def captions(index: int) -> list[str]:
-        return _read_captions(_text_path(paths[index]))
+        return _read_captions(texts[index])
 
     def load_image(index: int) -> np.ndarray:
         try:
@@ -90,24 +100,20 @@ def open_pairs(
             raise Fault(f"cannot read {describe(index)}: {error.strerror}", IO_ERROR) from error
         return decode.decode(data, channels, max_megapixels=max_megapixels)
 
-    def all_captions() -> Iterator[str]:
-        missing = 0
-        for index in range(len(paths)):
-            try:
+    def training_captions() -> Iterator[str]:
+        for index in parts.training_rows(len(paths), holdout, "pairs").tolist():
+            with contextlib.suppress(ValueError):  # `load` reports a damaged caption
                 yield from captions(index)
-            except ValueError:
-                missing += 1
-        if missing == len(paths):
-            example = f"{describe(0)} needs {printable(_text_path(paths[0]))}"
-            message = f"no image in {printable(root)} has a caption: {example}"
-            raise Fault(f"{message}, a text file in UTF-8 with one caption per line", BAD_DATA)
 
-    chosen = _tokenizer(tokenizer, vocabulary, facts, all_captions)
+    if not any(map(_has_caption, texts)):
+        example = f"{describe(0)} needs {printable(texts[0])}"
+        message = f"no image in {printable(root)} has a caption: {example}"
+        raise Fault(f"{message}, a text file in UTF-8 with one caption per line", BAD_DATA)
+    chosen = _tokenizer(tokenizer, vocabulary, facts, training_captions)
 
     def load(index: int) -> tuple[Record, Labels]:
         return _record(load_image(index), captions(index), chosen), {}
 
-    texts = [_text_path(path) for path in paths]
     return Source(
         name="pairs",
         size=len(paths),
@@ -129,7 +135,7 @@ def open_captions(
     captions tell what the labels tell: they test the code, and replace no real captions.
 
     Args:
-      images: source of images; its default label field names the classes.
+      images: source of images; its label field in use names the classes.
       tokenizer, vocabulary, facts: as in `open_pairs`.
 
     Raises:
@@ -197,11 +203,22 @@ def _text_path(image_path: str) -> str:
     return os.path.splitext(image_path)[0] + SUFFIX
 
 
+def _extension(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _has_caption(path: str) -> bool:
+    try:
+        return bool(_read_captions(path))
+    except ValueError:
+        return False
+
+
 def _read_captions(path: str) -> list[str]:
     """Returns the captions of a text file.
 
     Raises:
-      ValueError: the file is missing, empty or not UTF-8.
+      ValueError: the file is missing, empty or not UTF-8, or contains NUL, as UTF-16 does.
       Fault: the file cannot be read.
     """
     try:
@@ -216,6 +233,9 @@ def _read_captions(path: str) -> list[str]:
     except UnicodeDecodeError as error:
         message = f"the caption {printable(path)} is not UTF-8: byte {error.start} is "
         raise ValueError(f"{message}0x{data[error.start]:02x}") from None
+    if "\0" in text:
+        message = f"the caption {printable(path)} contains NUL, so it is no text in UTF-8"
+        raise ValueError(f"{message}; UTF-16 looks like this")
     captions = [line.strip() for line in text.splitlines() if line.strip()]
     if not captions:
         raise ValueError(f"the caption {printable(path)} is empty")

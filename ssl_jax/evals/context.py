@@ -41,6 +41,10 @@ class Context:
     label: str = ""
     """Label field, if it is not the one that the subject's own evaluation uses; else ""."""
 
+    unlabelled_test: Source | None = None
+    """Test examples without labels, for protocols that need none; see
+    `components.open_unlabelled_test`."""
+
     @property
     def is_own(self) -> bool:
         """True if data and label field are the subject's own; only then its files are replaced."""
@@ -87,11 +91,13 @@ class Context:
 
     @cached_property
     def held_out(self) -> Source:
-        """The test examples, labelled or not; training examples if the data have no others."""
-        unlabelled = None
-        if self.test is None:
-            unlabelled = components.open_unlabelled_test(self.config, self.source)
-        return self.test or unlabelled or self.source
+        """The test examples, labelled or not; training examples if the data have no others.
+
+        The `split` of training examples says what they are.
+        """
+        words = f"{self.source.split or self.config.data.split} (training examples)"
+        training = dataclasses.replace(self.source, split=words)
+        return self.test or self.unlabelled_test or training
 
     @cached_property
     def test_columns(self) -> extract.Columns:

@@ -35,7 +35,15 @@ def evaluate_run(config: ConfigDict, parts: Parts, state: Any, path: Path) -> No
       Fault: as `evaluate`.
     """
     subject = subjects.subject_from_run(config, parts, state)
-    context = Context(config, parts.mesh, subject, parts.source, parts.test, path)
+    context = Context(
+        config,
+        parts.mesh,
+        subject,
+        parts.source,
+        parts.test,
+        path,
+        unlabelled_test=parts.unlabelled_test,
+    )
     sample.write_pictures(context, parts.method, state)
     evaluate(context)
 
@@ -43,7 +51,8 @@ def evaluate_run(config: ConfigDict, parts: Parts, state: Any, path: Path) -> No
 def evaluate(context: Context) -> None:
     """Writes eval/*.json, sample.npz and predictions.npz, and prints the tables.
 
-    Without a labelled test split, only protocols that need no labels run. A protocol that fails
+    Without a labelled test split, only protocols that need no labels run; on other data, only if
+    such examples are useful without labels, see `Source.unlabelled_test`. A protocol that fails
     does not stop the others. Files of the subject's own data stay unchanged when other data or
     another label field are evaluated; sample.npz and predictions.npz belong to the own data.
 
@@ -55,13 +64,15 @@ def evaluate(context: Context) -> None:
     chosen.sort(key=lambda protocol: (protocol.order, protocol.name))
     if is_main:
         done.begin(context)
-    skipped = [p.name for p in chosen if p.needs.labels] if context.test is None else []
+    useful = context.test is not None or not context.transfer or context.source.unlabelled_test
+    others = [p.name for p in chosen if not p.needs.labels and useful]
+    skipped = [p.name for p in chosen if context.test is None and p.name not in others]
     if skipped:
-        others = [p.name for p in chosen if not p.needs.labels and not context.transfer]
-        ran = ", ".join(others) or "nothing"
-        message = f"no labelled test {context.noun}s, so {ran} is measured"
-        bootstrap.print_once(f"{message} (skipped: {', '.join(skipped)})")
-    if context.test is None and context.transfer:
+        message = f"no labelled test {context.noun}s, so {', '.join(others) or 'nothing'}"
+        bootstrap.print_once(f"{message} is measured (skipped: {', '.join(skipped)})")
+    if not useful:
+        if not chosen:
+            bootstrap.print_once("nothing was evaluated: eval.protocols is empty")
         return
     if context.source.size:
         bootstrap.print_once(f"computing the features of {context.noun}s for evaluation ...")

@@ -183,7 +183,7 @@ def subject_from_checkpoint(
       teacher: also open a distillation's teacher, which names the classes of its student.
 
     Raises:
-      Fault: no checkpoint, or a damaged one.
+      Fault: no checkpoint, a damaged one, or facts.npz is not that of the run.
     """
     with Checkpoints(path / "checkpoints", config_hash=metadata.config_hash(config)) as checkpoints:
         newest = checkpoints.read_latest(lambda state: {"step": state["step"]})
@@ -196,6 +196,7 @@ def subject_from_checkpoint(
         needed = teacher and "teacher" in config.method
         loaded = build.load_teacher(config) if needed else stub
         known = facts_file.read(path)
+        facts_file.require_same(path, known, meta)
         method = components.make_method(
             config, total, examples, mesh.size, teacher=loaded, facts=known
         )
@@ -265,5 +266,6 @@ def subject_from_backbone(
         features=backbone.apply,
         layers=lambda variables, x: layers.outputs(encoder, variables, x),
         protocols=tuple(name for name in protocols.names() if protocols.get(name).needs.method),
+        facts=backbone.facts,
         frames=partial(encoder.apply, method="frames") if hasattr(encoder, "frames") else None,
     )

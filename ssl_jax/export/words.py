@@ -12,7 +12,7 @@ from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_DATA, NUMERIC, USAGE, Fault
 from ssl_jax.export import atomic_folder
 from ssl_jax.pretrained import backbone
-from ssl_jax.rundir import facts, workdir
+from ssl_jax.rundir import workdir
 
 TEXT, BINARY, RECORD = "vectors.txt", "vectors.bin", "check.json"
 
@@ -59,12 +59,13 @@ def word_vectors(path: pathlib.Path) -> tuple[list[str], np.ndarray, str]:
     Raises:
       Fault: the run has no word vectors, or the checkpoint is missing or damaged.
     """
-    known = facts.read(path)
-    if not workdir.is_run(path) or "words" not in known:
+    encoder = None
+    if workdir.is_run(path):
+        encoder = backbone.backbone_from_run(configuration.load(path), path)
+    if encoder is None or "words" not in encoder.facts:
         message = f"{path} is not a run with word vectors, which --format=word2vec needs"
         raise Fault(f"{message}. Train one by --config=word2vec", USAGE)
-    encoder = backbone.backbone_from_run(configuration.load(path), path)
-    words = known["words"].tolist()
+    words = encoder.facts["words"].tolist()
     if broken := [word for word in words if not word or word.split() != [word]]:
         message = f"the words {broken[:3]!r} contain white space, which divides words in the format"
         raise Fault(message, BAD_DATA)

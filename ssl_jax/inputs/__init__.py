@@ -101,6 +101,12 @@ def is_folder(source: str) -> bool:
     return source.removeprefix("captions:") in FOLDERS
 
 
+def is_of_images(source: str) -> bool:
+    """Tells whether a source is one of the package that reads images."""
+    name, colon, _ = source.partition(":")
+    return MODALITIES.get(name) == "image" and bool(colon) == (name == "tfds")
+
+
 def modality(source: str) -> Any:
     """Returns the module of a data source's modality.
 

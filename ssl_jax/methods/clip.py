@@ -16,6 +16,7 @@ from ssl_jax.models.heads import MLP
 from ssl_jax.models.text import TextTransformer
 
 LOSSES = ("info_nce", "sigmoid")
+LARGEST_SCALE = 100.0  # of "info_nce"; CLIP's own limit
 
 
 def make(
@@ -40,8 +41,8 @@ def make(
     batch apart. The scale of the cosines, 1 / temperature, is learned as its logarithm.
 
     CLIP limits the learned scale after each update. Here the loss sees min(scale, max_scale), and
-    at the limit the gradient passes only if it lowers the scale: the number may overshoot the limit
-    by a part of an update, without effect.
+    at the limit the gradient passes only if it lowers the scale. Momentum, such as Adam's,
+    may carry the number past the limit for about ten updates. The loss does not see the excess.
 
     Features are the output of the image encoder, before the linear map. The towers "image" and
     "text" are the embeddings.
@@ -58,12 +59,16 @@ def make(
       text_causal: a token sees only itself and earlier tokens (CLIP); False: all tokens (SigLIP).
       text_pool: token that becomes the embedding: "end" of the caption, or "last" of the row.
       temperature: temperature at the start; CLIP: 0.07, SigLIP: 0.1.
-      max_scale: largest 1 / temperature; CLIP: 100; 0: no limit.
+      max_scale: largest 1 / temperature; CLIP: 100. "info_nce" needs a limit in (0, 100], for
+        its exponentials share one shift and must fit in float32: the loss is wrong if an embedding
+        has no negative with a cosine above 1 - 142 / scale, which is -0.42 at 100. "sigmoid" takes
+        any limit; 0: no limit.
       bias: bias of the logits at the start, which is then learned; only for "sigmoid".
 
     Raises:
       ValueError: if the loss or the pooling is unknown, the run does not have one view and tokens,
-        or the temperature does not lie between 0 and 1 / max_scale.
+        max_scale is outside its range, or the temperature is not above 0 and at least
+        1 / max_scale.
     """
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; choose one of: {', '.join(LOSSES)}")
@@ -71,6 +76,11 @@ def make(
     if "tokens" not in run.symbols:
         message = "this method takes images with captions: set data.source to pairs or, to write "
         raise ValueError(f"{message}captions from class names, to captions:SOURCE")
+    if loss == "info_nce" and not 0 < max_scale <= LARGEST_SCALE:
+        raise ValueError(
+            f"max_scale must be in (0, {LARGEST_SCALE:g}] for loss='info_nce', got {max_scale}: at "
+            "larger scales, exponentials leave the range of float32 and the loss is wrong"
+        )
     if not temperature > 0 or (max_scale and not temperature * max_scale >= 1):
         raise ValueError(
             f"temperature must be above 0 and at least 1 / max_scale, got {temperature} with "

@@ -21,7 +21,8 @@ from ssl_jax import config as configuration
 from ssl_jax.errors import BAD_CHECKPOINT, BAD_CONFIG, MISSING_INPUT, USAGE, Fault
 from ssl_jax.methods import Method
 from ssl_jax.methods.distillation import Teacher
-from ssl_jax.rundir import facts, metadata, workdir
+from ssl_jax.rundir import facts as facts_file
+from ssl_jax.rundir import metadata, workdir
 from ssl_jax.rundir.checkpoint import Checkpoints
 from ssl_jax.weights import Tree, Weights, input_channels, shapes
 from ssl_jax.weights.load import EXPORT_FILES
@@ -47,6 +48,8 @@ class Backbone:
     classes: tuple[str, ...] = ()  # class names of the classifier in weights.others, if it has one
     origin: str = ""  # source of the weights for messages, such as "runs/digits, step 360"
     dtype: Any = jnp.float32  # dtype of activations
+    # `Source.facts` of the run, with which other data are opened.
+    facts: facts_file.Facts = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def encoder(self) -> Any:
@@ -167,6 +170,7 @@ def backbone_from_run(
         classes=tuple(meta.get("classes", ())) if "finetune" in config else (),
         origin=f"{path.name}, step {step:,}",
         dtype=dtype,
+        facts=facts_file.read(path),
     )
 
 
@@ -178,10 +182,9 @@ def modules_from_run(
     `params` and `batch_stats` are dicts by name of the module; their arrays are NumPy arrays.
 
     Raises:
-      Fault: the run has no checkpoint, it is damaged, or the method has no encoder.
+      Fault: the run has no checkpoint, it is damaged, the method has no encoder, or facts.npz does
+        not belong to it.
     """
-    known = facts.read(path)
-    modules = _fine_tuned_modules if "finetune" in config else _method(config, known).modules
 
     def select(state: Tree) -> Tree:
         params, stats = modules(state["params"], state.get("extra", {}))
@@ -191,10 +194,16 @@ def modules_from_run(
         return params, {name: stats.get(name, {}) for name in params}
 
     with Checkpoints(path / "checkpoints", config_hash=metadata.config_hash(config)) as checkpoints:
-        latest = checkpoints.read_latest(select)
-    if latest is None:
+        newest = checkpoints.read_latest(lambda state: {"step": state["step"]})
+        if newest is not None:
+            known = facts_file.read(path)
+            facts_file.require_same(path, known, newest[2])
+            tuned = "finetune" in config
+            modules = _fine_tuned_modules if tuned else _method(config, known).modules
+            newest = checkpoints.read_latest(select)
+    if newest is None:
         raise Fault(f"no checkpoint under {path}: train there first", BAD_CHECKPOINT)
-    (params, stats), step, meta = latest
+    (params, stats), step, meta = newest
     return params, stats, step, meta
 
 
@@ -203,7 +212,7 @@ def _fine_tuned_modules(params: Tree, extra: Tree) -> tuple[Tree, Tree]:
     return params, extra.get("batch_stats", {})
 
 
-def _method(config: ConfigDict, known: facts.Facts) -> Method:
+def _method(config: ConfigDict, known: facts_file.Facts) -> Method:
     """Makes the run's method; only its `modules` may be used.
 
     The length of the run and the number of examples are not known here, and the teacher of a

@@ -8,6 +8,8 @@ import hashlib
 import io
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -53,3 +55,26 @@ def read(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except DAMAGED as error:
         message = f"{path} is damaged ({error}). Start the training again to write it anew"
         raise Fault(message, BAD_DATA) from error
+
+
+def require_same(folder: str | os.PathLike[str], known: Facts, meta: Mapping[str, Any]) -> None:
+    """Compares the facts of a workdir with those that its checkpoint was trained with.
+
+    Args:
+      folder: the workdir.
+      known: what `read` returned.
+      meta: description of the data in the checkpoint; those of older runs do not name the facts.
+
+    Raises:
+      Fault: the file is missing, or belongs to another run.
+    """
+    expected = meta.get("facts")
+    if expected is None or digest(known) == expected:
+        return
+    path = pathlib.Path(folder, FILE)
+    found = "is not the file that its checkpoint was trained with" if known else "is missing"
+    raise Fault(
+        f"{path} {found}. It holds what the run made of its training data, such as a tokenizer or "
+        "a vocabulary. Copy the original file back, or start the training again to write it anew",
+        BAD_DATA,
+    )

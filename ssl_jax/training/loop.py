@@ -53,7 +53,8 @@ def fit(
       Fault: the data differ between processes or from those of the checkpoint, the checkpoints
         were lost, the loss or the state is not finite, or a signal stopped the run.
     """
-    identity.require_same_data(train=parts.source, test=parts.test)
+    tests = {"test": parts.test, "unlabelled test": parts.unlabelled_test}
+    identity.require_same_data(train=parts.source, **tests)
     first = jax.process_index() == 0  # the process that writes files for people
     data = {
         "label": parts.source.label_field,
@@ -145,13 +146,11 @@ def check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
             advice = "Restore the data or use another --workdir."
             if field == "label":
                 advice = "To evaluate by another label, run evaluate --data.label=NAME."
-            if field == "facts":
-                change = "its words or their counts differ"
             if field == "files":
                 hashes = f"their hash was {str(old)[:12]}, is {value[:12]}"
                 change = f"names or sizes of files differ ({hashes})"
             if field == "facts":
-                change = "what the run made of them, such as a tokenizer, differs"
+                change = "what the run made of them, such as a tokenizer or a vocabulary, differs"
             raise Fault(
                 f"the data have changed since the last checkpoint: {change}. {advice}", BAD_DATA
             )

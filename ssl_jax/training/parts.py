@@ -49,3 +49,6 @@ class Parts(Computation):
 
     test: Source | None
     """Labelled examples for evaluation; None if there are none."""
+
+    unlabelled_test: Source | None = None
+    """Examples for evaluation without labels; see `components.open_unlabelled_test`."""

@@ -26,7 +26,7 @@ def save(path, colour, size=(6, 4), **options):
 def test_unknown_source_is_refused():
     assert_fault(
         BAD_CONFIG,
-        "unknown data source 'digit'; choose audio, digits",
+        "unknown data source 'digit'; choose audio, captions:SOURCE, digits",
         "digit",
         data_dir="",
         split="train",

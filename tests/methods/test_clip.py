@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from configs import clip as config_file
-from ssl_jax import components, methods, testing
+from ssl_jax import components, losses, methods, testing
 from ssl_jax.methods import clip
 from ssl_jax.optim import optimizers
 
@@ -103,6 +103,22 @@ def test_the_scale_has_a_limit_from_which_it_can_return():
     assert [slopes[-1.0](x) for x in (1.0, 3.0)] == [-1, 0]  # descent would raise x further
 
 
+def test_the_sigmoid_loss_needs_no_limit_of_the_scale():
+    for limit in (0.0, 200.0):
+        assert make(loss="sigmoid", max_scale=limit).towers
+
+
+def test_the_loss_at_the_largest_scale_is_that_of_float64():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 16))
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, x + rng.normal(size=x.shape)))
+    logits = clip.LARGEST_SCALE * x @ y.T
+    want = np.mean([np.logaddexp.reduce(logits, axis) - np.diagonal(logits) for axis in (0, 1)])
+    arrays = (jnp.asarray(z, jnp.float32) for z in (x, y))
+    got, _ = losses.paired_info_nce(*arrays, temperature=1 / jnp.float32(clip.LARGEST_SCALE))
+    assert float(got) == pytest.approx(want, rel=1e-4)
+
+
 def test_towers_are_unit_rows_of_one_space_and_features_come_before_it():
     method = make()
     params, extra = method.init(jax.random.key(1), batch())
@@ -141,6 +157,10 @@ def test_two_devices_take_the_step_of_one():
         ({"loss": "softmax"}, "info_nce, sigmoid"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": 0.005}, "1 / max_scale"),
+        ({"max_scale": 0.0}, r"in \(0, 100\].*float32"),
+        ({"max_scale": 101.0}, r"in \(0, 100\].*float32"),
+        ({"max_scale": -1.0}, r"in \(0, 100\].*float32"),
+        ({"max_scale": float("nan")}, r"in \(0, 100\].*float32"),
         ({"seen": tiny.seen(2, 8), "symbols": SYMBOLS}, "augment.views to 1"),
         ({"symbols": {}}, "captions:SOURCE"),
     ],

@@ -1,5 +1,7 @@
 """The facts of a run: written, read back, compared, damaged."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -43,3 +45,16 @@ def test_a_damaged_file_is_named(tmp_path, cut):
     with pytest.raises(Fault, match=r"facts\.npz is damaged.*Start the training again") as damaged:
         facts.read(tmp_path)
     assert damaged.value.code == BAD_DATA
+
+
+def test_a_missing_or_exchanged_file_is_refused(tmp_path):
+    meta = {"facts": facts.digest(FACTS)}
+    facts.require_same(tmp_path, FACTS, meta)
+    facts.require_same(tmp_path, FACTS, {})  # an older run, whose checkpoint does not name them
+    facts.require_same(tmp_path, {}, {})
+    others = {"is missing": {}, "is not the file": FACTS | {"counts": np.arange(3) + 1}}
+    for reason, known in others.items():
+        place = re.escape(str(tmp_path / facts.FILE))
+        with pytest.raises(Fault, match=f"{place} {reason}.*Copy the original") as refused:
+            facts.require_same(tmp_path, known, meta)
+        assert refused.value.code == BAD_DATA

@@ -26,11 +26,15 @@ def preview(record: Arrays, seen: Arrays) -> Arrays:
 
 
 def captioned(pixels: np.ndarray, caption: str) -> np.ndarray:
-    """Returns a picture uint8 [h, 224, 3] of an image uint8 [h, w, 3] with its caption below."""
+    """Returns a picture uint8 [h, 224, 3] of an image uint8 [h, w, 3] with its caption below.
+
+    The long side of the image has 224 pixels, so that the height is limited.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    height = max(1, round(_WIDTH * pixels.shape[0] / pixels.shape[1]))
-    resized = Image.fromarray(pixels).resize((_WIDTH, height))
+    scale = _WIDTH / max(pixels.shape[:2])
+    height, width = (max(1, round(scale * side)) for side in pixels.shape[:2])
+    resized = Image.fromarray(pixels).resize((width, height))
     lines = textwrap.wrap(caption, _LETTERS, max_lines=_LINES, placeholder=" …")
     canvas: Any = Image.new("RGB", (_WIDTH, height + _LINE * len(lines) + 6), "white")
     canvas.paste(resized, (0, 0))
