@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax import cli
+from ssl_jax import cli, inputs
 from ssl_jax import config as configuration
 from ssl_jax.config import same_data
 from ssl_jax.errors import BAD_CONFIG, USAGE, Fault, count
