@@ -119,7 +119,7 @@ def test_other_words_are_refused_on_resuming(trained, folder, tmp_path, monkeypa
     file = text / "train" / "a" / "x.txt"
     content = file.read_text()
     file.write_text(content.replace("n0", "t0", 1))  # as long as before
-    with pytest.raises(Fault, match="words or their counts differ") as refused:
+    with pytest.raises(Fault, match=r"differ") as refused:
         run(make_config(text), changed, monkeypatch)
     assert refused.value.code == BAD_DATA
 
@@ -159,6 +159,22 @@ def test_a_missing_file_of_questions_is_found_before_training(folder, tmp_path, 
     with pytest.raises(Fault, match=r"eval\.analogy_file=.*no such file") as refused:
         run(config, tmp_path / "run", monkeypatch)
     assert refused.value.code == MISSING_INPUT
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parallel.fsdp": 3, "train.batch_size": 12}, r"parallel\.fsdp=3 does not divide a table"),
+        ({"eval.neighbours_of": ("n0", "nowhere")}, "not in the vocabulary: nowhere"),
+        ({"model.dtype": "bfloat16"}, r"model\.dtype='float32'"),
+    ],
+)
+def test_mistakes_are_found_before_training(folder, tmp_path, monkeypatch, change, message):
+    config = make_config(folder, **change)
+    fsdp = config.parallel.fsdp
+    with pytest.raises(Fault, match=message):
+        run(config, tmp_path / "run", monkeypatch, devices=2 * fsdp, fsdp=fsdp)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -27,29 +27,41 @@ def held_out_rows(source: Source, share: float) -> np.ndarray:
     folder belong to one class, so classes are held out in proportion: a class of at least 2 / share
     images always has one.
 
+    If the source has groups, whole groups are chosen in this way: no group is in both parts.
+
     Args:
       source: the whole split.
-      share: fraction of the examples, in (0, 1); at least one example is held out.
+      share: fraction of the examples, or of the groups, in (0, 1); at least one is held out.
 
     Returns:
-      int64 [held_out_count(size, share)], sorted.
+      int64, sorted; without groups, held_out_count(size, share) numbers.
 
     Raises:
       Fault: no example would be left for training.
     """
-    count = held_out_count(source.size, share)
-    if count >= source.size:
+    if source.group is None:
+        return _chosen(source, source.size, share, "example")
+    groups = np.array([source.group(index) for index in range(source.size)])
+    _, number = np.unique(groups, return_inverse=True)
+    chosen = _chosen(source, int(number.max(initial=-1)) + 1, share, source.group_noun)
+    return np.flatnonzero(np.isin(number, chosen))
+
+
+def _chosen(source: Source, size: int, share: float, noun: str) -> np.ndarray:
+    """Returns the held-out ones of `size` examples or groups."""
+    count = held_out_count(size, share)
+    if count >= size:
         raise Fault(
-            f"data.holdout={share:g} leaves no example of the {source.size} in {source.name} for "
+            f"data.holdout={share:g} leaves no {noun} of the {size} in {source.name} for "
             "training. Lower it, or add data.",
             BAD_DATA,
         )
-    edges = np.arange(count + 1) * source.size // count
+    edges = np.arange(count + 1) * size // count
     return edges[:-1] + [_hash(i) for i in range(count)] % np.diff(edges)
 
 
 def held_out_count(size: int, share: float) -> int:
-    """Returns the number of examples that are held out; 0 if `share` is 0."""
+    """Returns how many of `size` examples or groups are held out; 0 if `share` is 0."""
     return max(1, round(share * size)) if share else 0
 
 
