@@ -156,7 +156,7 @@ def _passages(folder: pathlib.Path, split: str) -> list[tuple[int, list[str]]]:
     from ssl_jax.data.vocabulary import tokenise
 
     return [
-        (number, tokenise(line, "words"))
+        (number, list(tokenise(line, "words")))
         for number, name in enumerate(CLASSES)
         for line in (folder / split / name / "passages.txt").read_text().splitlines()
     ]

@@ -17,6 +17,7 @@ from ssl_jax.errors import BAD_CONFIG, Fault, Faults, count
 from ssl_jax.methods import Method
 from ssl_jax.methods._frozen import FrozenNetwork
 from ssl_jax.methods.distillation import Teacher
+from ssl_jax.parallel import table
 from ssl_jax.pretrained import backbone, classifier, frozen, initial_weights
 from ssl_jax.rundir import identity
 from ssl_jax.training import finetuning
@@ -237,9 +238,10 @@ def _computation(
         ),
     )
     try:
-        jax.eval_shape(run.init)
+        state = jax.eval_shape(run.init)
     except (TypeError, ValueError) as error:
         raise Fault(f"bad config: model, method or optim: {error}", BAD_CONFIG) from error
+    table.check(method.params_layout, state.params, mesh)
     return run
 
 

@@ -162,6 +162,22 @@ def test_a_missing_file_of_questions_is_found_before_training(folder, tmp_path, 
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parallel.fsdp": 3, "train.batch_size": 12}, r"parallel\.fsdp=3 does not divide a table"),
+        ({"eval.neighbours_of": ("n0", "nowhere")}, "not in the vocabulary: nowhere"),
+        ({"model.dtype": "bfloat16"}, r"model\.dtype='float32'"),
+    ],
+)
+def test_mistakes_are_found_before_training(folder, tmp_path, monkeypatch, change, message):
+    config = make_config(folder, **change)
+    fsdp = config.parallel.fsdp
+    with pytest.raises(Fault, match=message):
+        run(config, tmp_path / "run", monkeypatch, devices=2 * fsdp, fsdp=fsdp)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def parse(data):
     """An independent reader of the binary format."""
     head, rest = data.split(b"\n", 1)

@@ -60,6 +60,13 @@ class Source:
     or the words of a text and their counts; see `rundir.facts`. Other examples for the same run, of
     a test split or of other data, are opened with the facts of the run."""
 
+    group: Callable[[int], int] | None = None
+    """index -> number of the group, such as a document, of which the example is a part. Held-out
+    examples are whole groups. None: each example stands by itself."""
+
+    group_noun: str = "group"
+    """Word for a group, for messages."""
+
     unlabelled_test: bool = False
     """A test split is useful even without labels, for example for the retrieval of pairs."""
 
@@ -115,9 +122,11 @@ def no_examples(name: str) -> Source:
 
 def subset(source: Source, rows: np.ndarray) -> Source:
     """Returns a source with only the examples `rows`, numbered from 0 in this order."""
+    group = source.group
     return dataclasses.replace(
         source,
         size=len(rows),
+        group=(lambda index: group(int(rows[index]))) if group else None,
         load=lambda index: source.load(int(rows[index])),
         describe=lambda index: source.describe(int(rows[index])),
         read_labels=lambda index: source.read_labels(int(rows[index])),

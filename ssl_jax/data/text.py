@@ -1,5 +1,6 @@
 """Opens plain text as a source: passages of documents, as numbers of a vocabulary's words."""
 
+import codecs
 import functools
 import logging
 import os
@@ -47,7 +48,8 @@ def open_text(
     vocabulary. Every such word of the text is in exactly one passage. A document without such a
     word is one empty passage; blank lines and files are no documents.
 
-    The text is in memory, 4 bytes a word.
+    Words with more than 100 characters are left out. The text is in memory, 4 bytes a word, and
+    reading needs the characters of a document besides.
 
     Args:
       data_dir: file or folder.
@@ -57,15 +59,15 @@ def open_text(
       documents: "line" (every line is a document) or "file".
       label_separator: text that ends the label at the start of each line, for example "\\t"; "" for
         lines without label.
-      encoding: encoding of the files.
+      encoding: encoding of the files. A byte order mark of UTF-8 is no text.
       tokens: rule that divides text into words, see `vocabulary.tokenise`.
       min_count: rarer words are left out.
       max_words: size of the largest vocabulary; rarer words are left out.
       chunk: words of a passage, at most.
 
     Raises:
-      Fault: no such file or folder (66); no text, no word that is frequent enough, or bytes that
-        are not of the encoding (65); a file cannot be read (74); contradicting options (78).
+      Fault: no such file or folder (66); no text, no word that is frequent enough, a NUL, or bytes
+        that are not of the encoding (65); a file cannot be read (74); contradicting options (78).
     """
     if label_separator and documents == "file":
         message = "data.label_separator: a file has one label; name it by a folder for each class"
@@ -124,6 +126,8 @@ def _source(words: Encoded, labels: list[str], paths: list[str], root: str, chun
         load=load,
         describe=describe,
         read_labels=read_labels,
+        group=lambda index: int(document[index]),
+        group_noun="document",
         class_names={"label": names} if names else {},
         identity=functools.cache(lambda: identity.of_files(paths, root)),
         facts={"words": words.words, "counts": words.counts},
@@ -132,23 +136,52 @@ def _source(words: Encoded, labels: list[str], paths: list[str], root: str, chun
 
 def _documents(path: str, documents: str, encoding: str) -> Iterator[str]:
     """Yields the documents of a file that are not blank."""
+    advice = "Name its encoding, for example by --config.data.encoding=latin-1, or convert the file"
     try:
-        with open(path, encoding=encoding) as file:
+        with open(path, encoding=_without_mark(encoding)) as file:
             lines = [file.read()] if documents == "file" else file
-            yield from (line for line in lines if line.strip())
+            for number, line in enumerate(lines, 1):
+                if (place := line.find("\0")) >= 0:
+                    number += line[:place].count("\n")
+                    message = f"{printable(path)}, line {number}: a NUL character, which no text "
+                    raise Fault(f"{message}has. {advice}", BAD_DATA)
+                if line.strip():
+                    yield line
     except UnicodeDecodeError as error:
         raise Fault(
-            f"{printable(path)} is not {encoding} text: {error.reason} near byte {error.start}. "
-            "Name its encoding, for example by --config.data.encoding=latin-1, or convert the file",
+            f"{printable(path)} is not {encoding} text: {error.reason}{_place(path, encoding)}. "
+            + advice,
             BAD_DATA,
         ) from error
     except LookupError as error:
         raise Fault(
-            f"data.encoding={encoding!r}: Python has no such encoding", BAD_CONFIG
+            f"data.encoding={encoding!r}: Python has no such encoding of text", BAD_CONFIG
         ) from error
+    except ValueError as error:  # some codecs raise other errors than UnicodeDecodeError
+        message = f"{printable(path)} cannot be read as {encoding!r} text: {error}. {advice}"
+        raise Fault(message, BAD_DATA) from error
     except OSError as error:
         code = MISSING_INPUT if isinstance(error, FileNotFoundError) else IO_ERROR
         raise Fault(f"cannot read {printable(path)}: {error.strerror}", code) from error
+
+
+def _without_mark(encoding: str) -> str:
+    """Returns the encoding that also skips a byte order mark, which other encodings do anyway."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def _place(path: str, encoding: str) -> str:
+    """Returns where a file stops being text, in words: the error itself knows only the buffer."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                decoder.decode(line)
+            except UnicodeDecodeError:
+                return f" in line {lines}"
+            lines += 1
+    return " at its end"
 
 
 def _files(data_dir: str, split: str) -> tuple[str, list[tuple[str, list[str]]]]:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.data.labels import sample_indices
 from ssl_jax.data.source import Source
-from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
+from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault, Faults
 from ssl_jax.evals import evaluation, protocols
 from ssl_jax.evals.protocols import Protocol
 from ssl_jax.training.parts import Parts
@@ -36,6 +36,12 @@ def problems(config: ConfigDict, parts: Parts) -> list[Fault]:
         for one in chosen
         if not one.needs.labels and (text := one.problem(config.eval, lambda enough: None))
     ]
+    checked = Faults()
+    for one in chosen:
+        if not one.absent(config.eval):
+            with checked.collect():
+                one.check(config.eval, parts.source.facts)
+    faults += checked.found
     labelled = [protocol for protocol in chosen if protocol.needs.labels]
     if parts.test is None or not labelled:
         return faults

@@ -1,5 +1,6 @@
 """Word vectors at unit length, and the files of questions that they answer."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ssl_jax.data.vocabulary import normal
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
 from ssl_jax.evals.context import Context
 from ssl_jax.evals.subjects import TRAINED, UNTRAINED
@@ -16,7 +18,7 @@ Pair = tuple[str, str, float]
 
 
 class Vocabulary:
-    """Numbers of words. A word that is unknown as it is written counts in lower case."""
+    """Numbers of words. A word that is unknown as it is written counts in lower case and NFC."""
 
     def __init__(self, words: np.ndarray) -> None:
         self.words = words
@@ -24,7 +26,7 @@ class Vocabulary:
 
     def __getitem__(self, word: str) -> int:
         """Returns the number of a word; -1 if it is unknown."""
-        return self._numbers.get(word, self._numbers.get(word.lower(), -1))
+        return self._numbers.get(word, self._numbers.get(normal(word), -1))
 
 
 class Question(NamedTuple):
@@ -132,23 +134,24 @@ def read_pairs(path: str) -> list[Pair]:
                 continue
             message = f"{path}, line {number}: two words and a number are expected, not {line!r}"
             raise Fault(message, BAD_DATA) from None
+        if not math.isfinite(score):
+            raise Fault(f"{path}, line {number}: the score {parts[2]!r} is not finite", BAD_DATA)
         pairs.append((first, second, score))
     if not pairs:
         raise Fault(f"{path} holds no pair of words", BAD_DATA)
     return pairs
 
 
-def missing_file(field: str, path: str) -> str:
-    """Returns a sentence if the file that an option names does not exist; else ""."""
-    if not path or Path(path).expanduser().is_file():
-        return ""
-    return f"eval.{field}={path}: no such file"
+def require_file(field: str, path: str) -> None:
+    """Raises Fault if the file that an option of `eval` names does not exist."""
+    if not Path(path).expanduser().is_file():
+        raise Fault(f"eval.{field}={path}: no such file", MISSING_INPUT)
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
     """Yields (number, line) of the lines that are not blank."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise Fault(f"{path} is not UTF-8 text: {error.reason}", BAD_DATA) from error
     except OSError as error:

@@ -70,10 +70,13 @@ def make(
         raise ValueError("word2vec learns from words: choose data.source='text'")
     if not isinstance(encoder, Embedding):
         raise ValueError("word2vec trains a table of word vectors: choose model.name='embedding'")
-    if min(negatives, shared_negatives) < 1 or max_terms <= 0:
+    if jnp.dtype(encoder.dtype) not in (jnp.float32, jnp.float64):
+        raise ValueError(f"word2vec has no {encoder.dtype}: choose model.dtype='float32'")
+    if min(negatives, shared_negatives) < 1 or not max_terms > 0:
         raise ValueError("negatives and shared_negatives are at least 1, max_terms above 0")
-    counts, window = np.asarray(run.facts["counts"]), run.symbols["window"] - 1
+    counts = np.asarray(run.facts["counts"])
     size, length = BLOCKS[loss], run.seen["tokens"].shape[0]
+    window = min(run.symbols["window"], length) - 1  # no word of a passage is farther away
     rows, by_path = table.padded_rows(len(counts)), loss == "hierarchy"
     skips = architecture == "skip_gram"
 

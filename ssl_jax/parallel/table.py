@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
+from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.parallel.mesh import FSDP, ROWS
 
+UNIT = 256  # rows; their number is a multiple of it
 _TABLE, _BATCH = PartitionSpec(FSDP), PartitionSpec(ROWS)
 
 
@@ -38,6 +40,33 @@ def take(table: jax.Array, index: jax.Array) -> jax.Array:
             "devices"
         )
     return _take(tuple(devices.items()), len(table), table, index)
+
+
+def check(layout: Any, params: Any, mesh: Mesh) -> None:
+    """Checks that every table can be divided over the devices of `parallel.fsdp`.
+
+    Args:
+      layout: `Method.params_layout`.
+      params: arrays or their shapes.
+      mesh: the devices; they may be abstract.
+
+    Raises:
+      Fault: `parallel.fsdp` does not divide the rows of a table.
+    """
+    parts = dict(mesh.shape).get(FSDP, 1)
+    sizes = jax.tree.map(
+        lambda kind, tree: [x.shape[0] for x in jax.tree.leaves(tree) if kind == "table"],
+        layout,
+        params,
+    )
+    for rows in jax.tree.leaves(sizes):
+        if rows % parts:
+            known = ", ".join(str(n) for n in range(1, UNIT + 1) if UNIT % n == 0)
+            raise Fault(
+                f"parallel.fsdp={parts} does not divide a table of {rows:,} rows, whose shape must "
+                f"not depend on the devices. Choose one of: {known}",
+                BAD_CONFIG,
+            )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -101,7 +130,7 @@ def _sum(rows: int, index: jax.Array, gradient: jax.Array) -> jax.Array:
 _take.defvjp(_forward, _backward)
 
 
-def padded_rows(count: int, unit: int = 256) -> int:
+def padded_rows(count: int, unit: int = UNIT) -> int:
     """Returns the rows of a table for `count` words: a multiple of `unit`.
 
     The shape of the table then does not depend on the number of devices, up to `unit` of them.

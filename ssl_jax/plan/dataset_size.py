@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from ssl_jax import plugins
 from ssl_jax.data import sources
-from ssl_jax.data.holdout import held_out_count
+from ssl_jax.data.holdout import held_out_count, held_out_size
 from ssl_jax.errors import USAGE, Fault
 
 
@@ -56,9 +56,11 @@ def dataset_size(
     image_size = known.image_size if known else TYPICAL_IMAGE_SIZE
     if images and classes >= 0:
         return DatasetSize(images, classes, image_size)
+    held_out = held_out_count(known.images, holdout) if known else 0
     if data_dir or source == "digits" or plugins.is_external(source):
         data = sources.open_source(source, data_dir=data_dir, split=split, label=label, **options)
         known = DatasetSize(data.size, len(data.classes), image_size)
+        held_out = held_out_size(data, holdout)
     if known is None:
         raise Fault(
             f"the number of images in split {split!r} of {source} is unknown. Pass "
@@ -66,7 +68,6 @@ def dataset_size(
             "by --config.data.dir",
             USAGE,
         )
-    trained = known.images - held_out_count(known.images, holdout)
     return known._replace(
-        images=images or trained, classes=classes if classes >= 0 else known.classes
+        images=images or known.images - held_out, classes=classes if classes >= 0 else known.classes
     )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssl_jax import components
 from ssl_jax import config as configuration
-from ssl_jax.data import holdout, sources
+from ssl_jax.data import holdout, sources, text
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 
 
@@ -99,6 +99,30 @@ def test_something_must_be_left_for_training(tmp_path):
     with pytest.raises(Fault, match=r"data\.holdout=0\.1 leaves no example of the 1 in") as caught:
         components.open_source(config_of(data_dir=tmp_path, holdout=0.1), "train")
     assert caught.value.code == BAD_DATA
+
+
+def test_the_two_parts_share_no_document(tmp_path):
+    lines = [" ".join(f"d{number}" for _ in range(1 + number % 7)) for number in range(60)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    whole = text.open_text(str(tmp_path), "train", min_count=1, chunk=2)
+    train, test = holdout.training_part(whole, 0.1), holdout.held_out_part(whole, 0.1)
+    assert sorted(names(train) + names(test)) == sorted(names(whole))
+    parts = [
+        {int(word) for i in range(part.size) for word in part.load(i)[0]["tokens"]}
+        for part in (train, test)
+    ]  # a word is in one document
+    assert not parts[0] & parts[1]
+    assert len(parts[1]) == 6
+    assert {train.group(i) for i in range(train.size)}.isdisjoint(
+        test.group(i) for i in range(test.size)
+    )
+
+
+def test_a_single_document_is_not_held_out(tmp_path):
+    (tmp_path / "a.txt").write_text("a b " * 100)
+    whole = text.open_text(str(tmp_path), "train", min_count=1, chunk=2)
+    with pytest.raises(Fault, match="leaves no document of the 1 in text"):
+        holdout.training_part(whole, 0.1)
 
 
 @pytest.mark.parametrize(

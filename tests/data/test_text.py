@@ -1,11 +1,12 @@
 """Source of plain text: passages, vocabulary, labels, and files that cannot be read."""
 
+import unicodedata
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from ssl_jax.data import text
+from ssl_jax.data import text, vocabulary
 from ssl_jax.data.vocabulary import tokenise
 from ssl_jax.errors import BAD_CONFIG, BAD_DATA, MISSING_INPUT, Fault
 
@@ -24,8 +25,63 @@ def words_of(source, index):
 
 def test_rules_of_tokens():
     line = "Don't STOP, the_1980s' Café-Bar!"
-    assert tokenise(line, "words") == ["don't", "stop", "the", "1980s", "café", "bar"]
-    assert tokenise(line, "spaces") == ["Don't", "STOP,", "the_1980s'", "Café-Bar!"]
+    assert list(tokenise(line, "words")) == ["don't", "stop", "the", "1980s", "café", "bar"]
+    assert list(tokenise(line, "spaces")) == ["Don't", "STOP,", "the_1980s'", "Café-Bar!"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("हिन्दी में लिखा।", ["हिन्दी", "में", "लिखा"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("می‌خواهم", ["می‌خواهم"]),
+        (unicodedata.normalize("NFD", "Café ÉTÉ"), ["café", "été"]),
+        ("İstanbul " + unicodedata.normalize("NFD", "İstanbul"), ["i\u0307stanbul"] * 2),
+    ],
+)
+def test_marks_continue_a_word(line, words):
+    assert list(tokenise(line, "words")) == words
+
+
+@pytest.mark.parametrize("rule", ["words", "spaces"])
+def test_words_are_found_in_pieces(monkeypatch, rule):
+    line = "Ein  Satz, cafe\u0301 ΟΔΟΣ\u3000don't\n\tend "
+    whole = list(tokenise(line, rule))
+    assert len(whole) == 6
+    for piece in (1, 2, 5):
+        monkeypatch.setattr(vocabulary, "_PIECE", piece)
+        assert list(tokenise(line, rule)) == whole
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_words_are_numbered_in_pieces(monkeypatch, piece):
+    monkeypatch.setattr(vocabulary, "_PIECE", piece)
+    documents = [[], ["a", "b"], [], ["x", "b", "a", "b"], ["x"], ["b"], []]
+    words = vocabulary.Vocabulary()
+    for document in documents:
+        words.add(document)
+    found = words.encode(min_count=2, max_words=2, where="here")
+    assert found.words.tolist() == ["b", "a"]
+    assert found.counts.tolist() == [4, 2]
+    parts = [part.tolist() for part in np.split(found.tokens, found.offsets)[1:-1]]
+    assert parts == [[], [1, 0], [], [0, 1, 0], [], [0], []]
+    assert len(found.tokens) == found.offsets[-1]
+
+
+def test_long_words_are_left_out(tmp_path, caplog):
+    line = f"{'a' * 100} {'b' * 101} {'a' * 100}\n"
+    source = text.open_text(write(tmp_path, {"a.txt": line * 3 + "c c"}), "train", min_count=1)
+    assert source.facts["words"].tolist() == ["a" * 100, "c"]
+    assert "left out 3 words of more than 100 characters" in caplog.text
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "a.txt").write_text("a b\na", encoding)
+        given = "utf-8" if encoding == "utf-8-sig" else encoding
+        options = {"tokens": "spaces", "min_count": 1, "encoding": given}
+        source = text.open_text(str(tmp_path), "train", **options)
+        assert source.facts["words"].tolist() == ["a", "b"]
 
 
 def test_vocabulary_is_in_order_of_count_then_word(tmp_path):
@@ -98,6 +154,14 @@ def test_a_file_is_a_document(tmp_path):
     ("files", "options", "code", "message"),
     [
         ({"a.txt": b"caf\xe9 au lait"}, {}, BAD_DATA, r"a\.txt is not utf-8 text.*encoding"),
+        ({"a.txt": b"a b\n" * 9000 + b"\xe9 b"}, {}, BAD_DATA, "in line 9001"),
+        ({"a.txt": b"a b\na \xe2\x82"}, {}, BAD_DATA, "at its end"),
+        ({"a.txt": "a b c d"}, {"encoding": "utf-16"}, BAD_DATA, "utf-16.*BOM"),
+        ({"a.txt": "a b c d"}, {"encoding": "undefined"}, BAD_DATA, "undefined"),
+        ({"a.txt": "a a"}, {"encoding": "rot13"}, BAD_CONFIG, "rot13"),
+        ({"a.txt": "a a"}, {"encoding": "a\0b"}, BAD_DATA, "null character"),
+        ({"a.txt": "a\nb\0"}, {}, BAD_DATA, "line 2: a NUL"),
+        ({"a.txt": "a\nb\0"}, {"documents": "file"}, BAD_DATA, "line 2: a NUL"),
         ({"a.txt": "a a"}, {"encoding": "utf-99"}, BAD_CONFIG, "utf-99"),
         ({"a.txt": " \n\n"}, {}, BAD_DATA, "all files are empty"),
         ({"a.txt": "a b c"}, {}, BAD_DATA, "0 of 3 different words occur 5 times.*min_count"),

@@ -1,10 +1,14 @@
 """Questions about word vectors, against loops and hand-made vectors."""
 
+import types
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from ssl_jax.errors import BAD_DATA, MISSING_INPUT, Fault
-from ssl_jax.evals import word_vectors
+from ssl_jax.evals import protocols, word_vectors
+from ssl_jax.evals.protocols import analogy
 from ssl_jax.report.figures import analogies
 
 QUESTIONS = ": capitals\nAthens Greece Oslo Norway\n\n: family\nboy girl king queen\n"
@@ -43,6 +47,8 @@ def test_files_of_questions_and_pairs(tmp_path):
     first, second = word_vectors.read_questions(str(path))
     assert first == ("capitals", ("Athens", "Greece", "Oslo", "Norway"))
     assert second.section == "family"
+    path.write_text(QUESTIONS, "utf-8-sig")
+    assert word_vectors.read_questions(str(path))[0].section == "capitals"
     for text in ("Word 1,Word 2,Human (mean)\ncat,dog,7.5\n", "# note\ncat\tdog\t7.5\n"):
         path.write_text(text)
         assert word_vectors.read_pairs(str(path)) == [("cat", "dog", 7.5)]
@@ -51,6 +57,8 @@ def test_files_of_questions_and_pairs(tmp_path):
 def test_words_are_found_in_lower_case():
     vocabulary = word_vectors.Vocabulary(np.array(["Oslo", "greece"]))
     assert [vocabulary[word] for word in ("Oslo", "Greece", "oslo")] == [0, 1, -1]
+    vocabulary = word_vectors.Vocabulary(np.array(["caf\u00e9"]))
+    assert vocabulary["Cafe\u0301"] == 0
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,7 @@ def test_words_are_found_in_lower_case():
         (word_vectors.read_questions, ": a\n", "no question"),
         (word_vectors.read_pairs, "a b 1\na b\n", "line 2: two words and a number"),
         (word_vectors.read_pairs, "# a\n", "no pair"),
+        (word_vectors.read_pairs, "a b nan\n", "line 1: the score 'nan' is not finite"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, read, text, message):
@@ -74,7 +83,46 @@ def test_a_missing_file_is_named():
     with pytest.raises(Fault, match=r"none\.txt") as refused:
         word_vectors.read_pairs("none.txt")
     assert refused.value.code == MISSING_INPUT
-    assert "analogy_file=none.txt" in word_vectors.missing_file("analogy_file", "none.txt")
+    with pytest.raises(Fault, match=r"eval\.analogy_file=none\.txt") as refused:
+        word_vectors.require_file("analogy_file", "none.txt")
+    assert refused.value.code == MISSING_INPUT
+
+
+def options(**fields):
+    given = {"analogy_file": "", "similarity_file": "", "neighbours_of": ()} | fields
+    return ConfigDict(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "text", "message"),
+    [
+        ("analogy", "analogy_file", ": a\nb c d\n", "line 2: four words"),
+        ("analogy", "analogy_file", "a b c e\n", "no question has four words of the vocabulary"),
+        ("similarity", "similarity_file", "a b 1\na c 2\nb e 3\n", "only 2 pairs"),
+        ("similarity", "similarity_file", "a b 1\na c inf\n", "not finite"),
+        ("neighbours", "neighbours_of", ("a", "e"), "not in the vocabulary: e"),
+    ],
+)
+def test_protocols_are_checked_against_the_vocabulary(tmp_path, name, field, text, message):
+    facts = {"words": np.array(["a", "b", "c", "d"])}
+    if isinstance(text, str):
+        (tmp_path / "file.txt").write_text(text)
+        text = str(tmp_path / "file.txt")
+    with pytest.raises(Fault, match=message):
+        protocols.get(name).check(options(**{field: text}), facts)
+
+
+def test_an_old_figure_does_not_outlive_its_vectors(tmp_path):
+    (tmp_path / "figures").mkdir()
+    figure = tmp_path / "figures" / "analogies.png"
+    figure.write_bytes(b"old")
+    words = np.array(["Athens", "Greece", "Oslo", "Norway"])
+    context = types.SimpleNamespace(
+        path=tmp_path, subject=types.SimpleNamespace(facts={"words": words})
+    )
+    question = word_vectors.Question("capitals", tuple(words.tolist()))
+    analogy._draw(context, rows(4), [question], word_vectors.Vocabulary(words))
+    assert not figure.exists()
 
 
 def test_figure_of_analogies_needs_three_pairs(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from ssl_jax import methods
+from ssl_jax.losses import word_pairs
 from ssl_jax.methods import word2vec
 from ssl_jax.models import huffman
 from ssl_jax.models.embedding import Embedding
@@ -28,15 +29,15 @@ def float64():
         yield
 
 
-def make(architecture, loss, **fields):
+def make(architecture, loss, *, window=WINDOW, dtype=jnp.float64, **fields):
     words = jax.ShapeDtypeStruct((LENGTH,), jnp.int32)
     facts = {"words": np.arange(len(COUNTS)).astype(str), "counts": COUNTS}
     run = methods.Run(
-        {"tokens": words, "window": words}, 10, 4, 100, facts=facts, symbols={"window": WINDOW + 1}
+        {"tokens": words, "window": words}, 10, 4, 100, facts=facts, symbols={"window": window + 1}
     )
     fields = {"shared_negatives": SHARED, "negatives": NEGATIVES} | fields
     return word2vec.make(
-        Embedding(WIDTH, dtype=jnp.float64), run, architecture=architecture, loss=loss, **fields
+        Embedding(WIDTH, dtype=dtype), run, architecture=architecture, loss=loss, **fields
     )
 
 
@@ -128,6 +129,25 @@ def test_loss_and_gradient_equal_loops_over_pairs(architecture, loss, most):
     assert all(one.max() > 7 for one in terms.values())  # so the smaller limit acts
 
 
+def test_a_window_longer_than_a_passage_costs_nothing(monkeypatch):
+    largest = []
+    blocks = word_pairs.blocks
+
+    def spy(*args, **options):
+        largest.append(options["largest"])
+        return blocks(*args, **options)
+
+    monkeypatch.setattr(word_pairs, "blocks", spy)
+    one = batch()
+    one["window"][:] = 50
+    totals = []
+    for window in (50, LENGTH - 1):
+        method = make("cbow", "negatives", window=window)
+        totals.append(ours(method, *state(method, one), one)[0])
+    assert largest == [LENGTH - 1] * 2
+    assert totals[0] == totals[1]
+
+
 def test_a_negative_that_is_the_centre_counts_nothing():
     method, one = make("skip_gram", "negatives"), batch()
     params, extra = state(method, one)
@@ -188,6 +208,8 @@ def test_a_vocabulary_smaller_than_the_negatives_learns():
         ({"architecture": "glove"}, "choose one of skip_gram, cbow"),
         ({"loss": "softmax"}, "choose one of negatives, hierarchy"),
         ({"negatives": 0}, "at least 1"),
+        ({"max_terms": float("nan")}, "max_terms above 0"),
+        ({"dtype": jnp.bfloat16}, "model.dtype='float32'"),
     ],
 )
 def test_bad_hyperparameters_are_refused(fields, message):

@@ -7,7 +7,7 @@ A protocol is one module in this package. Its public symbols are:
   the numbers. `results` is what `run` returned.
 * `heading(protocol) -> str`: its title in printed tables, from what `describe` returned.
 * optional, with the defaults of `Protocol`: NEEDS, ORDER, AXIS, MEASURES, `variants(options)`,
-  `problem(options, count)` and `absent(options)`.
+  `problem(options, count)`, `check(options, facts)` and `absent(options)`.
 """
 
 import importlib
@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ssl_jax.data.source import Facts
 
 Variants = dict[str, dict[str, Any]]
 CountLabels = Callable[[int], dict[str, int] | None]
@@ -82,6 +84,10 @@ class Protocol(NamedTuple):
     """(config.eval, count) -> why the protocol cannot run on the training examples, "" if it can.
     Called before training."""
 
+    check: Callable[[Any, Facts], None] = lambda options, facts: None
+    """(config.eval, `Source.facts` of the training examples) -> None. Raises Fault if the protocol
+    could not run with them. Called before training, unless `absent` gives a reason."""
+
     absent: Callable[[Any], str] = lambda options: ""
     """(config.eval) -> why the protocol has nothing to measure and is skipped, "" if it has."""
 
@@ -110,9 +116,8 @@ def get(name: str) -> Protocol:
     if name not in names():
         raise ValueError(f"unknown protocol {name!r}; choose one of: {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
+    symbols = ("NEEDS", "ORDER", "variants", "problem", "check", "absent", "AXIS", "MEASURES")
     optional = {
-        symbol.lower(): getattr(module, symbol)
-        for symbol in ("NEEDS", "ORDER", "variants", "problem", "absent", "AXIS", "MEASURES")
-        if hasattr(module, symbol)
+        symbol.lower(): getattr(module, symbol) for symbol in symbols if hasattr(module, symbol)
     }
     return Protocol(name, module.run, module.describe, module.heading, **optional)

@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssl_jax.data.source import Facts
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import word_vectors
 from ssl_jax.evals.context import Context
-from ssl_jax.evals.protocols import CountLabels, Measured, Needs
+from ssl_jax.evals.protocols import Measured, Needs
 from ssl_jax.evals.word_vectors import Question, Vocabulary
 from ssl_jax.jobs import files
 from ssl_jax.report.figures import analogies
@@ -22,24 +23,31 @@ def absent(options: Any) -> str:
     return "" if options.analogy_file else "eval.analogy_file names no file of questions"
 
 
-def problem(options: Any, count: CountLabels) -> str:
-    """Returns why the questions cannot be read."""
-    del count
-    return word_vectors.missing_file("analogy_file", options.analogy_file)
+def check(options: Any, facts: Facts) -> None:
+    """Raises Fault if the questions cannot be read, or no question can be answered."""
+    _read(options, Vocabulary(facts["words"]))
+
+
+def _read(options: Any, vocabulary: Vocabulary) -> tuple[list[Question], np.ndarray]:
+    """Returns the questions, and the numbers of their words, int [n, 4]; -1 for an unknown word."""
+    path = options.analogy_file
+    word_vectors.require_file("analogy_file", path)
+    questions = word_vectors.read_questions(path)
+    numbers = np.array([[vocabulary[word] for word in q.words] for q in questions])
+    if not (numbers >= 0).all(1).any():
+        raise Fault(
+            f"eval.analogy_file={path}: no question has four words of the vocabulary. Leave "
+            "'analogy' out of eval.protocols, or train on more text",
+            BAD_DATA,
+        )
+    return questions, numbers
 
 
 def run(context: Context) -> Measured:
     """Answers the questions whose four words are known, by 3CosAdd over the whole vocabulary."""
-    questions = word_vectors.read_questions(context.options.analogy_file)
     vocabulary = Vocabulary(context.subject.facts["words"])
-    numbers = np.array([[vocabulary[word] for word in q.words] for q in questions])
+    questions, numbers = _read(context.options, vocabulary)
     known = (numbers >= 0).all(1)
-    if not known.any():
-        raise Fault(
-            f"eval.analogy_file={context.options.analogy_file}: no question has four words of the "
-            "vocabulary. Leave 'analogy' out of eval.protocols, or train on more text",
-            BAD_DATA,
-        )
     sections = np.array([question.section for question in questions])
     results = {}
     for name, rows in word_vectors.vectors(context).items():
@@ -75,12 +83,15 @@ def _draw(
             if min(numbers) >= 0:
                 pairs.setdefault(question.section, {})[pair] = numbers
     folder = files.inside(context.path, "figures")
-    analogies.draw(
+    path = folder / "analogies.png"
+    drawn = analogies.draw(
         {name: list(found.values()) for name, found in pairs.items()},
         rows,
         context.subject.facts["words"],
-        folder / "analogies.png",
+        path,
     )
+    if not drawn:  # a figure of an earlier evaluation would show other vectors
+        path.unlink(missing_ok=True)
 
 
 def describe(context: Context, results: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_jax.data.source import Facts
 from ssl_jax.errors import BAD_CONFIG, Fault
 from ssl_jax.evals import word_vectors
 from ssl_jax.evals.context import Context
@@ -14,6 +15,11 @@ ORDER = 16
 MEASURES = ("nearest_cosine",)
 COUNT = 10  # neighbours of each word
 FREQUENT = 20  # words without eval.neighbours_of
+
+
+def check(options: Any, facts: Facts) -> None:
+    """Raises Fault if `eval.neighbours_of` names unknown words."""
+    _chosen(options.neighbours_of, facts["words"])
 
 
 def run(context: Context) -> Measured:
@@ -43,7 +49,8 @@ def _chosen(wanted: tuple[str, ...], words: np.ndarray) -> np.ndarray:
     vocabulary = word_vectors.Vocabulary(words)
     numbers = {word: vocabulary[word] for word in wanted}
     if unknown := [word for word, number in numbers.items() if number < 0]:
-        message = f"eval.neighbours_of: not in the vocabulary: {', '.join(unknown)}"
+        message = f"eval.neighbours_of: not in the vocabulary: {', '.join(unknown)}. "
+        message += "Leave them out, or train on more text"
         raise Fault(message, BAD_CONFIG)
     return np.array(list(numbers.values()))
 

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ssl_jax.data.source import Facts
 from ssl_jax.errors import BAD_DATA, Fault
 from ssl_jax.evals import word_vectors
 from ssl_jax.evals.context import Context
-from ssl_jax.evals.protocols import CountLabels, Measured, Needs
+from ssl_jax.evals.protocols import Measured, Needs
+from ssl_jax.evals.word_vectors import Pair
 
 NEEDS = Needs(labels=False, train_features=False, method=True, vectors=True)
 ORDER = 14
@@ -21,25 +23,33 @@ def absent(options: Any) -> str:
     return "" if options.similarity_file else "eval.similarity_file names no file of pairs"
 
 
-def problem(options: Any, count: CountLabels) -> str:
-    """Returns why the pairs cannot be read."""
-    del count
-    return word_vectors.missing_file("similarity_file", options.similarity_file)
+def check(options: Any, facts: Facts) -> None:
+    """Raises Fault if the pairs cannot be read, or too few have known words."""
+    _read(options, facts["words"])
+
+
+def _read(options: Any, words: np.ndarray) -> tuple[list[Pair], np.ndarray]:
+    """Returns the pairs, and the numbers of their words, int [n, 2]; -1 for an unknown word."""
+    path = options.similarity_file
+    word_vectors.require_file("similarity_file", path)
+    pairs = word_vectors.read_pairs(path)
+    vocabulary = word_vectors.Vocabulary(words)
+    numbers = np.array([[vocabulary[a], vocabulary[b]] for a, b, _ in pairs])
+    known = int((numbers >= 0).all(1).sum())
+    if known < FEWEST:
+        raise Fault(
+            f"eval.similarity_file={path}: only {known} pairs have two words of the vocabulary, "
+            f"and a correlation needs {FEWEST}. Leave 'similarity' out of eval.protocols, or train "
+            "on more text",
+            BAD_DATA,
+        )
+    return pairs, numbers
 
 
 def run(context: Context) -> Measured:
     """Compares the pairs whose two words are known."""
-    pairs = word_vectors.read_pairs(context.options.similarity_file)
-    vocabulary = word_vectors.Vocabulary(context.subject.facts["words"])
-    numbers = np.array([[vocabulary[a], vocabulary[b]] for a, b, _ in pairs])
+    pairs, numbers = _read(context.options, context.subject.facts["words"])
     known = (numbers >= 0).all(1)
-    if known.sum() < FEWEST:
-        raise Fault(
-            f"eval.similarity_file={context.options.similarity_file}: only {known.sum()} pairs "
-            "have two words of the vocabulary. Leave 'similarity' out of eval.protocols, or train "
-            "on more text",
-            BAD_DATA,
-        )
     scores = np.array([score for _, _, score in pairs])[known]
     results = {}
     for name, rows in word_vectors.vectors(context).items():

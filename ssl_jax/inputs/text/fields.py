@@ -26,7 +26,8 @@ DATA_FIELDS = (
     Field("min_count", 5, "Rarer words are left out of the vocabulary.", AT_LEAST_1, IDENTITY),
     Field("max_words", 1_000_000, "Words of the vocabulary, at most.",
           number("at least 2", lambda x: x >= 2), IDENTITY),
-    Field("chunk", 256, "Words of a passage, which is one example, at most.", AT_LEAST_1, IDENTITY),
+    Field("chunk", 256, "Words of a passage, which is one example, at most.",
+          number("at least 2", lambda x: x >= 2), IDENTITY),
 )  # fmt: skip
 
 
