@@ -143,6 +143,18 @@ def test_other_text_is_evaluated_with_the_words_of_the_run(trained, folder, tmp_
     assert "new" not in known["words"].tolist()
 
 
+def test_the_vectors_of_a_run_are_evaluated_alone_with_its_words(trained, tmp_path):
+    text = tmp_path / "text" / "train" / "a" / "x.txt"
+    text.parent.mkdir(parents=True)
+    text.write_text("quite other words\n" * 9)
+    changes = {"data": {"dir": str(tmp_path / "text")}, "eval": {"baselines": False}}
+    config = evaluate.config_for_weights(tmp_path / "alone", str(trained), changes)
+    assert not {"analogy", "similarity", "neighbours"} & set(config.eval.protocols)
+    mesh = make_mesh(jax.devices()[:1])
+    subject = evaluate._subject(config, tmp_path / "alone", mesh, transfer=False)
+    assert subject.facts["words"].tolist() == facts.read(trained)["words"].tolist()
+
+
 def test_questions_are_answered_without_the_text(trained, tmp_path, capfd):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
