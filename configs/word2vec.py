@@ -3,9 +3,11 @@
     python -m ssl_jax.train --config=configs/word2vec.py:VARIANT --config.data.dir=TEXT \\
         --workdir=runs/NAME
 
-TEXT is a text file, or a folder of text files. docs/words.md describes the data and evaluation.
+TEXT is a text file, or a folder of text files. docs/words.md describes the data and evaluation,
+docs/methods.md how the method differs from `word2vec.c`.
 
-:text          Skip-gram and negative sampling, with the defaults of `word2vec.c`.
+:text          Skip-gram and negative sampling, with the defaults of `word2vec.c` for skip-gram (its
+               default algorithm is CBOW).
 :cbow          CBOW and negative sampling.
 :skipgram_hs   Skip-gram and hierarchical softmax.
 :cbow_hs       CBOW and hierarchical softmax.
@@ -37,8 +39,9 @@ def text(config: ConfigDict) -> None:
     """Skip-gram and negative sampling with the defaults of `word2vec.c`.
 
     Width 100, window 5, 5 negatives, threshold 1e-3 of subsampling, words that occur 5 times, rate
-    0.025 (0.05 of CBOW) that falls to 1e-4 of it on a line, and 5 epochs are those of the code. The
-    number of words per batch is ours: see `ssl_jax.methods.word2vec` for what follows from it.
+    0.025 (0.05 of CBOW) that falls on a line, and 5 epochs are those of the code, whose rate stops
+    falling at 1e-4 of its start. The number of words per batch is ours: `ssl_jax.methods.word2vec`
+    says what follows from it, and lists all differences.
     """
     config.model = {
         "name": "embedding",

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -86,6 +87,9 @@ def test_a_run_is_evaluated_and_reported(trained):
     html = pathlib.Path(page.write(trained)).read_text()
     assert "Parallel analogies" in html
     assert "--format=word2vec" in html
+    assert "passages / s" in html
+    text = re.sub(r'(src|href)="[^"]*"|<style>.*?</style>', "", html, flags=re.S)
+    assert not re.search(r"\bimages\b", text.replace("train_images", ""))
 
 
 def test_a_resumed_run_has_the_same_bits(trained, folder, tmp_path, monkeypatch):

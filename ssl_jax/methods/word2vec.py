@@ -37,7 +37,7 @@ def make(
     at 0. The loss is the sum over all pairs of the batch, so that the rate of "plain" descent is
     that of `word2vec.c`.
 
-    Two things differ from `word2vec.c`, because a batch is one update here:
+    Two things differ from `word2vec.c` because a batch is one update here:
 
     * The pairs of 32 neighbouring centres share `shared_negatives` negatives, each with the weight
       `negatives` / `shared_negatives` (as pWord2Vec, arXiv 1604.04661, shares those of a window).
@@ -45,6 +45,19 @@ def make(
     * A batch holds frequent words many times. The sum of the gradients would overshoot, where the
       many small updates of `word2vec.c` saturate. The gradient of a vector that more than
       `max_terms` products contribute to is divided by their number over `max_terms`.
+
+    Other differences:
+
+    * The default architecture is skip-gram; that of `word2vec.c` is CBOW.
+    * The rate falls with each step; `word2vec.c` lowers it after every 10,000 words.
+    * Passages come in random order. `word2vec.c` reads the text in its order.
+    * A passage has at most `data.chunk` words before frequent words are dropped. A sentence of
+      `word2vec.c` has up to 1,000 words after that.
+    * The ends of lines are no word. `word2vec.c` has the word </s> there, which is no negative.
+    * Sigmoids are exact. `word2vec.c` takes them from a table of 1,000 values. Beyond ±6, negative
+      sampling uses 0 or 1 there, and hierarchical softmax skips the branch.
+    * In the Huffman tree, words come before inner nodes of equal count, and lower numbers first;
+      in `word2vec.c` after them, and higher numbers first. The mean length of paths is the same.
 
     Args:
       encoder: module `Embedding`.

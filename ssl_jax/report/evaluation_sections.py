@@ -81,7 +81,7 @@ def _labels_used(run: Run, *, transfer: bool) -> str:
     if str(run.config.get("data", {}).get("source", "")).startswith("captions:"):
         return "Features are frozen; their training read captions that were written from labels."
     if transfer:
-        return "Features are frozen; their training saw none of these images."
+        return f"Features are frozen; their training saw none of these {run.noun}s."
     return "Features are frozen; their training used no label."
 
 

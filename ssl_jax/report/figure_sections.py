@@ -39,19 +39,21 @@ def feature_map_section(run: Run) -> str:
     count = min(len(sample["features"]), feature_map.MAX_POINTS)
     labelled = bool((sample["label"] >= 0).any())
     algorithms = "t-SNE and UMAP" if "UMAP" in maps else "t-SNE"
-    caption = f"{count:,} images in feature space. {algorithms} on unit-length features after PCA "
-    caption += "to 50 dimensions: neighbours stay together, but distances between groups and their "
-    caption += "sizes mean little. "
+    caption = f"{count:,} {run.noun}s in feature space. {algorithms} on unit-length features "
+    caption += "after PCA to 50 dimensions: neighbours stay together, but distances between groups "
+    caption += "and their sizes mean little. "
     caption += "Labels only colour the points." if labelled else "No labels."
     picture = figure(path.read_bytes(), "2-D map of the features", caption)
     return section("Map of the features", picture)
 
 
 def neighbours_section(run: Run) -> str:
-    """Draws and shows images whose features are most similar."""
+    """Draws and shows images whose features are most similar; "" for examples without image."""
     path = run.workdir / "figures" / "neighbours.png"
     sample = run.sample
-    if not sample or "image" not in sample:
+    if sample and "image" not in sample:
+        return ""
+    if not sample:
         return section("Nearest neighbours", placeholder(_why_no_sample(run)))
     if not neighbours.draw(sample["image"], sample["features"], sample["label"], run.classes, path):
         return section("Nearest neighbours", placeholder(_why_no_sample(run)))
@@ -74,13 +76,13 @@ def confusion_section(run: Run) -> str:
     name = confusion.choose_evaluation(run.predictions)
     title = evaluation_name(run.evals[name]) if name in run.evals else name.replace("_", " ")
     count = int((run.predictions["label"] >= 0).sum())
-    caption = f"Predictions of the evaluation “{title}” for {count:,} test images. "
+    caption = f"Predictions of the evaluation “{title}” for {count:,} test {run.noun}s. "
     if kind == "matrix":
         caption += "Each row is a true class and sums to 100 %. Blue: right; orange: predicted as "
         caption += "another class, darkest where most often. Cells below 0.5 % are blank. "
     else:
         caption += f"The {confusion.MAX_PAIRS} most frequent confusions: true class → predicted "
-        caption += "class, and the share of the true class's images. "
+        caption += f"class, and the share of the true class's {run.noun}s. "
     caption += "The figure shows the errors of one classifier on these features; another "
     caption += "classifier on the same features may make other errors."
     size = "narrow" if kind == "matrix" else ""
@@ -107,7 +109,7 @@ def saliency_section(run: Run) -> str:
 
 def _why_no_sample(run: Run) -> str:
     if run.sample:
-        return f"Needs {MIN_POINTS} images whose features differ; the sample has fewer."
+        return f"Needs {MIN_POINTS} {run.noun}s whose features differ; the sample has fewer."
     if "finetune" in run.config:
         return "See the report of the pre-trained run: fine-tuning saves no sample of features."
     return "No sample of test features exists yet (eval/sample.npz)."

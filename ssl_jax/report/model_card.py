@@ -101,7 +101,7 @@ def _training(run: Run) -> list[str]:
     rows: list[list[Any]] = []
     if source := data_name(run):
         count = run.metadata.get("train_images")
-        images = f", {count:,} images" if is_number(count) else ""
+        images = f", {count:,} {run.noun}s" if is_number(count) else ""
         split = run.config.get("data", {}).get("split", "")
         rows.append(["data", source + (f" ({split}{images})" if split else "")])
     if run.metrics:

@@ -99,7 +99,7 @@ def _training(run: Run) -> str:
     if len(metric_series(run, "loss")[0]):
         caption += training_curves.LOSS_NOTES.get(run.method, "")
     if len(metric_series(run, "probe_accuracy")[0]):
-        caption += "The online probe trains beside the encoder on augmented training images, "
+        caption += f"The online probe trains beside the encoder on augmented training {run.noun}s, "
         caption += "behind a stop-gradient. Compare its accuracy only with itself."
     content = _facts(run) + _early_stop(run)
     content += figure(path.read_bytes(), "Curves of the training", caption)
@@ -118,8 +118,8 @@ def _collapse_signals(run: Run) -> str:
         return ""
     panels = training_curves.logged_panels(run, training_curves.COLLAPSE)
     notes = " ".join(panel.note for panel in panels)
-    caption = "Unit-length features of the training images as the method sees them, up to 256 "
-    caption += f"per step. {notes}"
+    caption = f"Unit-length features of the training {run.noun}s as the method sees them, up to "
+    caption += f"256 per step. {notes}"
     answer = f"<h3>Do the features collapse?</h3>{_collapse_answer(run)}"
     return answer + figure(path.read_bytes(), "Spread of the features over the training", caption)
 
@@ -140,7 +140,7 @@ def _facts(run: Run) -> str:
         facts.append((f"{loss[-1]:.3f}", "last loss"))
     facts += _pretext_facts(run)
     if len(rate):
-        facts.append((f"{np.median(rate):,.0f}", "images / s, median"))
+        facts.append((f"{np.median(rate):,.0f}", f"{run.noun}s / s, median"))
         if run.batch_size:
             seconds = run.metrics[-1]["step"] * run.batch_size / np.median(rate)
             facts.append((duration(seconds), "training, at that rate"))

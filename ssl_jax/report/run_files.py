@@ -56,6 +56,11 @@ class Run(NamedTuple):
         return int(size) if is_number(size) else 0
 
     @property
+    def noun(self) -> str:
+        """Word for one example."""
+        return str(self.metadata.get("noun") or "image")  # older runs have images
+
+    @property
     def pretrained(self) -> dict[str, Any]:
         """Source of imported weights ("path", "origin"); {} if the run trained its weights."""
         return self.config.get("pretrained", {})

@@ -94,9 +94,8 @@ def fit(
         unfinished = start < parts.total_steps and not early.stopped
         if unfinished:
             if first:
-                run.write_json(
-                    "metadata.json", metadata.collect(config, parts.mesh, parts.source, verb)
-                )
+                content = metadata.collect(config, parts.mesh, parts.source, verb)
+                run.write_json("metadata.json", content | {"noun": parts.input.noun})
                 if parts.input.preview:
                     figures = files.inside(run.path, "figures")
                     preview.draw_views(config, parts.source, figures / "views.png")

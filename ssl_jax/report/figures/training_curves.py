@@ -43,7 +43,8 @@ class Panel(NamedTuple):
     Attributes:
       key: key of the metric in metrics.jsonl.
       title: title above the plot.
-      unit: unit of the values, shown in the title; "%" multiplies fractions by 100.
+      unit: unit of the values, shown in the title; "%" multiplies fractions by 100, and "{noun}" is
+        the word for an example.
       noisy: draw a running mean over the logged values.
       from_zero: the vertical axis includes 0.
       projections: key of the same measure taken on the projections.
@@ -69,7 +70,7 @@ TRAINING = (
     Panel("probe_accuracy", "Online probe accuracy", "%", noisy=True),
     Panel("lr", "Learning rate"),
     Panel("grad_norm", "Gradient norm", noisy=True),
-    Panel("images_per_second", "Throughput", "images / s"),
+    Panel("images_per_second", "Throughput", "{noun}s / s"),
 )
 COLLAPSE = (
     Panel(
@@ -192,7 +193,8 @@ def _draw_panel(ax: Axes, run: Run, panel: Panel) -> None:
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
         ax.margins(y=0.14)
-    ax.set_title(panel.title + (f"  ({panel.unit})" if panel.unit else ""))
+    unit = panel.unit.format(noun=run.noun)
+    ax.set_title(panel.title + (f"  ({unit})" if unit else ""))
     ax.set_xlabel("step")
     ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
 
