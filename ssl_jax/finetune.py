@@ -69,7 +69,7 @@ def make_config(pretrained: str, overrides: dict[str, Any]) -> ConfigDict:
     changes = {k.removeprefix("data."): v for k, v in overrides.items() if k.startswith("data.")}
     config.data = before.data.copy_and_resolve_references()
     same_data.update(config.data, changes)
-    same_data.check_encoder(before.data, config.data, "the pre-trained encoder")
+    same_data.check_encoder(before.data, config.data, "the pre-trained encoder", "--config.data")
     if workdir.is_run(path):
         same_data.check_held_out(before.data, config.data)
     channels, expected = (data.get("channels") for data in (config.data, before.data))

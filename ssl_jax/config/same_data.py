@@ -56,13 +56,14 @@ def update(data: ConfigDict, changes: dict[str, Any]) -> None:
                 data[name] = neutral
 
 
-def check_encoder(own: ConfigDict, given: ConfigDict, encoder: str) -> None:
+def check_encoder(own: ConfigDict, given: ConfigDict, encoder: str, flag: str = "--data") -> None:
     """Checks that an encoder takes the examples of the given data.
 
     Args:
       own: `data` section of the run that trained the encoder.
       given: `data` section of its evaluation or fine-tuning.
       encoder: the encoder, for messages.
+      flag: start of the verb's flags of data.
 
     Raises:
       Fault: data of another modality, or another value of a field that the encoder depends on.
@@ -71,9 +72,9 @@ def check_encoder(own: ConfigDict, given: ConfigDict, encoder: str) -> None:
     if other is not modality:
         names = [module.__name__.rpartition(".")[2] for module in (modality, other)]
         raise Fault(
-            f"data.source={given.source} holds examples of the modality {names[1]!r}, but "
+            f"{flag}.source={given.source} holds examples of the modality {names[1]!r}, but "
             f"{encoder} takes {names[0]!r}. Choose data of the modality {names[0]!r}, for example "
-            f"the run's own: data.source={own.source}",
+            f"the run's own: {flag}.source={own.source}",
             BAD_CONFIG,
         )
     for name in getattr(modality, "ENCODER_DATA", ()):
