@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_jax import parallel
+from ssl_jax.errors import Fault
 from ssl_jax.parallel import table
 
 ROWS, WIDTH = 256, 5
@@ -72,3 +73,12 @@ def test_rows_that_cannot_be_divided_are_refused():
 
 def test_padded_rows_do_not_depend_on_devices():
     assert [table.padded_rows(n) for n in (1, 256, 257, 1_000_000)] == [256, 256, 512, 1_000_192]
+
+
+def test_devices_that_do_not_divide_a_table_are_refused():
+    layout, params = {"a": "table", "b": "parameters"}, {"a": {"t": jnp.zeros((512, 2))}}
+    params["b"] = jnp.zeros(7)
+    table.check(layout, params, parallel.make_mesh(jax.devices()[:8], fsdp=8))
+    table.check("parameters", params, parallel.make_mesh(jax.devices()[:6], fsdp=3))
+    with pytest.raises(Fault, match=r"parallel\.fsdp=3 does not divide a table of 512 rows"):
+        table.check(layout, params, parallel.make_mesh(jax.devices()[:6], fsdp=3))
