@@ -115,6 +115,11 @@ class Method(NamedTuple):
     after_update: Callable[[Tree, Tree, Tree, jax.Array], Tree] = merge_statistics
     """(params, extra, stats, step) -> extra, called after the optimizer step."""
 
+    layout: Tree = "replicated"
+    """Prefix tree of `extra` that says how each part is laid out over devices: "replicated", "rows"
+    (sharded on the first axis) or "parameters" (like the parameters, which `parallel.fsdp` shards).
+    """
+
     params_layout: Tree = "parameters"
     """Prefix tree of `params`: "parameters" (every device gathers them for a step) or "table" (they
     stay divided by rows over the devices of `parallel.fsdp`; the method reads rows by
@@ -123,11 +128,6 @@ class Method(NamedTuple):
     vectors: Callable[[Tree, Tree], jax.Array] | None = None
     """(params, extra) -> float32 [V, d], a vector for each of `Run.facts["words"]`. Only for
     methods that embed words."""
-
-    layout: Tree = "replicated"
-    """Prefix tree of `extra` that says how each part is laid out over devices: "replicated", "rows"
-    (sharded on the first axis) or "parameters" (like the parameters, which `parallel.fsdp` shards).
-    """
 
     evals: tuple[str, ...] = ("knn", "linear")
     """Evaluation protocols that are meaningful for the method."""
