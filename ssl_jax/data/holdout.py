@@ -25,9 +25,9 @@ def held_out_size(source: Source, share: float) -> int:
 
 
 def _held_out(source: Source, share: float) -> np.ndarray:
-    groups = None
-    if source.group is not None:
-        groups = [source.group(index) for index in range(source.size)]
+    if source.group is None:
+        return held_out_rows(source.size, share, source.name)
+    groups = [source.group(index) for index in range(source.size)]
     return held_out_rows(source.size, share, source.name, groups, source.group_noun)
 
 

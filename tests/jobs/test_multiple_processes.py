@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 
-import emitters
 import pytest
 from test_train import ROOT, SMALL, run, small
 
@@ -44,8 +43,7 @@ def running(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    # One device per process, and programs compiled as quickly as in the other tests.
-    flags_of_xla = f"--xla_backend_optimization_level=0 {emitters.FLAG}"
+    plain = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
     job = {"SSL_JAX_COORDINATOR": address, "SSL_JAX_PROCESSES": str(processes)}
     children = [
@@ -57,10 +55,9 @@ def running(
                 *own(number).get("flags", ()),
             ],
             cwd=own(number).get("cwd", ROOT),
-            env=os.environ
+            env=plain
             | job
             | {"SSL_JAX_PROCESS": str(number), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-            | {"XLA_FLAGS": flags_of_xla}
             | own(number).get("env", {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -241,7 +241,7 @@ def test_backbone_is_read_from_checkpoints_without_statistics(config, monkeypatc
         spec = {n: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for n, x in
                 components.batch_spec(config).items()}  # fmt: skip
         params, extra = jax.eval_shape(method.init, jax.random.key(0), spec)
-        return {"params": params, "extra": extra}
+        return {"params": params, "extra": extra, "step": 4}
 
     monkeypatch.setattr("ssl_jax.pretrained.backbone.Checkpoints", Reader)
     net = backbone.backbone_from_run(config, tmp_path)
